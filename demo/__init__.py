@@ -1,0 +1,1 @@
+"""The embedded demo: synthetic data, a small model trained on it, and how both were made."""

@@ -1,0 +1,106 @@
+"""Write the demo's calibration CSVs and the test documents of its four harness tasks.
+
+    python -m demo.make_data
+
+The files are a function of the seed; no key of one split occurs in another (`documents.split_of`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import itertools
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from demo import facts, passages, stories, word_problems
+from demo.documents import Document, stream
+from neurosurgery.files import write_atomically
+
+ROOT = Path(__file__).resolve().parent.parent
+CALIBRATION_SAMPLES = 600
+TEST_DOCUMENTS = 200
+SEED = 0
+
+
+def calibration_sets() -> dict[str, list[Document]]:
+    """The samples of math.csv, race.csv and mmlu.csv."""
+    problems = stream(word_problems.make_problem, lambda p: p.key, "calibration", SEED)
+    texts = stream(passages.make_passage, lambda p: p.key, "calibration", SEED)
+    questions = stream(facts.make_fact_question, lambda q: q.key, "calibration", SEED)
+    return {
+        "math": [word_problems.problem_document(p) for p in _take(problems, CALIBRATION_SAMPLES)],
+        "race": [passages.passage_document(p) for p in _take(texts, CALIBRATION_SAMPLES)],
+        "mmlu": [facts.fact_document(q) for q in _take(questions, CALIBRATION_SAMPLES)],
+    }
+
+
+def test_documents() -> dict[str, list[dict[str, object]]]:
+    """The documents of the harness tasks, each with its key."""
+    problems = stream(word_problems.make_problem, lambda p: p.key, "test", SEED)
+    texts = stream(passages.make_passage, lambda p: p.key, "test", SEED)
+    questions = stream(facts.make_fact_question, lambda q: q.key, "test", SEED)
+    tales = stream(stories.make_story, lambda s: stories.story_document(s).key, "test", SEED)
+    return {
+        "demo_gsm8k_cot": [
+            {
+                "key": problem.key,
+                "prompt": word_problems.prompt_of(problem),
+                "answer": str(problem.answer),
+            }
+            for problem in _take(problems, TEST_DOCUMENTS)
+        ],
+        "demo_race": [
+            {
+                "key": passage.key,
+                "prompt": passages.article_of(passage) + passages.question_prompt(question),
+                "options": list(question.options),
+                "gold": question.gold,
+            }
+            for passage in _take(texts, TEST_DOCUMENTS)
+            for question in passage.questions[:1]
+        ],
+        "demo_mmlu": [
+            {
+                "key": question.key,
+                "prompt": facts.fact_prompt(question),
+                "options": list(question.options),
+                "gold": question.gold,
+            }
+            for question in _take(questions, TEST_DOCUMENTS)
+        ],
+        "demo_stories": [
+            {"key": stories.story_document(story).key, "story": story}
+            for story in _take(tales, TEST_DOCUMENTS)
+        ],
+    }
+
+
+def _take(source: Iterable, count: int) -> list:
+    return list(itertools.islice(source, count))
+
+
+def write_all(root: Path) -> None:
+    """Write every file below a checkout's root."""
+    for name, samples in calibration_sets().items():
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["key", "qa"])
+        writer.writerows([sample.key, sample.text.rstrip("\n")] for sample in samples)
+        write_atomically(root / "data" / "demo" / f"{name}.csv", text.getvalue())
+    for task, documents in test_documents().items():
+        lines = "".join(f"{json.dumps(document)}\n" for document in documents)
+        write_atomically(root / "lm-evaluation-harness" / "demo" / f"{task}.jsonl", lines)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Parse the command line and write."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", type=Path, default=ROOT, help="checkout to write into")
+    write_all(parser.parse_args(argv).root)
+
+
+if __name__ == "__main__":
+    main()
