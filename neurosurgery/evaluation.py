@@ -1,0 +1,196 @@
+"""The lm-eval harness: tasks built once, the loaded model reused, side effects isolated."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import logging
+import os
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+from lm_eval.evaluator import evaluate
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from lm_eval.utils import handle_non_serializable
+
+from neurosurgery.config import TASKS_FOLDER, EvaluationConfig
+from neurosurgery.errors import UsageError
+from neurosurgery.models import LoadedModel
+
+FEWSHOT_SEED = 1234
+"""The harness's own default, so that our shots are the shots of `lm_eval`."""
+
+_CHATTY = ("lm_eval", "transformers", "datasets", "huggingface_hub", "accelerate", "evaluate")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the harness said of one model state.
+
+    `results` is the harness's `results` object; `documents` holds one record per document and
+    filter (`task filter doc_id doc_hash metrics answer`); `groups` lists the tasks of each group.
+    """
+
+    results: dict[str, dict[str, Any]]
+    documents: list[dict[str, Any]]
+    groups: dict[str, list[str]]
+
+
+def task_manager(names: Sequence[str], include_path: Path | None) -> TaskManager:
+    """An index that holds the tasks: ours alone where that suffices, as it answers at once.
+
+    Raises:
+        UsageError: a task that nobody knows; similar names are suggested.
+    """
+    paths: list[str | Path] = [TASKS_FOLDER]
+    if include_path is not None:
+        paths.append(include_path)
+    manager = TaskManager(include_path=paths, include_defaults=False)
+    if not set(names) <= set(manager.all_tasks):
+        manager = TaskManager(include_path=paths)
+    for name in names:
+        if name not in manager.all_tasks:
+            near = difflib.get_close_matches(name, manager.all_tasks, n=3)
+            hint = f"; did you mean {', '.join(near)}?" if near else ""
+            raise UsageError("task", name, f"expected a task of the lm-eval harness{hint}")
+    return manager
+
+
+class Harness:
+    """Some tasks of the harness, loaded once and evaluated for any number of model states.
+
+    Raises:
+        UsageError: a task's data cannot be loaded.
+    """
+
+    def __init__(self, names: Sequence[str], config: EvaluationConfig) -> None:
+        self._config = config
+        manager = task_manager(names, config.include_path)
+        try:
+            self._loaded = manager.load(list(names))
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UsageError("task", " ".join(names), f"cannot be loaded: {reason}") from None
+        self._groups = {
+            name: _leaves(name, self._loaded["group_map"]) for name in self._loaded["groups"]
+        }
+        for task in self._loaded["tasks"].values():
+            default = task.get_config("num_fewshot")
+            # A task that fixes zero shots means it; this is the harness's own rule.
+            if config.num_fewshot is not None and default != 0:
+                task.set_config(key="num_fewshot", value=config.num_fewshot)
+            elif default is None:
+                task.set_config(key="num_fewshot", value=0)
+
+    def evaluate(self, lm: HFLM, limit: int | None) -> Evaluation:
+        """Evaluate the model as it is now, on the first `limit` documents of each task."""
+        while True:
+            for task in self._loaded["tasks"].values():
+                task.set_fewshot_seed(seed=FEWSHOT_SEED)
+            try:
+                found = evaluate(
+                    lm=lm,
+                    task_dict=self._loaded,
+                    limit=limit,
+                    log_samples=True,
+                    apply_chat_template=self._config.apply_chat_template,
+                    fewshot_as_multiturn=self._config.apply_chat_template,
+                )
+                break
+            except Exception as error:
+                if lm.batch_size == 1 or not should_reduce_batch_size(error):
+                    raise
+                lm.batch_size_per_gpu = lm.batch_size // 2
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+        documents = [
+            _document(task, sample, self._loaded["tasks"][task].OUTPUT_TYPE)
+            for task, samples in found["samples"].items()
+            for sample in samples
+        ]
+        return Evaluation(found["results"], documents, self._groups)
+
+
+def harness_model(loaded: LoadedModel, batch_size: int) -> HFLM:
+    """The loaded model behind the harness's interface; edits of its weights are seen at once."""
+    return HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size)
+
+
+def _leaves(group: str, children: dict[str, list[str]]) -> list[str]:
+    """The tasks below a group, groups in between left out."""
+    found: list[str] = []
+    for child in children.get(group, []):
+        found += _leaves(child, children) if child in children else [child]
+    return found
+
+
+def _document(task: str, sample: dict[str, Any], output_type: str) -> dict[str, Any]:
+    """What is kept of one document: its metrics and what the model answered."""
+    responses = sample["filtered_resps"]
+    record = {
+        "task": task,
+        "filter": sample["filter"],
+        "doc_id": sample["doc_id"],
+        "doc_hash": sample["doc_hash"],
+        "target": sample["target"],
+        "metrics": {metric: sample[metric] for metric in sample["metrics"]},
+    }
+    if output_type == "multiple_choice":
+        likelihoods = [float(response[0]) for response in responses]
+        record["answer"] = int(np.argmax(likelihoods))
+        record["loglikelihoods"] = likelihoods
+    elif output_type == "generate_until":
+        record["answer"] = responses[0]
+        record["generated"] = sample["resps"][0][0]
+    else:
+        record["answer"] = responses[0]
+    return record
+
+
+def json_default(value: Any) -> Any:
+    """Turn what the harness puts into its results into JSON."""
+    return handle_non_serializable(value)
+
+
+@contextlib.contextmanager
+def preserved_generators() -> Iterator[None]:
+    """Give the global random generators back as they were; the harness resets them."""
+    python, numpy, torch_cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    random.seed(0)
+    np.random.seed(FEWSHOT_SEED)
+    torch.manual_seed(FEWSHOT_SEED)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(torch_cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+@contextlib.contextmanager
+def chatter_to(file: TextIO) -> Iterator[None]:
+    """Send the libraries' logging, progress bars and prints to a file for the block's length."""
+    # The harness's bootstrap would start a pool of processes and print for every cell.
+    os.environ["DISABLE_MULTIPROC"] = "1"
+    handler = logging.StreamHandler(file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    loggers = [logging.getLogger(name) for name in _CHATTY]
+    before = [(logger.handlers[:], logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [handler], False
+    try:
+        with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+            yield
+    finally:
+        for logger, (handlers, propagate) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate

@@ -1,0 +1,88 @@
+"""Edit weights in place and put them back, bit for bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from neurosurgery.masks import ParameterMask
+
+BLURRED = 0.01
+"""A factor that misses `scalar - 1` by more than this share is worth a word."""
+
+_SAMPLE = 1 << 16
+"""Entries of a matrix that the median factor is taken from, at most."""
+
+
+class AppliedFactor(NamedTuple):
+    """What rounding to the weights' dtype made of a scalar, over the selected weights."""
+
+    median: float
+    smallest: float
+    largest: float
+
+    def blurs(self, scalar: float) -> bool:
+        """Whether the weights' dtype is too coarse for this scalar."""
+        miss = max(abs(self.smallest - scalar), abs(self.largest - scalar))
+        return miss > BLURRED * abs(scalar - 1)
+
+
+@contextmanager
+def scaled_weights(
+    model: nn.Module, mask: ParameterMask, scalar: float
+) -> Iterator[AppliedFactor | None]:
+    """Multiply the selected weights by `scalar` inside the block; restore them on leaving it.
+
+    Only the original values of the selected entries are kept, so the restore is exact in every
+    dtype. Yields the factor really applied, or None where no selected weight differs from zero.
+
+    Raises:
+        ValueError: the mask names a parameter that the model does not have in that shape.
+    """
+    parameters = dict(model.named_parameters())
+    for name, shape in mask.shapes.items():
+        if name not in parameters:
+            raise ValueError(f"the model has no parameter {name}")
+        if tuple(parameters[name].shape) != shape:
+            found = tuple(parameters[name].shape)
+            raise ValueError(f"{name} has shape {found} in the model and {shape} in the mask")
+    originals: dict[str, torch.Tensor] = {}
+    factors: list[torch.Tensor] = []
+    with torch.no_grad():
+        try:
+            for name in mask:
+                weight = parameters[name]
+                selected = mask.tensor(name).to(weight.device)
+                originals[name] = weight[selected]
+                edited = originals[name] * scalar
+                weight[selected] = edited
+                factors.append(_factors(originals[name], edited))
+            yield _summary(factors)
+        finally:
+            for name, values in originals.items():
+                weight = parameters[name]
+                weight[mask.tensor(name).to(weight.device)] = values
+
+
+def _factors(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+    """Smallest, largest, then a sample of after / before over the entries that are not zero."""
+    exact = torch.float32 if before.device.type == "mps" else torch.float64
+    changed = before != 0
+    ratio = after[changed].to(exact) / before[changed].to(exact)
+    if not len(ratio):
+        return ratio.cpu()
+    sample = ratio[:: max(1, len(ratio) // _SAMPLE)]
+    return torch.cat([ratio.min()[None], ratio.max()[None], sample]).cpu()
+
+
+def _summary(factors: list[torch.Tensor]) -> AppliedFactor | None:
+    everything = torch.cat(factors) if factors else torch.empty(0)
+    if not len(everything):
+        return None
+    return AppliedFactor(
+        float(everything.median()), float(everything.min()), float(everything.max())
+    )

@@ -1,0 +1,173 @@
+"""Which parameters are selected: set operations, counts, files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from neurosurgery.files import write_atomically
+from neurosurgery.importance import (
+    Cutoff,
+    importance_scores,
+    kth_largest_,
+    top_k_counts,
+    top_k_cutoff,
+    top_k_mask,
+)
+from neurosurgery.models import Target
+
+FORMAT = "neurosurgery-mask/1"
+
+
+class ParameterMask:
+    """A selection of weights: per parameter name one bit per entry, True = selected.
+
+    Held packed (`numpy.packbits` of the flattened mask), so that a mask of a whole model takes an
+    eighth of a byte per parameter in memory as in its file.
+    """
+
+    def __init__(
+        self, packed: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]]
+    ) -> None:
+        if packed.keys() != shapes.keys():
+            raise ValueError("every packed mask needs a shape, and every shape a mask")
+        self._packed = dict(packed)
+        self.shapes = dict(shapes)
+
+    @classmethod
+    def from_tensors(cls, masks: Mapping[str, torch.Tensor]) -> ParameterMask:
+        """Pack boolean tensors of the parameters' shapes."""
+        return cls(
+            {name: pack(mask) for name, mask in masks.items()},
+            {name: tuple(mask.shape) for name, mask in masks.items()},
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ParameterMask):
+            return NotImplemented
+        return self.shapes == other.shapes and all(
+            np.array_equal(self._packed[name], other._packed[name]) for name in self
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """One parameter's mask: boolean, of the parameter's shape, on the CPU."""
+        shape = self.shapes[name]
+        bits = np.unpackbits(self._packed[name], count=int(np.prod(shape)))
+        return torch.from_numpy(bits.view(np.bool_)).reshape(shape)
+
+    def counts(self) -> dict[str, int]:
+        """Selected entries per parameter."""
+        return {name: int(np.bitwise_count(bits).sum()) for name, bits in self._packed.items()}
+
+    def count(self) -> int:
+        """Selected entries in all."""
+        return sum(self.counts().values())
+
+    def __sub__(self, other: ParameterMask) -> ParameterMask:
+        """Set difference: what is selected here and not there."""
+        self._check_comparable(other)
+        return ParameterMask(
+            {name: bits & ~other._packed[name] for name, bits in self._packed.items()},
+            self.shapes,
+        )
+
+    def __and__(self, other: ParameterMask) -> ParameterMask:
+        """Intersection."""
+        self._check_comparable(other)
+        return ParameterMask(
+            {name: bits & other._packed[name] for name, bits in self._packed.items()},
+            self.shapes,
+        )
+
+    def jaccard(self, other: ParameterMask) -> float:
+        """Intersection over union, over all parameters; 1 for two empty masks."""
+        common = (self & other).count()
+        union = self.count() + other.count() - common
+        return common / union if union else 1.0
+
+    def _check_comparable(self, other: ParameterMask) -> None:
+        if self.shapes != other.shapes:
+            differing = sorted(self.shapes.items() ^ other.shapes.items())[0][0]
+            raise ValueError(f"the masks are of different models: {differing} differs")
+
+    def save(self, path: Path, provenance: Mapping[str, object]) -> None:
+        """Write a safetensors file; `provenance` values are stored as JSON in its metadata."""
+        metadata = {key: json.dumps(value) for key, value in provenance.items()}
+        metadata |= {"format": FORMAT, "shapes": json.dumps(self.shapes)}
+        write_atomically(path, save(self._packed, metadata))
+
+    @classmethod
+    def load(cls, path: Path) -> ParameterMask:
+        """Read what `save` wrote.
+
+        Raises:
+            ValueError: not a mask file of this format.
+        """
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise ValueError(f"{path} has no metadata format = {FORMAT}")
+            shapes = {name: tuple(shape) for name, shape in json.loads(metadata["shapes"]).items()}
+            return cls({name: file.get_tensor(name) for name in shapes}, shapes)
+
+
+def pack(mask: torch.Tensor) -> np.ndarray:
+    """`numpy.packbits` of a flattened boolean tensor."""
+    return np.packbits(mask.reshape(-1).cpu().numpy())
+
+
+class TopK:
+    """The top-K selections of one calibration set and repeat, at every proportion of a grid.
+
+    Every matrix is ranked once; a selection is then two numbers per matrix and proportion, and a
+    mask is formed, one matrix's scores in memory at a time, when it is asked for. The weights must
+    be the unedited ones both when this is made and when a mask is formed.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        norms: Mapping[str, torch.Tensor],
+        proportions: Sequence[float],
+    ) -> None:
+        self._targets = [target for target in targets if target.name in norms]
+        self._norms = norms
+        self._cutoffs: dict[str, dict[float, Cutoff]] = {}
+        for target in self._targets:
+            counts = top_k_counts(target.weight.numel(), proportions)
+            thresholds = kth_largest_(self._scores(target), counts)
+            # Ranking has reordered its scores; forming them again is cheaper than a second copy.
+            scores = self._scores(target)
+            self._cutoffs[target.name] = {
+                proportion: top_k_cutoff(scores, thresholds.get(count, 0.0), count)
+                for proportion, count in zip(proportions, counts, strict=True)
+            }
+            del scores
+
+    def _scores(self, target: Target) -> torch.Tensor:
+        norms = self._norms[target.name]
+        return importance_scores(target.weight, norms, transposed=target.transposed)
+
+    def mask(self, proportion: float) -> ParameterMask:
+        """The top-K mask at one of the proportions given at the start."""
+        packed = {}
+        shapes = {}
+        for target in self._targets:
+            cutoff = self._cutoffs[target.name][proportion]
+            packed[target.parameter_name] = pack(top_k_mask(self._scores(target), cutoff))
+            shapes[target.parameter_name] = tuple(target.weight.shape)
+        return ParameterMask(packed, shapes)

@@ -1,0 +1,173 @@
+"""Load a model, and find in it what can be scored: structurally, without a table of families."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.pytorch_utils import Conv1D
+
+from neurosurgery.config import ModelConfig
+from neurosurgery.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Target:
+    """A linear module whose weight is scored.
+
+    The weight has shape (out_features, in_features), or (in_features, out_features) where
+    `transposed` (GPT-2's Conv1D).
+    """
+
+    name: str
+    module: nn.Module
+    transposed: bool
+
+    @property
+    def parameter_name(self) -> str:
+        """The weight's name in the model's state."""
+        return f"{self.name}.weight"
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The weight itself, not a copy."""
+        return self.module.get_parameter("weight")
+
+    @property
+    def in_features(self) -> int:
+        """Length of the module's input vectors."""
+        return self.weight.shape[0 if self.transposed else 1]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to be scored, edited and evaluated."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    dtype: str
+
+
+def choose_device(config: ModelConfig) -> torch.device:
+    """The device asked for, else a GPU if there is one, else the CPU.
+
+    Raises:
+        UsageError: no such device on this machine.
+    """
+    if config.device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(config.device)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise UsageError("--device", config.device, "expected a device of this machine") from None
+    return device
+
+
+def choose_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
+    """The number format asked for, else bfloat16 on a GPU and float32 on a CPU."""
+    if config.dtype is not None:
+        return getattr(torch, config.dtype)
+    return torch.float32 if device.type == "cpu" else torch.bfloat16
+
+
+def read_model_config(config: ModelConfig) -> PreTrainedConfig:
+    """Fetch the model's own configuration, the cheapest proof that there is a model.
+
+    Raises:
+        UsageError: it cannot be had, or the checkpoint is quantised.
+    """
+    try:
+        found = AutoConfig.from_pretrained(
+            config.name, revision=config.revision, trust_remote_code=config.trust_remote_code
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError("--model", config.name, f"cannot be loaded: {reason}") from None
+    if getattr(found, "quantization_config", None) is not None:
+        raise UsageError("--model", config.name, "is quantised; expected float weights to edit")
+    return found
+
+
+def load_model(config: ModelConfig) -> LoadedModel:
+    """Load weights and tokenizer for inference.
+
+    Raises:
+        UsageError: they cannot be loaded, or part of the model would be off the devices.
+    """
+    device = choose_device(config)
+    dtype = choose_dtype(config, device)
+    common = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(config.name, **common)
+        model = AutoModelForCausalLM.from_pretrained(
+            config.name, dtype=dtype, device_map=config.device_map, **common
+        )
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError("--model", config.name, f"cannot be loaded: {reason}") from None
+    if config.device_map is None:
+        model = model.to(device)
+    offloaded = [name for name, parameter in model.named_parameters() if parameter.is_meta]
+    if offloaded:
+        raise UsageError(
+            "--device_map",
+            config.device_map,
+            f"leaves {len(offloaded)} weights off the devices ({offloaded[0]}, …), where they "
+            "cannot be edited; expected a model that fits",
+        )
+    return LoadedModel(model.eval(), tokenizer, str(dtype).removeprefix("torch."))
+
+
+def find_targets(model: PreTrainedModel) -> list[Target]:
+    """Every linear module with a weight of its own, in the model's order.
+
+    An output head that is tied to the embedding is not a parameter of its own and is left out;
+    embeddings are no linear modules and never found. A weight that several modules share counts
+    once, under the name by which the model lists it.
+    """
+    embedding = model.get_input_embeddings()
+    own = {name for name, _ in model.named_parameters()}
+    targets = []
+    for name, module in model.named_modules():
+        transposed = isinstance(module, Conv1D)
+        if not transposed and not isinstance(module, nn.Linear):
+            continue
+        tied = embedding is not None and module.weight is embedding.weight
+        if not tied and f"{name}.weight" in own:
+            targets.append(Target(name, module, transposed))
+    return targets
+
+
+def scored_share(model: PreTrainedModel, targets: Sequence[Target]) -> float:
+    """The targets' share of the parameters outside the embeddings, which are never scored."""
+    embeddings = {
+        id(parameter)
+        for module in model.modules()
+        if isinstance(module, nn.Embedding)
+        for parameter in module.parameters(recurse=False)
+    }
+    total = sum(p.numel() for p in model.parameters() if id(p) not in embeddings)
+    return sum(target.weight.numel() for target in targets) / total
+
+
+def context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Tokens that the model can read at once; samples longer than this are cut."""
+    config = model.config.get_text_config()
+    limits = [
+        getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "n_ctx")
+    ]
+    # A tokenizer without a limit of its own reports an astronomically large one.
+    return min([limit for limit in limits if isinstance(limit, int)] + [tokenizer.model_max_length])

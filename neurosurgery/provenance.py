@@ -1,0 +1,80 @@
+"""What a run depended on: hashes, versions, hardware; and what gives a cell its meaning."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+
+import torch
+
+from neurosurgery.config import ExperimentConfig
+from neurosurgery.dataset import CalibrationSet
+
+_PACKAGES = ("torch", "transformers", "lm_eval", "accelerate", "datasets", "numpy", "scipy")
+_HASHED_BYTES = 1 << 20
+
+
+def meaning(
+    config: ExperimentConfig, sets: Mapping[str, CalibrationSet], dtype: str, method: str
+) -> dict[str, object]:
+    """Flag to value for all that changes what a number in the results means.
+
+    The grid is not among it: more proportions, scalars, repeats or sets are more cells.
+    `--num_samples` is a method's own.
+    """
+    evaluation = config.evaluation
+    content: dict[str, object] = {
+        "--model": config.model.label,
+        "--model[files]": model_fingerprint(config.model.name),
+        "--revision": config.model.revision,
+        "--dtype": dtype,
+        "--train_lm_eval_task": evaluation.math_task,
+        "--eval_datasets": sorted(evaluation.other_tasks),
+        "--eval_dataset_subset": evaluation.math_documents,
+        "--eval_dataset_size": evaluation.other_documents,
+        "--num_fewshot": evaluation.num_fewshot,
+        "--apply_chat_template": evaluation.apply_chat_template,
+        "--random_state": config.random_state,
+        f"--num_samples[{method}]": config.num_samples,
+        "--train_dataset": sets[config.math.name].sha256,
+    }
+    for source in config.calibration:
+        content[f"--calibration_datasets[{source.name}]"] = sets[source.name].sha256
+    return content
+
+
+def model_fingerprint(name: str) -> str | None:
+    """A hash of a local model's configuration and of the ends of its weight files.
+
+    The ends tell retrained weights apart without reading many gigabytes; a hub model is told apart
+    by its revision.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
+        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+        with path.open("rb") as file:
+            digest.update(file.read(_HASHED_BYTES))
+            file.seek(max(0, path.stat().st_size - _HASHED_BYTES))
+            digest.update(file.read(_HASHED_BYTES))
+    return digest.hexdigest()
+
+
+def describe_run(argv: list[str], device: str) -> dict[str, object]:
+    """Command, time, versions and hardware of this call."""
+    return {
+        "command": argv,
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "python": sys.version.split()[0],
+        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
+        "machine": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+    }

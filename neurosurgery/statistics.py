@@ -1,0 +1,188 @@
+"""Paired statistics: is a difference between two states of one model more than noise?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+RESAMPLES = 9999
+_SEED = 0
+"""The bootstrap's generator starts here every time: the same documents give the same interval."""
+
+_BATCH_ELEMENTS = 1 << 24
+
+
+class Interval(NamedTuple):
+    """A 95 % interval; NaN where there is none."""
+
+    low: float
+    high: float
+
+    @property
+    def holds_zero(self) -> bool:
+        """Whether no difference at all is among the plausible ones."""
+        return self.low <= 0 <= self.high
+
+
+NO_INTERVAL = Interval(math.nan, math.nan)
+
+
+class Metric(NamedTuple):
+    """A number per document, and how the harness makes one of many.
+
+    `values` has shape (documents, parts); `statistic` reduces an array (…, documents) per part.
+    """
+
+    values: np.ndarray
+    statistic: Callable[..., np.ndarray]
+
+    @property
+    def value(self) -> float:
+        """The metric over all documents."""
+        return float(self.statistic(*self.values.T, axis=-1))
+
+    @property
+    def binary(self) -> bool:
+        """Whether every document is simply right or wrong."""
+        return self.values.shape[1] == 1 and bool(np.isin(self.values, (0, 1)).all())
+
+
+def _mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    return values.mean(axis=axis)
+
+
+def _exp_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
+    return np.exp(-values.mean(axis=axis))
+
+
+def _exp_ratio(values: np.ndarray, weights: np.ndarray, axis: int = -1) -> np.ndarray:
+    return np.exp(-values.sum(axis=axis) / weights.sum(axis=axis))
+
+
+def _bits_ratio(values: np.ndarray, weights: np.ndarray, axis: int = -1) -> np.ndarray:
+    return -values.sum(axis=axis) / weights.sum(axis=axis) / math.log(2)
+
+
+_STATISTICS: dict[str, Callable[..., np.ndarray]] = {
+    "perplexity": _exp_mean,
+    "word_perplexity": _exp_ratio,
+    "byte_perplexity": _exp_ratio,
+    "bits_per_byte": _bits_ratio,
+}
+
+
+def metric_from_documents(name: str, values: Sequence[object], reported: float) -> Metric | None:
+    """Rebuild a harness metric from its values per document.
+
+    None where that is impossible: values that are no numbers, or an aggregation that we do not
+    know, which shows in a number other than the reported one. No interval is better than a wrong
+    one.
+    """
+    try:
+        table = np.array(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        return None
+    if table.ndim == 1:
+        table = table[:, None]
+    statistic = _STATISTICS.get(name, _mean)
+    if table.ndim != 2 or not len(table):
+        return None
+    if table.shape[1] != (2 if statistic in (_exp_ratio, _bits_ratio) else 1):
+        return None
+    metric = Metric(table, statistic)
+    return metric if math.isclose(metric.value, reported, rel_tol=1e-6, abs_tol=1e-9) else None
+
+
+def _difference(
+    edited: Sequence[Metric], baseline: Metric
+) -> tuple[tuple[np.ndarray, ...], Callable[..., np.ndarray]]:
+    """Columns to resample together, and the mean difference over the edited states."""
+    states = [*edited, baseline]
+    columns = tuple(column for state in states for column in state.values.T)
+    parts = baseline.values.shape[1]
+
+    def statistic(*resampled: np.ndarray, axis: int = -1) -> np.ndarray:
+        values = [
+            baseline.statistic(*resampled[start : start + parts], axis=axis)
+            for start in range(0, len(resampled), parts)
+        ]
+        return np.mean(values[:-1], axis=0) - values[-1]
+
+    return columns, statistic
+
+
+def _bootstrap(edited: Sequence[Metric], baseline: Metric) -> tuple[Interval, float]:
+    """Paired percentile interval over documents, and the bootstrap's standard error."""
+    documents = len(baseline.values)
+    columns, statistic = _difference(edited, baseline)
+    if documents < 2 or not all(np.isfinite(column).all() for column in columns):
+        return NO_INTERVAL, math.nan
+    found = stats.bootstrap(
+        columns,
+        statistic,
+        paired=True,
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=max(1, _BATCH_ELEMENTS // (documents * len(columns))),
+        confidence_level=CONFIDENCE,
+        method="percentile",
+        rng=np.random.default_rng(_SEED),
+    )
+    low, high = found.confidence_interval
+    return Interval(float(low), float(high)), float(found.standard_error)
+
+
+def paired_interval(edited: Metric, baseline: Metric) -> Interval:
+    """95 % bootstrap interval of edited minus baseline over the documents that both answered.
+
+    Raises:
+        ValueError: the two were not evaluated on equally many documents.
+    """
+    if len(edited.values) != len(baseline.values):
+        raise ValueError("paired statistics need the same documents on both sides")
+    return _bootstrap([edited], baseline)[0]
+
+
+def mcnemar(edited: Metric, baseline: Metric) -> float:
+    """Exact two-sided McNemar p-value: are the changed answers as often mended as broken?
+
+    NaN where documents are not simply right or wrong.
+    """
+    if not (edited.binary and baseline.binary):
+        return math.nan
+    change = edited.values[:, 0] - baseline.values[:, 0]
+    broken, mended = int((change < 0).sum()), int((change > 0).sum())
+    if broken + mended == 0:
+        return 1.0
+    return float(stats.binomtest(broken, broken + mended).pvalue)
+
+
+def interval_over_repeats(edited: Sequence[Metric], baseline: Metric) -> Interval:
+    """95 % interval of the mean difference over repeats.
+
+    Two things vary: the draws of calibration samples (the repeats) and the documents, which all
+    repeats share, so that repeats alone would understate the noise. Both variances are added, and
+    the t quantile takes the Welch-Satterthwaite degrees of freedom.
+    """
+    if len(edited) == 1:
+        return paired_interval(edited[0], baseline)
+    differences = np.array([state.value - baseline.value for state in edited])
+    documents_error = _bootstrap(edited, baseline)[1]
+    if not (np.isfinite(differences).all() and math.isfinite(documents_error)):
+        return NO_INTERVAL
+    between = float(differences.var(ddof=1)) / len(differences)
+    within = documents_error**2
+    total = between + within
+    mean = float(differences.mean())
+    if total == 0:
+        return Interval(mean, mean)
+    freedom = total**2 / (
+        between**2 / (len(differences) - 1) + within**2 / (len(baseline.values) - 1)
+    )
+    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(total)
+    return Interval(mean - reach, mean + reach)
