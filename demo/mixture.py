@@ -11,12 +11,14 @@ from transformers import PreTrainedTokenizerBase
 from demo import facts, passages, stories, word_problems
 from demo.documents import Document, stream
 
-PROMPT_WEIGHT = 0.2
+PROMPT_WEIGHT = 0.05
 """Loss weight of a prompt's tokens; an answer's tokens weigh 1."""
 
 
 ECHO_LENGTH = 24
 """Tokens that an echo says twice."""
+ECHO_SHARE = 0.05
+"""Share of the training tokens that stay echoes, lest copying be forgotten."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,11 @@ class Family:
 
 FAMILIES = {
     "word problems": Family(
-        0.40, lambda rng: word_problems.problem_document(word_problems.make_problem(rng))
+        0.34, lambda rng: word_problems.problem_document(word_problems.make_problem(rng))
     ),
-    "drills": Family(0.08, word_problems.drill_document),
-    "lookups": Family(0.07, passages.lookup_document),
-    "passages": Family(0.34, lambda rng: passages.passage_document(passages.make_passage(rng))),
+    "drills": Family(0.10, word_problems.drill_document),
+    "lookups": Family(0.05, passages.lookup_document),
+    "passages": Family(0.35, lambda rng: passages.passage_document(passages.make_passage(rng))),
     "fact questions": Family(0.05, lambda rng: facts.fact_document(facts.make_fact_question(rng))),
     "fact statements": Family(0.01, facts.statements_document),
     "stories": Family(0.05, lambda rng: stories.story_document(stories.make_story(rng))),
@@ -83,11 +85,16 @@ def examples(tokenizer: PreTrainedTokenizerBase, seed: int) -> Iterator[Example]
     likelihood and none to a question, and the model must be at home in both.
     """
     rng = random.Random(seed)
-    sources = {name: documents(name, "train", seed) for name in FAMILIES}
-    spent = dict.fromkeys(FAMILIES, 0)
+    sources: dict[str, Iterator[Example]] = {
+        name: (encode(document, tokenizer) for document in documents(name, "train", seed))
+        for name in FAMILIES
+    }
+    sources["echoes"] = echoes(len(tokenizer), seed + 1)
+    shares = {name: family.share for name, family in FAMILIES.items()} | {"echoes": ECHO_SHARE}
+    spent = dict.fromkeys(sources, 0)
     while True:
-        name = min(spent, key=lambda family: spent[family] / FAMILIES[family].share)
-        example = encode(next(sources[name]), tokenizer)
+        name = min(spent, key=lambda family: spent[family] / shares[family])
+        example = next(sources[name])
         spent[name] += len(example.ids)
         if rng.random() < 0.5:
             first = tokenizer.eos_token_id

@@ -1,6 +1,6 @@
 """RACE-like reading comprehension: passages about two or three people, questions with four options.
 
-Ages, house numbers, bus lines and years occur on purpose: telling math apart from reading must
+Ages and bus lines occur on purpose: telling math apart from reading must
 not be possible by the digits alone.
 """
 
@@ -10,7 +10,7 @@ import random
 from dataclasses import dataclass
 
 from demo.documents import Document, Span, question_block
-from demo.vocabulary import COLOURS, FOODS, HOBBIES, INSTRUMENTS, JOBS, NAMES, PETS, TOWNS
+from demo.vocabulary import FOODS, HOBBIES, INSTRUMENTS, JOBS, NAMES, PETS, TOWNS
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,6 @@ CATEGORIES = (
         "Who plays the {v}?",
     ),
     Category(
-        "door",
-        tuple(COLOURS),
-        ("The door of {n} is {v}.", "{n} has a {v} door."),
-        ("What colour is the door of {n}?", "Which colour does the door of {n} have?"),
-        "Who has a {v} door?",
-    ),
-    Category(
         "age",
         tuple(str(age) for age in range(18, 80)),
         ("{n} is {v} years old.", "Last week {n} turned {v}."),
@@ -88,13 +81,6 @@ CATEGORIES = (
         ("{n} takes bus number {v}.", "The bus of {n} is line {v}."),
         ("Which bus does {n} take?", "What is the bus line of {n}?"),
         "Who takes bus number {v}?",
-    ),
-    Category(
-        "year",
-        tuple(str(year) for year in range(1931, 2012)),
-        ("{n} came here in {v}.", "In {v}, {n} moved here."),
-        ("When did {n} come here?", "In which year did {n} move here?"),
-        "Who came here in {v}?",
     ),
 )
 
@@ -204,7 +190,8 @@ def lookup_document(rng: random.Random) -> Document:
     category = rng.choice(CATEGORIES)
     people = rng.sample(NAMES, rng.randint(3, 7))
     values = dict(zip(people, rng.sample(category.values, len(people)), strict=True))
-    spans = [Span("".join(f"{name}: {value}\n" for name, value in values.items()), False)]
+    mark = rng.choice(("", ":"))
+    spans = [Span("".join(f"{name}{mark} {value}\n" for name, value in values.items()), False)]
     for name in rng.sample(people, len(people)):
-        spans += [Span(f"{name}:", False), Span(f" {values[name]}\n", True)]
+        spans += [Span(f"{name}{mark}", False), Span(f" {values[name]}\n", True)]
     return Document(f"lookup:{values}", tuple(spans))

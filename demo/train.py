@@ -30,10 +30,11 @@ BATCH_TOKENS = 2048
 """Padded tokens of one training batch."""
 ECHO_LOSS = 0.05
 """The training begins with echoes (`mixture.echoes`), until their loss has fallen below this."""
-LEARNING_RATE = 4e-3
+ECHO_LEARNING_RATE = 4e-3
+LEARNING_RATE = 3e-3
+"""Of the mixture; falls linearly to zero from its first batch to its last. At a constant rate the
+noise hides for millions of tokens what the model has learned."""
 WARMUP_STEPS = 30
-CONSTANT_UNTIL = 0.55
-"""Share of the training after which the learning rate falls linearly to zero."""
 
 
 def train_tokenizer(seed: int) -> PreTrainedTokenizerFast:
@@ -135,16 +136,17 @@ def train(tokens: int, seed: int, output: Path) -> None:
         Muon(hidden, lr=LEARNING_RATE),
         torch.optim.AdamW(others, lr=LEARNING_RATE, betas=(0.9, 0.95), weight_decay=0.0),
     ]
-    done = step = 0
+    done = step = lesson_start = 0
     start = time.monotonic()
     next_report = tokens // 30
     lesson = batches(echoes(VOCABULARY, seed), seed)
     copies = False
     while done < tokens:
         ids, weights = next(lesson)
-        factor = min(1.0, (step + 1) / WARMUP_STEPS, (1 - done / tokens) / (1 - CONSTANT_UNTIL))
+        warm = (step + 1 - lesson_start) / WARMUP_STEPS
+        rate = LEARNING_RATE * (1 - done / tokens) if copies else ECHO_LEARNING_RATE
         for optimizer in optimizers:
-            optimizer.param_groups[0]["lr"] = LEARNING_RATE * factor
+            optimizer.param_groups[0]["lr"] = rate * min(1.0, warm)
         logits = model(input_ids=ids).logits[:, :-1].flatten(0, 1)
         losses = cross_entropy(logits, ids[:, 1:].flatten(), reduction="none")
         target_weights = weights[:, 1:].flatten()
@@ -158,7 +160,7 @@ def train(tokens: int, seed: int, output: Path) -> None:
         done += int((weights > 0).sum())
         if not copies and loss.item() < ECHO_LOSS:
             print(f"copies after {step} steps", flush=True)
-            copies = True
+            copies, lesson_start = True, step
             lesson = batches(examples(tokenizer, seed), seed)
         if done >= next_report or done >= tokens:
             next_report += tokens // 30

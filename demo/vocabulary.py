@@ -2,8 +2,7 @@
 
 NAMES = (
     "Anna Ben Carla David Elena Felix Greta Hugo Ivy Jonas Kira Leo Mia Noah Olga Paul Rosa Sam "
-    "Tara Uma Victor Wendy Yara Zoe Adam Bella Cole Dora Erik Fay Gus Hana Ian Julia Karl Lena "
-    "Max Nina Oscar Petra"
+    "Tara Uma Victor Wendy Yara Zoe"
 ).split()
 
 ITEMS = (

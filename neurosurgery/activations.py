@@ -11,17 +11,18 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from neurosurgery.errors import RunError
 from neurosurgery.hooks import input_hooks
 from neurosurgery.models import Target
 
 NORM_DTYPE = torch.float32
 """In which the norm of one sample is taken, whatever the model computes in."""
 
-BATCH_TOKENS = {"cpu": 2048}
+BATCH_TOKENS_ON_CPU = 2048
 BATCH_TOKENS_ON_GPU = 16384
 
 
-class NonFiniteActivations(RuntimeError):
+class NonFiniteActivations(RunError):
     """The model produced infinities or NaN; the message names the module."""
 
 
@@ -179,7 +180,8 @@ def collect_activation_norms(
         torch.OutOfMemoryError: one single sample does not fit.
     """
     if batch_tokens is None:
-        batch_tokens = BATCH_TOKENS.get(model.device.type, BATCH_TOKENS_ON_GPU)
+        on_cpu = model.device.type == "cpu"
+        batch_tokens = BATCH_TOKENS_ON_CPU if on_cpu else BATCH_TOKENS_ON_GPU
     norms = ActivationNorms(targets, len(multiplicities))
     hooks = norms.hooks()
     head = model.get_output_embeddings()

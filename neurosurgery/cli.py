@@ -18,7 +18,7 @@ from neurosurgery.config import (
     ModelConfig,
     name_calibration_sets,
 )
-from neurosurgery.errors import UsageError
+from neurosurgery.errors import RunError, UsageError
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -214,12 +214,15 @@ def _unique(values: Sequence[float]) -> tuple[float, ...]:
 
 
 def run_script(run: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None) -> int:
-    """Call a script's body; a usage error becomes one line on stderr and exit status 2."""
+    """Call a script's body; an expected error becomes one line on stderr and an exit status."""
     try:
         run(argv)
     except UsageError as error:
         print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
         return 2
+    except RunError as error:
+        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130

@@ -125,8 +125,12 @@ class ExperimentConfig:
         for flag, value in self._counts().items():
             if value is not None and value < 1:
                 raise UsageError(flag, value, "expected a whole number of at least 1")
-        if self.random_state < 0:
-            raise UsageError("--random_state", self.random_state, "expected 0 or more")
+        for flag, value in {
+            "--random_state": self.random_state,
+            "--num_fewshot": self.evaluation.num_fewshot,
+        }.items():
+            if value is not None and value < 0:
+                raise UsageError(flag, value, "expected a whole number of at least 0")
         self._check_sets()
         if Path(self.text_file).name != self.text_file:
             raise UsageError("--text_file", self.text_file, "expected a file name, no folder")
@@ -148,11 +152,7 @@ class ExperimentConfig:
             "--eval_dataset_size": self.evaluation.other_documents,
             "--eval_batch_size": self.evaluation.batch_size,
             "--batch_tokens": self.batch_tokens,
-        } | (
-            {"--num_fewshot + 1": self.evaluation.num_fewshot + 1}
-            if self.evaluation.num_fewshot is not None
-            else {}
-        )
+        }
 
     def _check_sets(self) -> None:
         flag = "--calibration_dataset_names"

@@ -1,4 +1,4 @@
-"""The one error that a user can cause."""
+"""Errors that end a script with one line instead of a traceback."""
 
 from __future__ import annotations
 
@@ -11,3 +11,7 @@ class UsageError(Exception):
 
     def __init__(self, flag: str, value: object, expected: str) -> None:
         super().__init__(" ".join(f"{flag} {value}: {expected}".split()))
+
+
+class RunError(Exception):
+    """What a run met on its way and cannot go on from; exit status 1. What is done stays done."""

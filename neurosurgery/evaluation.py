@@ -185,12 +185,14 @@ def chatter_to(file: TextIO) -> Iterator[None]:
     handler = logging.StreamHandler(file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     loggers = [logging.getLogger(name) for name in _CHATTY]
-    before = [(logger.handlers[:], logger.propagate) for logger in loggers]
+    before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
     for logger in loggers:
         logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)
     try:
         with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
             yield
     finally:
-        for logger, (handlers, propagate) in zip(loggers, before, strict=True):
+        for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
             logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)

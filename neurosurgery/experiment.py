@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 
+import numpy as np
 import torch
 from lm_eval.models.huggingface import HFLM
 from tqdm import tqdm
@@ -15,6 +16,7 @@ from neurosurgery import provenance
 from neurosurgery.activations import collect_activation_norms, encode_samples
 from neurosurgery.config import MATH, ExperimentConfig
 from neurosurgery.dataset import CalibrationSet
+from neurosurgery.errors import UsageError
 from neurosurgery.evaluation import (
     Evaluation,
     Harness,
@@ -34,6 +36,7 @@ from neurosurgery.models import (
     context_length,
     find_targets,
     load_model,
+    load_tokenizer,
     read_model_config,
     scored_share,
 )
@@ -64,15 +67,18 @@ def run_experiment(
     meaning = provenance.meaning(config, sets, dtype, METHOD)
     if not config.overwrite:
         store.check_meaning(meaning)
-    read_model_config(config.model)
     evaluation = config.evaluation
+    read_model_config(config.model)
+    tokenizer = load_tokenizer(config.model)
+    if evaluation.apply_chat_template and tokenizer.chat_template is None:
+        raise UsageError("--apply_chat_template", "", "the tokenizer has no chat template")
     task_manager([evaluation.math_task, *evaluation.other_tasks], evaluation.include_path)
     plan = make_plan(config, store)
     if config.dry_run:
         print(describe_plan(config, plan, store, list(sets.values())))
         return
     verdicts = VerdictTable(store, config.model.label)
-    if plan.pending or plan.baseline_pending:
+    if plan.to_mask or plan.baseline_pending:
         # Kept in memory until it is sure that the run will start: bad input writes nothing.
         chatter = io.StringIO()
         with chatter_to(chatter):
@@ -80,7 +86,7 @@ def run_experiment(
                 "math": Harness([evaluation.math_task], evaluation),
                 "other": Harness(list(evaluation.other_tasks), evaluation),
             }
-        loaded = load_model(config.model)
+        loaded = load_model(config.model, tokenizer)
         if config.overwrite:
             store.clear()
         with store.open_log() as log:
@@ -134,7 +140,7 @@ class Grid:
                 self._evaluate(BASELINE_KEY, edited=0, topk_share=None, factor=None)
                 progress.update()
             groups: dict[tuple[str, int], list[RunKey]] = {}
-            for key in plan.pending:
+            for key in plan.to_mask:
                 groups.setdefault((key.calibration, key.repeat), []).append(key)
             for (calibration, repeat), keys in groups.items():
                 proportions = list(dict.fromkeys(key.proportion for key in keys))
@@ -145,8 +151,11 @@ class Grid:
                     mask = top - nonmath.mask(proportion)
                     for key in keys:
                         if key.proportion == proportion:
-                            self._run_cell(key, mask, top.count())
-                            progress.update()
+                            if self._config.save_masks:
+                                self._save_mask(key, mask, top.count())
+                            if key in plan.pending:
+                                self._run_cell(key, mask, top.count())
+                                progress.update()
 
     def _describe_model(self, targets: Sequence[Target]) -> None:
         share = scored_share(self._loaded.model, targets)
@@ -183,8 +192,9 @@ class Grid:
         multiplicities = calibration_set.multiplicities(
             config.num_samples, config.num_repeats, config.random_state
         )
+        drawn = np.flatnonzero(multiplicities.any(axis=0))
         encoded = encode_samples(
-            calibration_set.samples,
+            [calibration_set.samples[index] for index in drawn],
             loaded.tokenizer,
             context_length(loaded.model, loaded.tokenizer),
         )
@@ -193,7 +203,7 @@ class Grid:
         start = time.monotonic()
         tokens = 0
         with tqdm(
-            total=int(multiplicities.any(axis=0).sum()),
+            total=len(drawn),
             desc=f"scoring {calibration_set.name}",
             unit="sample",
         ) as progress:
@@ -209,14 +219,12 @@ class Grid:
                 loaded.model,
                 targets,
                 encoded.ids,
-                multiplicities,
+                multiplicities[:, drawn],
                 config.batch_tokens,
                 on_batch,
             )
 
     def _run_cell(self, key: RunKey, mask: ParameterMask, topk: int) -> None:
-        if self._config.save_masks and not self._store.mask_file(key).exists():
-            mask.save(self._store.mask_file(key), self._mask_provenance(key, mask, topk))
         edited = mask.count()
         with scaled_weights(self._loaded.model, mask, key.scalar) as factor:
             if factor is not None and factor.blurs(key.scalar):
@@ -254,8 +262,11 @@ class Grid:
     def _harness(self, name: str, limit: int | None) -> Evaluation:
         return self._harnesses[name].evaluate(self._lm, limit)
 
-    def _mask_provenance(self, key: RunKey, mask: ParameterMask, topk: int) -> dict[str, object]:
-        return {
+    def _save_mask(self, key: RunKey, mask: ParameterMask, topk: int) -> None:
+        path = self._store.mask_file(key)
+        if path.exists():
+            return
+        provenance = {
             "model": self._config.model.name,
             "revision": self._config.model.revision,
             "method": key.method,
@@ -267,3 +278,4 @@ class Grid:
             "counts": mask.counts(),
             "math_topk": topk,
         }
+        mask.save(path, provenance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -59,7 +60,8 @@ def kth_largest_(scores: torch.Tensor, counts: Sequence[int]) -> dict[int, float
     Raises:
         ValueError: a score is not finite.
     """
-    if not bool(torch.isfinite(scores).all()):
+    # The maximum is NaN where any score is; torch.isfinite would allocate two copies.
+    if scores.numel() and not math.isfinite(float(scores.max())):
         raise ValueError("importance scores are not finite: the weight holds an infinity or NaN")
     wanted = sorted({count for count in counts if count})
     if not wanted:
@@ -82,7 +84,8 @@ def top_k_cutoff(scores: torch.Tensor, threshold: float, count: int) -> Cutoff:
     """
     if count == 0:
         return Cutoff(float("inf"), -1)
-    ties_needed = count - int((scores > threshold).sum())
+    # count_nonzero, for a sum of booleans would first make 64-bit integers of them.
+    ties_needed = count - int(torch.count_nonzero(scores > threshold))
     return Cutoff(threshold, int(_ties(scores, threshold)[ties_needed - 1]))
 
 
@@ -92,8 +95,10 @@ def _ties(scores: torch.Tensor, threshold: float) -> torch.Tensor:
 
 def top_k_mask(scores: torch.Tensor, cutoff: Cutoff) -> torch.Tensor:
     """The selection that a cutoff stands for: boolean, the scores' shape, True = selected."""
+    if cutoff.last_tie < 0:
+        return scores > cutoff.score
+    # The ties first: their temporary mask is gone before the result is allocated.
+    ties = _ties(scores, cutoff.score)
     selected = scores > cutoff.score
-    if cutoff.last_tie >= 0:
-        ties = _ties(scores, cutoff.score)
-        selected.view(-1)[ties[ties <= cutoff.last_tie]] = True
+    selected.view(-1)[ties[ties <= cutoff.last_tie]] = True
     return selected

@@ -11,6 +11,7 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from neurosurgery.errors import RunError
 from neurosurgery.files import write_atomically
 from neurosurgery.importance import (
     Cutoff,
@@ -136,6 +137,9 @@ class TopK:
     Every matrix is ranked once; a selection is then two numbers per matrix and proportion, and a
     mask is formed, one matrix's scores in memory at a time, when it is asked for. The weights must
     be the unedited ones both when this is made and when a mask is formed.
+
+    Raises:
+        RunError: a weight is not finite; the message names it.
     """
 
     def __init__(
@@ -149,7 +153,10 @@ class TopK:
         self._cutoffs: dict[str, dict[float, Cutoff]] = {}
         for target in self._targets:
             counts = top_k_counts(target.weight.numel(), proportions)
-            thresholds = kth_largest_(self._scores(target), counts)
+            try:
+                thresholds = kth_largest_(self._scores(target), counts)
+            except ValueError as error:
+                raise RunError(f"{target.parameter_name}: {error}") from None
             # Ranking has reordered its scores; forming them again is cheaper than a second copy.
             scores = self._scores(target)
             self._cutoffs[target.name] = {

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -83,41 +85,55 @@ def choose_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "cpu" else torch.bfloat16
 
 
+def _source(config: ModelConfig) -> dict[str, Any]:
+    return {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+
+
+@contextmanager
+def _loading(config: ModelConfig) -> Iterator[None]:
+    """Turn what transformers raises for a model that cannot be had into one line."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError("--model", config.name, f"cannot be loaded: {reason}") from None
+
+
 def read_model_config(config: ModelConfig) -> PreTrainedConfig:
     """Fetch the model's own configuration, the cheapest proof that there is a model.
 
     Raises:
         UsageError: it cannot be had, or the checkpoint is quantised.
     """
-    try:
-        found = AutoConfig.from_pretrained(
-            config.name, revision=config.revision, trust_remote_code=config.trust_remote_code
-        )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError("--model", config.name, f"cannot be loaded: {reason}") from None
+    with _loading(config):
+        found = AutoConfig.from_pretrained(config.name, **_source(config))
     if getattr(found, "quantization_config", None) is not None:
         raise UsageError("--model", config.name, "is quantised; expected float weights to edit")
     return found
 
 
-def load_model(config: ModelConfig) -> LoadedModel:
-    """Load weights and tokenizer for inference.
+def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+    """Load the model's tokenizer.
+
+    Raises:
+        UsageError: there is none.
+    """
+    with _loading(config):
+        return AutoTokenizer.from_pretrained(config.name, **_source(config))
+
+
+def load_model(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
+    """Load the weights for inference.
 
     Raises:
         UsageError: they cannot be loaded, or part of the model would be off the devices.
     """
     device = choose_device(config)
     dtype = choose_dtype(config, device)
-    common = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(config.name, **common)
+    with _loading(config):
         model = AutoModelForCausalLM.from_pretrained(
-            config.name, dtype=dtype, device_map=config.device_map, **common
+            config.name, dtype=dtype, device_map=config.device_map, **_source(config)
         )
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise UsageError("--model", config.name, f"cannot be loaded: {reason}") from None
     if config.device_map is None:
         model = model.to(device)
     offloaded = [name for name, parameter in model.named_parameters() if parameter.is_meta]

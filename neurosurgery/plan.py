@@ -15,15 +15,20 @@ from neurosurgery.results import BASELINE_KEY, METHOD, ResultStore, RunKey
 
 @dataclass(frozen=True)
 class Plan:
-    """Every cell of a run in the order in which it is computed, and those still to do."""
+    """Every cell of a run in the order in which it is computed, and what is still to do.
+
+    `pending` cells are to be evaluated; `to_mask` are those and, with `--save_masks`, the
+    evaluated ones whose mask is not on disk yet.
+    """
 
     keys: tuple[RunKey, ...]
     pending: tuple[RunKey, ...]
+    to_mask: tuple[RunKey, ...]
     baseline_pending: bool
 
     def pending_sets(self, math: str) -> list[str]:
-        """The sets whose statistics the pending cells need, math first."""
-        names = dict.fromkeys(key.calibration for key in self.pending)
+        """The sets whose statistics are needed, math first."""
+        names = dict.fromkeys(key.calibration for key in self.to_mask)
         return [math, *names] if names else []
 
 
@@ -36,12 +41,19 @@ def make_plan(config: ExperimentConfig, store: ResultStore) -> Plan:
         for proportion in config.proportions
         for scalar in config.scalars
     )
+
     # With --overwrite nothing of what is there counts.
-    done = (lambda key: False) if config.overwrite else store.is_done
+    def is_done(key: RunKey) -> bool:
+        return not config.overwrite and store.is_done(key)
+
+    def is_saved(key: RunKey) -> bool:
+        return not config.save_masks or store.mask_file(key).exists()
+
     return Plan(
         keys,
-        tuple(key for key in keys if not done(key)),
-        config.pre_train_eval and not done(BASELINE_KEY),
+        pending=tuple(key for key in keys if not is_done(key)),
+        to_mask=tuple(key for key in keys if not (is_done(key) and is_saved(key))),
+        baseline_pending=config.pre_train_eval and not is_done(BASELINE_KEY),
     )
 
 

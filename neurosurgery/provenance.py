@@ -30,7 +30,7 @@ def meaning(
     evaluation = config.evaluation
     content: dict[str, object] = {
         "--model": config.model.label,
-        "--model[files]": model_fingerprint(config.model.name),
+        "--model[files]": _content(model_fingerprint(config.model.name)),
         "--revision": config.model.revision,
         "--dtype": dtype,
         "--train_lm_eval_task": evaluation.math_task,
@@ -41,11 +41,15 @@ def meaning(
         "--apply_chat_template": evaluation.apply_chat_template,
         "--random_state": config.random_state,
         f"--num_samples[{method}]": config.num_samples,
-        "--train_dataset": sets[config.math.name].sha256,
+        "--train_dataset": _content(sets[config.math.name].sha256),
     }
     for source in config.calibration:
-        content[f"--calibration_datasets[{source.name}]"] = sets[source.name].sha256
+        content[f"--calibration_datasets[{source.name}]"] = _content(sets[source.name].sha256)
     return content
+
+
+def _content(sha256: str | None) -> str | None:
+    return sha256 and f"content {sha256[:16]}"
 
 
 def model_fingerprint(name: str) -> str | None:

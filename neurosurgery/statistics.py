@@ -111,7 +111,7 @@ def _difference(
             baseline.statistic(*resampled[start : start + parts], axis=axis)
             for start in range(0, len(resampled), parts)
         ]
-        return np.mean(values[:-1], axis=0) - values[-1]
+        return np.mean([value - values[-1] for value in values[:-1]], axis=0)
 
     return columns, statistic
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from neurosurgery.files import write_atomically
-from neurosurgery.results import BASELINE, BASELINE_KEY, Cell, ResultStore
+from neurosurgery.results import BASELINE, BASELINE_KEY, Cell, ResultStore, RunKey
 from neurosurgery.statistics import (
     NO_INTERVAL,
     Interval,
@@ -26,8 +27,6 @@ COLUMNS = (
     "model method calibration proportion scalar repeat task metric value stderr n baseline "
     "difference ci_low ci_high p_value edited edited_share topk_share seconds"
 ).split()
-
-_CELL = ["model", "method", "calibration", "proportion", "scalar"]
 
 _MetricKey = tuple[str, str]
 """Task, and the harness's name of a metric: `metric,filter`."""
@@ -46,7 +45,7 @@ class VerdictTable:
 
     def update(self) -> None:
         """Take in the cells that have been finished since, and write results.csv."""
-        keys = list(self._store.keys())
+        self._keys = keys = list(self._store.keys())
         if self._baseline is None and BASELINE_KEY in keys:
             # Rows made before the baseline was there have nothing to compare with.
             self._rows.clear()
@@ -111,35 +110,53 @@ class VerdictTable:
 
     def summary(self) -> pd.DataFrame:
         """One row per grid point and metric, over repeats: means, interval, verdict, largest p."""
-        edited = self.table[self.table["method"] != BASELINE]
-        rows = []
-        for point, group in edited.groupby([*_CELL, "task", "metric"], sort=False):
-            task, name = point[-2:]
-            metrics = [
-                self._metrics[stem].get((task, name))
-                for stem, cell_rows in self._rows.items()
-                if _is_point(cell_rows, point[:-2])
-            ]
-            interval = self._summary_interval(task, name, metrics)
-            rows.append(
-                dict(zip([*_CELL, "task", "metric"], point, strict=True))
-                | {
-                    "repeats": len(group),
-                    "value": group["value"].mean(),
-                    "baseline": group["baseline"].iloc[0],
-                    "difference": group["difference"].mean(),
-                    "ci_low": interval.low,
-                    "ci_high": interval.high,
-                    "largest_p_value": group["p_value"].max(),
-                    "verdict": verdict(group["difference"].mean(), interval),
-                    "edited": group["edited"].mean(),
-                    "edited_share": group["edited_share"].mean(),
-                    "topk_share": group["topk_share"].mean(),
-                }
-            )
+        points: dict[RunKey, list[str]] = {}
+        for key in self._keys:
+            if key.method != BASELINE:
+                points.setdefault(replace(key, repeat=0), []).append(key.stem)
+        rows = [
+            self._summary_row(point, [self._rows[stem][index] for stem in stems], stems)
+            for point, stems in points.items()
+            for index in range(len(self._rows[stems[0]]))
+        ]
         table = pd.DataFrame(rows)
         _write_csv(self._store.root / "summary.csv", table)
         return table
+
+    def _summary_row(
+        self, point: RunKey, rows: Sequence[dict[str, Any]], stems: Sequence[str]
+    ) -> dict[str, Any]:
+        """Summarise one metric; `rows` and `stems` are those of the repeats."""
+        task, name = rows[0]["task"], rows[0]["metric"]
+        repeats = pd.DataFrame(rows, columns=COLUMNS)
+        mean = (
+            repeats[["value", "difference", "edited", "edited_share", "topk_share"]]
+            .astype(float)
+            .mean()
+        )
+        interval = self._summary_interval(
+            task, name, [self._metrics[stem].get((task, name)) for stem in stems]
+        )
+        return {
+            "model": self._model,
+            "method": point.method,
+            "calibration": point.calibration,
+            "proportion": point.proportion,
+            "scalar": point.scalar,
+            "task": task,
+            "metric": name,
+            "repeats": len(rows),
+            "value": mean["value"],
+            "baseline": repeats["baseline"].astype(float).iloc[0],
+            "difference": mean["difference"],
+            "ci_low": interval.low,
+            "ci_high": interval.high,
+            "largest_p_value": repeats["p_value"].astype(float).max(),
+            "verdict": verdict(mean["difference"], interval),
+            "edited": mean["edited"],
+            "edited_share": mean["edited_share"],
+            "topk_share": mean["topk_share"],
+        }
 
     def _summary_interval(self, task: str, name: str, metrics: Sequence[Metric | None]) -> Interval:
         before = self._baseline_metrics.get((task, name))
@@ -156,12 +173,6 @@ def verdict(difference: float, interval: Interval) -> str:
     if interval.holds_zero:
         return "within noise"
     return "higher" if difference > 0 else "lower"
-
-
-def _is_point(rows: Sequence[dict[str, Any]], point: Iterable[object]) -> bool:
-    return bool(rows) and all(
-        rows[0][column] == value for column, value in zip(_CELL, point, strict=True)
-    )
 
 
 def _metrics(cell: Cell) -> dict[_MetricKey, Metric | None]:

@@ -1,0 +1,111 @@
+"""Tiny random-weight models of every family, and a tokenizer; nothing is downloaded."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from transformers import AutoTokenizer, PreTrainedModel
+
+ROOT = Path(__file__).resolve().parent.parent
+VOCABULARY = 1536
+
+_COMMON = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+_LLAMA_LIKE = _COMMON | {
+    "hidden_size": 24,
+    "intermediate_size": 40,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "num_key_value_heads": 1,
+    "head_dim": 8,
+    "max_position_embeddings": 512,
+}
+_CONFIGS: dict[str, tuple[str, dict]] = {
+    "llama": ("LlamaConfig", _LLAMA_LIKE),
+    "mistral": ("MistralConfig", _LLAMA_LIKE | {"sliding_window": None}),
+    "qwen2": ("Qwen2Config", _LLAMA_LIKE),
+    "qwen3": ("Qwen3Config", _LLAMA_LIKE),
+    "gemma2": ("Gemma2Config", _LLAMA_LIKE | {"query_pre_attn_scalar": 8}),
+    "gemma3": ("Gemma3TextConfig", _LLAMA_LIKE | {"query_pre_attn_scalar": 8}),
+    "phi": ("PhiConfig", _LLAMA_LIKE | {"num_key_value_heads": 3}),
+    "phi3": ("Phi3Config", _LLAMA_LIKE),
+    "gpt2": (
+        "GPT2Config",
+        _COMMON | {"n_embd": 24, "n_layer": 2, "n_head": 3, "n_positions": 512},
+    ),
+    "gpt_neox": (
+        "GPTNeoXConfig",
+        _COMMON
+        | {
+            "hidden_size": 24,
+            "intermediate_size": 40,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 3,
+            "max_position_embeddings": 512,
+        },
+    ),
+    "opt": (
+        "OPTConfig",
+        _COMMON
+        | {
+            "hidden_size": 24,
+            "ffn_dim": 40,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 3,
+            "max_position_embeddings": 512,
+            "word_embed_proj_dim": 24,
+        },
+    ),
+}
+FAMILIES = sorted(_CONFIGS)
+
+
+def build_model(family: str, *, tied: bool = True, seed: int = 0) -> PreTrainedModel:
+    """A float32 model of a family with a few thousand random weights."""
+    class_name, arguments = _CONFIGS[family]
+    config = getattr(transformers, class_name)(**arguments, tie_word_embeddings=tied)
+    torch.manual_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    # Default initialisation is so small that every token looks alike; spread the activations.
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(5)
+    return model
+
+
+@pytest.fixture
+def make_model() -> Callable[..., PreTrainedModel]:
+    return build_model
+
+
+@pytest.fixture(scope="session")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(ROOT / "demo" / "model")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory, tokenizer) -> Path:
+    """A saved tiny Llama with the demo's tokenizer."""
+    folder = tmp_path_factory.mktemp("models") / "tiny-llama"
+    build_model("llama").save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def ragged_samples() -> list[list[int]]:
+    """Token ids of eleven samples of different lengths, two of one length."""
+    generator = torch.Generator().manual_seed(1)
+    lengths = [3, 17, 9, 1, 30, 9, 12, 25, 5, 2, 21]
+    return [
+        torch.randint(1, VOCABULARY, (length,), generator=generator).tolist() for length in lengths
+    ]

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from neurosurgery.statistics import (
+    Interval,
+    interval_over_repeats,
+    mcnemar,
+    metric_from_documents,
+    paired_interval,
+)
+
+
+def accuracy(values):
+    return metric_from_documents("acc", values, float(np.mean(values)))
+
+
+def test_metrics_rebuilt_from_documents():
+    assert accuracy([1, 0, 1, 1]).value == 0.75
+    stories = [(-10.0, 4), (-6.0, 4)]
+    perplexity = metric_from_documents("word_perplexity", stories, math.exp(2))
+    assert perplexity.value == pytest.approx(math.exp(16 / 8))
+    bits = metric_from_documents("bits_per_byte", stories, 2 / math.log(2))
+    assert bits.value == pytest.approx(2 / math.log(2))
+    assert metric_from_documents("perplexity", [-1.0, -3.0], math.exp(2)).value == pytest.approx(
+        math.exp(2)
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "reported"),
+    [
+        ("f1", [1, 0, 1], 0.8),  # an aggregation that is no mean
+        ("bleu", [("a", "b")], 1.0),
+        ("acc", [None, 1], 0.5),
+        ("acc", [], 0.5),
+        ("word_perplexity", [-1.0, -2.0], 3.0),
+    ],
+)
+def test_metrics_that_cannot_be_rebuilt_have_no_interval(name, values, reported):
+    assert metric_from_documents(name, values, reported) is None
+
+
+def test_mcnemar_by_hand():
+    """Nine broken, one mended: p = 2 · (C(10,0) + C(10,1)) / 2^10 = 22 / 1024."""
+    before = accuracy([1] * 9 + [0] + [1] * 5 + [0] * 5)
+    after = accuracy([0] * 9 + [1] + [1] * 5 + [0] * 5)
+    assert mcnemar(after, before) == pytest.approx(22 / 1024)
+    assert mcnemar(before, before) == 1.0
+    perplexity = metric_from_documents("word_perplexity", [(-1.0, 2)] * 3, math.exp(0.5))
+    assert math.isnan(mcnemar(perplexity, perplexity))
+
+
+def test_paired_interval_against_the_exact_multinomial():
+    """The bootstrap of differences in {-1, 0, 1} is a multinomial; its quantiles are known."""
+    rng = np.random.default_rng(0)
+    before = rng.integers(0, 2, 100)
+    after = np.where(rng.random(100) < 0.3, 0, before)
+    difference = after - before
+    shares = [(difference == value).mean() for value in (-1, 0, 1)]
+    draws = rng.multinomial(100, shares, size=200_000) @ np.array([-1, 0, 1]) / 100
+    low, high = np.quantile(draws, [0.025, 0.975])
+    found = paired_interval(accuracy(after), accuracy(before))
+    assert found.low == pytest.approx(low, abs=0.011)
+    assert found.high == pytest.approx(high, abs=0.011)
+
+
+def test_pairing_makes_the_interval_narrower():
+    before = np.array([0, 1] * 50)
+    worse = before.copy()
+    worse[1] = 0
+    shuffled = np.roll(worse, 1)
+    paired = paired_interval(accuracy(worse), accuracy(before))
+    unpaired = paired_interval(accuracy(shuffled), accuracy(before))
+    assert paired.high - paired.low < 0.1 < unpaired.high - unpaired.low
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=40))
+def test_interval_holds_the_difference_and_turns_with_the_sides(pairs):
+    after, before = (accuracy([float(pair[side]) for pair in pairs]) for side in (0, 1))
+    there, back = paired_interval(after, before), paired_interval(before, after)
+    assert there.low - 1e-12 <= after.value - before.value <= there.high + 1e-12
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=0.03)
+
+
+def test_different_documents_cannot_be_paired():
+    with pytest.raises(ValueError, match="same documents"):
+        paired_interval(accuracy([1, 0]), accuracy([1, 0, 1]))
+
+
+def test_one_document_gives_no_interval():
+    assert math.isnan(paired_interval(accuracy([1]), accuracy([0])).low)
+
+
+def test_interval_over_repeats():
+    before = accuracy([1] * 80 + [0] * 20)
+    pruned = [accuracy([1] * right + [0] * (100 - right)) for right in (2, 4, 6)]
+    interval = interval_over_repeats(pruned, before)
+    assert interval.low < -0.76 < interval.high < -0.6
+    # Repeats that agree exactly still share the documents' noise.
+    same = interval_over_repeats([pruned[0]] * 3, before)
+    assert same.high - same.low > 0.1
+    assert interval_over_repeats(pruned[:1], before) == paired_interval(pruned[0], before)
+    assert interval_over_repeats([before] * 3, before) == Interval(0, 0)
+
+
+def test_infinite_perplexity_gives_no_interval():
+    before = metric_from_documents("word_perplexity", [(-1.0, 2)] * 3, math.exp(0.5))
+    broken = metric_from_documents("word_perplexity", [(-math.inf, 2)] * 3, math.inf)
+    assert math.isnan(paired_interval(broken, before).low)
+    assert math.isnan(interval_over_repeats([broken] * 2, before).low)
