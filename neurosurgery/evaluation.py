@@ -70,9 +70,10 @@ class Harness:
         UsageError: a task's data cannot be loaded.
     """
 
-    def __init__(self, names: Sequence[str], config: EvaluationConfig) -> None:
+    def __init__(
+        self, manager: TaskManager, names: Sequence[str], config: EvaluationConfig
+    ) -> None:
         self._config = config
-        manager = task_manager(names, config.include_path)
         try:
             self._loaded = manager.load(list(names))
         except (OSError, ValueError) as error:
