@@ -67,8 +67,11 @@ class Grid:
     def run(self, plan: Plan) -> None:
         """Compute what is pending; every finished cell is on disk before the next one starts."""
         targets = find_targets(self._loaded.model)
-        self._describe_model(targets)
         norms = {name: self._norms(name, targets) for name in plan.pending_sets(MATH)}
+        if norms:
+            # A module that no sample reached (the image side of a model, say) has no importance.
+            targets = [target for target in targets if target.name in norms[MATH][0]]
+        self._describe_model(targets)
         with tqdm(
             total=len(plan.pending) + plan.baseline_pending, desc="grid", unit="cell"
         ) as progress:

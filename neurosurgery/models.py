@@ -13,7 +13,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
-    PreTrainedConfig,
+    PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -99,7 +99,7 @@ def _loading(config: ModelConfig) -> Iterator[None]:
         raise UsageError("--model", config.name, f"cannot be loaded: {reason}") from None
 
 
-def read_model_config(config: ModelConfig) -> PreTrainedConfig:
+def read_model_config(config: ModelConfig) -> PretrainedConfig:
     """Fetch the model's own configuration, the cheapest proof that there is a model.
 
     Raises:
