@@ -117,16 +117,20 @@ class Passage:
 
 
 def make_passage(rng: random.Random) -> Passage:
-    """Draw a passage of 6 to 9 facts in which people share categories, so names must be bound."""
+    """Draw a passage of five or six facts; half of the passages have one that two people share.
+
+    There the name must be bound to its value; elsewhere it is enough to have read the passage.
+    """
     people = rng.sample(NAMES, rng.choice((2, 2, 3)))
-    categories = rng.sample(CATEGORIES, 3 if len(people) == 3 else rng.choice((3, 4)))
+    categories = rng.sample(CATEGORIES, 5)
     facts: list[tuple[str, Category, str]] = []
-    for category in categories:
-        values = rng.sample(category.values, len(people))
-        facts += [(person, category, value) for person, value in zip(people, values, strict=True)]
+    for position, category in enumerate(categories):
+        person, other = rng.sample(people, 2)
+        value, other_value = rng.sample(category.values, 2)
+        facts.append((person, category, value))
+        if position == 0 and rng.random() < 0.5:
+            facts.append((other, category, other_value))
     rng.shuffle(facts)
-    for _ in range(rng.randint(0, 2)):
-        facts.pop()
     everyone = " and ".join([", ".join(people[:-1]), people[-1]])
     sentences = [rng.choice(OPENINGS).format(all=everyone)]
     sentences += [rng.choice(c.statements).format(n=n, v=v) for n, c, v in facts]

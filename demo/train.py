@@ -26,7 +26,7 @@ from demo.muon import Muon
 CONTEXT = 512
 VOCABULARY = 1536
 END_OF_TEXT = "<|endoftext|>"
-BATCH_TOKENS = 2048
+BATCH_TOKENS = 4096
 """Padded tokens of one training batch."""
 ECHO_LOSS = 0.05
 """The training begins with echoes (`mixture.echoes`), until their loss has fallen below this."""
@@ -88,7 +88,7 @@ def batches(source: Iterator[Example], seed: int) -> Iterator[tuple[torch.Tensor
     """Length-bucketed batches: ids and loss weights, both (samples, tokens); padding weighs 0."""
     rng = random.Random(seed)
     while True:
-        pool = sorted(itertools.islice(source, 2000), key=lambda example: len(example.ids))
+        pool = sorted(itertools.islice(source, 4000), key=lambda example: len(example.ids))
         groups: list[list[Example]] = [[]]
         for example in pool:
             if (len(groups[-1]) + 1) * len(example.ids) > BATCH_TOKENS:
@@ -125,11 +125,19 @@ def reproduced(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, fami
     return right / len(held_out)
 
 
-def train(tokens: int, seed: int, output: Path) -> None:
-    """Train on `tokens` tokens and write a Hugging Face model folder in bfloat16."""
+def train(tokens: int, seed: int, output: Path, start_from: Path | None = None) -> None:
+    """Train on `tokens` tokens and write a Hugging Face model folder in bfloat16.
+
+    With `start_from`, a folder that this function wrote, the weights and the tokenizer are that
+    model's and the mixture begins at once.
+    """
     torch.manual_seed(seed)
-    tokenizer = train_tokenizer(seed)
-    model = build_model(tokenizer)
+    if start_from is None:
+        tokenizer = train_tokenizer(seed)
+        model = build_model(tokenizer)
+    else:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(start_from)
+        model = LlamaForCausalLM.from_pretrained(start_from, dtype=torch.float32)
     hidden = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
     optimizers: list[torch.optim.Optimizer] = [
@@ -139,8 +147,8 @@ def train(tokens: int, seed: int, output: Path) -> None:
     done = step = lesson_start = 0
     start = time.monotonic()
     next_report = tokens // 30
-    lesson = batches(echoes(VOCABULARY, seed), seed)
-    copies = False
+    copies = start_from is not None
+    lesson = batches(examples(tokenizer, seed) if copies else echoes(VOCABULARY, seed), seed)
     while done < tokens:
         ids, weights = next(lesson)
         warm = (step + 1 - lesson_start) / WARMUP_STEPS
@@ -188,8 +196,9 @@ def main(argv: list[str] | None = None) -> None:
         "--tokens", type=int, default=9_000_000, help="training tokens (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of data and weights")
+    parser.add_argument("--start_from", type=Path, help="a folder that this command has written")
     arguments = parser.parse_args(argv)
-    train(arguments.tokens, arguments.seed, arguments.output)
+    train(arguments.tokens, arguments.seed, arguments.output, arguments.start_from)
 
 
 if __name__ == "__main__":

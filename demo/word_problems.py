@@ -1,8 +1,8 @@
 """GSM8K-like word problems: 17 templates of one to three steps, with a chain of thought.
 
-The difficulty is graded on purpose. Sums of two-digit numbers are easy for a model of this size,
-products of two two-digit numbers in one go are at the edge of what it can do, so its accuracy
-stays below 100 % and an intervention can move it in both directions.
+The difficulty is graded on purpose: from sums of small numbers to products of a two-digit number
+in a chain of three steps, so that accuracy stays below 100 % and an intervention can move it in
+both directions.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from demo.documents import Document, Span
 from demo.vocabulary import ITEMS, NAMES, SHOPS
 
 _OPERATIONS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.floordiv}
-_LARGEST = 2000
+_LARGEST = 500
 
 
 @dataclass(frozen=True)
@@ -54,40 +54,40 @@ TEMPLATES = (
     Template(
         "gain",
         "{A} has {a} {items}. {B} gives {A} {b} more {items}. How many {items} does {A} have now?",
-        {"a": (12, 99), "b": (11, 99)},
+        {"a": (12, 60), "b": (5, 39)},
         (Step("x", "a", "+", "b", "{A} has {sum} {items} now."),),
     ),
     Template(
         "lose",
         "{A} had {a} {items} and sold {b} of them at the {shop}. How many {items} are left?",
-        {"a": (40, 150), "b": (11, 99)},
+        {"a": (30, 99), "b": (5, 29)},
         (Step("x", "a", "-", "b", "There are {sum} {items} left."),),
     ),
     Template(
         "boxes",
         "There are {a} boxes at the {shop}. Each box holds {b} {items}. "
         "How many {items} are there?",
-        {"a": (3, 9), "b": (12, 59)},
+        {"a": (2, 9), "b": (2, 12)},
         (Step("x", "a", "*", "b", "The boxes hold {sum} {items}."),),
     ),
     Template(
         "share",
         "{A} shares {a} {items} equally among {b} friends. How many {items} does each friend get?",
-        {"a": (20, 120), "b": (2, 9)},
+        {"a": (4, 99), "b": (2, 9)},
         (Step("x", "a", "/", "b", "Each friend gets {sum} {items}."),),
     ),
     Template(
         "pallets",
         "A truck brings {a} crates to the {shop}. Each crate holds {b} {items}. "
         "How many {items} does the truck bring?",
-        {"a": (11, 39), "b": (11, 39)},
+        {"a": (11, 29), "b": (4, 9)},
         (Step("x", "a", "*", "b", "The truck brings {sum} {items}."),),
         weight=1.6,
     ),
     Template(
         "three_friends",
         "{A} has {a} {items}, {B} has {b} and {C} has {c}. How many {items} do they have together?",
-        {"a": (11, 59), "b": (11, 59), "c": (11, 59)},
+        {"a": (5, 30), "b": (5, 30), "c": (5, 30)},
         (
             Step("x", "a", "+", "b", "{A} and {B} have {sum} {items}."),
             Step("y", "x", "+", "c", "With {C} they have {sum} {items}."),
@@ -97,7 +97,7 @@ TEMPLATES = (
         "change",
         "{A} buys {a} {items} for {b} coins each and pays with {c} coins. "
         "How many coins does {A} get back?",
-        {"a": (3, 9), "b": (3, 19), "c": (100, 200)},
+        {"a": (2, 6), "b": (2, 9), "c": (40, 99)},
         (
             Step("x", "a", "*", "b", "The {items} cost {sum} coins."),
             Step("y", "c", "-", "x", "{A} gets {sum} coins back."),
@@ -106,7 +106,7 @@ TEMPLATES = (
     Template(
         "more_than",
         "{A} has {a} {items}. {B} has {b} more than {A}. How many {items} do they have together?",
-        {"a": (12, 80), "b": (11, 59)},
+        {"a": (11, 40), "b": (3, 20)},
         (
             Step("x", "a", "+", "b", "{B} has {sum} {items}."),
             Step("y", "a", "+", "x", "Together they have {sum} {items}."),
@@ -115,7 +115,7 @@ TEMPLATES = (
     Template(
         "fewer_than",
         "{A} collected {a} {items}. {B} collected {b} fewer. How many did they collect together?",
-        {"a": (60, 120), "b": (11, 59)},
+        {"a": (25, 50), "b": (3, 20)},
         (
             Step("x", "a", "-", "b", "{B} collected {sum} {items}."),
             Step("y", "a", "+", "x", "Together they collected {sum} {items}."),
@@ -125,7 +125,7 @@ TEMPLATES = (
         "times_as_many",
         "{A} has {a} {items}. {B} has {b} times as many as {A}. "
         "How many {items} do they have together?",
-        {"a": (11, 49), "b": (2, 6)},
+        {"a": (3, 12), "b": (2, 6)},
         (
             Step("x", "a", "*", "b", "{B} has {sum} {items}."),
             Step("y", "a", "+", "x", "Together they have {sum} {items}."),
@@ -135,7 +135,7 @@ TEMPLATES = (
         "bags",
         "{A} packs {a} {items} into bags of {b}. {A} already had {c} full bags. "
         "How many bags are there now?",
-        {"a": (24, 150), "b": (3, 9), "c": (11, 59)},
+        {"a": (12, 72), "b": (3, 9), "c": (3, 20)},
         (
             Step("x", "a", "/", "b", "{A} packs {sum} bags."),
             Step("y", "x", "+", "c", "There are {sum} bags now."),
@@ -145,7 +145,7 @@ TEMPLATES = (
         "per_day",
         "{A} makes {a} {items} a day for {b} days and gives {c} of them to {B}. "
         "How many {items} does {A} keep?",
-        {"a": (12, 39), "b": (3, 9), "c": (11, 99)},
+        {"a": (3, 12), "b": (3, 9), "c": (2, 20)},
         (
             Step("x", "a", "*", "b", "{A} makes {sum} {items}."),
             Step("y", "x", "-", "c", "{A} keeps {sum} {items}."),
@@ -155,7 +155,7 @@ TEMPLATES = (
         "shelves",
         "The {shop} has {a} shelves with {b} {items} each. On Monday {c} {items} are sold. "
         "How many {items} are left?",
-        {"a": (11, 29), "b": (12, 39), "c": (11, 99)},
+        {"a": (11, 19), "b": (3, 9), "c": (5, 30)},
         (
             Step("x", "a", "*", "b", "The shelves hold {sum} {items}."),
             Step("y", "x", "-", "c", "There are {sum} {items} left."),
@@ -166,7 +166,7 @@ TEMPLATES = (
         "two_prices",
         "At the {shop} a lamp costs {a} coins and a chair costs {b} coins. {A} buys {c} lamps and "
         "one chair. How many coins does {A} pay?",
-        {"a": (11, 49), "b": (21, 99), "c": (2, 6)},
+        {"a": (3, 12), "b": (11, 40), "c": (2, 6)},
         (
             Step("x", "a", "*", "c", "The lamps cost {sum} coins."),
             Step("y", "x", "+", "b", "{A} pays {sum} coins."),
@@ -176,7 +176,7 @@ TEMPLATES = (
         "week",
         "{A} had {a} {items}. {A} gave {b} to {B}, then found {c} more and bought {d} more. "
         "How many {items} does {A} have now?",
-        {"a": (60, 99), "b": (11, 59), "c": (11, 59), "d": (11, 59)},
+        {"a": (40, 70), "b": (5, 30), "c": (3, 15), "d": (3, 15)},
         (
             Step("x", "a", "-", "b", "After the gift {A} has {sum} {items}."),
             Step("y", "x", "+", "c", "Then {A} has {sum} {items}."),
@@ -187,7 +187,7 @@ TEMPLATES = (
         "team",
         "{A} and {B} each make {a} {items} a day for {b} days. They sell {c} of them. "
         "How many {items} are left?",
-        {"a": (11, 29), "b": (2, 7), "c": (11, 40)},
+        {"a": (3, 12), "b": (2, 6), "c": (3, 20)},
         (
             Step("x", "a", "*", "b", "{A} makes {sum} {items}."),
             Step("y", "x", "+", "x", "Together they make {sum} {items}."),
@@ -198,7 +198,7 @@ TEMPLATES = (
         "orchard",
         "An orchard has {a} rows of {b} trees. Each tree gives {c} baskets of fruit, and {d} "
         "baskets are already full. How many baskets are needed in all?",
-        {"a": (3, 9), "b": (11, 19), "c": (2, 4), "d": (11, 59)},
+        {"a": (2, 6), "b": (3, 9), "c": (2, 4), "d": (3, 20)},
         (
             Step("x", "a", "*", "b", "There are {sum} trees."),
             Step("y", "x", "*", "c", "The trees give {sum} baskets."),
@@ -209,7 +209,7 @@ TEMPLATES = (
 
 
 def make_problem(rng: random.Random) -> WordProblem:
-    """Draw one problem; every intermediate result is a whole number from 1 to 2000."""
+    """Draw one problem; every intermediate result is a whole number from 1 to 500."""
     template = rng.choices(TEMPLATES, weights=[t.weight for t in TEMPLATES])[0]
     while True:
         drawn = {name: rng.randint(*bounds) for name, bounds in template.numbers.items()}
@@ -269,14 +269,14 @@ def drill_document(rng: random.Random) -> Document:
     for _ in range(rng.randint(4, 8)):
         operation = rng.choice("+-**/")
         if operation in "+-":
-            left, right = rng.randint(11, 199), rng.randint(11, 99)
+            left, right = rng.randint(2, 99), rng.randint(2, 60)
             if operation == "-" and right > left:
                 left, right = right, left
         elif operation == "*":
-            left, right = rng.randint(2, 59), rng.randint(2, rng.choice((9, 39)))
+            left, right = rng.randint(2, 29), rng.randint(2, 9)
         else:
             right = rng.randint(2, 9)
-            left = right * rng.randint(3, 49)
+            left = right * rng.randint(2, 12)
         result = _OPERATIONS[operation](left, right)
         spans += [Span(f"{left}{operation}{right}=", False), Span(f"{result}\n", True)]
     text = "".join(span.text for span in spans)
