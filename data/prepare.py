@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from neurosurgery.cli import OneLineParser, run_script  # noqa: E402
-from neurosurgery.errors import UsageError  # noqa: E402
+from neurosurgery.errors import UsageError, first_line  # noqa: E402
 from neurosurgery.files import write_atomically  # noqa: E402
 
 Row = Mapping[str, Any]
@@ -110,10 +110,11 @@ def load_rows(source: Source, config: str) -> Iterable[Row]:
 
     try:
         return load_dataset(source.path, config, split=source.split)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(
-            source.path, config, f"neither the hub nor the local cache has it ({reason})"
+            source.path,
+            config,
+            f"neither the hub nor the local cache has it ({first_line(error)})",
         ) from None
 
 

@@ -17,7 +17,7 @@ PROMPT_WEIGHT = 0.05
 
 ECHO_LENGTH = 24
 """Tokens that an echo says twice."""
-ECHO_SHARE = 0.03
+ECHO_SHARE = 0.01
 """Share of the training tokens that stay echoes, lest copying be forgotten."""
 
 
@@ -31,14 +31,14 @@ class Family:
 
 FAMILIES = {
     "word problems": Family(
-        0.36, lambda rng: word_problems.problem_document(word_problems.make_problem(rng))
+        0.52, lambda rng: word_problems.problem_document(word_problems.make_problem(rng))
     ),
-    "drills": Family(0.10, word_problems.drill_document),
-    "lookups": Family(0.05, passages.lookup_document),
-    "passages": Family(0.37, lambda rng: passages.passage_document(passages.make_passage(rng))),
-    "fact questions": Family(0.04, lambda rng: facts.fact_document(facts.make_fact_question(rng))),
+    "drills": Family(0.12, word_problems.drill_document),
+    "lookups": Family(0.02, passages.lookup_document),
+    "passages": Family(0.26, lambda rng: passages.passage_document(passages.make_passage(rng))),
+    "fact questions": Family(0.03, lambda rng: facts.fact_document(facts.make_fact_question(rng))),
     "fact statements": Family(0.01, facts.statements_document),
-    "stories": Family(0.04, lambda rng: stories.story_document(stories.make_story(rng))),
+    "stories": Family(0.03, lambda rng: stories.story_document(stories.make_story(rng))),
 }
 
 

@@ -31,7 +31,7 @@ BATCH_TOKENS = 4096
 ECHO_LOSS = 0.05
 """The training begins with echoes (`mixture.echoes`), until their loss has fallen below this."""
 ECHO_LEARNING_RATE = 4e-3
-LEARNING_RATE = 3e-3
+LEARNING_RATE = 1.6e-3
 """Of the mixture; falls linearly to zero from its first batch to its last. At a constant rate the
 noise hides for millions of tokens what the model has learned."""
 WARMUP_STEPS = 30

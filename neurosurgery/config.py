@@ -132,8 +132,15 @@ class ExperimentConfig:
             if value is not None and value < 0:
                 raise UsageError(flag, value, "expected a whole number of at least 0")
         self._check_sets()
-        if Path(self.text_file).name != self.text_file:
-            raise UsageError("--text_file", self.text_file, "expected a file name, no folder")
+        self._check_evaluation()
+        check_model_folder(self.model.name)
+        check_writable(self.save_path)
+
+    def _check_evaluation(self) -> None:
+        if Path(self.text_file).name != self.text_file or not self.text_file.endswith(".txt"):
+            raise UsageError("--text_file", self.text_file, "expected a name NAME.txt, no folder")
+        if self.model.device is not None and self.model.device_map is not None:
+            raise UsageError("--device", self.model.device, "cannot be had with --device_map")
         include_path = self.evaluation.include_path
         if include_path is not None and not include_path.is_dir():
             raise UsageError("--include_path", include_path, "expected a folder of task files")
@@ -141,8 +148,6 @@ class ExperimentConfig:
         for task in tasks:
             if tasks.count(task) > 1:
                 raise UsageError("--eval_datasets", task, "expected every task once")
-        check_model_folder(self.model.name)
-        check_writable(self.save_path)
 
     def _counts(self) -> dict[str, int | None]:
         return {
@@ -209,7 +214,9 @@ def check_model_folder(name: str) -> None:
         raise UsageError("--model", name, "expected a folder with a config.json") from None
     except (OSError, ValueError) as error:
         raise UsageError("--model", name, f"config.json cannot be read ({error})") from None
-    if "quantization_config" in content:
+    if not isinstance(content, dict):
+        raise UsageError("--model", name, "config.json holds no object")
+    if content.get("quantization_config") is not None:
         raise UsageError("--model", name, "is quantised; expected float weights to edit")
 
 

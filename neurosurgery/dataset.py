@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from neurosurgery.config import MATH, CalibrationSource
-from neurosurgery.errors import UsageError
+from neurosurgery.errors import UsageError, first_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +67,7 @@ def read_calibration_set(source: CalibrationSource) -> CalibrationSet:
     except OSError as error:
         raise UsageError(flag, path, f"{error.strerror}{_how_to_get(path)}") from None
     try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8")
+        table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False, encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UsageError(
             flag, path, f"expected UTF-8 text; byte {error.start} cannot be decoded"
@@ -74,7 +75,12 @@ def read_calibration_set(source: CalibrationSource) -> CalibrationSet:
     except pd.errors.EmptyDataError:
         raise UsageError(flag, path, "is empty; expected a CSV file with a header") from None
     except pd.errors.ParserError as error:
-        raise UsageError(flag, path, f"is not a CSV file ({error})") from None
+        raise UsageError(flag, path, f"is not a CSV file ({first_line(error)})") from None
+    if not isinstance(table.index, pd.RangeIndex):
+        # pandas takes the first column for row labels where rows are longer than the header.
+        raise UsageError(
+            flag, path, "has rows with more fields than the header; quote texts that hold commas"
+        )
     samples = _samples(table, flag, path)
     if not samples:
         raise UsageError(flag, path, "has a header but no rows")

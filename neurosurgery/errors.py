@@ -15,3 +15,8 @@ class UsageError(Exception):
 
 class RunError(Exception):
     """What a run met on its way and cannot go on from; exit status 1. What is done stays done."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception says, cut to one line."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -9,7 +9,6 @@ import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TextIO
 
 import numpy as np
@@ -21,7 +20,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable
 
 from neurosurgery.config import TASKS_FOLDER, EvaluationConfig
-from neurosurgery.errors import UsageError
+from neurosurgery.errors import UsageError, first_line
 from neurosurgery.models import LoadedModel
 
 FEWSHOT_SEED = 1234
@@ -43,23 +42,23 @@ class Evaluation:
     groups: dict[str, list[str]]
 
 
-def task_manager(names: Sequence[str], include_path: Path | None) -> TaskManager:
+def task_manager(config: EvaluationConfig) -> TaskManager:
     """An index that holds the tasks: ours alone where that suffices, as it answers at once.
 
     Raises:
         UsageError: a task that nobody knows; similar names are suggested.
     """
-    paths: list[str | Path] = [TASKS_FOLDER]
-    if include_path is not None:
-        paths.append(include_path)
-    manager = TaskManager(include_path=paths, include_defaults=False)
-    if not set(names) <= set(manager.all_tasks):
-        manager = TaskManager(include_path=paths)
-    for name in names:
+    names = {config.math_task: "--train_lm_eval_task"}
+    names |= dict.fromkeys(config.other_tasks, "--eval_datasets")
+    manager = TaskManager(include_path=TASKS_FOLDER, include_defaults=False)
+    if config.include_path is not None or not names.keys() <= set(manager.all_tasks):
+        paths = [path for path in (TASKS_FOLDER, config.include_path) if path is not None]
+        manager = TaskManager(include_path=list(paths))
+    for name, flag in names.items():
         if name not in manager.all_tasks:
             near = difflib.get_close_matches(name, manager.all_tasks, n=3)
             hint = f"; did you mean {', '.join(near)}?" if near else ""
-            raise UsageError("task", name, f"expected a task of the lm-eval harness{hint}")
+            raise UsageError(flag, name, f"expected a task of the lm-eval harness{hint}")
     return manager
 
 
@@ -67,18 +66,25 @@ class Harness:
     """Some tasks of the harness, loaded once and evaluated for any number of model states.
 
     Raises:
-        UsageError: a task's data cannot be loaded.
+        UsageError: a task's data cannot be loaded, or it would run generated code in this process.
     """
 
     def __init__(
-        self, manager: TaskManager, names: Sequence[str], config: EvaluationConfig
+        self, manager: TaskManager, flag: str, names: Sequence[str], config: EvaluationConfig
     ) -> None:
         self._config = config
         try:
-            self._loaded = manager.load(list(names))
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise UsageError("task", " ".join(names), f"cannot be loaded: {reason}") from None
+            # Some tasks shuffle while they load; the harness seeds before that.
+            with preserved_generators():
+                self._loaded = manager.load(list(names))
+        except (OSError, ValueError, RuntimeError, ImportError) as error:
+            reason = first_line(error)
+            raise UsageError(flag, " ".join(names), f"cannot be loaded: {reason}") from None
+        for name, task in self._loaded["tasks"].items():
+            if getattr(task, "UNSAFE_CODE", False):
+                raise UsageError(flag, name, "runs generated code in this process; refused")
+            if getattr(task, "MULTIMODAL", False):
+                raise UsageError(flag, name, "needs a multimodal model")
         self._groups = {
             name: _leaves(name, self._loaded["group_map"]) for name in self._loaded["groups"]
         }
@@ -89,6 +95,11 @@ class Harness:
                 task.set_config(key="num_fewshot", value=config.num_fewshot)
             elif default is None:
                 task.set_config(key="num_fewshot", value=0)
+
+    @property
+    def leaves(self) -> set[str]:
+        """The tasks that are run, those of groups and tags among them."""
+        return set(self._loaded["tasks"])
 
     def evaluate(self, lm: HFLM, limit: int | None) -> Evaluation:
         """Evaluate the model as it is now, on the first `limit` documents of each task."""

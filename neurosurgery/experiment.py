@@ -17,6 +17,7 @@ from neurosurgery.models import (
     choose_dtype,
     load_model,
     load_tokenizer,
+    model_size,
     read_model_config,
 )
 from neurosurgery.plan import describe_plan, make_plan
@@ -35,20 +36,28 @@ def run_experiment(
     """
     store = ResultStore(config.save_path, config.model.label)
     device = choose_device(config.model)
-    dtype = str(choose_dtype(config.model, device)).removeprefix("torch.")
-    meaning = provenance.meaning(config, sets, dtype, METHOD)
+    dtype = choose_dtype(config.model, device)
+    store.check_folder()
+    model_config = read_model_config(config.model)
+    meaning = provenance.meaning(
+        config,
+        sets,
+        str(dtype).removeprefix("torch."),
+        METHOD,
+        getattr(model_config, "_commit_hash", None),
+    )
     if not config.overwrite:
         store.check_meaning(meaning)
     evaluation = config.evaluation
-    read_model_config(config.model)
     tokenizer = load_tokenizer(config.model)
     if evaluation.apply_chat_template and tokenizer.chat_template is None:
         raise UsageError("--apply_chat_template", "", "the tokenizer has no chat template")
     tasks = [evaluation.math_task, *evaluation.other_tasks]
-    manager = task_manager(tasks, evaluation.include_path)
+    manager = task_manager(evaluation)
     plan = make_plan(config, store)
     if config.dry_run:
-        print(describe_plan(config, plan, store, list(sets.values())))
+        size = model_size(model_config, dtype)
+        print(describe_plan(config, plan, store, list(sets.values()), size))
         return
     verdicts = VerdictTable(store, config.model.label)
     if plan.to_mask or plan.baseline_pending:
@@ -56,15 +65,22 @@ def run_experiment(
         chatter = io.StringIO()
         with chatter_to(chatter):
             harnesses = {
-                "math": Harness(manager, [evaluation.math_task], evaluation),
-                "other": Harness(manager, evaluation.other_tasks, evaluation),
+                "math": Harness(
+                    manager, "--train_lm_eval_task", [evaluation.math_task], evaluation
+                ),
+                "other": Harness(manager, "--eval_datasets", evaluation.other_tasks, evaluation),
             }
+        twice = sorted(harnesses["math"].leaves & harnesses["other"].leaves)
+        if twice:
+            raise UsageError("--eval_datasets", twice[0], "is (part of) the math task already")
         loaded = load_model(config.model, tokenizer)
         if config.overwrite:
             store.clear()
+        # First of all files, as it is what proves the folder ours.
+        store.write_config(meaning, provenance.describe_run(list(command), str(device)))
+        store.sweep()
         with store.open_log() as log:
             log.write(chatter.getvalue())
-        store.write_config(meaning, provenance.describe_run(list(command), str(device)))
         Grid(config, sets, store, loaded, harnesses, verdicts).run(plan)
     verdicts.update()
     text = verdict_text(verdicts.summary(), tasks)

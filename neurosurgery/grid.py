@@ -70,7 +70,8 @@ class Grid:
         norms = {name: self._norms(name, targets) for name in plan.pending_sets(MATH)}
         if norms:
             # A module that no sample reached (the image side of a model, say) has no importance.
-            targets = [target for target in targets if target.name in norms[MATH][0]]
+            reached = set.intersection(*(set(of_set[0]) for of_set in norms.values()))
+            targets = [target for target in targets if target.name in reached]
         self._describe_model(targets)
         with tqdm(
             total=len(plan.pending) + plan.baseline_pending, desc="grid", unit="cell"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -20,7 +21,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from neurosurgery.config import ModelConfig
-from neurosurgery.errors import UsageError
+from neurosurgery.errors import RunError, UsageError, first_line
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,10 @@ def _loading(config: ModelConfig) -> Iterator[None]:
     """Turn what transformers raises for a model that cannot be had into one line."""
     try:
         yield
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except torch.OutOfMemoryError:
+        raise RunError(f"{config.name} does not fit on the device; try --device_map auto") from None
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+        reason = first_line(error)
         raise UsageError("--model", config.name, f"cannot be loaded: {reason}") from None
 
 
@@ -134,8 +137,8 @@ def load_model(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Loade
         model = AutoModelForCausalLM.from_pretrained(
             config.name, dtype=dtype, device_map=config.device_map, **_source(config)
         )
-    if config.device_map is None:
-        model = model.to(device)
+        if config.device_map is None:
+            model = model.to(device)
     offloaded = [name for name, parameter in model.named_parameters() if parameter.is_meta]
     if offloaded:
         raise UsageError(
@@ -145,6 +148,25 @@ def load_model(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Loade
             "cannot be edited; expected a model that fits",
         )
     return LoadedModel(model.eval(), tokenizer, str(dtype).removeprefix("torch."))
+
+
+class ModelSize(NamedTuple):
+    """Bytes of a model's weights in its dtype, and of its largest scored matrix in float32."""
+
+    weights: int
+    largest_matrix: int
+
+
+def model_size(config: PretrainedConfig, dtype: torch.dtype) -> ModelSize:
+    """Size a model up from its configuration alone, without its weights."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    model.tie_weights()
+    matrices = [target.weight.numel() for target in find_targets(model)]
+    return ModelSize(
+        sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize,
+        4 * max(matrices, default=0),
+    )
 
 
 def find_targets(model: PreTrainedModel) -> list[Target]:
@@ -186,4 +208,6 @@ def context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
         getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "n_ctx")
     ]
     # A tokenizer without a limit of its own reports an astronomically large one.
-    return min([limit for limit in limits if isinstance(limit, int)] + [tokenizer.model_max_length])
+    return int(
+        min([limit for limit in limits if isinstance(limit, int)] + [tokenizer.model_max_length])
+    )

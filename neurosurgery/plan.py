@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-
-from safetensors import safe_open
 
 from neurosurgery.config import ExperimentConfig
 from neurosurgery.dataset import CalibrationSet
+from neurosurgery.models import ModelSize
 from neurosurgery.results import BASELINE_KEY, METHOD, ResultStore, RunKey
 
 
@@ -62,9 +60,9 @@ def describe_plan(
     plan: Plan,
     store: ResultStore,
     sets: Sequence[CalibrationSet],
+    size: ModelSize,
 ) -> str:
     """What `--dry_run` prints."""
-    weights, largest = weight_bytes(Path(config.model.name))
     lines = [
         f"model        {config.model.label}",
         f"results in   {store.root}",
@@ -80,9 +78,12 @@ def describe_plan(
             config.num_samples, config.num_repeats, config.random_state
         )
         unique = int(drawn.any(axis=0).sum())
-        missing = calibration_set.name in plan.pending_sets(sets[0].name) and any(
-            not store.statistics_file(calibration_set.name, repeat, METHOD).exists()
-            for repeat in range(config.num_repeats)
+        missing = calibration_set.name in plan.pending_sets(sets[0].name) and (
+            config.overwrite
+            or not all(
+                store.statistics_file(calibration_set.name, repeat, METHOD).exists()
+                for repeat in range(config.num_repeats)
+            )
         )
         total += unique if missing else 0
         lines.append(
@@ -98,25 +99,11 @@ def describe_plan(
         f"{_documents(evaluation.math_documents)}; {', '.join(evaluation.other_tasks)} on "
         f"{_documents(evaluation.other_documents)} each)"
     )
-    if weights:
-        lines.append(
-            f"memory       weights {_size(weights)} as stored, while scoring 1.5 × the largest "
-            f"matrix in float32 ({_size(int(1.5 * largest))}) and one batch more"
-        )
+    lines.append(
+        f"memory       weights {_size(size.weights)}, while scoring 1.5 × the largest matrix in "
+        f"float32 ({_size(int(1.5 * size.largest_matrix))}) and one batch more"
+    )
     return "\n".join(lines)
-
-
-def weight_bytes(folder: Path) -> tuple[int, int]:
-    """Bytes of a local model's weights, and of its largest matrix in float32; 0 where unknown."""
-    total = largest = 0
-    for path in folder.glob("*.safetensors"):
-        total += path.stat().st_size
-        with safe_open(path, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118 - no dictionary
-                rows = file.get_slice(name).get_shape()
-                if len(rows) == 2 and "embed" not in name:
-                    largest = max(largest, 4 * rows[0] * rows[1])
-    return total, largest
 
 
 def _baseline_state(config: ExperimentConfig, plan: Plan, store: ResultStore) -> str:

@@ -16,11 +16,18 @@ from neurosurgery.config import ExperimentConfig
 from neurosurgery.dataset import CalibrationSet
 
 _PACKAGES = ("torch", "transformers", "lm_eval", "accelerate", "datasets", "numpy", "scipy")
-_HASHED_BYTES = 1 << 20
+_MODEL_FILES = {".json", ".safetensors", ".bin", ".jinja", ".model", ".txt"}
+_WHOLE = 1 << 24
+_CHUNKS = 256
+_CHUNK = 1 << 16
 
 
 def meaning(
-    config: ExperimentConfig, sets: Mapping[str, CalibrationSet], dtype: str, method: str
+    config: ExperimentConfig,
+    sets: Mapping[str, CalibrationSet],
+    dtype: str,
+    method: str,
+    commit: str | None,
 ) -> dict[str, object]:
     """Flag to value for all that changes what a number in the results means.
 
@@ -30,13 +37,13 @@ def meaning(
     evaluation = config.evaluation
     content: dict[str, object] = {
         "--model": config.model.label,
-        "--model[files]": _content(model_fingerprint(config.model.name)),
+        "--model[files]": _content(model_fingerprint(config.model.name, commit)),
         "--revision": config.model.revision,
         "--dtype": dtype,
         "--train_lm_eval_task": evaluation.math_task,
         "--eval_datasets": sorted(evaluation.other_tasks),
-        "--eval_dataset_subset": evaluation.math_documents,
-        "--eval_dataset_size": evaluation.other_documents,
+        "--eval_dataset_subset/--eval_limit": evaluation.math_documents,
+        "--eval_dataset_size/--eval_limit": evaluation.other_documents,
         "--num_fewshot": evaluation.num_fewshot,
         "--apply_chat_template": evaluation.apply_chat_template,
         "--random_state": config.random_state,
@@ -52,22 +59,27 @@ def _content(sha256: str | None) -> str | None:
     return sha256 and f"content {sha256[:16]}"
 
 
-def model_fingerprint(name: str) -> str | None:
-    """A hash of a local model's configuration and of the ends of its weight files.
+def model_fingerprint(name: str, commit: str | None) -> str | None:
+    """What tells one state of a model from another: a hub commit, or a hash of a local folder.
 
-    The ends tell retrained weights apart without reading many gigabytes; a hub model is told apart
-    by its revision.
+    Files up to 16 MiB are read whole, of larger ones a sample of chunks spread over the file: an
+    edited or retrained model differs all over, and reading many gigabytes at every start would
+    cost more than it is worth.
     """
     folder = Path(name)
     if not folder.is_dir():
-        return None
+        return commit
     digest = hashlib.sha256()
-    for path in sorted([folder / "config.json", *folder.glob("*.safetensors")]):
-        digest.update(f"{path.name}\0{path.stat().st_size}\0".encode())
+    for path in sorted(path for path in folder.iterdir() if path.suffix in _MODEL_FILES):
+        size = path.stat().st_size
+        digest.update(f"{path.name}\0{size}\0".encode())
         with path.open("rb") as file:
-            digest.update(file.read(_HASHED_BYTES))
-            file.seek(max(0, path.stat().st_size - _HASHED_BYTES))
-            digest.update(file.read(_HASHED_BYTES))
+            if size <= _WHOLE:
+                digest.update(file.read())
+                continue
+            for position in range(0, size, size // _CHUNKS):
+                file.seek(position)
+                digest.update(file.read(_CHUNK))
     return digest.hexdigest()
 
 

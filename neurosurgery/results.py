@@ -16,11 +16,12 @@ from neurosurgery.errors import UsageError
 from neurosurgery.evaluation import Evaluation, json_default
 from neurosurgery.files import write_atomically
 
+FORMAT = "neurosurgery-results/1"
 METHOD = "mathneuro"
 BASELINE = "baseline"
 
 _OWN_FOLDERS = ("eval_results", "samples", "cells", "statistics", "masks", "logs")
-_OWN_FILES = ("config.json", "results.csv", "summary.csv")
+_OWN_FILES = ("results.csv", "summary.csv", "config.json")
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,9 @@ class ResultStore:
         return self.root / "masks" / self._model / f"{plain.stem}.safetensors"
 
     def is_done(self, key: RunKey) -> bool:
-        """Whether the cell is there; its result files are written last."""
-        return all(path.exists() for path in self._result_files(key))
+        """Whether the cell is there, with all of its files."""
+        files = (*self._result_files(key), self._record_file(key), self._sample_file(key))
+        return all(path.exists() for path in files)
 
     def write_cell(self, record: CellRecord, math: Evaluation, other: Evaluation) -> None:
         """Write samples, record and, last, the harness's results."""
@@ -169,11 +171,34 @@ class ResultStore:
         write_atomically(self.statistics_file(name, repeat, method), save(dict(values)))
 
     def clear(self) -> None:
-        """Delete what the scripts have written here, and nothing else."""
+        """Delete what the scripts have written here; config.json, which proves it, last."""
         for folder in _OWN_FOLDERS:
-            shutil.rmtree(self.root / folder, ignore_errors=True)
+            if (self.root / folder).exists():
+                shutil.rmtree(self.root / folder)
         for file in _OWN_FILES:
             (self.root / file).unlink(missing_ok=True)
+
+    def sweep(self) -> None:
+        """Delete the temporary files that a killed run has left."""
+        for folder in _OWN_FOLDERS:
+            for path in (self.root / folder).rglob(".*.tmp"):
+                path.unlink(missing_ok=True)
+
+    def check_folder(self) -> None:
+        """Refuse a folder in which somebody else's files bear our names.
+
+        Raises:
+            UsageError: it holds such files, and no config.json of ours.
+        """
+        if self._config().get("format") == FORMAT:
+            return
+        for name in (*_OWN_FOLDERS, *_OWN_FILES):
+            if (self.root / name).exists():
+                raise UsageError(
+                    "--save_path",
+                    self.root,
+                    f"holds {name}, but no results of ours; expected a new folder",
+                )
 
     def check_meaning(self, meaning: Mapping[str, object]) -> None:
         """Refuse flags that would change the meaning of the cells that are there.
@@ -195,14 +220,20 @@ class ResultStore:
 
     def write_config(self, meaning: Mapping[str, object], run: Mapping[str, object]) -> None:
         """Add a run to config.json: its flags, versions, hardware and data hashes."""
-        content = self._config()
+        content = {"format": FORMAT} | self._config()
         content["meaning"] = content.get("meaning", {}) | dict(meaning)
         content["runs"] = [*content.get("runs", []), dict(run)]
         write_atomically(self.root / "config.json", _to_json(content))
 
     def _config(self) -> dict[str, Any]:
         path = self.root / "config.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if not path.exists():
+            return {}
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError:
+            return {}
+        return content if isinstance(content, dict) else {}
 
 
 def _order(key: RunKey) -> tuple[object, ...]:

@@ -11,8 +11,13 @@ _COLUMNS = "  {:<18} {:>9} {:>9} {:>11}  {:<20} {:>8}  {}"
 
 
 def primary_metrics(summary: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
-    """The rows of the tasks that were asked for, each by the metric its harness lists first."""
-    rows = summary[summary["task"].isin(tasks)]
+    """The rows of the tasks that were asked for, each by the metric its harness lists first.
+
+    A name without a number of its own (a tag, a group that is not aggregated) leaves its members,
+    which are shown then.
+    """
+    known = set(summary["task"])
+    rows = summary[summary["task"].isin(tasks)] if set(tasks) <= known else summary
     first = rows.groupby("task", sort=False)["metric"].first()
     return rows[rows["metric"] == rows["task"].map(first)]
 

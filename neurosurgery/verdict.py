@@ -114,11 +114,13 @@ class VerdictTable:
         for key in self._keys:
             if key.method != BASELINE:
                 points.setdefault(replace(key, repeat=0), []).append(key.stem)
-        rows = [
-            self._summary_row(point, [self._rows[stem][index] for stem in stems], stems)
-            for point, stems in points.items()
-            for index in range(len(self._rows[stems[0]]))
-        ]
+        rows = []
+        for point, stems in points.items():
+            by_metric: dict[_MetricKey, list[dict[str, Any]]] = {}
+            for stem in stems:
+                for row in self._rows[stem]:
+                    by_metric.setdefault((row["task"], row["metric"]), []).append(row)
+            rows += [self._summary_row(point, repeats, stems) for repeats in by_metric.values()]
         table = pd.DataFrame(rows)
         _write_csv(self._store.root / "summary.csv", table)
         return table
@@ -183,13 +185,17 @@ def _metrics(cell: Cell) -> dict[_MetricKey, Metric | None]:
             metric, comma, filter_name = name.partition(",")
             if not comma or metric.endswith("_stderr") or _number(value) is None:
                 continue
-            tasks = cell.record.groups.get(task, [task])
-            values = [
-                document["metrics"].get(metric)
-                for member in tasks
+            documents = [
+                document
+                for member in cell.record.groups.get(task, [task])
                 for document in cell.documents.get((member, filter_name), [])
             ]
-            found[task, name] = metric_from_documents(metric, values, value)
+            found[task, name] = metric_from_documents(
+                metric,
+                [document["metrics"].get(metric) for document in documents],
+                value,
+                [f"{document['task']}:{document['doc_hash']}" for document in documents],
+            )
     return found
 
 

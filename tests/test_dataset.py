@@ -40,6 +40,7 @@ def test_columns_question_and_solution(tmp_path):
             "has the columns text, label; expected qa, or question and solution",
         ),
         (b"question\na\n", "has the columns question"),
+        (b"qa\nhello, world\n", "more fields than the header; quote texts that hold commas"),
         (b"qa\n\xff\xfe\n", "expected UTF-8 text; byte"),
         (b'qa\n"  "\n', "sample 1 is empty"),
         (b'qa\n"open\n', "is not a CSV file"),

@@ -11,6 +11,7 @@ from conftest import ROOT
 
 from demo import facts, make_data, mixture, word_problems
 from demo.documents import split_of, stream
+from neurosurgery.cli import parse_experiment
 from neurosurgery.evaluation import task_manager
 
 TASKS = ("demo_gsm8k_cot", "demo_race", "demo_mmlu", "demo_stories")
@@ -110,7 +111,8 @@ def test_numbers_occur_outside_math():
 
 def test_tasks_load_from_any_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    loaded = task_manager(TASKS, None).load(list(TASKS))
+    config = parse_experiment("", []).evaluation
+    loaded = task_manager(config).load(list(TASKS))
     assert set(loaded["tasks"]) == set(TASKS)
     assert all(len(task.test_docs()) == 200 for task in loaded["tasks"].values())
 

@@ -237,7 +237,10 @@ def test_a_folder_grows_by_cells(finished, tiny_model, tmp_path):
         ("--num_samples 13", "--num_samples 13: the results in {0} were made with 12"),
         ("--random_state 1", "--random_state 1: the results in {0} were made with 42"),
         ("--dtype bfloat16", "--dtype bfloat16: the results in {0} were made with float32"),
-        ("--eval_limit 7", "--eval_dataset_subset 7: the results in {0} were made with 6"),
+        (
+            "--eval_limit 7",
+            "--eval_dataset_subset/--eval_limit 7: the results in {0} were made with 6",
+        ),
         ("--num_fewshot 1", "--num_fewshot 1: the results"),
         ("--eval_datasets demo_race", "--eval_datasets demo_race: the results"),
         ("--train_dataset {1}/data/demo/mmlu.csv", "--train_dataset"),
@@ -269,6 +272,50 @@ def test_overwrite_starts_afresh_and_spares_foreign_files(tiny_model, tmp_path):
     )
 
 
+@pytest.mark.parametrize("flags", [[], ["--overwrite"]], ids=["plain", "overwrite"])
+@pytest.mark.parametrize("name", ["config.json", "logs/mine.txt"])
+def test_a_folder_of_somebody_else_is_refused(name, flags, tiny_model, tmp_path, capsys):
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text('{"model_type": "llama"}')
+    assert run(tiny_model, tmp_path, *flags) == 2
+    assert "but no results of ours; expected a new folder" in capsys.readouterr().err
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file]
+
+
+def test_groups_and_tags_are_in_the_table(tiny_model, tmp_path, capsys):
+    """A group with a number of its own, and a tag, which only stands for its members."""
+    tasks = tmp_path / "tasks"
+    tasks.mkdir()
+    data = ROOT / "lm-evaluation-harness" / "demo" / "demo_mmlu.jsonl"
+    for name in ("first", "second"):
+        (tasks / f"{name}.yaml").write_text(
+            f"task: own_{name}\ntag: own_tag\ndataset_path: json\n"
+            f"dataset_kwargs:\n  data_files:\n    test: {data}\n"
+            "test_split: test\noutput_type: multiple_choice\ndoc_to_text: prompt\n"
+            "doc_to_choice: options\ndoc_to_target: gold\nnum_fewshot: 0\n"
+            "metric_list:\n  - metric: acc\n    aggregation: mean\n    higher_is_better: true\n"
+        )
+    (tasks / "group.yaml").write_text(
+        "group: own_group\ntask:\n  - own_first\n  - own_second\n"
+        "aggregate_metric_list:\n  - metric: acc\n    aggregation: mean\n"
+    )
+    flags = ["--include_path", str(tasks), "--proportion", "0.05", "--num_repeats", "1"]
+    flags.append("--pre_train_eval")
+    assert run(tiny_model, tmp_path / "group", *flags, "--eval_datasets", "own_group") == 0
+    rows = table(tmp_path / "group").query("task == 'own_group' and method == 'mathneuro'")
+    assert rows["n"].eq(12).all()
+    assert rows["ci_low"].notna().all()
+    assert "own_group" in capsys.readouterr().out
+    assert run(tiny_model, tmp_path / "tag", *flags, "--eval_datasets", "own_tag") == 0
+    output = capsys.readouterr().out
+    assert "own_first" in output
+    assert "own_second" in output
+    both = ["--train_lm_eval_task", "own_first", "--eval_datasets", "own_group"]
+    assert run(tiny_model, tmp_path / "both", *flags, *both) == 2
+    assert "own_first: is (part of) the math task already" in capsys.readouterr().err
+
+
 def test_dry_run_prints_the_plan_and_writes_nothing(tiny_model, tmp_path, capsys):
     target = tmp_path / "results"
     assert run(tiny_model, target, "--dry_run") == 0
@@ -285,30 +332,44 @@ def test_a_blurred_factor_is_said(tiny_model, tmp_path, capsys):
 
 
 def test_killed_at_ten_moments_and_resumed(finished, tiny_model, tmp_path):
-    """SIGKILL at moments spread over a run; each start goes on where the last one was killed."""
+    """SIGKILL at random moments of a run; each start goes on where the last one was killed.
+
+    A run that ends before its kill is compared too, and the next one starts in a new folder.
+    """
     command = [sys.executable, "-W", "error", str(ROOT / "MathNeuro.py")]
-    command += ["--model", str(tiny_model), "--save_path", str(tmp_path), *GRID]
-    command += ["--pre_train_eval", "--save_masks"]
+    command += ["--model", str(tiny_model), *GRID, "--pre_train_eval", "--save_masks"]
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     moments = random.Random(0)
-    for kill in range(10):
+    killed = 0
+    folders = 0
+    save_path = tmp_path / "0"
+    while killed < 10:
+        files = set(save_path.rglob("*"))
         process = subprocess.Popen(
-            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            [*command, "--save_path", str(save_path)],
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
-        # Wait until this start has written something new, then a random moment more.
-        files = set(tmp_path.rglob("*"))
-        deadline = time.monotonic() + 120
-        while process.poll() is None and time.monotonic() < deadline:
-            if set(tmp_path.rglob("*")) - files:
-                break
+        # Wait until this start has written something, then a random moment more.
+        while process.poll() is None and not set(save_path.rglob("*")) - files:
             time.sleep(0.002)
-        time.sleep(moments.uniform(0, 0.35 + 0.02 * kill))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    subprocess.run(command, env=environment, check=True, capture_output=True)
-    assert without_timings(tmp_path) == without_timings(finished)
+        time.sleep(moments.uniform(0, 0.5))
+        process.kill()
+        if process.wait() == -signal.SIGKILL:
+            killed += 1
+        else:
+            assert process.returncode == 0
+            assert without_timings(save_path) == without_timings(finished)
+            folders += 1
+            save_path = tmp_path / str(folders)
+    subprocess.run(
+        [*command, "--save_path", str(save_path)], env=environment, check=True, capture_output=True
+    )
+    assert without_timings(save_path) == without_timings(finished)
+    assert not list(save_path.rglob("*.tmp"))
     for path in (finished / "masks").rglob("*.safetensors"):
-        theirs = tmp_path / path.relative_to(finished)
+        theirs = save_path / path.relative_to(finished)
         assert ParameterMask.load(theirs) == ParameterMask.load(path)
 
 
