@@ -1,4 +1,4 @@
-"""Train the demo's tokenizer and model from scratch, on a CPU, in about half an hour.
+"""Train the demo's tokenizer and model from scratch, on a CPU, in about forty minutes.
 
     python -m demo.train --output demo/model
 
@@ -31,7 +31,7 @@ BATCH_TOKENS = 4096
 ECHO_LOSS = 0.05
 """The training begins with echoes (`mixture.echoes`), until their loss has fallen below this."""
 ECHO_LEARNING_RATE = 4e-3
-LEARNING_RATE = 1.6e-3
+LEARNING_RATE = 3e-3
 """Of the mixture; falls linearly to zero from its first batch to its last. At a constant rate the
 noise hides for millions of tokens what the model has learned."""
 WARMUP_STEPS = 30
@@ -193,7 +193,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--output", type=Path, required=True, help="folder for the model")
     parser.add_argument(
-        "--tokens", type=int, default=9_000_000, help="training tokens (default: %(default)s)"
+        "--tokens", type=int, default=7_000_000, help="training tokens (default: %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="of data and weights")
     parser.add_argument("--start_from", type=Path, help="a folder that this command has written")

@@ -38,7 +38,7 @@ class Demo:
     train_lm_eval_task: str = "demo_gsm8k_cot"
     eval_datasets: tuple[str, ...] = ("demo_race", "demo_mmlu", "demo_stories")
     save_path: str = "results/demo"
-    proportions: tuple[float, ...] = (0.001, 0.005, 0.01, 0.05, 0.1)
+    proportions: tuple[float, ...] = (0.001, 0.005, 0.01, 0.05, 0.075, 0.1)
     num_repeats: int = 3
 
 
