@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import logging
 import os
 import random
@@ -17,9 +16,8 @@ from accelerate.utils.memory import should_reduce_batch_size
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from lm_eval.utils import handle_non_serializable
 
-from neurosurgery.config import TASKS_FOLDER, EvaluationConfig
+from neurosurgery.config import EvaluationConfig
 from neurosurgery.errors import UsageError, first_line
 from neurosurgery.models import LoadedModel
 
@@ -40,26 +38,6 @@ class Evaluation:
     results: dict[str, dict[str, Any]]
     documents: list[dict[str, Any]]
     groups: dict[str, list[str]]
-
-
-def task_manager(config: EvaluationConfig) -> TaskManager:
-    """An index that holds the tasks: ours alone where that suffices, as it answers at once.
-
-    Raises:
-        UsageError: a task that nobody knows; similar names are suggested.
-    """
-    names = {config.math_task: "--train_lm_eval_task"}
-    names |= dict.fromkeys(config.other_tasks, "--eval_datasets")
-    manager = TaskManager(include_path=TASKS_FOLDER, include_defaults=False)
-    if config.include_path is not None or not names.keys() <= set(manager.all_tasks):
-        paths = [path for path in (TASKS_FOLDER, config.include_path) if path is not None]
-        manager = TaskManager(include_path=list(paths))
-    for name, flag in names.items():
-        if name not in manager.all_tasks:
-            near = difflib.get_close_matches(name, manager.all_tasks, n=3)
-            hint = f"; did you mean {', '.join(near)}?" if near else ""
-            raise UsageError(flag, name, f"expected a task of the lm-eval harness{hint}")
-    return manager
 
 
 class Harness:
@@ -164,11 +142,6 @@ def _document(task: str, sample: dict[str, Any], output_type: str) -> dict[str, 
     else:
         record["answer"] = responses[0]
     return record
-
-
-def json_default(value: Any) -> Any:
-    """Turn what the harness puts into its results into JSON."""
-    return handle_non_serializable(value)
 
 
 @contextlib.contextmanager

@@ -8,22 +8,12 @@ from collections.abc import Mapping, Sequence
 from neurosurgery import provenance
 from neurosurgery.config import ExperimentConfig
 from neurosurgery.dataset import CalibrationSet
+from neurosurgery.devices import choose_device, choose_dtype
 from neurosurgery.errors import UsageError
-from neurosurgery.evaluation import Harness, chatter_to, task_manager
 from neurosurgery.files import write_atomically
-from neurosurgery.grid import Grid
-from neurosurgery.models import (
-    choose_device,
-    choose_dtype,
-    load_model,
-    load_tokenizer,
-    model_size,
-    read_model_config,
-)
 from neurosurgery.plan import describe_plan, make_plan
 from neurosurgery.results import METHOD, ResultStore
-from neurosurgery.tables import verdict_text
-from neurosurgery.verdict import VerdictTable
+from neurosurgery.tasks import task_manager
 
 
 def run_experiment(
@@ -37,23 +27,30 @@ def run_experiment(
     store = ResultStore(config.save_path, config.model.label)
     device = choose_device(config.model)
     dtype = choose_dtype(config.model, device)
+    format_name = str(dtype).removeprefix("torch.")
     store.check_folder()
-    model_config = read_model_config(config.model)
-    meaning = provenance.meaning(
-        config,
-        sets,
-        str(dtype).removeprefix("torch."),
-        METHOD,
-        getattr(model_config, "_commit_hash", None),
-    )
+    meaning = provenance.meaning(config, sets, format_name, METHOD, commit=None)
     if not config.overwrite:
         store.check_meaning(meaning)
     evaluation = config.evaluation
+    tasks = [evaluation.math_task, *evaluation.other_tasks]
+    manager = task_manager(evaluation)
+
+    # transformers and what builds on it take seconds to import: not before bad flags are refused.
+    from neurosurgery.evaluation import Harness, chatter_to
+    from neurosurgery.grid import Grid
+    from neurosurgery.models import load_model, load_tokenizer, model_size, read_model_config
+    from neurosurgery.tables import verdict_text
+    from neurosurgery.verdict import VerdictTable
+
+    model_config = read_model_config(config.model)
+    commit = getattr(model_config, "_commit_hash", None)
+    meaning = provenance.meaning(config, sets, format_name, METHOD, commit)
+    if not config.overwrite:
+        store.check_meaning(meaning)
     tokenizer = load_tokenizer(config.model)
     if evaluation.apply_chat_template and tokenizer.chat_template is None:
         raise UsageError("--apply_chat_template", "", "the tokenizer has no chat template")
-    tasks = [evaluation.math_task, *evaluation.other_tasks]
-    manager = task_manager(evaluation)
     plan = make_plan(config, store)
     if config.dry_run:
         size = model_size(model_config, dtype)

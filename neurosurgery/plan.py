@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from neurosurgery.config import ExperimentConfig
 from neurosurgery.dataset import CalibrationSet
-from neurosurgery.models import ModelSize
 from neurosurgery.results import BASELINE_KEY, METHOD, ResultStore, RunKey
+
+if TYPE_CHECKING:
+    from neurosurgery.models import ModelSize
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,6 @@ def meaning(
     evaluation = config.evaluation
     content: dict[str, object] = {
         "--model": config.model.label,
-        "--model[files]": _content(model_fingerprint(config.model.name, commit)),
         "--revision": config.model.revision,
         "--dtype": dtype,
         "--train_lm_eval_task": evaluation.math_task,
@@ -50,13 +49,17 @@ def meaning(
         f"--num_samples[{method}]": config.num_samples,
         "--train_dataset": _content(sets[config.math.name].sha256),
     }
+    state = model_fingerprint(config.model.name, commit)
+    # A hub model's commit is known only once its configuration has been fetched.
+    if state is not None:
+        content["--model[files]"] = _content(state)
     for source in config.calibration:
         content[f"--calibration_datasets[{source.name}]"] = _content(sets[source.name].sha256)
     return content
 
 
-def _content(sha256: str | None) -> str | None:
-    return sha256 and f"content {sha256[:16]}"
+def _content(sha256: str) -> str:
+    return f"content {sha256[:16]}"
 
 
 def model_fingerprint(name: str, commit: str | None) -> str | None:

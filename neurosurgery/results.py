@@ -7,14 +7,17 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
+from lm_eval.utils import handle_non_serializable
 from safetensors.torch import load_file, save
 
 from neurosurgery.errors import UsageError
-from neurosurgery.evaluation import Evaluation, json_default
 from neurosurgery.files import write_atomically
+
+if TYPE_CHECKING:
+    from neurosurgery.evaluation import Evaluation
 
 FORMAT = "neurosurgery-results/1"
 METHOD = "mathneuro"
@@ -116,7 +119,7 @@ class ResultStore:
     def write_cell(self, record: CellRecord, math: Evaluation, other: Evaluation) -> None:
         """Write samples, record and, last, the harness's results."""
         lines = (
-            json.dumps(document, default=json_default, ensure_ascii=False)
+            json.dumps(document, default=handle_non_serializable, ensure_ascii=False)
             for document in (*math.documents, *other.documents)
         )
         write_atomically(self._sample_file(record.key), "".join(f"{line}\n" for line in lines))
@@ -253,4 +256,4 @@ def _short(value: object) -> str:
 
 
 def _to_json(content: object) -> str:
-    return json.dumps(content, default=json_default, indent=1) + "\n"
+    return json.dumps(content, default=handle_non_serializable, indent=1) + "\n"

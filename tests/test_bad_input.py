@@ -87,7 +87,7 @@ CASES = [
 @pytest.mark.parametrize(("flags", "message"), CASES, ids=[flags for flags, _ in CASES])
 def test_refused_in_one_line(flags, message, folder, capsys, monkeypatch):
     monkeypatch.setattr(
-        "neurosurgery.experiment.load_model", lambda *_: pytest.fail("a model was loaded")
+        "neurosurgery.models.load_model", lambda *_: pytest.fail("a model was loaded")
     )
     argv = flags.format(folder).split()
     if "--save_path" not in argv:

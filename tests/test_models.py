@@ -5,10 +5,9 @@ import torch
 from conftest import FAMILIES, build_model
 
 from neurosurgery.config import ModelConfig
+from neurosurgery.devices import choose_device, choose_dtype
 from neurosurgery.errors import UsageError
 from neurosurgery.models import (
-    choose_device,
-    choose_dtype,
     find_targets,
     load_model,
     scored_share,

@@ -181,7 +181,7 @@ def test_the_harness_agrees_to_the_document(edited, finished, tiny_model, tokeni
 def test_the_same_command_again_computes_nothing(finished, tiny_model, monkeypatch):
     before = without_timings(finished)
     monkeypatch.setattr(
-        "neurosurgery.experiment.load_model", lambda *_: pytest.fail("a model was loaded")
+        "neurosurgery.models.load_model", lambda *_: pytest.fail("a model was loaded")
     )
     assert run(tiny_model, finished, "--pre_train_eval", "--save_masks") == 0
     assert without_timings(finished) == before
