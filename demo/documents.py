@@ -38,6 +38,20 @@ class Document:
         return "".join(span.text for span in self.spans)
 
 
+@dataclass(frozen=True)
+class Question:
+    """A question with options, of which `options[gold]` is right."""
+
+    text: str
+    options: tuple[str, ...]
+    gold: int
+
+    @property
+    def answer(self) -> str:
+        """The right option."""
+        return self.options[self.gold]
+
+
 def split_of(key: str) -> str:
     """Assign a content key to train (80 %), calibration (10 %) or test (10 %), for ever."""
     bucket = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") % 10

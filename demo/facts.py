@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from demo.documents import Document, Span, question_block
+from demo.documents import Document, Question, Span, question_block
 
 COUNTRIES = (
     "Avaria Belmark Corvia Drennia Eldova Farland Gorania Helvar Istria Jorvik Kestria Lorvania "
@@ -91,18 +91,10 @@ WORLD = world()
 
 
 @dataclass(frozen=True)
-class FactQuestion:
-    """A closed-book question; `options[gold]` is right."""
+class FactQuestion(Question):
+    """A closed-book question and its content key."""
 
     key: str
-    text: str
-    options: tuple[str, ...]
-    gold: int
-
-    @property
-    def answer(self) -> str:
-        """The right option."""
-        return self.options[self.gold]
 
 
 def make_fact_question(rng: random.Random) -> FactQuestion:
@@ -113,7 +105,7 @@ def make_fact_question(rng: random.Random) -> FactQuestion:
     key = f"mmlu:{country}:{relation.name}:{','.join(sorted(options))}"
     rng.shuffle(options)
     text = rng.choice(relation.questions).format(c=country)
-    return FactQuestion(key, text, tuple(options), options.index(value))
+    return FactQuestion(text, tuple(options), options.index(value), key)
 
 
 def fact_prompt(question: FactQuestion) -> str:

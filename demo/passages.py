@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from demo.documents import Document, Span, question_block
+from demo.documents import Document, Question, Span, question_block
 from demo.vocabulary import FOODS, HOBBIES, INSTRUMENTS, JOBS, NAMES, PETS, TOWNS
 
 
@@ -91,20 +91,6 @@ OPENINGS = (
     "{all} sing in one choir.",
     "On Sunday {all} had tea.",
 )
-
-
-@dataclass(frozen=True)
-class Question:
-    """A question about a passage; `options[gold]` is right."""
-
-    text: str
-    options: tuple[str, ...]
-    gold: int
-
-    @property
-    def answer(self) -> str:
-        """The right option."""
-        return self.options[self.gold]
 
 
 @dataclass(frozen=True)
