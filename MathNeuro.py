@@ -19,28 +19,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from neurosurgery.cli import parse_experiment, run_script
-
-
-def run(argv: Sequence[str] | None) -> None:
-    """Parse, check what can be checked at once, then do the work."""
-    config = parse_experiment(__doc__, argv)
-
-    # Heavy imports come one by one, so that bad input is refused before the next one is paid for.
-    from neurosurgery.dataset import read_calibration_set
-
-    sets = {
-        source.name: read_calibration_set(source) for source in (config.math, *config.calibration)
-    }
-
-    from neurosurgery.experiment import run_experiment
-
-    run_experiment(config, sets, sys.argv if argv is None else ["MathNeuro.py", *argv])
+from neurosurgery.cli import run_experiment_script
+from neurosurgery.flags import MATHNEURO_SCRIPT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the script; the exit status is 0, or 2 for bad input."""
-    return run_script(run, argv)
+    """Run the script; the exit status is 0, 1 where a run cannot go on, or 2 for bad input."""
+    return run_experiment_script(MATHNEURO_SCRIPT, __doc__, argv)
 
 
 if __name__ == "__main__":

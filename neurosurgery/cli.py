@@ -1,4 +1,7 @@
-"""The command line that the scripts share. Imports no torch, so that `--help` answers at once."""
+"""From a command line to a checked configuration, and from there to an exit status.
+
+Imports no torch, so that bad flags answer at once.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from neurosurgery.config import (
     DEMO,
@@ -19,135 +21,19 @@ from neurosurgery.config import (
     name_calibration_sets,
 )
 from neurosurgery.errors import RunError, UsageError
+from neurosurgery.flags import Script, build_parser
 
 
-class OneLineParser(argparse.ArgumentParser):
-    """Reports a bad flag in one line, without the usage text in front."""
-
-    def error(self, message: str) -> NoReturn:
-        """Exit with status 2."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
-
-
-def build_parser(description: str) -> argparse.ArgumentParser:
-    """The published flags under their published names and defaults, then the new ones."""
-    parser = OneLineParser(
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    model = parser.add_argument_group("model")
-    model.add_argument("--model", help="hub id or local folder (default: the embedded demo)")
-    model.add_argument("--revision", help="branch, tag or commit of a hub model")
-    model.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        help="number format of the weights (default: bfloat16 on a GPU, float32 on a CPU)",
-    )
-    model.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
-    model.add_argument(
-        "--device_map",
-        choices=("auto", "balanced", "balanced_low_0", "sequential"),
-        help="let accelerate split the model over devices",
-    )
-    model.add_argument(
-        "--trust_remote_code", action="store_true", help="run model code from the hub"
-    )
-
-    data = parser.add_argument_group("calibration data (CSV: a column qa, or question + solution)")
-    data.add_argument("--train_dataset", metavar="CSV", help="math samples (default: the demo's)")
-    data.add_argument(
-        "--calibration_datasets", nargs="+", metavar="CSV", help="non-math samples, one file a set"
-    )
-    data.add_argument(
-        "--calibration_dataset_names", nargs="+", metavar="NAME", help="names, in the same order"
-    )
-    data.add_argument(
-        "--num_samples",
-        type=int,
-        default=500,
-        help="samples drawn from each set, with replacement (default: %(default)s)",
-    )
-    data.add_argument(
-        "--batch_tokens",
-        type=int,
-        help="tokens per batch of the scoring pass (default: 16384 on a GPU, 2048 on a CPU)",
-    )
-
-    grid = parser.add_argument_group("grid")
-    grid.add_argument(
-        "--proportion",
-        nargs="+",
-        type=float,
-        help="top fractions of every weight matrix (default: .0001 .001 .005 .01 .025 .05 .1 .15)",
-    )
-    grid.add_argument(
-        "--scalar",
-        nargs="+",
-        type=float,
-        help="factors for the selected weights; 0 prunes (default: 0)",
-    )
-    grid.add_argument(
-        "--num_repeats", type=int, help="independent draws of calibration samples (default: 5)"
-    )
-    grid.add_argument(
-        "--random_state", type=int, default=42, help="seed of the draws (default: %(default)s)"
-    )
-
-    evaluation = parser.add_argument_group("evaluation (lm-eval)")
-    evaluation.add_argument("--train_lm_eval_task", metavar="TASK", help="the math task")
-    evaluation.add_argument("--eval_datasets", nargs="+", metavar="TASK", help="the other tasks")
-    evaluation.add_argument(
-        "--pre_train_eval", action="store_true", help="evaluate the unedited model first"
-    )
-    evaluation.add_argument(
-        "--eval_dataset_subset",
-        type=int,
-        default=100,
-        help="documents of the math task (default: %(default)s)",
-    )
-    evaluation.add_argument(
-        "--eval_dataset_size", type=int, help="documents of each other task (default: all)"
-    )
-    evaluation.add_argument(
-        "--eval_limit", type=int, help="at most so many documents of any task, math included"
-    )
-    evaluation.add_argument("--eval_batch_size", type=int, default=16, help="default: %(default)s")
-    evaluation.add_argument("--num_fewshot", type=int, help="shots (default: each task's own)")
-    evaluation.add_argument(
-        "--apply_chat_template", action="store_true", help="prompt through the chat template"
-    )
-    evaluation.add_argument(
-        "--include_path", type=Path, metavar="DIR", help="a folder with further task files"
-    )
-
-    output = parser.add_argument_group("output")
-    output.add_argument("--save_path", help=f"results folder (default: {DEMO.save_path})")
-    output.add_argument(
-        "--text_file",
-        default="results.txt",
-        help="name of the verdict's text file beside the results (default: %(default)s)",
-    )
-    output.add_argument("--save_masks", action="store_true", help="write every cell's mask")
-    output.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="delete the results in --save_path and start afresh",
-    )
-    output.add_argument(
-        "--dry_run", action="store_true", help="print the plan and stop, without loading the model"
-    )
-    return parser
-
-
-def parse_experiment(description: str, argv: Sequence[str] | None) -> ExperimentConfig:
+def parse_experiment(
+    script: Script, description: str, argv: Sequence[str] | None
+) -> ExperimentConfig:
     """Turn a command line into a checked configuration.
 
     Raises:
         UsageError: a value that cannot be used.
         SystemExit: status 2 for a malformed flag, 0 for `--help`.
     """
-    arguments = build_parser(description).parse_args(argv)
+    arguments = build_parser(script, description).parse_args(argv)
     grid_left_out = (
         arguments.proportion is None and arguments.scalar is None and arguments.num_repeats is None
     )
@@ -156,6 +42,7 @@ def parse_experiment(description: str, argv: Sequence[str] | None) -> Experiment
     if limit is not None and limit < 1:
         raise UsageError("--eval_limit", limit, "expected a whole number of at least 1")
     return ExperimentConfig(
+        methods=tuple(dict.fromkeys(getattr(arguments, "methods", script.methods))),
         model=ModelConfig(
             name=arguments.model or DEMO.model,
             revision=arguments.revision,
@@ -166,6 +53,7 @@ def parse_experiment(description: str, argv: Sequence[str] | None) -> Experiment
         ),
         math=CalibrationSource(MATH, Path(arguments.train_dataset or DEMO.train_dataset)),
         calibration=_calibration_sets(arguments),
+        skill=arguments.skill,
         evaluation=EvaluationConfig(
             math_task=arguments.train_lm_eval_task or DEMO.train_lm_eval_task,
             other_tasks=tuple(arguments.eval_datasets or DEMO.eval_datasets),
@@ -213,16 +101,31 @@ def _unique(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(dict.fromkeys(value + 0.0 for value in values))
 
 
+def run_experiment_script(script: Script, description: str, argv: Sequence[str] | None) -> int:
+    """One of the three scripts: parse, check what can be checked at once, then do the work."""
+
+    def run(argv: Sequence[str] | None) -> None:
+        config = parse_experiment(script, description, argv)
+
+        # Heavy imports come one by one: bad input is refused before the next one is paid for.
+        from neurosurgery.dataset import read_calibration_set
+
+        sets = {source.name: read_calibration_set(source) for source in config.sources}
+
+        from neurosurgery.experiment import run_experiment
+
+        run_experiment(config, sets, sys.argv if argv is None else [script.name, *argv])
+
+    return run_script(run, argv)
+
+
 def run_script(run: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None) -> int:
     """Call a script's body; an expected error becomes one line on stderr and an exit status."""
     try:
         run(argv)
-    except UsageError as error:
+    except (UsageError, RunError) as error:
         print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
         print("interrupted; the same command goes on from here", file=sys.stderr)
         return 130

@@ -21,6 +21,14 @@ PUBLISHED_GRID = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15)
 MATH = "math"
 """Name of the math set, which no calibration set may take."""
 
+MATHNEURO = "mathneuro"
+RANDOM = "random"
+WANDA = "wanda"
+LAPE = "lape"
+
+AGAINST_A_SET = (MATHNEURO, RANDOM)
+"""Methods with a mask for every set that the skill is told apart from; the others have one."""
+
 _SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -94,13 +102,18 @@ class EvaluationConfig:
 class ExperimentConfig:
     """One call of a script, complete and checked for what can be checked without a model.
 
+    `skill` names the set whose parameters are sought. `proportions` are LAPE's ratios where that
+    is the method.
+
     Raises:
         UsageError: a value is out of its range, or values contradict each other.
     """
 
+    methods: tuple[str, ...]
     model: ModelConfig
     math: CalibrationSource
     calibration: tuple[CalibrationSource, ...]
+    skill: str
     evaluation: EvaluationConfig
     save_path: Path
     text_file: str
@@ -118,7 +131,8 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         for proportion in self.proportions:
             if not 0 < proportion <= 1:
-                raise UsageError("--proportion", proportion, "expected a fraction in (0, 1]")
+                flag = "--ratio" if LAPE in self.methods else "--proportion"
+                raise UsageError(flag, proportion, "expected a fraction in (0, 1]")
         for scalar in self.scalars:
             if not math.isfinite(scalar):
                 raise UsageError("--scalar", scalar, "expected a finite number")
@@ -135,6 +149,16 @@ class ExperimentConfig:
         self._check_evaluation()
         check_model_folder(self.model.name)
         check_writable(self.save_path)
+
+    @property
+    def sources(self) -> tuple[CalibrationSource, ...]:
+        """Every set, math first."""
+        return (self.math, *self.calibration)
+
+    @property
+    def against(self) -> tuple[str, ...]:
+        """The sets that the skill is told apart from."""
+        return tuple(source.name for source in self.sources if source.name != self.skill)
 
     def _check_evaluation(self) -> None:
         if Path(self.text_file).name != self.text_file or not self.text_file.endswith(".txt"):
@@ -171,6 +195,9 @@ class ExperimentConfig:
             if source.name.casefold() in seen:
                 raise UsageError(flag, source.name, "two calibration sets of one name")
             seen.add(source.name.casefold())
+        names = [source.name for source in self.sources]
+        if self.skill not in names:
+            raise UsageError("--skill", self.skill, f"expected one of {', '.join(names)}")
 
 
 def name_calibration_sets(

@@ -108,6 +108,22 @@ class Harness:
         return Evaluation(found["results"], documents, self._groups)
 
 
+def load_harnesses(manager: TaskManager, config: EvaluationConfig) -> dict[str, Harness]:
+    """The math task under `math`, the other tasks under `other`.
+
+    Raises:
+        UsageError: a task cannot be used, or is on both sides.
+    """
+    harnesses = {
+        "math": Harness(manager, "--train_lm_eval_task", [config.math_task], config),
+        "other": Harness(manager, "--eval_datasets", config.other_tasks, config),
+    }
+    twice = sorted(harnesses["math"].leaves & harnesses["other"].leaves)
+    if twice:
+        raise UsageError("--eval_datasets", twice[0], "is (part of) the math task already")
+    return harnesses
+
+
 def harness_model(loaded: LoadedModel, batch_size: int) -> HFLM:
     """The loaded model behind the harness's interface; edits of its weights are seen at once."""
     return HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size)

@@ -11,8 +11,9 @@ from neurosurgery.dataset import CalibrationSet
 from neurosurgery.devices import choose_device, choose_dtype
 from neurosurgery.errors import UsageError
 from neurosurgery.files import write_atomically
+from neurosurgery.keys import statistics_kind
 from neurosurgery.plan import describe_plan, make_plan
-from neurosurgery.results import METHOD, ResultStore
+from neurosurgery.results import ResultStore
 from neurosurgery.tasks import task_manager
 
 
@@ -28,24 +29,25 @@ def run_experiment(
     device = choose_device(config.model)
     dtype = choose_dtype(config.model, device)
     format_name = str(dtype).removeprefix("torch.")
+    kind = statistics_kind(config.methods[0])
     store.check_folder()
-    meaning = provenance.meaning(config, sets, format_name, METHOD, commit=None)
+    meaning = provenance.meaning(config, sets, format_name, kind, commit=None)
     if not config.overwrite:
         store.check_meaning(meaning)
     evaluation = config.evaluation
-    tasks = [evaluation.math_task, *evaluation.other_tasks]
     manager = task_manager(evaluation)
 
     # transformers and what builds on it take seconds to import: not before bad flags are refused.
-    from neurosurgery.evaluation import Harness, chatter_to
+    from neurosurgery.evaluation import chatter_to, load_harnesses
+    from neurosurgery.gather import Gatherer
     from neurosurgery.grid import Grid
     from neurosurgery.models import load_model, load_tokenizer, model_size, read_model_config
-    from neurosurgery.tables import verdict_text
+    from neurosurgery.tables import folder_text
     from neurosurgery.verdict import VerdictTable
 
     model_config = read_model_config(config.model)
     commit = getattr(model_config, "_commit_hash", None)
-    meaning = provenance.meaning(config, sets, format_name, METHOD, commit)
+    meaning = provenance.meaning(config, sets, format_name, kind, commit)
     if not config.overwrite:
         store.check_meaning(meaning)
     tokenizer = load_tokenizer(config.model)
@@ -54,22 +56,14 @@ def run_experiment(
     plan = make_plan(config, store)
     if config.dry_run:
         size = model_size(model_config, dtype)
-        print(describe_plan(config, plan, store, list(sets.values()), size))
+        print(describe_plan(config, plan, store, list(sets.values()), size, kind))
         return
     verdicts = VerdictTable(store, config.model.label)
     if plan.to_mask or plan.baseline_pending:
         # Kept in memory until it is sure that the run will start: bad input writes nothing.
         chatter = io.StringIO()
         with chatter_to(chatter):
-            harnesses = {
-                "math": Harness(
-                    manager, "--train_lm_eval_task", [evaluation.math_task], evaluation
-                ),
-                "other": Harness(manager, "--eval_datasets", evaluation.other_tasks, evaluation),
-            }
-        twice = sorted(harnesses["math"].leaves & harnesses["other"].leaves)
-        if twice:
-            raise UsageError("--eval_datasets", twice[0], "is (part of) the math task already")
+            harnesses = load_harnesses(manager, evaluation)
         loaded = load_model(config.model, tokenizer)
         if config.overwrite:
             store.clear()
@@ -78,9 +72,13 @@ def run_experiment(
         store.sweep()
         with store.open_log() as log:
             log.write(chatter.getvalue())
-        Grid(config, sets, store, loaded, harnesses, verdicts).run(plan)
+        gatherer = Gatherer(config, sets, store, loaded)
+        Grid(config, store, loaded, gatherer, harnesses, verdicts).run(plan)
     verdicts.update()
-    text = verdict_text(verdicts.summary(), tasks)
+    text = folder_text(verdicts, evaluation)
     write_atomically(store.text_file(config.text_file), text)
     print(text)
-    print(f"results in {store.root}: results.csv has every cell, summary.csv this table in full")
+    print(
+        f"results in {store.root}: results.csv has every cell, summary.csv and comparison.csv "
+        "these tables in full"
+    )

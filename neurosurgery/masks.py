@@ -94,6 +94,20 @@ class ParameterMask:
             self.shapes,
         )
 
+    def random_twin(self, generator: np.random.Generator) -> ParameterMask:
+        """A mask with as many entries in every matrix, drawn at random without replacement."""
+        packed = {}
+        for name, count in self.counts().items():
+            size = int(np.prod(self.shapes[name]))
+            # The largest of random keys. Ranking reorders them; drawing them again from the same
+            # state is cheaper than a second copy of the size of the matrix.
+            state = generator.bit_generator.state
+            threshold = kth_largest_(_random_keys(generator, size), [count]).get(count, 0.0)
+            generator.bit_generator.state = state
+            keys = _random_keys(generator, size)
+            packed[name] = pack(top_k_mask(keys, top_k_cutoff(keys, threshold, count)))
+        return ParameterMask(packed, self.shapes)
+
     def jaccard(self, other: ParameterMask) -> float:
         """Intersection over union, over all parameters; 1 for two empty masks."""
         common = (self & other).count()
@@ -124,6 +138,10 @@ class ParameterMask:
                 raise ValueError(f"{path} has no metadata format = {FORMAT}")
             shapes = {name: tuple(shape) for name, shape in json.loads(metadata["shapes"]).items()}
             return cls({name: file.get_tensor(name) for name in shapes}, shapes)
+
+
+def _random_keys(generator: np.random.Generator, size: int) -> torch.Tensor:
+    return torch.from_numpy(generator.random(size, dtype=np.float32))
 
 
 def pack(mask: torch.Tensor) -> np.ndarray:

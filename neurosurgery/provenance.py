@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from neurosurgery.config import ExperimentConfig
+from neurosurgery.config import LAPE, ExperimentConfig
 from neurosurgery.dataset import CalibrationSet
 
 _PACKAGES = ("torch", "transformers", "lm_eval", "accelerate", "datasets", "numpy", "scipy")
@@ -26,13 +26,13 @@ def meaning(
     config: ExperimentConfig,
     sets: Mapping[str, CalibrationSet],
     dtype: str,
-    method: str,
+    kind: str,
     commit: str | None,
 ) -> dict[str, object]:
     """Flag to value for all that changes what a number in the results means.
 
     The grid is not among it: more proportions, scalars, repeats or sets are more cells.
-    `--num_samples` is a method's own.
+    `--num_samples` belongs to a kind of statistics, which methods share.
     """
     evaluation = config.evaluation
     content: dict[str, object] = {
@@ -46,7 +46,7 @@ def meaning(
         "--num_fewshot": evaluation.num_fewshot,
         "--apply_chat_template": evaluation.apply_chat_template,
         "--random_state": config.random_state,
-        f"--num_samples[{method}]": config.num_samples,
+        f"--num_samples[{kind}]": config.num_samples,
         "--train_dataset": _content(sets[config.math.name].sha256),
     }
     state = model_fingerprint(config.model.name, commit)
@@ -55,6 +55,10 @@ def meaning(
         content["--model[files]"] = _content(state)
     for source in config.calibration:
         content[f"--calibration_datasets[{source.name}]"] = _content(sets[source.name].sha256)
+    if LAPE in config.methods:
+        # A neuron's entropy is over all sets: another set does not add cells, it changes them.
+        names = sorted(source.name for source in config.calibration)
+        content[f"--calibration_dataset_names[{LAPE}]"] = names
     return content
 
 

@@ -15,50 +15,24 @@ from safetensors.torch import load_file, save
 
 from neurosurgery.errors import UsageError
 from neurosurgery.files import write_atomically
+from neurosurgery.keys import RunKey
 
 if TYPE_CHECKING:
     from neurosurgery.evaluation import Evaluation
 
 FORMAT = "neurosurgery-results/1"
-METHOD = "mathneuro"
-BASELINE = "baseline"
 
 _OWN_FOLDERS = ("eval_results", "samples", "cells", "statistics", "masks", "logs")
-_OWN_FILES = ("results.csv", "summary.csv", "config.json")
-
-
-@dataclass(frozen=True)
-class RunKey:
-    """Identity of one cell of the grid: one state of the model.
-
-    The defaults are the baseline's: nothing selected, nothing scaled.
-    """
-
-    method: str
-    calibration: str = ""
-    proportion: float = 0.0
-    scalar: float = 1.0
-    repeat: int = 0
-
-    @property
-    def stem(self) -> str:
-        """File name without suffix, in the published form; pruning has no scalar in it."""
-        if self.method == BASELINE:
-            return "pre_results"
-        scalar = f"_scalar{self.scalar}" if self.scalar else ""
-        name = f"{self.calibration}_calculate{self.proportion}_run{self.repeat}{scalar}"
-        return name if self.method == METHOD else f"{self.method}/{name}"
-
-
-BASELINE_KEY = RunKey(BASELINE)
+_OWN_FILES = ("results.csv", "summary.csv", "comparison.csv", "config.json")
 
 
 @dataclass(frozen=True)
 class CellRecord:
     """What is known of a cell besides its evaluation.
 
-    `edited_share` is of all the model's parameters, `topk_share` of the math top-K's; `factor` is
-    the one that the weights' dtype made of the scalar (median, smallest, largest).
+    `edited_share` is of all the model's parameters, `topk_share` of the skill's top-K; `factor` is
+    the one that the weights' dtype made of the scalar (median, smallest, largest). `neurons` is
+    LAPE's: how many there are, were selected, and belong to the skill.
     """
 
     key: RunKey
@@ -68,6 +42,7 @@ class CellRecord:
     factor: tuple[float, float, float] | None
     seconds: float
     groups: dict[str, list[str]]
+    neurons: dict[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -154,24 +129,22 @@ class ResultStore:
             key = RunKey(**json.loads(path.read_text(encoding="utf-8"))["key"])
             if self.is_done(key):
                 found.append(key)
-        yield from sorted(found, key=_order)
+        yield from sorted(found, key=lambda key: key.order)
 
-    def statistics_file(self, name: str, repeat: int, method: str) -> Path:
-        """Where the activation statistics of one set and repeat are kept."""
-        return self.root / "statistics" / self._model / method / f"{name}_run{repeat}.safetensors"
+    def statistics_file(self, kind: str, name: str, repeat: int) -> Path:
+        """Where the activation statistics of one kind, set and repeat are kept."""
+        return self.root / "statistics" / self._model / kind / f"{name}_run{repeat}.safetensors"
 
-    def read_statistics(
-        self, name: str, repeat: int, method: str
-    ) -> dict[str, torch.Tensor] | None:
+    def read_statistics(self, kind: str, name: str, repeat: int) -> dict[str, torch.Tensor] | None:
         """Activation statistics of one set and repeat, None where they are not there yet."""
-        path = self.statistics_file(name, repeat, method)
+        path = self.statistics_file(kind, name, repeat)
         return load_file(path) if path.exists() else None
 
     def write_statistics(
-        self, name: str, repeat: int, method: str, values: Mapping[str, torch.Tensor]
+        self, kind: str, name: str, repeat: int, values: Mapping[str, torch.Tensor]
     ) -> None:
-        """Keep activation statistics for a resumed or grown run."""
-        write_atomically(self.statistics_file(name, repeat, method), save(dict(values)))
+        """Keep activation statistics for whichever script asks for them next."""
+        write_atomically(self.statistics_file(kind, name, repeat), save(dict(values)))
 
     def clear(self) -> None:
         """Delete what the scripts have written here; config.json, which proves it, last."""
@@ -237,17 +210,6 @@ class ResultStore:
         except ValueError:
             return {}
         return content if isinstance(content, dict) else {}
-
-
-def _order(key: RunKey) -> tuple[object, ...]:
-    return (
-        key.method != BASELINE,
-        key.method,
-        key.calibration,
-        key.proportion,
-        key.scalar,
-        key.repeat,
-    )
 
 
 def _short(value: object) -> str:

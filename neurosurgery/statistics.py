@@ -78,6 +78,19 @@ _STATISTICS: dict[str, Callable[..., np.ndarray]] = {
 }
 
 
+def retention(name: str, value: float, baseline: float, chance: float) -> float:
+    """What is left of a metric: 1 = as the baseline, 0 = nothing, or no better than guessing.
+
+    A value over its baseline, both above chance; of a perplexity, where less is better, baseline
+    over value. NaN where the baseline itself is no better than chance.
+    """
+    if name in _STATISTICS:
+        return baseline / value if value > 0 else math.nan
+    if baseline <= chance:
+        return math.nan
+    return (value - chance) / (baseline - chance)
+
+
 def metric_from_documents(
     name: str, values: Sequence[object], reported: float, documents: Sequence[str]
 ) -> Metric | None:

@@ -1,4 +1,4 @@
-"""The verdict as text for the terminal."""
+"""The verdict and the comparison of methods as text for the terminal."""
 
 from __future__ import annotations
 
@@ -7,65 +7,139 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-_COLUMNS = "  {:<18} {:>9} {:>9} {:>11}  {:<20} {:>8}  {}"
+from neurosurgery.comparison import QUANTITIES, primary_metrics
+from neurosurgery.config import MATH, EvaluationConfig
+from neurosurgery.verdict import VerdictTable
+
+_VERDICT = "  {:<20} {:>11} {:>7} {:>5} {:>8} {:>9} {:>11}  {:<18} {:>7}  {}"
+_VERDICT_HEADER = (
+    "weights",
+    "model",
+    "top-K",
+    "value",
+    "baseline",
+    "difference",
+    "95 % interval",
+    "p",
+    "verdict",
+)
+_COMPARISON = "  {:<20} {:<32} {:<32} {:<24} {}"
+_COMPARISON_HEADER = (
+    ("", "loss of the other tasks at half", "", "area under kept against", ""),
+    ("", "of math gone (less is better)", "", "removed (more is better)", ""),
+    ("method", "mean", "worst task", "mean", "worst task"),
+)
 
 
-def primary_metrics(summary: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
-    """The rows of the tasks that were asked for, each by the metric its harness lists first.
-
-    A name without a number of its own (a tag, a group that is not aggregated) leaves its members,
-    which are shown then.
-    """
-    known = set(summary["task"])
-    rows = summary[summary["task"].isin(tasks)] if set(tasks) <= known else summary
-    first = rows.groupby("task", sort=False)["metric"].first()
-    return rows[rows["metric"] == rows["task"].map(first)]
+def folder_text(verdicts: VerdictTable, evaluation: EvaluationConfig) -> str:
+    """Everything there is to say of a results folder: verdict, comparison, control."""
+    tasks = [evaluation.math_task, *evaluation.other_tasks]
+    summary = verdicts.summary()
+    comparison = verdicts.comparison(evaluation.math_task, tasks)
+    parts = [
+        verdict_text(summary, tasks),
+        control_text(summary, tasks),
+        "" if comparison.empty else comparison_text(comparison),
+    ]
+    return "\n".join(part for part in parts if part)
 
 
 def verdict_text(summary: pd.DataFrame, tasks: Sequence[str]) -> str:
-    """Lay out a summary (`VerdictTable.summary`), a block per grid point, a line per task."""
+    """Lay out a summary (`VerdictTable.summary`): a block per grid point, a line per method.
+
+    The methods stand below each other at the same proportion, task by task, with the number of
+    weights that each has really edited.
+    """
     rows = primary_metrics(summary, tasks)
     lines = ["Edited model against baseline, on the same documents", ""]
-    for _, group in rows.groupby(["method", "calibration", "proportion", "scalar"], sort=False):
-        lines += [
-            _heading(group.iloc[0]),
-            _COLUMNS.format(
-                "task", "value", "baseline", "difference", "95 % interval", "p", "verdict"
-            ),
-        ]
-        for _, row in group.iterrows():
-            lines.append(
-                _COLUMNS.format(
-                    row["task"],
+    for (skill, proportion, scalar), block in rows.groupby(
+        ["skill", "proportion", "scalar"], sort=False
+    ):
+        lines.append(_heading(str(skill), float(str(proportion)), float(str(scalar)), block))
+        for task, of_task in block.groupby("task", sort=False):
+            lines.append(_VERDICT.format(str(task), *_VERDICT_HEADER).rstrip())
+            for _, row in of_task.iterrows():
+                cells = [
+                    _name(row["method"], row["calibration"]),
+                    f"{row['edited']:,.0f}",
+                    f"{row['edited_share']:.2%}",
+                    "" if math.isnan(row["topk_share"]) else f"{row['topk_share']:.0%}",
                     _number(row["value"]),
                     _number(row["baseline"]),
                     _number(row["difference"], sign=True),
                     _interval(row["ci_low"], row["ci_high"]),
                     _p_value(row["largest_p_value"]),
                     row["verdict"],
-                ).rstrip()
-            )
+                ]
+                lines.append(_VERDICT.format(*cells).rstrip())
         lines.append("")
     if rows["baseline"].isna().all():
         lines.append("no baseline in this folder, so no verdict: run again with --pre_train_eval")
     else:
         lines.append(
             "Intervals: bootstrap over documents, and over repeats where there are several.\n"
-            "p: exact McNemar test over documents, the largest of the repeats."
+            "p: exact McNemar test over documents, the largest of the repeats.\n"
+            "weights: how many were edited, their share of the model and of the skill's top-K."
         )
     return "\n".join(lines) + "\n"
 
 
-def _heading(row: pd.Series) -> str:
-    action = "pruned" if row["scalar"] == 0 else f"scaled by {row['scalar']:g}"
-    repeats = f", mean of {row['repeats']} repeats" if row["repeats"] > 1 else ""
-    of_topk = (
-        "" if math.isnan(row["topk_share"]) else f", {row['topk_share']:.1%} of the math top-K"
+def _heading(skill: str, proportion: float, scalar: float, block: pd.DataFrame) -> str:
+    action = "pruned" if scalar == 0 else f"scaled by {scalar:g}"
+    of_skill = "" if skill == MATH else f"skill {skill}, "
+    counts = sorted(set(block["repeats"]))
+    repeats = f", mean of {'/'.join(map(str, counts))} repeats" if counts != [1] else ""
+    return f"{of_skill}proportion {proportion:g}, {action}{repeats}"
+
+
+def _name(method: str, calibration: str) -> str:
+    return f"{method} - {calibration}" if calibration else method
+
+
+def comparison_text(comparison: pd.DataFrame) -> str:
+    """Lay out what `compare_methods` found."""
+    lines = [
+        "Methods on equal terms: pruning, over the proportions that all of them have",
+        *(_COMPARISON.format(*header).rstrip() for header in _COMPARISON_HEADER),
+    ]
+    for _, row in comparison.iterrows():
+        cells = [_with_interval(row, name) for name in QUANTITIES]
+        if not row["reached"]:
+            cells[:2] = ["never", "never"]
+        elif row["reached"] < row["curves"]:
+            cells[:2] = [f"{cell} ({row['reached']} of {row['curves']})" for cell in cells[:2]]
+        indent = "  " if row["calibration"] else ""
+        name = f"{indent}{_name(row['method'], row['calibration'])}"
+        lines.append(_COMPARISON.format(name, *cells).rstrip())
+    lines.append(
+        "In brackets 95 % intervals over repeats; (k of n): in k of n set × repeat pairs half of "
+        "math\nwas gone at all. 'never': nowhere on the grid."
     )
-    return (
-        f"{row['calibration']}, proportion {row['proportion']:g}, {action}{repeats}: "
-        f"{row['edited']:,.0f} weights ({row['edited_share']:.2%} of the model{of_topk})"
-    )
+    return "\n".join(lines) + "\n"
+
+
+def _with_interval(row: pd.Series, name: str) -> str:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    interval = "" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]"
+    return f"{row[name]:.3f}{interval}"
+
+
+def control_text(summary: pd.DataFrame, tasks: Sequence[str]) -> str:
+    """For every skill but math: the least that its pruning leaves of each task, over the grid."""
+    rows = primary_metrics(summary, tasks)
+    rows = rows[(rows["skill"] != MATH) & (rows["scalar"] == 0) & rows["retention"].notna()]
+    lines = ["Control: pruning another skill; the least that is kept of each task over the grid"]
+    for (skill, method, calibration), block in rows.groupby(
+        ["skill", "method", "calibration"], sort=False
+    ):
+        lines.append(f"  {skill}: {_name(str(method), str(calibration))}")
+        for task, of_task in block.groupby("task", sort=False):
+            least = of_task.loc[of_task["retention"].idxmin()]
+            lines.append(
+                f"    {task!s:<24} {least['retention']:>8.3f}  at {least['proportion']:g} "
+                f"({least['verdict'] or 'no interval'})"
+            )
+    return "\n".join(lines) + "\n" if len(lines) > 1 else ""
 
 
 def _number(value: float, *, sign: bool = False) -> str:

@@ -11,8 +11,10 @@ from typing import Any
 
 import pandas as pd
 
+from neurosurgery.comparison import compare_methods, primary_metrics
 from neurosurgery.files import write_atomically
-from neurosurgery.results import BASELINE, BASELINE_KEY, Cell, ResultStore, RunKey
+from neurosurgery.keys import BASELINE, BASELINE_KEY, RunKey
+from neurosurgery.results import Cell, ResultStore
 from neurosurgery.statistics import (
     NO_INTERVAL,
     Interval,
@@ -21,11 +23,13 @@ from neurosurgery.statistics import (
     mcnemar,
     metric_from_documents,
     paired_interval,
+    retention,
 )
 
 COLUMNS = (
     "model method calibration proportion scalar repeat task metric value stderr n baseline "
-    "difference ci_low ci_high p_value edited edited_share topk_share seconds"
+    "difference ci_low ci_high p_value edited edited_share topk_share seconds "
+    "skill chance retention"
 ).split()
 
 _MetricKey = tuple[str, str]
@@ -78,6 +82,7 @@ class VerdictTable:
                 "edited_share": cell.record.edited_share,
                 "topk_share": cell.record.topk_share,
                 "seconds": round(cell.record.seconds, 3),
+                "chance": _chance(cell, task, name),
             }
             if key.method != BASELINE:
                 row |= {
@@ -85,8 +90,13 @@ class VerdictTable:
                     "proportion": key.proportion,
                     "scalar": key.scalar,
                     "repeat": key.repeat,
+                    "skill": key.skill,
                 }
                 row |= self._comparison(task, name, row["value"], metric)
+                if "baseline" in row:
+                    row["retention"] = retention(
+                        name.partition(",")[0], row["value"], row["baseline"], row["chance"]
+                    )
             rows.append(row)
         return rows
 
@@ -132,7 +142,7 @@ class VerdictTable:
         task, name = rows[0]["task"], rows[0]["metric"]
         repeats = pd.DataFrame(rows, columns=COLUMNS)
         mean = (
-            repeats[["value", "difference", "edited", "edited_share", "topk_share"]]
+            repeats[["value", "difference", "edited", "edited_share", "topk_share", "retention"]]
             .astype(float)
             .mean()
         )
@@ -141,6 +151,7 @@ class VerdictTable:
         )
         return {
             "model": self._model,
+            "skill": point.skill,
             "method": point.method,
             "calibration": point.calibration,
             "proportion": point.proportion,
@@ -158,6 +169,7 @@ class VerdictTable:
             "edited": mean["edited"],
             "edited_share": mean["edited_share"],
             "topk_share": mean["topk_share"],
+            "retention": mean["retention"],
         }
 
     def _summary_interval(self, task: str, name: str, metrics: Sequence[Metric | None]) -> Interval:
@@ -166,6 +178,12 @@ class VerdictTable:
         if before is None or len(known) != len(metrics):
             return NO_INTERVAL
         return interval_over_repeats(known, before)
+
+    def comparison(self, math_task: str, tasks: Sequence[str]) -> pd.DataFrame:
+        """The methods on equal terms (`compare_methods`), also in comparison.csv."""
+        table = compare_methods(primary_metrics(self.table, tasks), math_task)
+        _write_csv(self._store.root / "comparison.csv", table)
+        return table
 
 
 def verdict(difference: float, interval: Interval) -> str:
@@ -197,6 +215,19 @@ def _metrics(cell: Cell) -> dict[_MetricKey, Metric | None]:
                 [f"{document['task']}:{document['doc_hash']}" for document in documents],
             )
     return found
+
+
+def _chance(cell: Cell, task: str, name: str) -> float:
+    """Accuracy of guessing: the mean of 1 over the number of options; 0 where there are none."""
+    metric, _, filter_name = name.partition(",")
+    if not metric.startswith("acc"):
+        return 0.0
+    options = [
+        len(document.get("loglikelihoods", ()))
+        for member in cell.record.groups.get(task, [task])
+        for document in cell.documents.get((member, filter_name), [])
+    ]
+    return sum(1 / count for count in options) / len(options) if all(options) and options else 0.0
 
 
 def _stderr_name(name: str) -> str:

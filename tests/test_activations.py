@@ -8,15 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from neurosurgery.activations import (
-    ActivationNorms,
-    NonFiniteActivations,
+from neurosurgery.activations import ActivationNorms, NonFiniteActivations
+from neurosurgery.hooks import input_hooks
+from neurosurgery.models import Target, find_targets
+from neurosurgery.scoring import (
     collect_activation_norms,
     encode_samples,
     length_sorted_batches,
 )
-from neurosurgery.hooks import input_hooks
-from neurosurgery.models import Target, find_targets
 
 
 def count_hooks(model: nn.Module) -> int:

@@ -13,6 +13,7 @@ import MathNeuro
 from neurosurgery.cli import parse_experiment
 from neurosurgery.config import DEMO, PUBLISHED_GRID
 from neurosurgery.errors import UsageError
+from neurosurgery.flags import MATHNEURO_SCRIPT
 
 
 @pytest.fixture
@@ -141,7 +142,7 @@ def test_answers_without_importing_torch(flag):
 
 
 def test_no_flags_mean_the_demo():
-    config = parse_experiment("", [])
+    config = parse_experiment(MATHNEURO_SCRIPT, "", [])
     assert config.model.name == DEMO.model
     assert config.proportions == DEMO.proportions
     assert config.num_repeats == 3
@@ -150,7 +151,7 @@ def test_no_flags_mean_the_demo():
 
 
 def test_a_model_brings_the_published_defaults():
-    config = parse_experiment("", ["--model", DEMO.model])
+    config = parse_experiment(MATHNEURO_SCRIPT, "", ["--model", DEMO.model])
     assert config.proportions == PUBLISHED_GRID
     assert config.scalars == (0.0,)
     assert config.num_repeats == 5
@@ -162,16 +163,18 @@ def test_a_model_brings_the_published_defaults():
 
 
 def test_grid_flags_leave_the_demos_grid():
-    assert parse_experiment("", ["--scalar", "1.1"]).proportions == PUBLISHED_GRID
+    assert parse_experiment(MATHNEURO_SCRIPT, "", ["--scalar", "1.1"]).proportions == PUBLISHED_GRID
 
 
 def test_eval_limit_caps_both_limits():
-    config = parse_experiment("", ["--eval_limit", "20", "--eval_dataset_subset", "5"])
+    config = parse_experiment(
+        MATHNEURO_SCRIPT, "", ["--eval_limit", "20", "--eval_dataset_subset", "5"]
+    )
     assert (config.evaluation.math_documents, config.evaluation.other_documents) == (5, 20)
 
 
 def test_repeated_grid_values_count_once():
-    config = parse_experiment("", "--proportion .1 .10 --scalar 0 -0.0".split())
+    config = parse_experiment(MATHNEURO_SCRIPT, "", "--proportion .1 .10 --scalar 0 -0.0".split())
     assert config.proportions == (0.1,)
     assert config.scalars == (0.0,)
 

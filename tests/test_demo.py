@@ -12,6 +12,7 @@ from conftest import ROOT
 from demo import facts, make_data, mixture, word_problems
 from demo.documents import split_of, stream
 from neurosurgery.cli import parse_experiment
+from neurosurgery.flags import MATHNEURO_SCRIPT
 from neurosurgery.tasks import task_manager
 
 TASKS = ("demo_gsm8k_cot", "demo_race", "demo_mmlu", "demo_stories")
@@ -111,7 +112,7 @@ def test_numbers_occur_outside_math():
 
 def test_tasks_load_from_any_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = parse_experiment("", []).evaluation
+    config = parse_experiment(MATHNEURO_SCRIPT, "", []).evaluation
     loaded = task_manager(config).load(list(TASKS))
     assert set(loaded["tasks"]) == set(TASKS)
     assert all(len(task.test_docs()) == 200 for task in loaded["tasks"].values())

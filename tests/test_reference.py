@@ -7,9 +7,9 @@ import pytest
 import reference
 from conftest import FAMILIES, build_model
 
-from neurosurgery.activations import collect_activation_norms
 from neurosurgery.masks import TopK
 from neurosurgery.models import find_targets
+from neurosurgery.scoring import collect_activation_norms
 
 PROPORTIONS = (0.0001, 0.01, 0.05, 0.15, 1.0)
 ROUNDING = 2e-6

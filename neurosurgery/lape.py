@@ -1,0 +1,69 @@
+"""Language activation probability entropy (LAPE): pure functions of firing probabilities.
+
+Source: Tang et al., arXiv 2402.16438, §2.2; its languages are our calibration sets, math among
+them.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+BAR = 0.95
+"""The quantile of all probabilities above which a neuron counts as active for a set."""
+
+_DIGITS = 12
+"""Decimals to which entropies are compared, so that equal ones tie in whatever order they were
+summed."""
+
+
+class NeuronSelection(NamedTuple):
+    """Which neurons are set-specific, (neurons,), and to which sets they belong, (sets, neurons).
+
+    A neuron that is selected belongs to at least one set, and may belong to several.
+    """
+
+    selected: np.ndarray
+    belongs: np.ndarray
+
+
+def activation_bar(probabilities: np.ndarray) -> float:
+    """The 95th percentile of all probabilities: the `round(0.95 · n)`-th smallest of n."""
+    flat = probabilities.reshape(-1)
+    rank = max(round(BAR * flat.size), 1) - 1
+    return float(np.partition(flat, rank)[rank])
+
+
+def entropy(probabilities: np.ndarray) -> np.ndarray:
+    """Entropy in nats of every neuron's normalised probabilities; 0 where it never fires.
+
+    Args:
+        probabilities: of firing, (sets, neurons); float64.
+
+    Returns:
+        (neurons,), rounded to twelve decimals.
+    """
+    total = probabilities.sum(axis=0)
+    share = np.divide(probabilities, total, out=np.zeros_like(probabilities), where=total > 0)
+    logarithm = np.log(share, out=np.zeros_like(share), where=share > 0)
+    return np.round(-(share * logarithm).sum(axis=0), _DIGITS) + 0.0
+
+
+def select_neurons(probabilities: np.ndarray, ratio: float) -> NeuronSelection:
+    """The neurons of lowest entropy, `int(neurons · ratio)` of them, and whose they are.
+
+    Neurons whose probability is nowhere above the bar are dropped first; where fewer are left than
+    asked for, all of those are selected. Ties go to the lowest index.
+
+    Args:
+        probabilities: of firing, (sets, neurons); float64.
+        ratio: fraction of all neurons, in (0, 1].
+    """
+    above = probabilities > activation_bar(probabilities)
+    candidates = above.any(axis=0)
+    wanted = int(probabilities.shape[1] * ratio)
+    ranking = np.argsort(np.where(candidates, entropy(probabilities), np.inf), kind="stable")
+    selected = np.zeros(probabilities.shape[1], dtype=bool)
+    selected[ranking[: min(wanted, int(candidates.sum()))]] = True
+    return NeuronSelection(selected, above & selected)
