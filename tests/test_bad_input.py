@@ -8,8 +8,11 @@ import sys
 
 import pytest
 from conftest import ROOT
+from scripts import SCRIPTS
 
+import LAPE
 import MathNeuro
+import MathNeuro_Ablations
 from neurosurgery.cli import parse_experiment
 from neurosurgery.config import DEMO, PUBLISHED_GRID
 from neurosurgery.errors import UsageError
@@ -82,11 +85,16 @@ CASES = [
     ("--device cuda:77", "--device cuda:77: expected a device of this machine"),
     ("--dtype float8", "argument --dtype: invalid choice: 'float8'"),
     ("--num_sample 5", "unrecognized arguments: --num_sample 5"),
+    ("--skill Nobody", "--skill Nobody: expected one of math, Race, MMLU"),
+    ("--skill race", "--skill race: expected one of math, Race, MMLU"),
 ]
 
 
+@pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize(("flags", "message"), CASES, ids=[flags for flags, _ in CASES])
-def test_refused_in_one_line(flags, message, folder, capsys, monkeypatch):
+def test_refused_in_one_line(flags, message, script, folder, capsys, monkeypatch):
+    size_flag = SCRIPTS[script].size_flag
+    flags, message = (text.replace("--proportion", size_flag) for text in (flags, message))
     monkeypatch.setattr(
         "neurosurgery.models.load_model", lambda *_: pytest.fail("a model was loaded")
     )
@@ -95,7 +103,7 @@ def test_refused_in_one_line(flags, message, folder, capsys, monkeypatch):
         argv += ["--save_path", str(folder / "results")]
     before = sorted(folder.rglob("*"))
     try:
-        status = MathNeuro.main(argv)
+        status = SCRIPTS[script].main(argv)
     except SystemExit as error:
         status = error.code
     output = capsys.readouterr()
@@ -103,6 +111,19 @@ def test_refused_in_one_line(flags, message, folder, capsys, monkeypatch):
     assert message.format(folder) in output.err
     assert len(output.err.strip().splitlines()) == 1
     assert sorted(folder.rglob("*")) == before
+
+
+def test_methods_are_checked(tmp_path, capsys):
+    flags = ["--methods", "lape", "--save_path", str(tmp_path / "r")]
+    with pytest.raises(SystemExit, match="2"):
+        MathNeuro_Ablations.main(flags)
+    assert "argument --methods: invalid choice: 'lape'" in capsys.readouterr().err
+
+
+def test_lapes_fraction_has_its_own_name(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        LAPE.main(["--proportion", "0.1", "--save_path", str(tmp_path / "r")])
+    assert "unrecognized arguments: --proportion" in capsys.readouterr().err
 
 
 def test_an_unknown_task_gets_suggestions(tmp_path, capsys, tiny_model):
@@ -125,11 +146,12 @@ def test_a_hub_model_that_cannot_be_had(tmp_path, capsys):
     assert not (tmp_path / "r").exists()
 
 
-@pytest.mark.parametrize("flag", ["--help", "--proportion 7"])
-def test_answers_without_importing_torch(flag):
+@pytest.mark.parametrize("script", ["MathNeuro", "MathNeuro_Ablations", "LAPE"])
+@pytest.mark.parametrize("flag", ["--help", "--scalar nan"])
+def test_answers_without_importing_torch(flag, script):
     code = (
-        "import sys, MathNeuro\n"
-        "try: MathNeuro.main(sys.argv[1:])\n"
+        f"import sys, {script}\n"
+        f"try: {script}.main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
         "assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
     )
