@@ -36,32 +36,9 @@ def build_parser(description: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    model = parser.add_argument_group("model")
-    model.add_argument("--model", help="hub id or local folder (default: the embedded demo)")
-    model.add_argument("--revision", help="branch, tag or commit of a hub model")
-    model.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16", "float16"),
-        help="number format of the weights (default: bfloat16 on a GPU, float32 on a CPU)",
-    )
-    model.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
-    model.add_argument(
-        "--device_map",
-        choices=("auto", "balanced", "balanced_low_0", "sequential"),
-        help="let accelerate split the model over devices",
-    )
-    model.add_argument(
-        "--trust_remote_code", action="store_true", help="run model code from the hub"
-    )
-
-    data = parser.add_argument_group("calibration data (CSV: a column qa, or question + solution)")
-    data.add_argument("--train_dataset", metavar="CSV", help="math samples (default: the demo's)")
-    data.add_argument(
-        "--calibration_datasets", nargs="+", metavar="CSV", help="non-math samples, one file a set"
-    )
-    data.add_argument(
-        "--calibration_dataset_names", nargs="+", metavar="NAME", help="names, in the same order"
-    )
+    add_model_flags(parser)
+    add_calibration_flags(parser)
+    data = parser.add_argument_group("scoring")
     data.add_argument(
         "--num_samples",
         type=int,
@@ -140,6 +117,39 @@ def build_parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Which model, in which number format, where."""
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", help="hub id or local folder (default: the embedded demo)")
+    model.add_argument("--revision", help="branch, tag or commit of a hub model")
+    model.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="number format of the weights (default: bfloat16 on a GPU, float32 on a CPU)",
+    )
+    model.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
+    model.add_argument(
+        "--device_map",
+        choices=("auto", "balanced", "balanced_low_0", "sequential"),
+        help="let accelerate split the model over devices",
+    )
+    model.add_argument(
+        "--trust_remote_code", action="store_true", help="run model code from the hub"
+    )
+
+
+def add_calibration_flags(parser: argparse.ArgumentParser) -> None:
+    """Files of calibration samples."""
+    data = parser.add_argument_group("calibration data (CSV: a column qa, or question + solution)")
+    data.add_argument("--train_dataset", metavar="CSV", help="math samples (default: the demo's)")
+    data.add_argument(
+        "--calibration_datasets", nargs="+", metavar="CSV", help="non-math samples, one file a set"
+    )
+    data.add_argument(
+        "--calibration_dataset_names", nargs="+", metavar="NAME", help="names, in the same order"
+    )
+
+
 def parse_experiment(description: str, argv: Sequence[str] | None) -> ExperimentConfig:
     """Turn a command line into a checked configuration.
 
@@ -156,16 +166,9 @@ def parse_experiment(description: str, argv: Sequence[str] | None) -> Experiment
     if limit is not None and limit < 1:
         raise UsageError("--eval_limit", limit, "expected a whole number of at least 1")
     return ExperimentConfig(
-        model=ModelConfig(
-            name=arguments.model or DEMO.model,
-            revision=arguments.revision,
-            dtype=arguments.dtype,
-            device=arguments.device,
-            device_map=arguments.device_map,
-            trust_remote_code=arguments.trust_remote_code,
-        ),
+        model=model_config(arguments),
         math=CalibrationSource(MATH, Path(arguments.train_dataset or DEMO.train_dataset)),
-        calibration=_calibration_sets(arguments),
+        calibration=calibration_sets(arguments),
         evaluation=EvaluationConfig(
             math_task=arguments.train_lm_eval_task or DEMO.train_lm_eval_task,
             other_tasks=tuple(arguments.eval_datasets or DEMO.eval_datasets),
@@ -178,10 +181,10 @@ def parse_experiment(description: str, argv: Sequence[str] | None) -> Experiment
         ),
         save_path=Path(arguments.save_path or DEMO.save_path),
         text_file=arguments.text_file,
-        proportions=_unique(
+        proportions=unique(
             arguments.proportion or (DEMO.proportions if demo_grid else PUBLISHED_GRID)
         ),
-        scalars=_unique(arguments.scalar or (0.0,)),
+        scalars=unique(arguments.scalar or (0.0,)),
         num_repeats=_given(arguments.num_repeats, DEMO.num_repeats if demo_grid else 5),
         num_samples=arguments.num_samples,
         random_state=arguments.random_state,
@@ -193,7 +196,20 @@ def parse_experiment(description: str, argv: Sequence[str] | None) -> Experiment
     )
 
 
-def _calibration_sets(arguments: argparse.Namespace) -> tuple[CalibrationSource, ...]:
+def model_config(arguments: argparse.Namespace) -> ModelConfig:
+    """What `add_model_flags` has read; the demo without `--model`."""
+    return ModelConfig(
+        name=arguments.model or DEMO.model,
+        revision=arguments.revision,
+        dtype=arguments.dtype,
+        device=arguments.device,
+        device_map=arguments.device_map,
+        trust_remote_code=arguments.trust_remote_code,
+    )
+
+
+def calibration_sets(arguments: argparse.Namespace) -> tuple[CalibrationSource, ...]:
+    """The non-math sets that `add_calibration_flags` has read; the demo's without them."""
     if arguments.calibration_datasets is None and arguments.calibration_dataset_names is None:
         return name_calibration_sets(DEMO.calibration_datasets, DEMO.calibration_dataset_names)
     paths = arguments.calibration_datasets or DEMO.calibration_datasets
@@ -208,22 +224,27 @@ def _smaller(size: int | None, limit: int | None) -> int | None:
     return size if limit is None else limit if size is None else min(size, limit)
 
 
-def _unique(values: Sequence[float]) -> tuple[float, ...]:
+def unique(values: Sequence[float]) -> tuple[float, ...]:
     """Drop repeated values (a cell exists once) and turn -0.0 into 0.0."""
     return tuple(dict.fromkeys(value + 0.0 for value in values))
 
 
-def run_script(run: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None) -> int:
-    """Call a script's body; an expected error becomes one line on stderr and an exit status."""
+def run_script(
+    run: Callable[[Sequence[str] | None], None],
+    argv: Sequence[str] | None,
+    program: str | None = None,
+) -> int:
+    """Call a script's body; an expected error becomes one line on stderr and an exit status.
+
+    `program` is a command's name for its errors; without it the script's, which can be resumed.
+    """
     try:
         run(argv)
-    except UsageError as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
-        return 2
-    except RunError as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
-        return 1
+    except (UsageError, RunError) as error:
+        print(f"{program or Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        resume = "" if program else "; the same command goes on from here"
+        print(f"interrupted{resume}", file=sys.stderr)
         return 130
     return 0
