@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from neurosurgery.cli import OneLineParser, run_script
-from neurosurgery.commands import masks
+from neurosurgery.commands import apply, masks
 
-COMMANDS: tuple[ModuleType, ...] = (masks,)
+COMMANDS: tuple[ModuleType, ...] = (masks, apply)
 
 PROGRAM = "python -m neurosurgery"
 
