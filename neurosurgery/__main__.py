@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from neurosurgery.cli import OneLineParser, run_script
-from neurosurgery.commands import apply, masks
+from neurosurgery.commands import apply, consistency, masks
 
-COMMANDS: tuple[ModuleType, ...] = (masks, apply)
+COMMANDS: tuple[ModuleType, ...] = (masks, apply, consistency)
 
 PROGRAM = "python -m neurosurgery"
 
