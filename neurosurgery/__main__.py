@@ -1,4 +1,4 @@
-"""`python -m neurosurgery COMMAND`: what can be done with masks besides running the scripts."""
+"""`python -m neurosurgery COMMAND`: what can be done besides, and with, the scripts' runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ PROGRAM = "python -m neurosurgery"
 
 def build_parser() -> OneLineParser:
     """A subparser per command, under its module's name; all report a bad flag in one line."""
-    parser = OneLineParser(prog=PROGRAM, description=__doc__, allow_abbrev=False)
+    description = "What can be done with the masks that the scripts find, and besides the scripts."
+    parser = OneLineParser(prog=PROGRAM, description=description, allow_abbrev=False)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(subparsers)

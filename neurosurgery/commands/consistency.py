@@ -102,7 +102,12 @@ def run(arguments: argparse.Namespace) -> None:
     check_set_names(sources[1:])
     check_model_folder(model.name)
     check_writable(save_path)
-    if (save_path / FILE).exists() and not arguments.overwrite:
+    file = save_path / FILE
+    if file.is_dir():
+        raise UsageError(
+            "--save_path", save_path, f"holds a folder {FILE}; expected a file or none"
+        )
+    if file.exists() and not arguments.overwrite:
         raise UsageError("--save_path", save_path, f"holds {FILE}; --overwrite replaces it")
 
     # Heavy imports come one by one: bad input is refused before the next one is paid for.
@@ -136,8 +141,8 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.batch_tokens,
     )
     table.insert(0, "model", model.label)
-    write_atomically(save_path / FILE, table.to_csv(index=False))
-    print(f"{consistency_text(table)}\n\n{save_path / FILE} has every pair")
+    write_atomically(file, table.to_csv(index=False))
+    print(f"{consistency_text(table)}\n\n{file} has every pair")
 
 
 def _check_values(arguments: argparse.Namespace, proportions: tuple[float, ...]) -> None:
