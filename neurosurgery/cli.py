@@ -43,16 +43,9 @@ def parse_experiment(
         raise UsageError("--eval_limit", limit, "expected a whole number of at least 1")
     return ExperimentConfig(
         methods=tuple(dict.fromkeys(getattr(arguments, "methods", script.methods))),
-        model=ModelConfig(
-            name=arguments.model or DEMO.model,
-            revision=arguments.revision,
-            dtype=arguments.dtype,
-            device=arguments.device,
-            device_map=arguments.device_map,
-            trust_remote_code=arguments.trust_remote_code,
-        ),
+        model=model_config(arguments),
         math=CalibrationSource(MATH, Path(arguments.train_dataset or DEMO.train_dataset)),
-        calibration=_calibration_sets(arguments),
+        calibration=calibration_sets(arguments),
         skill=arguments.skill,
         evaluation=EvaluationConfig(
             math_task=arguments.train_lm_eval_task or DEMO.train_lm_eval_task,
@@ -66,10 +59,10 @@ def parse_experiment(
         ),
         save_path=Path(arguments.save_path or DEMO.save_path),
         text_file=arguments.text_file,
-        proportions=_unique(
+        proportions=unique(
             arguments.proportion or (DEMO.proportions if demo_grid else PUBLISHED_GRID)
         ),
-        scalars=_unique(arguments.scalar or (0.0,)),
+        scalars=unique(arguments.scalar or (0.0,)),
         num_repeats=_given(arguments.num_repeats, DEMO.num_repeats if demo_grid else 5),
         num_samples=arguments.num_samples,
         random_state=arguments.random_state,
@@ -81,7 +74,20 @@ def parse_experiment(
     )
 
 
-def _calibration_sets(arguments: argparse.Namespace) -> tuple[CalibrationSource, ...]:
+def model_config(arguments: argparse.Namespace) -> ModelConfig:
+    """What `add_model_flags` has read; the demo without `--model`."""
+    return ModelConfig(
+        name=arguments.model or DEMO.model,
+        revision=arguments.revision,
+        dtype=arguments.dtype,
+        device=arguments.device,
+        device_map=arguments.device_map,
+        trust_remote_code=arguments.trust_remote_code,
+    )
+
+
+def calibration_sets(arguments: argparse.Namespace) -> tuple[CalibrationSource, ...]:
+    """The non-math sets that `add_calibration_flags` has read; the demo's without them."""
     if arguments.calibration_datasets is None and arguments.calibration_dataset_names is None:
         return name_calibration_sets(DEMO.calibration_datasets, DEMO.calibration_dataset_names)
     paths = arguments.calibration_datasets or DEMO.calibration_datasets
@@ -96,7 +102,7 @@ def _smaller(size: int | None, limit: int | None) -> int | None:
     return size if limit is None else limit if size is None else min(size, limit)
 
 
-def _unique(values: Sequence[float]) -> tuple[float, ...]:
+def unique(values: Sequence[float]) -> tuple[float, ...]:
     """Drop repeated values (a cell exists once) and turn -0.0 into 0.0."""
     return tuple(dict.fromkeys(value + 0.0 for value in values))
 
@@ -119,14 +125,22 @@ def run_experiment_script(script: Script, description: str, argv: Sequence[str] 
     return run_script(run, argv)
 
 
-def run_script(run: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None) -> int:
-    """Call a script's body; an expected error becomes one line on stderr and an exit status."""
+def run_script(
+    run: Callable[[Sequence[str] | None], None],
+    argv: Sequence[str] | None,
+    program: str | None = None,
+) -> int:
+    """Call a script's body; an expected error becomes one line on stderr and an exit status.
+
+    `program` is a command's name for its errors; without it the script's, which can be resumed.
+    """
     try:
         run(argv)
     except (UsageError, RunError) as error:
-        print(f"{Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        print(f"{program or Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on from here", file=sys.stderr)
+        resume = "" if program else "; the same command goes on from here"
+        print(f"interrupted{resume}", file=sys.stderr)
         return 130
     return 0

@@ -145,7 +145,10 @@ class ExperimentConfig:
         }.items():
             if value is not None and value < 0:
                 raise UsageError(flag, value, "expected a whole number of at least 0")
-        self._check_sets()
+        check_set_names(self.calibration)
+        names = [source.name for source in self.sources]
+        if self.skill not in names:
+            raise UsageError("--skill", self.skill, f"expected one of {', '.join(names)}")
         self._check_evaluation()
         check_model_folder(self.model.name)
         check_writable(self.save_path)
@@ -183,21 +186,24 @@ class ExperimentConfig:
             "--batch_tokens": self.batch_tokens,
         }
 
-    def _check_sets(self) -> None:
-        flag = "--calibration_dataset_names"
-        seen: set[str] = set()
-        for source in self.calibration:
-            if not _SET_NAME.fullmatch(source.name):
-                raise UsageError(flag, source.name, "expected letters, digits, '.', '_' and '-'")
-            if source.name.casefold() == MATH:
-                raise UsageError(flag, source.name, "is the name of the math set")
-            # Names become file names, and some file systems do not tell case apart.
-            if source.name.casefold() in seen:
-                raise UsageError(flag, source.name, "two calibration sets of one name")
-            seen.add(source.name.casefold())
-        names = [source.name for source in self.sources]
-        if self.skill not in names:
-            raise UsageError("--skill", self.skill, f"expected one of {', '.join(names)}")
+
+def check_set_names(calibration: Sequence[CalibrationSource]) -> None:
+    """Refuse names that cannot be file names, or that are taken.
+
+    Raises:
+        UsageError: names the first of them.
+    """
+    flag = "--calibration_dataset_names"
+    seen: set[str] = set()
+    for source in calibration:
+        if not _SET_NAME.fullmatch(source.name):
+            raise UsageError(flag, source.name, "expected letters, digits, '.', '_' and '-'")
+        if source.name.casefold() == MATH:
+            raise UsageError(flag, source.name, "is the name of the math set")
+        # Names become file names, and some file systems do not tell case apart.
+        if source.name.casefold() in seen:
+            raise UsageError(flag, source.name, "two calibration sets of one name")
+        seen.add(source.name.casefold())
 
 
 def name_calibration_sets(
@@ -247,7 +253,7 @@ def check_model_folder(name: str) -> None:
         raise UsageError("--model", name, "is quantised; expected float weights to edit")
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Path, flag: str = "--save_path") -> None:
     """Make sure that a folder can be created and written, without leaving anything behind.
 
     Raises:
@@ -259,5 +265,5 @@ def check_writable(folder: Path) -> None:
             return
     except OSError as error:
         raise UsageError(
-            "--save_path", folder, f"expected a folder that can be written ({error.strerror})"
+            flag, folder, f"expected a folder that can be written ({error.strerror})"
         ) from None

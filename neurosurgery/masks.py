@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,7 +23,10 @@ from neurosurgery.importance import (
     top_k_cutoff,
     top_k_mask,
 )
-from neurosurgery.models import Target
+
+if TYPE_CHECKING:
+    # transformers, which takes seconds to import, is not needed for masks from files.
+    from neurosurgery.models import Target
 
 FORMAT = "neurosurgery-mask/1"
 
@@ -130,14 +135,40 @@ class ParameterMask:
         """Read what `save` wrote.
 
         Raises:
-            ValueError: not a mask file of this format.
+            ValueError: not a mask file of this format, or one that contradicts itself.
         """
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
                 raise ValueError(f"{path} has no metadata format = {FORMAT}")
-            shapes = {name: tuple(shape) for name, shape in json.loads(metadata["shapes"]).items()}
-            return cls({name: file.get_tensor(name) for name in shapes}, shapes)
+            shapes = _read_shapes(metadata.get("shapes", ""))
+            if sorted(file.keys()) != sorted(shapes):
+                raise ValueError(f"{path} does not hold the tensors that its shapes name")
+            packed = {name: file.get_tensor(name) for name in shapes}
+        for name, bits in packed.items():
+            numel = math.prod(shapes[name])
+            if bits.dtype != np.uint8 or bits.shape != (-(-numel // 8),):
+                raise ValueError(f"{path}: {name} is no packed mask of shape {shapes[name]}")
+            # Bits behind the last entry would be counted.
+            if numel % 8 and bits[-1] & (0xFF >> numel % 8):
+                raise ValueError(f"{path}: {name} has bits set behind its last entry")
+        return cls(packed, shapes)
+
+
+def _read_shapes(text: str) -> dict[str, tuple[int, ...]]:
+    """The metadata `shapes`, which may come from anywhere.
+
+    Raises:
+        ValueError: not a JSON object from names to lists of whole numbers.
+    """
+    content = json.loads(text)
+    valid = isinstance(content, dict) and all(
+        isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
+        for shape in content.values()
+    )
+    if not valid:
+        raise ValueError("the metadata's shapes are no lists of whole numbers by name")
+    return {name: tuple(shape) for name, shape in content.items()}
 
 
 def _random_keys(generator: np.random.Generator, size: int) -> torch.Tensor:

@@ -101,17 +101,21 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(config.name, **_source(config))
 
 
-def load_model(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
+def load_model(
+    config: ModelConfig, tokenizer: PreTrainedTokenizerBase, dtype: str | None = None
+) -> LoadedModel:
     """Load the weights for inference.
+
+    `dtype` in place of the configuration's; `auto` is the checkpoint's own, which changes no bit.
 
     Raises:
         UsageError: they cannot be loaded, or part of the model would be off the devices.
     """
     device = choose_device(config)
-    dtype = choose_dtype(config, device)
+    wanted = dtype or choose_dtype(config, device)
     with _loading(config):
         model = AutoModelForCausalLM.from_pretrained(
-            config.name, dtype=dtype, device_map=config.device_map, **_source(config)
+            config.name, dtype=wanted, device_map=config.device_map, **_source(config)
         )
         if config.device_map is None:
             model = model.to(device)
@@ -123,7 +127,8 @@ def load_model(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Loade
             f"leaves {len(offloaded)} weights off the devices ({offloaded[0]}, …), where they "
             "cannot be edited; expected a model that fits",
         )
-    return LoadedModel(model.eval(), tokenizer, str(dtype).removeprefix("torch."))
+    found = model.dtype if wanted == "auto" else wanted
+    return LoadedModel(model.eval(), tokenizer, str(found).removeprefix("torch."))
 
 
 class ModelSize(NamedTuple):
@@ -142,6 +147,29 @@ def model_size(config: PretrainedConfig, dtype: torch.dtype) -> ModelSize:
     return ModelSize(
         sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize,
         4 * max(matrices, default=0),
+    )
+
+
+class ModelShapes(NamedTuple):
+    """Parameter name to shape: of all parameters, and of those that are scored."""
+
+    parameters: dict[str, tuple[int, ...]]
+    targets: dict[str, tuple[int, ...]]
+
+
+def model_shapes(config: ModelConfig) -> ModelShapes:
+    """The shapes of a model's parameters, from its configuration alone.
+
+    Raises:
+        UsageError: there is no such model, or it is quantised.
+    """
+    found = read_model_config(config)
+    with _loading(config), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(found, trust_remote_code=config.trust_remote_code)
+    model.tie_weights()
+    return ModelShapes(
+        {name: tuple(parameter.shape) for name, parameter in model.named_parameters()},
+        {target.parameter_name: tuple(target.weight.shape) for target in find_targets(model)},
     )
 
 

@@ -176,6 +176,10 @@ class ResultStore:
                     f"holds {name}, but no results of ours; expected a new folder",
                 )
 
+    def meaning(self) -> dict[str, Any]:
+        """What the cells that are there were made with, flag to value; empty for a new folder."""
+        return self._config().get("meaning", {})
+
     def check_meaning(self, meaning: Mapping[str, object]) -> None:
         """Refuse flags that would change the meaning of the cells that are there.
 
@@ -184,7 +188,7 @@ class ResultStore:
         Raises:
             UsageError: names the first flag that differs.
         """
-        there = self._config().get("meaning", {})
+        there = self.meaning()
         for flag, value in meaning.items():
             if flag in there and there[flag] != json.loads(json.dumps(value)):
                 raise UsageError(

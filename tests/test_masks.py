@@ -59,6 +59,29 @@ def test_other_safetensors_files_are_refused(tmp_path):
         ParameterMask.load(tmp_path / "other.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("shapes", "bits", "message"),
+    [
+        (None, [0], "Expecting value"),
+        ("[1]", [0], "no lists of whole numbers"),
+        ('{"a": 3}', [0], "no lists of whole numbers"),
+        ('{"a": [-3]}', [0], "no lists of whole numbers"),
+        ('{"b": [3]}', [0], "does not hold the tensors"),
+        ('{"a": [3, 3]}', [0], r"a is no packed mask of shape \(3, 3\)"),
+        ('{"a": [3]}', [0.5], "a is no packed mask"),
+        ('{"a": [3]}', [0b11110000], "a has bits set behind its last entry"),
+    ],
+)
+def test_files_that_contradict_themselves_are_refused(shapes, bits, message, tmp_path):
+    from safetensors.numpy import save_file
+
+    metadata = {"format": "neurosurgery-mask/1"} | ({} if shapes is None else {"shapes": shapes})
+    dtype = np.uint8 if isinstance(bits[0], int) else np.float32
+    save_file({"a": np.array(bits, dtype)}, tmp_path / "bad.safetensors", metadata)
+    with pytest.raises(ValueError, match=message):
+        ParameterMask.load(tmp_path / "bad.safetensors")
+
+
 def test_masks_of_different_models_do_not_mix():
     tensors = random_mask(0)
     a = ParameterMask.from_tensors(tensors)
