@@ -1,0 +1,1 @@
+"""What `python -m neurosurgery` can do, a module per command."""

@@ -1,0 +1,226 @@
+"""The figures that hold curves: isolation, proportion, scale factor, number, consistency."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import EngFormatter, PercentFormatter
+
+from neurosurgery.report.canvas import (
+    Drawing,
+    draw_curve,
+    draw_references,
+    handle,
+    label_marks,
+    legend,
+    limits,
+    log_ticks,
+    new_figure,
+)
+from neurosurgery.report.panels import Mark, Panel
+from neurosurgery.report.style import COLUMN, PAGE, Look, Looks, one_line
+
+_LEAST_SPAN = 0.1
+"""No panel zooms in closer on a value that hardly moves."""
+
+
+def draw_isolation(name: str, panels: Sequence[Panel], looks: Looks, bars: str) -> Drawing:
+    """Math lost against the other tasks kept."""
+    figure = new_figure(PAGE, 3.1)
+    drawing = Drawing(
+        name,
+        "Isolation: math lost against all else kept",
+        "Each mark is one pruned mask, labelled with its proportion. Right: more of math is gone; "
+        "up: more of the other tasks is kept. The star is the ideal. Shares are of the baseline, "
+        f"guessing taken off. Bars: {bars}. Worst: the task that kept least, named on hover.",
+        figure,
+    )
+    all_axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    marks = [mark for panel in panels for curve in panel.curves for mark in curve.marks]
+    y_values = [value for mark in marks for value in (mark.y, mark.y_low, mark.y_high)]
+    x_values = [value for mark in marks for value in (mark.x, mark.x_low, mark.x_high)]
+    for axes, panel in zip(all_axes, panels, strict=True):
+        axes.set_title(panel.title)
+        axes.axhline(1, color="#999999", linewidth=0.7, zorder=1)
+        axes.axvline(0, color="#999999", linewidth=0.7, zorder=1)
+        axes.plot([1], [1], "*", color="black", markersize=9, clip_on=False, zorder=5)
+        axes.set_xlim(limits([*x_values, 0, 1]))
+        axes.set_ylim(limits([*y_values, 1], _LEAST_SPAN))
+        axes.set_xlabel("math lost (share of baseline)")
+        for curve in panel.curves:
+            look = looks.look(curve.method, curve.calibration)
+            draw_curve(drawing, axes, curve, look, faded=True)
+    all_axes[0].set_ylabel(panels[0].y_label)
+    star = Line2D([], [], color="black", marker="*", markersize=8, linestyle="", label="ideal")
+    entries = _handles(panels, looks)
+    legend(figure, [*entries, star])
+    for axes, panel in zip(all_axes, panels, strict=True):
+        label_marks(axes, panel.curves)
+    return drawing
+
+
+def _handles(panels: Sequence[Panel], looks: Looks, *, significance: bool = False) -> list[Line2D]:
+    """Legend entries of all curves, each once."""
+    keys = dict.fromkeys((c.method, c.calibration) for panel in panels for c in panel.curves)
+    found = [looks.look(*key) for key in keys]
+    if significance:
+        found = [Look(look.label, look.colour, look.marker, look.line, "full") for look in found]
+    return [handle(look) for look in found]
+
+
+def _reference_handles(panels: Sequence[Panel]) -> list[Line2D | Patch]:
+    entries: list[Line2D | Patch] = []
+    if any(math.isfinite(panel.baseline) for panel in panels):
+        entries.append(Line2D([], [], color="black", linewidth=0.9, label="baseline"))
+    if any(math.isfinite(panel.band[0]) for panel in panels):
+        entries.append(Patch(color="black", alpha=0.09, linewidth=0, label="its 95 % band"))
+    if any(math.isfinite(panel.chance) for panel in panels):
+        entries.append(
+            Line2D([], [], color="#666666", linewidth=0.8, linestyle=":", label="guessing")
+        )
+    return entries
+
+
+def _noise_handles(marks: Sequence[Mark]) -> list[Line2D]:
+    if all(mark.beyond is None for mark in marks):
+        return []
+    return [
+        Line2D([], [], color=grey, marker="o", ls="", markerfacecolor=face, label=label)
+        for grey, face, label in (
+            ("#444444", "#444444", "beyond noise"),
+            ("#444444", "white", "within noise"),
+        )
+    ]
+
+
+def draw_grid(
+    name: str, title: str, panels: Sequence[Panel], looks: Looks, *, log: bool, x_label: str
+) -> Drawing:
+    """A panel per task: its value against proportion or scalar."""
+    count = len(panels)
+    columns = 1 if count == 1 else 2 if count in (2, 4) else 3
+    rows = math.ceil(count / columns)
+    marks = [mark for panel in panels for curve in panel.curves for mark in curve.marks]
+    entries = [
+        *_handles(panels, looks, significance=True),
+        *_reference_handles(panels),
+        *_noise_handles(marks),
+    ]
+    across = 2 if columns == 1 else 4
+    height = 1.75 * rows + 0.17 * math.ceil(len(entries) / across) + 0.15
+    figure = new_figure(COLUMN if columns == 1 else PAGE, height)
+    drawing = Drawing(
+        name,
+        title,
+        "Bars: 95 % interval of the difference to the baseline, set on the baseline. A filled mark "
+        "is beyond noise (the interval excludes 0), a hollow one within it.",
+        figure,
+    )
+    grid = figure.subplots(rows, columns, squeeze=False)
+    values = [mark.x for mark in marks]
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        axes.set_title(one_line(panel.title))
+        axes.set_ylabel(panel.y_label)
+        draw_references(axes, panel)
+        if log:
+            log_ticks(axes, values, 0.2 if columns < 3 else 0.25)
+        else:
+            _scalar_axis(axes, values)
+        for curve in panel.curves:
+            draw_curve(drawing, axes, curve, looks.look(curve.method, curve.calibration))
+        axes.set_ylim(_grid_limits(panel))
+    for index, axes in enumerate(grid.flat):
+        if index >= count:
+            axes.remove()
+        elif index + columns >= count:
+            axes.set_xlabel(x_label)
+    legend(figure, entries, across)
+    return drawing
+
+
+def _grid_limits(panel: Panel) -> tuple[float, float]:
+    marks = [mark for curve in panel.curves for mark in curve.marks]
+    seen = [value for mark in marks for value in (mark.y, mark.y_low, mark.y_high)]
+    return limits([*seen, panel.baseline, *panel.band, panel.chance], _LEAST_SPAN)
+
+
+def _scalar_axis(axes: Axes, values: Sequence[float]) -> None:
+    axes.axvline(1, color="#999999", linewidth=0.7, zorder=1)
+    axes.set_xlim(limits([*values, 1], 0.02))
+
+
+def draw_number(name: str, panels: Sequence[Panel], looks: Looks) -> Drawing:
+    """The size of the masks against proportion."""
+    figure = new_figure(PAGE if len(panels) > 1 else COLUMN, 2.5)
+    drawing = Drawing(
+        name,
+        "Number: how many weights a mask selects",
+        "Means over repeats. A random mask is as large as the math-specific one that it stands "
+        "beside, and is not drawn.",
+        figure,
+    )
+    values = [mark.x for panel in panels for curve in panel.curves for mark in curve.marks]
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        axes.set_title(panel.title)
+        axes.set_ylabel(panel.y_label)
+        axes.set_xlabel("proportion")
+        log_ticks(axes, values, 0.16)
+        for curve in panel.curves:
+            draw_curve(drawing, axes, curve, looks.look(curve.method, curve.calibration))
+        if panel.y_label == "weights":
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+        else:
+            axes.set_ylim(0, 1.05)
+            axes.yaxis.set_major_formatter(PercentFormatter(1))
+    legend(figure, _handles(panels, looks))
+    return drawing
+
+
+def draw_consistency(name: str, found: Sequence[tuple[Panel, dict[str, float]]]) -> Drawing:
+    """Overlap of masks from independent subsets against the number of samples."""
+    columns = min(len(found), 3)
+    rows = math.ceil(len(found) / columns)
+    figure = new_figure(COLUMN if columns == 1 else PAGE, 2.2 * rows + 0.5)
+    drawing = Drawing(
+        name,
+        "Consistency: do independent samples select the same weights?",
+        "Share of the smaller mask that two masks have in common, mean over pairs of random "
+        "subsets (bars: range), a line per proportion. Dashed: two random masks of these sizes.",
+        figure,
+    )
+    names = list(dict.fromkeys(curve.name for panel, _ in found for curve in panel.curves))
+    names.sort(key=float)
+    colours = mpl.colormaps["viridis"]
+    looks = {
+        name: Look(
+            f"proportion {name}",
+            to_hex(colours(0.85 * index / max(1, len(names) - 1))),
+            "osD^vPX"[index % 7],
+            "-",
+            "full",
+        )
+        for index, name in enumerate(names)
+    }
+    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+    for axes, (panel, chances) in zip(grid.flat, found, strict=False):
+        axes.set_title(one_line(panel.title))
+        axes.set_xlabel("samples in a subset")
+        axes.set_ylim(-0.03, 1.03)
+        log_ticks(axes, [mark.x for curve in panel.curves for mark in curve.marks])
+        for curve in panel.curves:
+            draw_curve(drawing, axes, curve, looks[curve.name])
+            axes.axhline(chances[curve.name], color=looks[curve.name].colour, ls="--", lw=0.8)
+    for row in grid:
+        row[0].set_ylabel(found[0][0].y_label)
+    for axes in list(grid.flat)[len(found) :]:
+        axes.remove()
+    chance = Line2D([], [], color="#444444", linestyle="--", linewidth=0.8, label="by chance")
+    legend(figure, [*(handle(look) for look in looks.values()), chance])
+    return drawing

@@ -1,0 +1,197 @@
+"""Which figures a folder has data for, and what is said in place of the others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from neurosurgery.config import MATH
+from neurosurgery.report.canvas import Drawing
+from neurosurgery.report.commands import repeat_with
+from neurosurgery.report.consistency import consistency_panels
+from neurosurgery.report.draw import draw_consistency, draw_grid, draw_isolation, draw_number
+from neurosurgery.report.draw_where import draw_bars, draw_heat_map
+from neurosurgery.report.folder import Folder
+from neurosurgery.report.isolation import (
+    Isolation,
+    bars_note,
+    best,
+    isolation_panels,
+    isolation_points,
+)
+from neurosurgery.report.panels import grid_panels, size_panels
+from neurosurgery.report.style import Looks
+from neurosurgery.report.where import MaskCounts, read_masks
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A figure that the folder has no data for; `command` would bring them, where one can."""
+
+    title: str
+    reason: str
+    command: str = ""
+
+
+def draw_all(folder: Folder, points: pd.DataFrame) -> list[tuple[str, list[Drawing | Missing]]]:
+    """The report's figures by section: those of math, then those of every control run."""
+    looks = Looks(folder.methods, folder.sets)
+    masks = read_masks(folder.path / "masks" / folder.model)
+    sections = []
+    for skill in dict.fromkeys((MATH, *folder.skills)):
+        items = [*_grid_figures(folder, points, looks, skill)]
+        if skill == MATH:
+            items += _where_figures(folder, points, looks, masks)
+            items += _consistency_figures(folder)
+            sections.append(("Figures", items))
+        else:
+            drawn: list[Drawing | Missing] = [i for i in items if isinstance(i, Drawing)]
+            sections.append((f"Control run: parameters specific to {skill}, not to math", drawn))
+    return sections
+
+
+def _grid_figures(
+    folder: Folder, points: pd.DataFrame, looks: Looks, skill: str
+) -> Iterator[Drawing | Missing]:
+    mine = points[points["skill"] == skill]
+    suffix = "" if skill == MATH else f"_control_{_file_name(skill)}"
+    found = isolation_points(folder, points, skill)
+    if found:
+        name = f"isolation{suffix}"
+        yield draw_isolation(name, isolation_panels(found), looks, bars_note(found))
+    else:
+        yield _no_isolation(folder, mine)
+    yield from _proportion_figures(folder, mine, looks, suffix)
+    yield from _scalar_figures(folder, mine, looks, suffix)
+    pruned = mine[mine["scalar"] == 0]
+    panels = size_panels(pruned if len(pruned) else mine)
+    if panels:
+        yield draw_number(f"number{suffix}", panels, looks)
+
+
+def _proportion_figures(
+    folder: Folder, points: pd.DataFrame, looks: Looks, suffix: str
+) -> Iterator[Drawing]:
+    """One per scalar; a scalar with one proportion is left to the figure of the scalars."""
+    scalars = sorted(set(points["scalar"]))
+    for scalar in scalars:
+        rows = points[points["scalar"] == scalar]
+        if rows["proportion"].nunique() < 2 and len(scalars) > 1:
+            continue
+        action = "pruned" if scalar == 0 else f"scaled by {scalar:g}"
+        name = f"proportion{suffix}" + (f"_scalar{scalar:g}" if scalar else "")
+        yield draw_grid(
+            name,
+            f"Proportion: every task with the selected weights {action}",
+            grid_panels(folder, rows, "proportion"),
+            looks,
+            log=True,
+            x_label="proportion",
+        )
+
+
+def _scalar_figures(
+    folder: Folder, points: pd.DataFrame, looks: Looks, suffix: str
+) -> Iterator[Drawing | Missing]:
+    """One per proportion, of those that have most scalars."""
+    counts = points[points["scalar"] != 0].groupby("proportion")["scalar"].nunique()
+    if counts.empty:
+        if not suffix:
+            yield Missing(
+                "Scale factor: strengthening instead of pruning",
+                "This needs cells with a factor other than 0.",
+                repeat_with(folder, "--scalar", "1.05", "1.1"),
+            )
+        return
+    chosen = sorted(counts[counts == counts.max()].index)
+    for proportion in chosen:
+        name = f"scalar{suffix}" + (f"_proportion{proportion:g}" if len(chosen) > 1 else "")
+        yield draw_grid(
+            name,
+            f"Scale factor: every task at proportion {proportion:g}",
+            grid_panels(folder, points[points["proportion"] == proportion], "scalar"),
+            looks,
+            log=False,
+            x_label="scalar (0 prunes, 1 changes nothing)",
+        )
+
+
+def _no_isolation(folder: Folder, points: pd.DataFrame) -> Missing:
+    title = "Isolation: math lost against all else kept"
+    if points.empty:
+        return Missing(title, "No edited model has been evaluated yet.", _again(folder))
+    if not (points["scalar"] == 0).any():
+        return Missing(title, "This needs pruned models.", repeat_with(folder, "--scalar", "0"))
+    if points["baseline"].isna().all():
+        return Missing(
+            title,
+            "Shares of the baseline need a baseline, and there is none in this folder.",
+            repeat_with(folder, "--pre_train_eval"),
+        )
+    if not folder.other_tasks:
+        return Missing(
+            title,
+            "There is no task besides the math task; tasks are fixed for a folder, so that it "
+            "takes a new --save_path and --eval_datasets.",
+        )
+    return Missing(
+        title,
+        "The share that was lost is undefined: values are missing, or the baseline is no better "
+        "than guessing.",
+    )
+
+
+def _again(folder: Folder) -> str:
+    return repeat_with(folder, "--pre_train_eval")
+
+
+def _where_figures(
+    folder: Folder, points: pd.DataFrame, looks: Looks, masks: Sequence[MaskCounts]
+) -> list[Drawing | Missing]:
+    mine = [mask for mask in masks if mask.skill == MATH and mask.method in folder.methods]
+    if not mine:
+        return [
+            Missing(
+                "Where: layers and modules of the selected weights",
+                "This needs the masks themselves. Nothing is evaluated again for them.",
+                repeat_with(folder, "--save_masks"),
+            )
+        ]
+    chosen = choose_masks(mine, isolation_points(folder, points, MATH))
+    return [draw_heat_map("where_map", chosen, looks), draw_bars("where_bars", chosen, looks)]
+
+
+def choose_masks(masks: Sequence[MaskCounts], found: Sequence[Isolation]) -> list[MaskCounts]:
+    """One mask per method and set: at the best-isolated proportion, else the middle one.
+
+    Random masks are spread evenly by construction and are left out where there are others.
+    """
+    others = [mask for mask in masks if mask.method != "random"]
+    nearest = best(list(found))
+    chosen = []
+    for key in dict.fromkeys((mask.method, mask.calibration) for mask in others or masks):
+        mine = [mask for mask in masks if (mask.method, mask.calibration) == key]
+        point = nearest.get(key)
+        wanted = [mask for mask in mine if point and mask.proportion == point.proportion]
+        chosen.append(wanted[0] if wanted else mine[len(mine) // 2])
+    return chosen
+
+
+def _consistency_figures(folder: Folder) -> list[Drawing | Missing]:
+    found = consistency_panels(folder.consistency)
+    if found:
+        return [draw_consistency("consistency", found)]
+    return [
+        Missing(
+            "Consistency: do independent samples select the same weights?",
+            "This needs the masks of random subsets of the samples.",
+            f"python -m neurosurgery consistency --save_path {folder.path}",
+        )
+    ]
+
+
+def _file_name(skill: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "_", skill)
