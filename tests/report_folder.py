@@ -83,7 +83,8 @@ class FakeFolder:
                              against, proportion, scalar, repeat)  # fmt: skip
         half = 0.06 if metric.startswith(("acc", "exact")) else 0.015
         difference = value - baseline
-        share = 0.55 - 0.15 * math.log10(proportion * 1000) if method != "wanda" else 1.0
+        share = 0.55 - 0.15 * math.log10(proportion * 1000) + 0.03 * (against == "MMLU")
+        share = 1.0 if method == "wanda" else share
         edited = round(PARAMETERS * proportion * share)
         before = self.baseline
         return {

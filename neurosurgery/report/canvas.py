@@ -9,13 +9,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullFormatter
 
 from neurosurgery.files import write_atomically
 from neurosurgery.report.panels import Curve, Facts, Mark, Panel, tick_places
@@ -48,6 +47,9 @@ class Drawing:
         Equal numbers give equal files: nothing of the time or the program goes in.
         """
         png, pdf, svg = io.BytesIO(), io.BytesIO(), io.StringIO()
+        # Laid out once, not again for every format.
+        self.figure.draw_without_rendering()
+        self.figure.set_layout_engine("none")
         self.figure.savefig(png, format="png", metadata={"Software": None})
         no_metadata = {"Creator": None, "Producer": None, "CreationDate": None}
         self.figure.savefig(pdf, format="pdf", metadata=no_metadata)
@@ -153,16 +155,21 @@ def legend(figure: Figure, handles: Iterable[Artist], columns: int = 4) -> None:
         figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))
 
 
-def log_ticks(axes: Axes, values: Sequence[float], share: float = 0.2) -> None:
-    """A log axis whose ticks are the grid's own values."""
+def grid_ticks(
+    axes: Axes, values: Sequence[float], share: float = 0.2, *, log: bool = True
+) -> None:
+    """An axis whose ticks are the grid's own values."""
     values = sorted(set(values))
-    axes.set_xscale("log")
-    places = tick_places(values, share)
+    if log:
+        axes.set_xscale("log")
+        axes.set_xlim(values[0] / 1.35, values[-1] * 1.35)
+    else:
+        axes.set_xlim(limits(values, 0.02))
+    places = tick_places(values, share, log=log)
     axes.xaxis.set_major_locator(FixedLocator(places))
     axes.xaxis.set_major_formatter(FixedFormatter([f"{place:g}" for place in places]))
-    rest = [value for value in values if value not in places]
-    axes.xaxis.set_minor_locator(FixedLocator(rest) if rest else NullLocator())
-    axes.set_xlim(values[0] / 1.35, values[-1] * 1.35)
+    axes.xaxis.set_minor_locator(FixedLocator([v for v in values if v not in places]))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def limits(values: Iterable[float], least: float = 0.0) -> tuple[float, float]:
@@ -174,52 +181,3 @@ def limits(values: Iterable[float], least: float = 0.0) -> tuple[float, float]:
     missing = max(0.0, least - (high - low))
     margin = 0.06 * max(high - low, least) or 0.5
     return low - missing / 2 - margin, high + missing / 2 + margin
-
-
-def label_marks(axes: Axes, curves: Iterable[Curve]) -> None:
-    """Write a mark's label beside it where there is room; others stay to the page's tooltips."""
-    marks = [
-        mark
-        for curve in curves
-        for mark in curve.marks
-        if math.isfinite(mark.x) and math.isfinite(mark.y)
-    ]
-    figure = axes.figure
-    figure.draw_without_rendering()  # type: ignore[union-attr]
-    centres = axes.transData.transform(
-        np.array([(mark.x, mark.y) for mark in marks]).reshape(-1, 2)
-    )
-    taken = [(x - 3, y - 3, x + 3, y + 3) for x, y in centres]
-    frame = axes.bbox.extents
-    for mark, (x, y) in zip(marks, centres, strict=True):
-        width, height = 4.2 * len(mark.label), 7.5
-        for right, up in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1)):
-            left = x + right * 5 - (width if right < 0 else width / 2 if right == 0 else 0)
-            low = (
-                y
-                + up * (6 if right == 0 else 4)
-                - (height / 2 if up == 0 else height if up < 0 else 0)
-            )
-            box = (left, low, left + width, low + height)
-            inside = (
-                frame[0] <= box[0]
-                and box[2] <= frame[2]
-                and frame[1] <= box[1] <= box[3] <= frame[3]
-            )
-            if inside and not any(_overlap(box, other) for other in taken):
-                place = axes.transData.inverted().transform((left, low + height / 2))
-                axes.text(
-                    place[0],
-                    place[1],
-                    mark.label,
-                    fontsize=6,
-                    color="#333333",
-                    va="center",
-                    zorder=4,
-                )
-                taken.append(box)
-                break
-
-
-def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]

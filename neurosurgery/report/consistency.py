@@ -24,7 +24,8 @@ def consistency_panels(table: pd.DataFrame) -> list[tuple[Panel, dict[str, float
     smaller = table[["count_a", "count_b"]].min(axis=1)
     table = table.assign(chance=table["overlap_by_chance"] / smaller.where(smaller > 0))
     panels = []
-    for calibration, rows in table.groupby("calibration", sort=False):
+    for calibration in dict.fromkeys(table["calibration"]):
+        rows = table[table["calibration"] == calibration]
         curves, chances = [], {}
         for proportion in sorted(set(rows["proportion"])):
             group = rows[rows["proportion"] == proportion]
@@ -39,7 +40,7 @@ def consistency_panels(table: pd.DataFrame) -> list[tuple[Panel, dict[str, float
                 )
                 .reset_index()
             )
-            name = f"{proportion:g}"
+            name = f"{float(proportion):g}"
             curves.append(
                 Curve(
                     "mathneuro", str(calibration), _marks(over_pairs, str(calibration), name), name

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import matplotlib as mpl
-from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import EngFormatter, PercentFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from neurosurgery.report.canvas import (
     Drawing,
     draw_curve,
     draw_references,
+    grid_ticks,
     handle,
-    label_marks,
     legend,
     limits,
-    log_ticks,
     new_figure,
 )
-from neurosurgery.report.panels import Mark, Panel
+from neurosurgery.report.labels import label_marks
+from neurosurgery.report.panels import Curve, Mark, Panel
 from neurosurgery.report.style import COLUMN, PAGE, Look, Looks, one_line
 
 _LEAST_SPAN = 0.1
@@ -53,15 +53,17 @@ def draw_isolation(name: str, panels: Sequence[Panel], looks: Looks, bars: str) 
         axes.set_xlim(limits([*x_values, 0, 1]))
         axes.set_ylim(limits([*y_values, 1], _LEAST_SPAN))
         axes.set_xlabel("math lost (share of baseline)")
-        for curve in panel.curves:
+        # In reverse, so that the first method lies on top.
+        for curve in reversed(panel.curves):
             look = looks.look(curve.method, curve.calibration)
             draw_curve(drawing, axes, curve, look, faded=True)
     all_axes[0].set_ylabel(panels[0].y_label)
     star = Line2D([], [], color="black", marker="*", markersize=8, linestyle="", label="ideal")
     entries = _handles(panels, looks)
     legend(figure, [*entries, star])
+    figure.draw_without_rendering()
     for axes, panel in zip(all_axes, panels, strict=True):
-        label_marks(axes, panel.curves)
+        label_marks(axes, panel.curves, level=1)
     return drawing
 
 
@@ -80,7 +82,7 @@ def _reference_handles(panels: Sequence[Panel]) -> list[Line2D | Patch]:
         entries.append(Line2D([], [], color="black", linewidth=0.9, label="baseline"))
     if any(math.isfinite(panel.band[0]) for panel in panels):
         entries.append(Patch(color="black", alpha=0.09, linewidth=0, label="its 95 % band"))
-    if any(math.isfinite(panel.chance) for panel in panels):
+    if any(_grid_limits(panel)[0] <= panel.chance for panel in panels):
         entries.append(
             Line2D([], [], color="#666666", linewidth=0.8, linestyle=":", label="guessing")
         )
@@ -123,16 +125,15 @@ def draw_grid(
         figure,
     )
     grid = figure.subplots(rows, columns, squeeze=False)
-    values = [mark.x for mark in marks]
+    values = [mark.x for mark in marks] + ([] if log else [1.0])
     for axes, panel in zip(grid.flat, panels, strict=False):
-        axes.set_title(one_line(panel.title))
+        axes.set_title(one_line(panel.title, 34 if columns < 3 else 24))
         axes.set_ylabel(panel.y_label)
         draw_references(axes, panel)
-        if log:
-            log_ticks(axes, values, 0.2 if columns < 3 else 0.25)
-        else:
-            _scalar_axis(axes, values)
-        for curve in panel.curves:
+        grid_ticks(axes, values, log=log)
+        if not log:
+            axes.axvline(1, color="#999999", linewidth=0.7, zorder=1)
+        for curve in reversed(_side_by_side(panel.curves, values, log=log)):
             draw_curve(drawing, axes, curve, looks.look(curve.method, curve.calibration))
         axes.set_ylim(_grid_limits(panel))
     for index, axes in enumerate(grid.flat):
@@ -144,15 +145,28 @@ def draw_grid(
     return drawing
 
 
+def _side_by_side(curves: Sequence[Curve], values: Sequence[float], *, log: bool) -> list[Curve]:
+    """Curves moved a little apart, so that their marks and bars do not lie on each other."""
+    middle = (len(curves) - 1) / 2
+    step = 0.007 * (max(values) - min(values))
+
+    def moved(mark: Mark, places: float) -> Mark:
+        return mark._replace(x=mark.x * 1.035**places if log else mark.x + step * places)
+
+    return [
+        replace(curve, marks=tuple(moved(mark, i - middle) for mark in curve.marks))
+        for i, curve in enumerate(curves)
+    ]
+
+
 def _grid_limits(panel: Panel) -> tuple[float, float]:
     marks = [mark for curve in panel.curves for mark in curve.marks]
     seen = [value for mark in marks for value in (mark.y, mark.y_low, mark.y_high)]
-    return limits([*seen, panel.baseline, *panel.band, panel.chance], _LEAST_SPAN)
-
-
-def _scalar_axis(axes: Axes, values: Sequence[float]) -> None:
-    axes.axvline(1, color="#999999", linewidth=0.7, zorder=1)
-    axes.set_xlim(limits([*values, 1], 0.02))
+    low, high = limits([*seen, panel.baseline, *panel.band], _LEAST_SPAN)
+    # Far below everything, the line of guessing would press what matters into a corner.
+    if low - panel.chance < high - low:
+        return limits([low, high, panel.chance], _LEAST_SPAN)
+    return low, high
 
 
 def draw_number(name: str, panels: Sequence[Panel], looks: Looks) -> Drawing:
@@ -170,11 +184,13 @@ def draw_number(name: str, panels: Sequence[Panel], looks: Looks) -> Drawing:
         axes.set_title(panel.title)
         axes.set_ylabel(panel.y_label)
         axes.set_xlabel("proportion")
-        log_ticks(axes, values, 0.16)
-        for curve in panel.curves:
+        grid_ticks(axes, values, 0.16)
+        for curve in reversed(panel.curves):
             draw_curve(drawing, axes, curve, looks.look(curve.method, curve.calibration))
         if panel.y_label == "weights":
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axes.yaxis.set_minor_formatter(NullFormatter())
             axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         else:
             axes.set_ylim(0, 1.05)
@@ -213,7 +229,7 @@ def draw_consistency(name: str, found: Sequence[tuple[Panel, dict[str, float]]])
         axes.set_title(one_line(panel.title))
         axes.set_xlabel("samples in a subset")
         axes.set_ylim(-0.03, 1.03)
-        log_ticks(axes, [mark.x for curve in panel.curves for mark in curve.marks])
+        grid_ticks(axes, [mark.x for curve in panel.curves for mark in curve.marks])
         for curve in panel.curves:
             draw_curve(drawing, axes, curve, looks[curve.name])
             axes.axhline(chances[curve.name], color=looks[curve.name].colour, ls="--", lw=0.8)

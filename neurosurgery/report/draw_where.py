@@ -8,8 +8,9 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from neurosurgery.report.canvas import Drawing, legend, new_figure
 from neurosurgery.report.panels import Facts
@@ -80,8 +81,8 @@ def draw_heat_map(name: str, masks: Sequence[MaskCounts], looks: Looks) -> Drawi
     for axes in list(grid.flat)[len(masks) :]:
         axes.remove()
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=shown, aspect=14 * rows, pad=0.015)
-    bar.set_label("share of the matrix selected")
-    bar.ax.yaxis.set_major_formatter(PercentFormatter(1))
+    bar.set_label("selected")
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
     bar.outline.set_visible(False)
     return drawing
 
@@ -108,7 +109,7 @@ def draw_bars(name: str, masks: Sequence[MaskCounts], looks: Looks) -> Drawing:
         "a layer or a kind has of all scored weights: what an even spread would give.",
         figure,
     )
-    by_layer, by_kind = figure.subplots(1, 2, sharey=True)
+    by_layer, by_kind = figure.subplots(1, 2)
     _bars(drawing, by_layer, masks, looks, [*layers])
     _bars(drawing, by_kind, masks, looks, [*kinds])
     by_layer.set_title("By layer")
@@ -117,8 +118,8 @@ def draw_bars(name: str, masks: Sequence[MaskCounts], looks: Looks) -> Drawing:
     by_kind.set_title("By kind of module")
     labels = [one_line(names[kind], 18) for kind in kinds]
     by_kind.set_xticks(range(len(kinds)), labels, rotation=40, ha="right", rotation_mode="anchor")
-    by_layer.yaxis.set_major_formatter(PercentFormatter(1))
-    legend(figure, [_patch(mask, looks) for mask in masks])
+    even = Line2D([], [], color="black", linewidth=0.9, label="even spread")
+    legend(figure, [*(_patch(mask, looks) for mask in masks), even])
     return drawing
 
 
@@ -132,10 +133,10 @@ def _bars(
     part = 0 if isinstance(keys[0], int) else 1
     width = 0.8 / len(masks)
     for index, mask in enumerate(masks):
-        shares = mask.shares(part)
+        found = mask.shares(part)
         patch = _patch(mask, looks)
         for place, key in enumerate(keys):
-            share, even = shares.get(key, (0.0, 0.0))
+            share, even = found.get(key, (0.0, 0.0))
             left = place - 0.4 + index * width
             bar = Rectangle(
                 (left, 0),
@@ -159,8 +160,9 @@ def _bars(
                 ),
             )
     axes.set_xlim(-0.6, len(keys) - 0.4)
-    axes.autoscale_view(scalex=False)
-    axes.set_ylim(bottom=0)
+    shares = [share for mask in masks for both in mask.shares(part).values() for share in both]
+    axes.set_ylim(0, 1.06 * max(shares))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     axes.grid(visible=False, axis="x")
 
 

@@ -75,11 +75,11 @@ def _grid_figures(
 def _proportion_figures(
     folder: Folder, points: pd.DataFrame, looks: Looks, suffix: str
 ) -> Iterator[Drawing]:
-    """One per scalar; a scalar with one proportion is left to the figure of the scalars."""
+    """One per scalar; only that of pruning where there are more scalars than proportions."""
     scalars = sorted(set(points["scalar"]))
     for scalar in scalars:
         rows = points[points["scalar"] == scalar]
-        if rows["proportion"].nunique() < 2 and len(scalars) > 1:
+        if scalar != 0 and len(scalars) > 1 and not _rather_by_proportion(points):
             continue
         action = "pruned" if scalar == 0 else f"scaled by {scalar:g}"
         name = f"proportion{suffix}" + (f"_scalar{scalar:g}" if scalar else "")
@@ -93,10 +93,16 @@ def _proportion_figures(
         )
 
 
+def _rather_by_proportion(points: pd.DataFrame) -> bool:
+    """Whether scaled cells span more proportions than scalars."""
+    scaled = points[points["scalar"] != 0]
+    return bool(scaled["proportion"].nunique() > scaled["scalar"].nunique())
+
+
 def _scalar_figures(
     folder: Folder, points: pd.DataFrame, looks: Looks, suffix: str
 ) -> Iterator[Drawing | Missing]:
-    """One per proportion, of those that have most scalars."""
+    """One per proportion that has most scalars; one in all where proportions are more."""
     counts = points[points["scalar"] != 0].groupby("proportion")["scalar"].nunique()
     if counts.empty:
         if not suffix:
@@ -107,15 +113,21 @@ def _scalar_figures(
             )
         return
     chosen = sorted(counts[counts == counts.max()].index)
+    if _rather_by_proportion(points):
+        chosen = [chosen[len(chosen) // 2]]
     for proportion in chosen:
+        rows = points[points["proportion"] == proportion]
+        if counts[proportion] > 1:
+            # Pruning is far from factors around 1, and has a figure of its own.
+            rows = rows[rows["scalar"] != 0]
         name = f"scalar{suffix}" + (f"_proportion{proportion:g}" if len(chosen) > 1 else "")
         yield draw_grid(
             name,
             f"Scale factor: every task at proportion {proportion:g}",
-            grid_panels(folder, points[points["proportion"] == proportion], "scalar"),
+            grid_panels(folder, rows, "scalar"),
             looks,
             log=False,
-            x_label="scalar (0 prunes, 1 changes nothing)",
+            x_label="scalar (1 changes nothing)",
         )
 
 
@@ -167,9 +179,10 @@ def _where_figures(
 def choose_masks(masks: Sequence[MaskCounts], found: Sequence[Isolation]) -> list[MaskCounts]:
     """One mask per method and set: at the best-isolated proportion, else the middle one.
 
-    Random masks are spread evenly by construction and are left out where there are others.
+    Wanda takes the same share of every matrix, and random masks copy the counts of others: both
+    are left out where there is anything else.
     """
-    others = [mask for mask in masks if mask.method != "random"]
+    others = [mask for mask in masks if mask.method not in ("random", "wanda")]
     nearest = best(list(found))
     chosen = []
     for key in dict.fromkeys((mask.method, mask.calibration) for mask in others or masks):

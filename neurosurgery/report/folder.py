@@ -70,8 +70,9 @@ class Folder:
 
     @property
     def sets(self) -> tuple[str, ...]:
-        """The calibration sets, sorted by name."""
-        return tuple(sorted({name for name in self.cells["calibration"] if name}))
+        """The calibration sets, sorted by name; math, which only control runs have, last."""
+        found = {str(name) for name in self.cells["calibration"] if name}
+        return tuple(sorted(found, key=lambda name: (name == MATH, name)))
 
 
 def read_folder(path: Path, model: str | None = None) -> Folder:

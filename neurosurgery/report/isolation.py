@@ -20,7 +20,7 @@ from neurosurgery.report.panels import (
     size_facts,
 )
 from neurosurgery.report.points import with_retention
-from neurosurgery.report.style import number
+from neurosurgery.report.style import method_rank, number
 
 _POINT = ["method", "calibration", "proportion"]
 
@@ -131,7 +131,7 @@ def isolation_panels(found: list[Isolation]) -> list[Panel]:
     panels = []
     for title, column in (("Mean of the other tasks", "mean"), ("Worst other task", "worst")):
         curves: dict[tuple[str, str], list[Mark]] = {}
-        for point in sorted(found, key=lambda point: point.proportion):
+        for point in sorted(found, key=_order):
             low, high = getattr(point, f"{column}_bar")
             mark = Mark(
                 x=point.lost,
@@ -141,17 +141,21 @@ def isolation_panels(found: list[Isolation]) -> list[Panel]:
                 y_high=high,
                 x_low=point.lost_bar[0],
                 x_high=point.lost_bar[1],
-                label=f"{point.proportion:g}",
+                label=f"{point.proportion:g}".removeprefix("0"),
             )
             curves.setdefault((point.method, point.calibration), []).append(mark)
         panels.append(
             Panel(
                 title,
-                tuple(Curve(*key, tuple(marks)) for key, marks in sorted(curves.items())),
+                tuple(Curve(*key, tuple(marks)) for key, marks in curves.items()),
                 "performance kept (share of baseline)",
             )
         )
     return panels
+
+
+def _order(point: Isolation) -> tuple[object, ...]:
+    return method_rank(point.method), point.calibration, point.proportion
 
 
 def bars_note(found: list[Isolation]) -> str:

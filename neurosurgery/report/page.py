@@ -21,10 +21,10 @@ from neurosurgery.report.words import cautions, findings
 _PARTS = Path(__file__).parent
 
 _QUANTITIES = {
-    "loss_at_half_mean": "Others lose where half of math is lost (mean of tasks)",
-    "loss_at_half_worst": "… (worst task)",
-    "area_mean": "Area under the isolation curve (mean of tasks)",
-    "area_worst": "… (worst task)",
+    "loss_at_half_mean": "Others' loss at half of math lost, mean",
+    "loss_at_half_worst": "Others' loss at half of math lost, worst task",
+    "area_mean": "Area under the isolation curve, mean",
+    "area_worst": "Area under the isolation curve, worst task",
     "reached": "Half of math lost",
     "repeats": "Repeats",
 }
@@ -151,19 +151,23 @@ def comparison_table(table: pd.DataFrame) -> Table | None:
         return None
     names = [name for name in ("skill", "method", "calibration") if name in table]
     titles = {"skill": "Skill", "method": "Method", "calibration": "Set"}
+    sets = table["calibration"] if "calibration" in table else pd.Series("", table.index)
+    with_sets = set(table["method"][sets != ""])
     rows = []
     for row in records(table):
-        cells = [_name_cell(name, str(row[name])) for name in names]
+        cells = [_name_cell(name, str(row[name]), row["method"] in with_sets) for name in names]
         cells += [_quantity_cell(name, row) for name in quantities]
         rows.append(cells)
     head = [titles[name] for name in names] + [_QUANTITIES[name] for name in quantities]
     return Table(head, rows)
 
 
-def _name_cell(column: str, value: str) -> CellText:
+def _name_cell(column: str, value: str, has_sets: bool) -> CellText:
     if column == "method":
         return CellText(method_name(value), value)
-    return CellText(value or ("mean over sets" if column == "calibration" else MATH), value)
+    if column == "skill":
+        return CellText(value or MATH, value)
+    return CellText(value or ("mean over sets" if has_sets else "–"), value)
 
 
 def _quantity_cell(name: str, row: dict[str, Any]) -> CellText:

@@ -82,8 +82,9 @@ def grid_panels(folder: Folder, points: pd.DataFrame, x: str) -> list[Panel]:
 
 def metric_label(metric: str) -> str:
     """A harness metric's name in words, with its direction where lower is better."""
-    name = metric.partition(",")[0].replace("_", " ")
-    return f"{name} (lower is better)" if lower_is_better(metric) else name
+    name = metric.partition(",")[0]
+    words = {"acc": "accuracy", "acc_norm": "normalised accuracy"}.get(name, name.replace("_", " "))
+    return f"{words}\n(lower is better)" if lower_is_better(metric) else words
 
 
 def _baseline(before: pd.DataFrame, rows: pd.DataFrame) -> tuple[float, tuple[float, float]]:
@@ -168,7 +169,7 @@ def size_panels(points: pd.DataFrame) -> list[Panel]:
     panels = []
     for column, title, label in (
         ("edited", "Weights in the mask", "weights"),
-        ("topk_share", "Share of the top-K", "share of the math top-K"),
+        ("topk_share", "Share of the top-K", "share of the top-K"),
     ):
         rows = one_task.assign(
             value=one_task[column], ci_low=NAN, ci_high=NAN, difference=NAN, verdict=""
@@ -188,7 +189,7 @@ def _size_curves(rows: pd.DataFrame) -> tuple[Curve, ...]:
                 (
                     *name_facts(row),
                     *size_facts(row),
-                    ("of the math top-K", percent(row["topk_share"])),
+                    ("of the top-K", percent(row["topk_share"])),
                 ),
             )
             for row in records(group.sort_values("proportion"))
@@ -197,15 +198,15 @@ def _size_curves(rows: pd.DataFrame) -> tuple[Curve, ...]:
     return tuple(curves)
 
 
-def tick_places(values: Sequence[float], share: float = 0.2) -> list[float]:
-    """Of the values on a log axis, those whose labels have room; the ends always."""
-    ordered = sorted({value for value in values if value > 0})
+def tick_places(values: Sequence[float], share: float = 0.2, *, log: bool = True) -> list[float]:
+    """Of the values on an axis, those whose labels have room; the ends always."""
+    ordered = sorted({value for value in values if value > 0 or not log})
     if len(ordered) < 3:
         return ordered
-    logs = [math.log(value) for value in ordered]
-    room = share * (logs[-1] - logs[0])
+    places = [math.log(value) if log else value for value in ordered]
+    room = share * (places[-1] - places[0])
     kept = [0]
     for index in range(1, len(ordered) - 1):
-        if logs[index] - logs[kept[-1]] >= room and logs[-1] - logs[index] >= room:
+        if places[index] - places[kept[-1]] >= room and places[-1] - places[index] >= room:
             kept.append(index)
     return [ordered[index] for index in (*kept, len(ordered) - 1)]

@@ -8,7 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from neurosurgery.config import MATH
 from neurosurgery.report.folder import GRID, Folder
+from neurosurgery.report.style import method_rank
 from neurosurgery.statistics import Interval
 
 LOWER_IS_BETTER = frozenset({"word_perplexity", "byte_perplexity", "bits_per_byte", "perplexity"})
@@ -83,7 +85,19 @@ def grid_points(folder: Folder) -> pd.DataFrame:
             points["difference"], points["ci_low"], points["ci_high"], strict=True
         )
     ]
-    return points.sort_values(GRID, kind="stable", ignore_index=True)
+    return points.sort_values(
+        GRID,
+        kind="stable",
+        ignore_index=True,
+        key=_grid_order,
+    )
+
+
+def _grid_order(column: pd.Series) -> pd.Series:
+    """Math before control runs, methods in the order of the legends."""
+    if column.name == "skill":
+        return column.map(lambda skill: (skill != MATH, skill))
+    return column.map(method_rank) if column.name == "method" else column
 
 
 def _with_intervals(points: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:

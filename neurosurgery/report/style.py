@@ -61,6 +61,12 @@ def method_name(method: str) -> str:
     return _METHODS[method][0] if method in _METHODS else method
 
 
+def method_rank(method: str) -> tuple[int, str]:
+    """Where a method stands in legends and tables."""
+    known = list(_METHODS)
+    return known.index(method) if method in known else len(known), method
+
+
 def figure_style() -> AbstractContextManager[None]:
     """The style file on top of matplotlib's defaults, whatever the user's own settings are."""
     settings = dict(mpl.rc_params_from_file(_STYLE, use_default_template=True))

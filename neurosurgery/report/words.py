@@ -99,7 +99,7 @@ def _point(folder: Folder, points: pd.DataFrame, point: Isolation, looks: Looks)
         f"{math_text}. Of the {len(others)} other tasks "
     )
     if moved:
-        text += f"{len(moved)} moved beyond noise: {'; '.join(_change(row) for row in moved)}."
+        text += f"{len(moved)} moved beyond noise: {'; '.join(_moved(row) for row in moved)}."
     elif unknown:
         text += "none is known to have moved beyond noise."
     else:
@@ -108,12 +108,17 @@ def _point(folder: Folder, points: pd.DataFrame, point: Isolation, looks: Looks)
 
 
 def _change(row: dict[str, Any]) -> str:
-    text = f"{row['task']} from {number(row['baseline'])} to {number(row['value'])}"
+    """A task's change with its interval, and whether it is noise."""
     if not row["verdict"]:
-        return f"{text} (no interval)"
-    span = interval(row["ci_low"], row["ci_high"])
+        return f"{_moved(row).partition(' (')[0]} (no interval)"
     noise = "within noise" if row["verdict"] == "within noise" else "beyond noise"
-    return f"{text} ({number(row['difference'], sign=True)} {span}, {noise})"
+    return f"{_moved(row).removesuffix(')')}, {noise})"
+
+
+def _moved(row: dict[str, Any]) -> str:
+    span = interval(row["ci_low"], row["ci_high"])
+    change = f"{number(row['difference'], sign=True)} {span}"
+    return f"{row['task']} from {number(row['baseline'])} to {number(row['value'])} ({change})"
 
 
 def _scaling(folder: Folder, points: pd.DataFrame) -> list[str]:
