@@ -19,6 +19,7 @@ _STEP = 4
 """Pixels between the places of a line that a label must not cover."""
 
 _Box = tuple[float, float, float, float]
+_Point = tuple[float, float]
 
 
 def label_marks(axes: Axes, curves: Iterable[Curve], level: float) -> None:
@@ -34,7 +35,9 @@ def label_marks(axes: Axes, curves: Iterable[Curve], level: float) -> None:
     for _, marks in places:
         centres = [centre for _, centre in marks]
         taken += [_around(x, y, 0.45 * em) for x, y in centres]
+        bars = [ends for mark, _ in marks for ends in _bars(axes, mark)]
         taken += [_around(x, y, 1) for pair in pairwise(centres) for x, y in _between(*pair)]
+        taken += [_around(x, y, 1) for pair in bars for x, y in _between(*pair)]
     for _, marks in places:
         for mark, (x, y) in marks:
             # Digits of DejaVu Sans are 0.64 em wide.
@@ -61,12 +64,22 @@ def label_marks(axes: Axes, curves: Iterable[Curve], level: float) -> None:
                     break
 
 
-def _pixels(axes: Axes, curve: Curve) -> list[tuple[Mark, tuple[float, float]]]:
+def _pixels(axes: Axes, curve: Curve) -> list[tuple[Mark, _Point]]:
     known = [mark for mark in curve.marks if math.isfinite(mark.x) and math.isfinite(mark.y)]
     return [(mark, tuple(axes.transData.transform((mark.x, mark.y)))) for mark in known]
 
 
-def _between(one: tuple[float, float], other: tuple[float, float]) -> Iterator[Sequence[float]]:
+def _bars(axes: Axes, mark: Mark) -> Iterator[tuple[_Point, _Point]]:
+    """The ends of a mark's error bars in pixels."""
+    for one, other in (
+        ((mark.x_low, mark.y), (mark.x_high, mark.y)),
+        ((mark.x, mark.y_low), (mark.x, mark.y_high)),
+    ):
+        if all(math.isfinite(value) for value in (*one, *other)):
+            yield tuple(axes.transData.transform(one)), tuple(axes.transData.transform(other))
+
+
+def _between(one: _Point, other: _Point) -> Iterator[Sequence[float]]:
     count = max(2, int(math.dist(one, other) / _STEP))
     yield from np.linspace(one, other, count)
 
