@@ -174,12 +174,12 @@ def edited_value(
 ) -> float:
     """A smooth fall with the proportion, a little different for every method and repeat."""
     reach = proportion**0.8 / 0.04**0.8
-    strength = {"mathneuro": 1.0, "random": 0.12, "wanda": 1.2, "lape": 0.4}[method]
+    strength = {"mathneuro": 1.0, "random": 0.12, "wanda": 1.2, "lape": 0.4}.get(method, 0.3)
     strength *= {"Race": 0.85, "MMLU": 1.0}.get(against, 1.0)
     wobble = 0.012 * math.sin(7 * repeat + 40 * proportion + len(task) + len(method))
     damage = 1 - math.exp(-strength * reach)
     if not is_math:
-        damage *= {"mathneuro": 0.08, "random": 0.9, "wanda": 0.75, "lape": 0.5}[method]
+        damage *= {"mathneuro": 0.08, "random": 0.9, "wanda": 0.75, "lape": 0.5}.get(method, 1.0)
     if scalar:
         damage = -0.12 * math.exp(-((scalar - 1.1) ** 2) / 0.01) if is_math else abs(scalar - 1) / 4
     if metric.startswith("word_perplexity"):

@@ -172,7 +172,8 @@ def cautions(folder: Folder, points: pd.DataFrame) -> list[str]:
     )
     if len(fewer):
         said.append(
-            f"{len(fewer)} grid points have fewer than {most} repeats: the run is unfinished, or "
+            f"{len(fewer)} grid point{' has' if len(fewer) == 1 else 's have'} fewer than {most} "
+            "repeats: the run is unfinished, or "
             "grew unevenly. The same command goes on where it stopped."
         )
     failed = int(points["failed"].sum())
