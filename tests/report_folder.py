@@ -242,10 +242,10 @@ def write_consistency(path: Path, model: str = "fake-model") -> None:
                             "subset_b": pair + 1,
                             "count_a": size,
                             "count_b": size + 10,
-                            "overlap": round(share * size),
+                            "overlap": share - 0.001,
                             "jaccard": share / (2 - share),
                             "overlap_coefficient": share,
-                            "overlap_by_chance": size * size / PARAMETERS,
+                            "overlap_by_chance": size / PARAMETERS,
                             "jaccard_by_chance": proportion / 4,
                         }
                     )
@@ -266,7 +266,9 @@ def write_comparison(path: Path) -> None:
                 f"{quantity}_low": value - 0.01,
                 f"{quantity}_high": value + 0.01,
             }
-        rows.append(row | {"reached": 3, "repeats": 3})
+        if method == "wanda":
+            row |= {name: math.nan for name in row if name.startswith("loss")}
+        rows.append(row | {"reached": 3 * (method != "wanda"), "curves": 3, "repeats": 3})
     write_csv(pd.DataFrame(rows), path / "comparison.csv")
 
 

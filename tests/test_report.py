@@ -25,11 +25,12 @@ from report_folder import (
 from neurosurgery.__main__ import main
 from neurosurgery.errors import UsageError
 from neurosurgery.report import make_report
-from neurosurgery.report.commands import repeat_with
+from neurosurgery.report.commands import consistency_command, repeat_with
 from neurosurgery.report.consistency import consistency_panels
 from neurosurgery.report.figures import Missing, choose_masks, draw_all
 from neurosurgery.report.folder import read_folder
 from neurosurgery.report.isolation import best, isolation_panels, isolation_points
+from neurosurgery.report.page import comparison_table
 from neurosurgery.report.panels import grid_panels, size_panels, tick_places
 from neurosurgery.report.points import grid_points
 from neurosurgery.report.style import figure_style, number, one_line, percent
@@ -255,14 +256,13 @@ def test_kinds_of_one_last_name_keep_all_of_it():
 def test_consistency(tmp_path):
     rows = [
         {"calibration": "Race", "num_samples": 10, "proportion": 0.01, "count_a": 100,
-         "count_b": count_b, "overlap": overlap, "overlap_coefficient": overlap / min(100, count_b),
-         "overlap_by_chance": 5}
-        for overlap, count_b in ((60, 100), (40, 50))
+         "overlap": overlap, "overlap_by_chance": chance}
+        for overlap, chance in ((0.6, 0.05), (0.8, 0.1))
     ]  # fmt: skip
-    ((panel, chances),) = consistency_panels(pd.DataFrame(rows))
+    ((panel, chance),) = consistency_panels(pd.DataFrame(rows))
     (mark,) = panel.curves[0].marks
     assert (mark.x, mark.y, mark.y_low, mark.y_high) == pytest.approx((10, 0.7, 0.6, 0.8))
-    assert chances == {"0.01": pytest.approx((0.05 + 0.1) / 2)}
+    assert chance == {"0.01": [(10, pytest.approx(0.075))]}
     assert consistency_panels(pd.DataFrame()) == []
 
 
@@ -366,6 +366,11 @@ def test_a_command_is_repeated_without_what_would_undo_it(tmp_path):
         "python MathNeuro.py --text_file a.txt '--save_path=results/my$run' --num_repeats 4 "
         "--proportion .1 --scalar 1.1"
     )
+    run["command"] += ["--calibration_datasets", "a b.csv", "c.csv", "--model", "org/m"]
+    assert consistency_command(folder) == (
+        "python -m neurosurgery consistency --calibration_datasets 'a b.csv' c.csv --model org/m "
+        f"--save_path {tmp_path}"
+    )
 
 
 def test_words(tmp_path):
@@ -376,12 +381,26 @@ def test_words(tmp_path):
     text = "\n".join(findings(folder, points))
     beyond = int((points["verdict"].isin(["higher", "lower"])).sum())
     assert f"{beyond} of {len(points)} differences to the baseline" in text
-    assert "from the least: MathNeuro 0.220 [0.210, 0.230]; Wanda 0.320 [0.310, 0.330]." in text
+    assert "from the least: MathNeuro 0.220 [0.210, 0.230]. Wanda never loses half." in text
     chosen = best(isolation_points(folder, points, "math"))["mathneuro", "MMLU"]
     sentence = next(line for line in text.splitlines() if line.startswith("MathNeuro (MMLU)"))
     assert f"proportion {chosen.proportion:g}: pruning {chosen.edited:,.0f} weights" in sentence
     assert f"{MATH} from 0.860 to " in sentence
     assert cautions(folder, points) == []
+
+
+def test_comparison_table(tmp_path):
+    write_comparison(tmp_path)
+    table = comparison_table(pd.read_csv(tmp_path / "comparison.csv").fillna({"calibration": ""}))
+    by_name = [dict(zip(table.head, row, strict=True)) for row in table.rows]
+    assert [(row["Method"].text, row["Set"].text) for row in by_name] == [
+        ("MathNeuro", "Race"), ("MathNeuro", "MMLU"), ("MathNeuro", "mean over sets"),
+        ("Wanda", "–"),
+    ]  # fmt: skip
+    loss = "Others' loss at half of math lost, mean"
+    assert by_name[1][loss].text == "0.120 [0.110, 0.130]"
+    assert by_name[1]["Curves that lose half of math"].text == "3 of 3"
+    assert by_name[3][loss].text == "never"
 
 
 def test_the_factor_that_was_really_applied(tmp_path):

@@ -9,6 +9,11 @@ from typing import Any
 
 from neurosurgery.report.folder import Folder
 
+_OF_THE_MODEL_AND_ITS_DATA = (
+    "--model --revision --dtype --device --device_map --trust_remote_code --train_dataset "
+    "--calibration_datasets --calibration_dataset_names"
+).split()
+
 _NOT_AGAIN = ("--overwrite", "--dry_run")
 """Flags of an earlier call that would undo, or not do, what the new one is for."""
 
@@ -26,10 +31,7 @@ def recorded(run: dict[str, Any]) -> list[str]:
 
 def repeat_with(folder: Folder, flag: str, *values: str) -> str:
     """The folder's last script call with one flag more (or with other values of it)."""
-    commands = [recorded(run) for run in folder.runs]
-    scripts = [command for command in commands if command and command[0].endswith(".py")]
-    base = scripts[-1] if scripts else ["MathNeuro.py", "--save_path", str(folder.path)]
-    command = [PurePath(base[0]).name, *base[1:]]
+    command = _last(folder)
     for old in (*_NOT_AGAIN, flag):
         command = _without(command, old)
     command += [flag, *values]
@@ -45,13 +47,34 @@ def repeat_with(folder: Folder, flag: str, *values: str) -> str:
     return command_text(command)
 
 
+def consistency_command(folder: Folder) -> str:
+    """What writes consistency.csv for the folder's model and calibration sets."""
+    last = _last(folder)
+    kept = [
+        word for flag, words in _flags(last) if flag in _OF_THE_MODEL_AND_ITS_DATA for word in words
+    ]
+    words = ["-m", "neurosurgery", "consistency", *kept, "--save_path", str(folder.path)]
+    return command_text(words)
+
+
+def _last(folder: Folder) -> list[str]:
+    """The last call of a script, by the script's name alone."""
+    commands = [recorded(run) for run in folder.runs]
+    scripts = [command for command in commands if command and command[0].endswith(".py")]
+    base = scripts[-1] if scripts else ["MathNeuro.py", "--save_path", str(folder.path)]
+    return [PurePath(base[0]).name, *base[1:]]
+
+
 def _without(command: Sequence[str], flag: str) -> list[str]:
     """Drop a flag and its values."""
-    kept = []
-    dropping = False
+    return [word for name, words in _flags(command) if name != flag for word in words]
+
+
+def _flags(command: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """The command's words by flag; those before the first flag have none."""
+    groups: list[tuple[str, list[str]]] = [("", [])]
     for word in command:
         if word.startswith("--"):
-            dropping = word == flag or word.startswith(f"{flag}=")
-        if not dropping:
-            kept.append(word)
-    return kept
+            groups.append((word.partition("=")[0], []))
+        groups[-1][1].append(word)
+    return groups

@@ -2,54 +2,60 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pandas as pd
 
 from neurosurgery.report.panels import Curve, Mark, Panel, records
 from neurosurgery.report.style import number
 
-_NEEDED = (
-    "calibration num_samples proportion count_a count_b overlap_coefficient overlap_by_chance"
-).split()
+_NEEDED = "calibration num_samples proportion count_a overlap overlap_by_chance".split()
 
 
-def consistency_panels(table: pd.DataFrame) -> list[tuple[Panel, dict[str, float]]]:
-    """A panel per calibration set with a curve per proportion, and every curve's chance.
+class Consistency(NamedTuple):
+    """A panel with a curve per proportion, and per curve the overlap that chance would give.
 
-    A mark is the mean over pairs of subsets of the overlap coefficient (what both masks share, of
-    the smaller), its bar the range over pairs. Chance is that of two masks of these sizes with
-    random entries.
+    `chance` holds (number of samples, overlap) pairs by the curve's name.
     """
-    if not set(_NEEDED) <= set(table.columns) or table.empty:
+
+    panel: Panel
+    chance: dict[str, list[tuple[float, float]]]
+
+
+def consistency_panels(table: pd.DataFrame) -> list[Consistency]:
+    """A panel per calibration set.
+
+    A mark is the mean over pairs of subsets of their masks' overlap (common weights over the mean
+    count of both), its bar the range over pairs. Chance is that of two random masks of these sizes.
+    """
+    if not set(_NEEDED) <= set(table.columns):
         return []
-    smaller = table[["count_a", "count_b"]].min(axis=1)
-    table = table.assign(chance=table["overlap_by_chance"] / smaller.where(smaller > 0))
     panels = []
     for calibration in dict.fromkeys(table["calibration"]):
         rows = table[table["calibration"] == calibration]
-        curves, chances = [], {}
+        curves, chance = [], {}
         for proportion in sorted(set(rows["proportion"])):
-            group = rows[rows["proportion"] == proportion]
-            over_pairs = (
-                group.groupby("num_samples")
-                .agg(
-                    mean=("overlap_coefficient", "mean"),
-                    low=("overlap_coefficient", "min"),
-                    high=("overlap_coefficient", "max"),
-                    pairs=("overlap_coefficient", "size"),
-                    weights=("count_a", "mean"),
-                )
-                .reset_index()
-            )
+            over_pairs = _over_pairs(rows[rows["proportion"] == proportion])
             name = f"{float(proportion):g}"
-            curves.append(
-                Curve(
-                    "mathneuro", str(calibration), _marks(over_pairs, str(calibration), name), name
-                )
-            )
-            chances[name] = float(group["chance"].mean())
+            marks = _marks(over_pairs, str(calibration), name)
+            curves.append(Curve("mathneuro", str(calibration), marks, name))
+            chance[name] = list(zip(over_pairs["num_samples"], over_pairs["chance"], strict=True))
         title = f"Against {calibration}" if calibration else "Math top-K"
-        panels.append((Panel(title, tuple(curves), "overlap of two masks"), chances))
+        panels.append(Consistency(Panel(title, tuple(curves), "overlap of two masks"), chance))
     return panels
+
+
+def _over_pairs(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per number of samples."""
+    found = rows.groupby("num_samples").agg(
+        mean=("overlap", "mean"),
+        low=("overlap", "min"),
+        high=("overlap", "max"),
+        pairs=("overlap", "size"),
+        weights=("count_a", "mean"),
+        chance=("overlap_by_chance", "mean"),
+    )
+    return found.reset_index()
 
 
 def _marks(over_pairs: pd.DataFrame, calibration: str, proportion: str) -> tuple[Mark, ...]:
@@ -65,6 +71,7 @@ def _marks(over_pairs: pd.DataFrame, calibration: str, proportion: str) -> tuple
                 ("samples", f"{row['num_samples']:g}"),
                 ("overlap, mean", number(row["mean"])),
                 ("range", f"{number(row['low'])} to {number(row['high'])}"),
+                ("by chance", number(row["chance"])),
                 ("pairs", f"{row['pairs']:g}"),
                 ("weights in a mask", f"{row['weights']:,.0f}"),
             ),

@@ -22,6 +22,7 @@ from neurosurgery.report.canvas import (
     limits,
     new_figure,
 )
+from neurosurgery.report.consistency import Consistency
 from neurosurgery.report.labels import label_marks
 from neurosurgery.report.panels import Curve, Mark, Panel
 from neurosurgery.report.style import COLUMN, PAGE, Look, Looks, one_line
@@ -199,7 +200,7 @@ def draw_number(name: str, panels: Sequence[Panel], looks: Looks) -> Drawing:
     return drawing
 
 
-def draw_consistency(name: str, found: Sequence[tuple[Panel, dict[str, float]]]) -> Drawing:
+def draw_consistency(name: str, found: Sequence[Consistency]) -> Drawing:
     """Overlap of masks from independent subsets against the number of samples."""
     columns = min(len(found), 3)
     rows = math.ceil(len(found) / columns)
@@ -207,8 +208,8 @@ def draw_consistency(name: str, found: Sequence[tuple[Panel, dict[str, float]]])
     drawing = Drawing(
         name,
         "Consistency: do independent samples select the same weights?",
-        "Share of the smaller mask that two masks have in common, mean over pairs of random "
-        "subsets (bars: range), a line per proportion. Dashed: two random masks of these sizes.",
+        "Weights that two masks have in common, as a share of their mean size; mean over pairs of "
+        "random subsets (bars: range), a line per proportion. Dashed: random masks of these sizes.",
         figure,
     )
     names = list(dict.fromkeys(curve.name for panel, _ in found for curve in panel.curves))
@@ -225,18 +226,19 @@ def draw_consistency(name: str, found: Sequence[tuple[Panel, dict[str, float]]])
         for index, name in enumerate(names)
     }
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-    for axes, (panel, chances) in zip(grid.flat, found, strict=False):
+    for axes, (panel, chance) in zip(grid.flat, found, strict=False):
         axes.set_title(one_line(panel.title))
         axes.set_xlabel("samples in a subset")
         axes.set_ylim(-0.03, 1.03)
         grid_ticks(axes, [mark.x for curve in panel.curves for mark in curve.marks])
         for curve in panel.curves:
             draw_curve(drawing, axes, curve, looks[curve.name])
-            axes.axhline(chances[curve.name], color=looks[curve.name].colour, ls="--", lw=0.8)
+            samples, shares = zip(*chance[curve.name], strict=True)
+            axes.plot(samples, shares, "--", color=looks[curve.name].colour, linewidth=0.8)
     for row in grid:
-        row[0].set_ylabel(found[0][0].y_label)
+        row[0].set_ylabel(found[0].panel.y_label)
     for axes in list(grid.flat)[len(found) :]:
         axes.remove()
-    chance = Line2D([], [], color="#444444", linestyle="--", linewidth=0.8, label="by chance")
-    legend(figure, [*(handle(look) for look in looks.values()), chance])
+    dashed = Line2D([], [], color="#444444", linestyle="--", linewidth=0.8, label="by chance")
+    legend(figure, [*(handle(look) for look in looks.values()), dashed])
     return drawing

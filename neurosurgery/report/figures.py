@@ -10,7 +10,7 @@ import pandas as pd
 
 from neurosurgery.config import MATH
 from neurosurgery.report.canvas import Drawing
-from neurosurgery.report.commands import repeat_with
+from neurosurgery.report.commands import consistency_command, repeat_with
 from neurosurgery.report.consistency import consistency_panels
 from neurosurgery.report.draw import draw_consistency, draw_grid, draw_isolation, draw_number
 from neurosurgery.report.draw_where import draw_bars, draw_heat_map
@@ -42,9 +42,10 @@ def draw_all(folder: Folder, points: pd.DataFrame) -> list[tuple[str, list[Drawi
     masks = read_masks(folder.path / "masks" / folder.model)
     sections = []
     for skill in dict.fromkeys((MATH, *folder.skills)):
-        items = [*_grid_figures(folder, points, looks, skill)]
+        found = isolation_points(folder, points, skill)
+        items = [*_grid_figures(folder, points, looks, skill, found)]
         if skill == MATH:
-            items += _where_figures(folder, points, looks, masks)
+            items += _where_figures(folder, found, looks, masks)
             items += _consistency_figures(folder)
             sections.append(("Figures", items))
         else:
@@ -54,11 +55,10 @@ def draw_all(folder: Folder, points: pd.DataFrame) -> list[tuple[str, list[Drawi
 
 
 def _grid_figures(
-    folder: Folder, points: pd.DataFrame, looks: Looks, skill: str
+    folder: Folder, points: pd.DataFrame, looks: Looks, skill: str, found: Sequence[Isolation]
 ) -> Iterator[Drawing | Missing]:
     mine = points[points["skill"] == skill]
     suffix = "" if skill == MATH else f"_control_{_file_name(skill)}"
-    found = isolation_points(folder, points, skill)
     if found:
         name = f"isolation{suffix}"
         yield draw_isolation(name, isolation_panels(found), looks, bars_note(found))
@@ -161,7 +161,7 @@ def _again(folder: Folder) -> str:
 
 
 def _where_figures(
-    folder: Folder, points: pd.DataFrame, looks: Looks, masks: Sequence[MaskCounts]
+    folder: Folder, found: Sequence[Isolation], looks: Looks, masks: Sequence[MaskCounts]
 ) -> list[Drawing | Missing]:
     mine = [mask for mask in masks if mask.skill == MATH and mask.method in folder.methods]
     if not mine:
@@ -172,7 +172,7 @@ def _where_figures(
                 repeat_with(folder, "--save_masks"),
             )
         ]
-    chosen = choose_masks(mine, isolation_points(folder, points, MATH))
+    chosen = choose_masks(mine, found)
     return [draw_heat_map("where_map", chosen, looks), draw_bars("where_bars", chosen, looks)]
 
 
@@ -183,7 +183,7 @@ def choose_masks(masks: Sequence[MaskCounts], found: Sequence[Isolation]) -> lis
     are left out where there is anything else.
     """
     others = [mask for mask in masks if mask.method not in ("random", "wanda")]
-    nearest = best(list(found))
+    nearest = best(found)
     chosen = []
     for key in dict.fromkeys((mask.method, mask.calibration) for mask in others or masks):
         mine = [mask for mask in masks if (mask.method, mask.calibration) == key]
@@ -201,7 +201,7 @@ def _consistency_figures(folder: Folder) -> list[Drawing | Missing]:
         Missing(
             "Consistency: do independent samples select the same weights?",
             "This needs the masks of random subsets of the samples.",
-            f"python -m neurosurgery consistency --save_path {folder.path}",
+            consistency_command(folder),
         )
     ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,7 +127,7 @@ def _documents(tasks: pd.DataFrame) -> tuple[float, float]:
     return low, mean + float(np.sqrt((above**2).sum())) / len(tasks)
 
 
-def isolation_panels(found: list[Isolation]) -> list[Panel]:
+def isolation_panels(found: Sequence[Isolation]) -> list[Panel]:
     """Math lost against the others' mean, and against the worst of them."""
     panels = []
     for title, column in (("Mean of the other tasks", "mean"), ("Worst other task", "worst")):
@@ -158,13 +159,13 @@ def _order(point: Isolation) -> tuple[object, ...]:
     return method_rank(point.method), point.calibration, point.proportion
 
 
-def bars_note(found: list[Isolation]) -> str:
+def bars_note(found: Sequence[Isolation]) -> str:
     """What the error bars are."""
     kinds = {point.bars for point in found}
     return BOTH if len(kinds) > 1 else kinds.pop()
 
 
-def best(found: list[Isolation]) -> dict[tuple[str, str], Isolation]:
+def best(found: Sequence[Isolation]) -> dict[tuple[str, str], Isolation]:
     """Per method and set the point that is nearest to the ideal corner."""
     chosen: dict[tuple[str, str], Isolation] = {}
     for point in found:

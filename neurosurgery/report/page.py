@@ -25,7 +25,7 @@ _QUANTITIES = {
     "loss_at_half_worst": "Others' loss at half of math lost, worst task",
     "area_mean": "Area under the isolation curve, mean",
     "area_worst": "Area under the isolation curve, worst task",
-    "reached": "Half of math lost",
+    "reached": "Curves that lose half of math",
     "repeats": "Repeats",
 }
 
@@ -173,7 +173,10 @@ def _name_cell(column: str, value: str, has_sets: bool) -> CellText:
 def _quantity_cell(name: str, row: dict[str, Any]) -> CellText:
     value = float(row[name])
     if name in ("repeats", "reached"):
-        return _number_cell(value, "–" if math.isnan(value) else f"{value:g}")
+        of = f" of {row['curves']:g}" if name == "reached" and "curves" in row else ""
+        return _number_cell(value, "–" if math.isnan(value) else f"{value:g}{of}")
+    if name.startswith("loss_at_half") and row.get("reached") == 0:
+        return _number_cell(value, "never")
     low, high = row.get(f"{name}_low", math.nan), row.get(f"{name}_high", math.nan)
     return _number_cell(value, f"{number(value)} {interval(low, high, sign=False)}".strip())
 

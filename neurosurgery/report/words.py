@@ -58,12 +58,14 @@ def _comparison(folder: Folder) -> list[str]:
     table = folder.comparison
     if not {"method", "calibration", "loss_at_half_mean"} <= set(table.columns):
         return []
-    rows = table[(table["calibration"] == "") & table["loss_at_half_mean"].notna()]
+    rows = table[table["calibration"] == ""]
     if "skill" in rows:
         rows = rows[rows["skill"].isin(["", MATH])]
-    ranked = records(rows.sort_values("loss_at_half_mean", kind="stable"))
+    never = [method_name(name) for name in rows["method"][rows["loss_at_half_mean"].isna()]]
+    ranked = records(rows.dropna(subset=["loss_at_half_mean"]).sort_values("loss_at_half_mean"))
+    without = f" {' and '.join(never)} never lose{'s' if len(never) == 1 else ''} half."
     if not ranked:
-        return []
+        return [f"By the comparison table{without[:-1]} of math."] if never else []
     parts = [
         f"{method_name(row['method'])} {number(row['loss_at_half_mean'])} "
         f"{_span(row, 'loss_at_half_mean')}".strip()
@@ -71,7 +73,7 @@ def _comparison(folder: Folder) -> list[str]:
     ]
     return [
         "By the comparison table, what the other tasks lose on average where half of math is lost "
-        f"is, from the least: {'; '.join(parts)}."
+        f"is, from the least: {'; '.join(parts)}.{without if never else ''}"
     ]
 
 
