@@ -342,6 +342,21 @@ def test_significance_is_the_filling(tmp_path):
     assert 0 < noise < len(gids)
 
 
+def test_without_intervals_nothing_looks_like_noise(tmp_path):
+    folder = read_folder(FakeFolder(methods=("mathneuro",), baseline=False).write(tmp_path))
+    with figure_style():
+        ((_, items),) = draw_all(folder, grid_points(folder))
+    drawing = next(item for item in items if item.title.startswith("Proportion"))
+    faces = {
+        to_hex(line.get_markerfacecolor())
+        for axes in drawing.figure.axes
+        for line in axes.lines
+        if line.get_gid()
+    }
+    assert "#ffffff" not in faces
+    assert "no intervals" in drawing.caption
+
+
 def test_missing_figures_name_the_command(tmp_path):
     folder = read_folder(FakeFolder(methods=("mathneuro",), repeats=2).write(tmp_path))
     left_out = missing(drawn(folder))

@@ -31,6 +31,12 @@ _LEAST_SPAN = 0.1
 """No panel zooms in closer on a value that hardly moves."""
 
 
+_KNOWN = (
+    "Bars: 95 % interval of the difference to the baseline, set on the baseline. A filled mark is "
+    "beyond noise (the interval excludes 0), a hollow one within it."
+)
+
+
 def draw_isolation(name: str, panels: Sequence[Panel], looks: Looks, bars: str) -> Drawing:
     """Math lost against the other tasks kept."""
     figure = new_figure(PAGE, 3.1)
@@ -91,15 +97,19 @@ def _reference_handles(panels: Sequence[Panel]) -> list[Line2D | Patch]:
 
 
 def _noise_handles(marks: Sequence[Mark]) -> list[Line2D]:
-    if all(mark.beyond is None for mark in marks):
+    kinds = {mark.beyond for mark in marks}
+    if kinds <= {None}:
         return []
-    return [
+    entries = [
         Line2D([], [], color=grey, marker="o", ls="", markerfacecolor=face, label=label)
         for grey, face, label in (
             ("#444444", "#444444", "beyond noise"),
             ("#444444", "white", "within noise"),
         )
     ]
+    if None in kinds:
+        entries.append(handle(Look("no interval", "#444444", "o", "", "left")))
+    return entries
 
 
 def draw_grid(
@@ -110,6 +120,7 @@ def draw_grid(
     columns = 1 if count == 1 else 2 if count in (2, 4) else 3
     rows = math.ceil(count / columns)
     marks = [mark for panel in panels for curve in panel.curves for mark in curve.marks]
+    known = any(mark.beyond is not None for mark in marks)
     entries = [
         *_handles(panels, looks, significance=True),
         *_reference_handles(panels),
@@ -121,8 +132,7 @@ def draw_grid(
     drawing = Drawing(
         name,
         title,
-        "Bars: 95 % interval of the difference to the baseline, set on the baseline. A filled mark "
-        "is beyond noise (the interval excludes 0), a hollow one within it.",
+        _KNOWN if known else "There are no intervals, so nothing is known of noise.",
         figure,
     )
     grid = figure.subplots(rows, columns, squeeze=False)
@@ -135,7 +145,9 @@ def draw_grid(
         if not log:
             axes.axvline(1, color="#999999", linewidth=0.7, zorder=1)
         for curve in reversed(_side_by_side(panel.curves, values, log=log)):
-            draw_curve(drawing, axes, curve, looks.look(curve.method, curve.calibration))
+            look = looks.look(curve.method, curve.calibration)
+            # The filling tells significance here, so that the set must not.
+            draw_curve(drawing, axes, curve, replace(look, fill="left" if known else "full"))
         axes.set_ylim(_grid_limits(panel))
     for index, axes in enumerate(grid.flat):
         if index >= count:

@@ -149,7 +149,9 @@ def comparison_table(table: pd.DataFrame) -> Table | None:
     quantities = [name for name in _QUANTITIES if name in table]
     if table.empty or "method" not in table or not quantities:
         return None
-    names = [name for name in ("skill", "method", "calibration") if name in table]
+    names = [name for name in ("method", "calibration") if name in table]
+    if "skill" in table and set(table["skill"]) - {"", MATH}:
+        names.insert(0, "skill")
     titles = {"skill": "Skill", "method": "Method", "calibration": "Set"}
     sets = table["calibration"] if "calibration" in table else pd.Series("", table.index)
     with_sets = set(table["method"][sets != ""])
