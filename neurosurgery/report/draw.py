@@ -1,4 +1,4 @@
-"""The figures that hold curves: isolation, proportion, scale factor, number, consistency."""
+"""The figures of what editing does: isolation, proportion, scale factor."""
 
 from __future__ import annotations
 
@@ -6,11 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-import matplotlib as mpl
-from matplotlib.colors import to_hex
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter, PercentFormatter
 
 from neurosurgery.report.canvas import (
     Drawing,
@@ -22,7 +19,6 @@ from neurosurgery.report.canvas import (
     limits,
     new_figure,
 )
-from neurosurgery.report.consistency import Consistency
 from neurosurgery.report.labels import label_marks
 from neurosurgery.report.panels import Curve, Mark, Panel
 from neurosurgery.report.style import COLUMN, PAGE, Look, Looks, one_line
@@ -66,7 +62,7 @@ def draw_isolation(name: str, panels: Sequence[Panel], looks: Looks, bars: str) 
             draw_curve(drawing, axes, curve, look, faded=True)
     all_axes[0].set_ylabel(panels[0].y_label)
     star = Line2D([], [], color="black", marker="*", markersize=8, linestyle="", label="ideal")
-    entries = _handles(panels, looks)
+    entries = method_handles(panels, looks)
     legend(figure, [*entries, star])
     figure.draw_without_rendering()
     for axes, panel in zip(all_axes, panels, strict=True):
@@ -74,7 +70,9 @@ def draw_isolation(name: str, panels: Sequence[Panel], looks: Looks, bars: str) 
     return drawing
 
 
-def _handles(panels: Sequence[Panel], looks: Looks, *, significance: bool = False) -> list[Line2D]:
+def method_handles(
+    panels: Sequence[Panel], looks: Looks, *, significance: bool = False
+) -> list[Line2D]:
     """Legend entries of all curves, each once."""
     keys = dict.fromkeys((c.method, c.calibration) for panel in panels for c in panel.curves)
     found = [looks.look(*key) for key in keys]
@@ -122,7 +120,7 @@ def draw_grid(
     marks = [mark for panel in panels for curve in panel.curves for mark in curve.marks]
     known = any(mark.beyond is not None for mark in marks)
     entries = [
-        *_handles(panels, looks, significance=True),
+        *method_handles(panels, looks, significance=True),
         *_reference_handles(panels),
         *_noise_handles(marks),
     ]
@@ -180,77 +178,3 @@ def _grid_limits(panel: Panel) -> tuple[float, float]:
     if low - panel.chance < high - low:
         return limits([low, high, panel.chance], _LEAST_SPAN)
     return low, high
-
-
-def draw_number(name: str, panels: Sequence[Panel], looks: Looks) -> Drawing:
-    """The size of the masks against proportion."""
-    figure = new_figure(PAGE if len(panels) > 1 else COLUMN, 2.5)
-    drawing = Drawing(
-        name,
-        "Number: how many weights a mask selects",
-        "Means over repeats. A random mask is as large as the math-specific one that it stands "
-        "beside, and is not drawn.",
-        figure,
-    )
-    values = [mark.x for panel in panels for curve in panel.curves for mark in curve.marks]
-    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-        axes.set_title(panel.title)
-        axes.set_ylabel(panel.y_label)
-        axes.set_xlabel("proportion")
-        grid_ticks(axes, values, 0.16)
-        for curve in reversed(panel.curves):
-            draw_curve(drawing, axes, curve, looks.look(curve.method, curve.calibration))
-        if panel.y_label == "weights":
-            axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
-            axes.yaxis.set_minor_formatter(NullFormatter())
-            axes.yaxis.set_major_formatter(EngFormatter(sep=""))
-        else:
-            axes.set_ylim(0, 1.05)
-            axes.yaxis.set_major_formatter(PercentFormatter(1))
-    legend(figure, _handles(panels, looks))
-    return drawing
-
-
-def draw_consistency(name: str, found: Sequence[Consistency]) -> Drawing:
-    """Overlap of masks from independent subsets against the number of samples."""
-    columns = min(len(found), 3)
-    rows = math.ceil(len(found) / columns)
-    figure = new_figure(COLUMN if columns == 1 else PAGE, 2.2 * rows + 0.5)
-    drawing = Drawing(
-        name,
-        "Consistency: do independent samples select the same weights?",
-        "Weights that two masks have in common, as a share of their mean size; mean over pairs of "
-        "random subsets (bars: range), a line per proportion. Dashed: random masks of these sizes.",
-        figure,
-    )
-    names = list(dict.fromkeys(curve.name for panel, _ in found for curve in panel.curves))
-    names.sort(key=float)
-    colours = mpl.colormaps["viridis"]
-    looks = {
-        name: Look(
-            f"proportion {name}",
-            to_hex(colours(0.85 * index / max(1, len(names) - 1))),
-            "osD^vPX"[index % 7],
-            "-",
-            "full",
-        )
-        for index, name in enumerate(names)
-    }
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-    for axes, (panel, chance) in zip(grid.flat, found, strict=False):
-        axes.set_title(one_line(panel.title))
-        axes.set_xlabel("samples in a subset")
-        axes.set_ylim(-0.03, 1.03)
-        grid_ticks(axes, [mark.x for curve in panel.curves for mark in curve.marks])
-        for curve in panel.curves:
-            draw_curve(drawing, axes, curve, looks[curve.name])
-            samples, shares = zip(*chance[curve.name], strict=True)
-            axes.plot(samples, shares, "--", color=looks[curve.name].colour, linewidth=0.8)
-    for row in grid:
-        row[0].set_ylabel(found[0].panel.y_label)
-    for axes in list(grid.flat)[len(found) :]:
-        axes.remove()
-    dashed = Line2D([], [], color="#444444", linestyle="--", linewidth=0.8, label="by chance")
-    legend(figure, [*(handle(look) for look in looks.values()), dashed])
-    return drawing

@@ -148,7 +148,8 @@ def _bars(
                 linewidth=0.5,
             )
             axes.add_patch(bar)
-            axes.plot([left, left + width], [even] * 2, "-", color="black", linewidth=0.9)
+            if even:
+                axes.plot([left, left + width], [even] * 2, "-", color="black", linewidth=0.9)
             where = "layer" if part == 0 else "kind"
             drawing.known(
                 bar,

@@ -12,7 +12,8 @@ from neurosurgery.config import MATH
 from neurosurgery.report.canvas import Drawing
 from neurosurgery.report.commands import consistency_command, repeat_with
 from neurosurgery.report.consistency import consistency_panels
-from neurosurgery.report.draw import draw_consistency, draw_grid, draw_isolation, draw_number
+from neurosurgery.report.draw import draw_grid, draw_isolation
+from neurosurgery.report.draw_masks import draw_consistency, draw_number
 from neurosurgery.report.draw_where import draw_bars, draw_heat_map
 from neurosurgery.report.folder import Folder
 from neurosurgery.report.isolation import (

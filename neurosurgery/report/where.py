@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from neurosurgery.config import MATH
 from neurosurgery.errors import UsageError
+from neurosurgery.report.style import method_rank
 
 _LAYER = re.compile(r"\.(\d+)\.")
 OUTSIDE = -1
@@ -61,7 +62,7 @@ def read_masks(folder: Path) -> list[MaskCounts]:
         key, counts, sizes = _read(path, path.relative_to(folder).parts)
         found.setdefault(key, []).append((counts, sizes))
     masks = []
-    for (skill, method, calibration, proportion), repeats in sorted(found.items()):
+    for (skill, method, calibration, proportion), repeats in sorted(found.items(), key=_order):
         selected: dict[Place, float] = defaultdict(float)
         existing: dict[Place, float] = defaultdict(float)
         for counts, sizes in repeats:
@@ -72,6 +73,11 @@ def read_masks(folder: Path) -> list[MaskCounts]:
             MaskCounts(skill, method, calibration, proportion, len(repeats), selected, existing)
         )
     return masks
+
+
+def _order(item: tuple[tuple[str, str, str, float], object]) -> tuple[object, ...]:
+    skill, method, calibration, proportion = item[0]
+    return skill, method_rank(method), calibration, proportion
 
 
 def _read(
