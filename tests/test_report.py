@@ -176,6 +176,16 @@ def test_a_summary_older_than_the_cells_is_not_used(tmp_path):
     assert grid_points(read_folder(path))["verdict"].eq("").all()
 
 
+@pytest.mark.parametrize("column", ["repeats", "value"])
+def test_a_summary_of_other_cells_is_not_used(column, tmp_path):
+    path = FakeFolder(methods=("mathneuro",)).write(tmp_path)
+    assert grid_points(read_folder(path))["ci_low"].notna().all()
+    summary = pd.read_csv(path / "summary.csv")
+    summary[column] = summary[column] + 1
+    write_csv(summary, path / "summary.csv")
+    assert grid_points(read_folder(path))["ci_low"].isna().all()
+
+
 def test_columns_that_older_scripts_did_not_write(tmp_path):
     path = FakeFolder(methods=("mathneuro",)).write(tmp_path)
     for name in ("results.csv", "summary.csv"):
