@@ -27,6 +27,9 @@ _LEAST_SPAN = 0.1
 """No panel zooms in closer on a value that hardly moves."""
 
 
+_SHARES = ("accuracy", "normalised accuracy", "exact match")
+"""What cannot leave the range from 0 to 1, though an interval around it can."""
+
 _KNOWN = (
     "Bars: 95 % interval of the difference to the baseline, set on the baseline. A filled mark is "
     "beyond noise (the interval excludes 0), a hollow one within it."
@@ -176,5 +179,7 @@ def _grid_limits(panel: Panel) -> tuple[float, float]:
     low, high = limits([*seen, panel.baseline, *panel.band], _LEAST_SPAN)
     # Far below everything, the line of guessing would press what matters into a corner.
     if low - panel.chance < high - low:
-        return limits([low, high, panel.chance], _LEAST_SPAN)
+        low, high = limits([low, high, panel.chance], _LEAST_SPAN)
+    if panel.y_label in _SHARES:
+        return max(low, -0.03), min(high, 1.03)
     return low, high
