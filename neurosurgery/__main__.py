@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from types import ModuleType
 
 from neurosurgery.cli import run_script
-from neurosurgery.commands import apply, consistency, masks
+from neurosurgery.commands import apply, consistency, masks, report
 from neurosurgery.flags import OneLineParser
 
-COMMANDS: tuple[ModuleType, ...] = (masks, apply, consistency)
+COMMANDS: tuple[ModuleType, ...] = (report, masks, apply, consistency)
 
 PROGRAM = "python -m neurosurgery"
 
 
 def build_parser() -> OneLineParser:
     """A subparser per command, under its module's name; all report a bad flag in one line."""
-    description = "What can be done with the masks that the scripts find, and besides the scripts."
+    description = "What can be done with what the scripts have found, and besides the scripts."
     parser = OneLineParser(prog=PROGRAM, description=description, allow_abbrev=False)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:

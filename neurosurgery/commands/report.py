@@ -1,0 +1,28 @@
+"""`report`: figures and a page from a results folder."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+_DESCRIPTION = """\
+Write figures (PNG and PDF) and one self-contained page, SAVE_PATH/report/report.html, from the
+files in a results folder. No model is loaded.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Describe the command's flags."""
+    parser = subparsers.add_parser(
+        "report", help="figures and a page from a results folder", description=_DESCRIPTION
+    )
+    parser.add_argument("save_path", type=Path, metavar="SAVE_PATH", help="a results folder")
+    parser.add_argument("--model", metavar="LABEL", help="which, where the folder holds several")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Write the report and say where it is."""
+    from neurosurgery.report import make_report
+
+    print(f"report in {make_report(arguments.save_path, arguments.model)}")

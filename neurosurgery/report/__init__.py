@@ -1,0 +1,43 @@
+"""Figures and a page from a results folder; no model is loaded."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_OURS = re.compile(r"(isolation|proportion|scalar|number|where|consistency)(_.*)?\.(png|pdf)")
+
+
+def make_report(save_path: Path, model: str | None = None) -> Path:
+    """Write figures (PNG, PDF) and report.html under `save_path/report`; the page's path.
+
+    `model` chooses one where the folder holds several.
+
+    Raises:
+        UsageError: there are no results of the scripts, or not of that model.
+    """
+    # matplotlib takes a second to import: not before somebody wants a report.
+    from neurosurgery.files import write_atomically
+    from neurosurgery.report.figures import Drawing, draw_all
+    from neurosurgery.report.folder import read_folder
+    from neurosurgery.report.page import render_page
+    from neurosurgery.report.points import grid_points
+    from neurosurgery.report.style import figure_style
+
+    folder = read_folder(save_path, model)
+    points = grid_points(folder)
+    target = save_path / "report"
+    with figure_style():
+        sections = draw_all(folder, points)
+        drawings = [item for _, items in sections for item in items if isinstance(item, Drawing)]
+        for drawing in drawings:
+            drawing.save(target)
+    target.mkdir(exist_ok=True)
+    names = {drawing.name for drawing in drawings}
+    for old in target.iterdir():
+        # A figure of an earlier report whose data are gone would pass for one of this report.
+        if _OURS.fullmatch(old.name) and old.stem not in names:
+            old.unlink()
+    page = target / "report.html"
+    write_atomically(page, render_page(folder, points, sections))
+    return page
