@@ -69,6 +69,7 @@ def parse_experiment(
         pre_train_eval=arguments.pre_train_eval or demo_grid,
         batch_tokens=arguments.batch_tokens,
         save_masks=arguments.save_masks,
+        save_model=arguments.save_model,
         overwrite=arguments.overwrite,
         dry_run=arguments.dry_run,
     )

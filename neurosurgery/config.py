@@ -125,6 +125,7 @@ class ExperimentConfig:
     pre_train_eval: bool
     batch_tokens: int | None
     save_masks: bool
+    save_model: bool
     overwrite: bool
     dry_run: bool
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from neurosurgery import provenance
 from neurosurgery.config import ExperimentConfig
@@ -15,6 +16,9 @@ from neurosurgery.keys import statistics_kind
 from neurosurgery.plan import describe_plan, make_plan
 from neurosurgery.results import ResultStore
 from neurosurgery.tasks import task_manager
+
+if TYPE_CHECKING:
+    from neurosurgery.verdict import VerdictTable
 
 
 def run_experiment(
@@ -42,7 +46,6 @@ def run_experiment(
     from neurosurgery.gather import Gatherer
     from neurosurgery.grid import Grid
     from neurosurgery.models import load_model, load_tokenizer, model_size, read_model_config
-    from neurosurgery.tables import folder_text
     from neurosurgery.verdict import VerdictTable
 
     model_config = read_model_config(config.model)
@@ -75,10 +78,19 @@ def run_experiment(
         gatherer = Gatherer(config, sets, store, loaded)
         Grid(config, store, loaded, gatherer, harnesses, verdicts).run(plan)
     verdicts.update()
-    text = folder_text(verdicts, evaluation)
+    _publish(config, store, verdicts)
+
+
+def _publish(config: ExperimentConfig, store: ResultStore, verdicts: VerdictTable) -> None:
+    """Say what the whole folder holds: as text, as tables, as figures."""
+    from neurosurgery.report import make_report
+    from neurosurgery.tables import folder_text
+
+    text = folder_text(verdicts, config.evaluation)
     write_atomically(store.text_file(config.text_file), text)
     print(text)
     print(
         f"results in {store.root}: results.csv has every cell, summary.csv and comparison.csv "
         "these tables in full"
     )
+    print(f"figures in {make_report(store.root, config.model.label)}")

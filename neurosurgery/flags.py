@@ -185,6 +185,11 @@ def _add_output_flags(parser: argparse.ArgumentParser) -> None:
     )
     output.add_argument("--save_masks", action="store_true", help="write every cell's mask")
     output.add_argument(
+        "--save_model",
+        action="store_true",
+        help="write every cell's edited model as a Hugging Face folder",
+    )
+    output.add_argument(
         "--overwrite",
         action="store_true",
         help="delete the results in --save_path and start afresh",

@@ -17,6 +17,7 @@ from neurosurgery.evaluation import (
     harness_model,
     preserved_generators,
 )
+from neurosurgery.export import export_model
 from neurosurgery.gather import Gatherer, say
 from neurosurgery.interventions import AppliedFactor, scaled_weights
 from neurosurgery.keys import ACTIVATION_NORMS, BASELINE_KEY, FIRING_COUNTS, RunKey
@@ -67,8 +68,7 @@ class Grid:
                 progress.update()
             for key in plan.to_mask:
                 selection = selector.select(key)
-                if self._config.save_masks:
-                    self._save_mask(key, selection)
+                self._save(key, selection)
                 if key in plan.pending:
                     self._run_cell(key, selection)
                     progress.update()
@@ -158,11 +158,19 @@ class Grid:
     def _harness(self, name: str, limit: int | None) -> Evaluation:
         return self._harnesses[name].evaluate(self._lm, limit)
 
-    def _save_mask(self, key: RunKey, selection: Selection) -> None:
-        path = self._store.mask_file(key)
-        if path.exists():
-            return
-        provenance = {
+    def _save(self, key: RunKey, selection: Selection) -> None:
+        """Write the mask and the edited model, where they are asked for and not there yet."""
+        provenance = self._provenance(key, selection)
+        mask_file, folder = self._store.mask_file(key), self._store.model_folder(key)
+        if self._config.save_masks and not mask_file.exists():
+            selection.mask.save(mask_file, provenance)
+        if self._config.save_model and not folder.exists():
+            model, tokenizer = self._loaded.model, self._loaded.tokenizer
+            with self._store.open_log() as log, chatter_to(log):
+                export_model(model, tokenizer, selection.mask, key.scalar, folder, provenance)
+
+    def _provenance(self, key: RunKey, selection: Selection) -> dict[str, object]:
+        return {
             "model": self._config.model.name,
             "revision": self._config.model.revision,
             "method": key.method,
@@ -176,7 +184,6 @@ class Grid:
             "skill_topk": selection.topk,
             "neurons": selection.neurons,
         }
-        selection.mask.save(path, provenance)
 
 
 def _neurons_text(neurons: Mapping[str, int], skill: str) -> str:

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class Plan:
     """Every cell of a run in the order in which it is computed, and what is still to do.
 
-    `pending` cells are to be evaluated; `to_mask` are those and, with `--save_masks`, the
-    evaluated ones whose mask is not on disk yet. `sets_needed` have a say in the masks.
+    `pending` cells are to be evaluated; `to_mask` are those and the evaluated ones whose mask or
+    model is asked for and not on disk yet. `sets_needed` have a say in the masks.
     """
 
     keys: tuple[RunKey, ...]
@@ -64,7 +64,11 @@ def make_plan(config: ExperimentConfig, store: ResultStore) -> Plan:
         return not config.overwrite and store.is_done(key)
 
     def is_saved(key: RunKey) -> bool:
-        return not config.save_masks or store.mask_file(key).exists()
+        files = (
+            *([store.mask_file(key)] if config.save_masks else []),
+            *([store.model_folder(key)] if config.save_model else []),
+        )
+        return all(file.exists() for file in files)
 
     to_mask = tuple(key for key in keys if not (is_done(key) and is_saved(key)))
     return Plan(

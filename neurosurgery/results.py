@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 FORMAT = "neurosurgery-results/1"
 
 _OWN_FOLDERS = ("eval_results", "samples", "cells", "statistics", "masks", "logs")
+_DERIVED = ("models", "report", "consistency.csv")
+"""What goes with the results but can be there without them."""
+
 _OWN_FILES = ("results.csv", "summary.csv", "comparison.csv", "config.json")
 
 
@@ -86,6 +89,10 @@ class ResultStore:
         plain = replace(key, scalar=0.0)
         return self.root / "masks" / self._model / f"{plain.stem}.safetensors"
 
+    def model_folder(self, key: RunKey) -> Path:
+        """Where `--save_model` puts a cell's edited model."""
+        return self.root / "models" / self._model / key.stem
+
     def is_done(self, key: RunKey) -> bool:
         """Whether the cell is there, with all of its files."""
         files = (*self._result_files(key), self._record_file(key), self._sample_file(key))
@@ -148,11 +155,12 @@ class ResultStore:
 
     def clear(self) -> None:
         """Delete what the scripts have written here; config.json, which proves it, last."""
-        for folder in _OWN_FOLDERS:
-            if (self.root / folder).exists():
-                shutil.rmtree(self.root / folder)
-        for file in _OWN_FILES:
-            (self.root / file).unlink(missing_ok=True)
+        for name in (*_OWN_FOLDERS, *_DERIVED, *_OWN_FILES):
+            path = self.root / name
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
 
     def sweep(self) -> None:
         """Delete the temporary files that a killed run has left."""

@@ -77,6 +77,9 @@ _STATISTICS: dict[str, Callable[..., np.ndarray]] = {
     "bits_per_byte": _bits_ratio,
 }
 
+LOWER_IS_BETTER = frozenset(_STATISTICS)
+"""Metrics that fall as a model gets better."""
+
 
 def retention(name: str, value: float, baseline: float, chance: float) -> float:
     """What is left of a metric: 1 = as the baseline, 0 = nothing, or no better than guessing.
@@ -84,7 +87,7 @@ def retention(name: str, value: float, baseline: float, chance: float) -> float:
     A value over its baseline, both above chance; of a perplexity, where less is better, baseline
     over value. NaN where the baseline itself is no better than chance.
     """
-    if name in _STATISTICS:
+    if name in LOWER_IS_BETTER:
         return baseline / value if value > 0 else math.nan
     if baseline <= chance:
         return math.nan

@@ -17,6 +17,7 @@ import pytest
 import torch
 from conftest import ROOT
 from scripts import MODEL, SCRIPTS, ScriptCase, files_with_times, table, without_timings
+from transformers import AutoModelForCausalLM
 
 from neurosurgery.masks import ParameterMask
 from neurosurgery.verdict import COLUMNS
@@ -201,6 +202,36 @@ def test_masks_can_be_saved_later(script, tiny_model, tmp_path):
     assert script.run(tiny_model, tmp_path, *script.one("--save_masks")) == 0
     assert len(list((tmp_path / "masks").rglob("*.safetensors"))) == len(script.patterns)
     assert all(path.stat().st_mtime_ns == then for path, then in times.items())
+
+
+def test_edited_models_can_be_saved(script, tiny_model, tmp_path):
+    """What `--save_model` writes is the model that was evaluated, and loads like any other."""
+    assert script.run(tiny_model, tmp_path, *script.one("--save_masks")) == 0
+    times = files_with_times(tmp_path / "eval_results", "*.json")
+    scaled = script.one("--scalar", "0", "0.5", "--save_model")
+    assert script.run(tiny_model, tmp_path, *scaled) == 0
+    assert all(path.stat().st_mtime_ns == then for path, then in times.items())
+    for stem in script.cells_of(script.sizes[1:], (0,)):
+        mask = ParameterMask.load(tmp_path / "masks" / MODEL / f"{stem}.safetensors")
+        for suffix, scalar in (("", 0.0), ("_scalar0.5", 0.5)):
+            expected = AutoModelForCausalLM.from_pretrained(tiny_model)
+            saved = AutoModelForCausalLM.from_pretrained(
+                tmp_path / "models" / MODEL / f"{stem}{suffix}"
+            )
+            with torch.no_grad():
+                for name in mask:
+                    expected.get_parameter(name)[mask.tensor(name)] *= scalar
+            for name, weight in expected.named_parameters():
+                assert torch.equal(saved.get_parameter(name), weight), name
+
+
+def test_a_run_ends_with_a_report(script, finished):
+    report = finished / "report"
+    # The random model knows no math, so that nothing of it can be lost: no isolation.
+    assert {"proportion.png", "proportion.pdf", "number.png"} <= {
+        path.name for path in report.iterdir()
+    }
+    assert script.file in (report / "report.html").read_text()
 
 
 def test_killed_at_random_moments_and_resumed(script, finished, tiny_model, tmp_path):

@@ -12,8 +12,8 @@ import pandas as pd
 from neurosurgery.comparison import primary_metrics
 from neurosurgery.config import MATH
 from neurosurgery.errors import UsageError
+from neurosurgery.keys import BASELINE
 
-BASELINE = "baseline"
 GRID = ["skill", "method", "calibration", "proportion", "scalar"]
 """The columns that name a point of the grid."""
 

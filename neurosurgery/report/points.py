@@ -11,9 +11,7 @@ import pandas as pd
 from neurosurgery.config import MATH
 from neurosurgery.report.folder import GRID, Folder
 from neurosurgery.report.style import method_rank
-from neurosurgery.statistics import Interval
-
-LOWER_IS_BETTER = frozenset({"word_perplexity", "byte_perplexity", "bits_per_byte", "perplexity"})
+from neurosurgery.statistics import LOWER_IS_BETTER, Interval
 
 _FROM_SUMMARY = ["ci_low", "ci_high", "largest_p_value"]
 _POINT = [*GRID, "task", "metric"]
