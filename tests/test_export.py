@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from neurosurgery.__main__ import main
 from neurosurgery.errors import RunError, UsageError
 from neurosurgery.export import export_model
+from neurosurgery.export_folder import replaced_folder
 from neurosurgery.interventions import scaled_weights
 
 MODELS = [("llama", True), ("llama", False), ("gpt2", True), ("gemma2", True)]
@@ -184,6 +185,24 @@ def test_weights_are_put_back_and_nothing_is_left_after_an_error(tokenizer, tmp_
     export_model(model, tokenizer, mask, 2.0, tmp_path / "edited", {}, overwrite=True)
     assert (tmp_path / "edited" / "model.safetensors").read_bytes() != first["model.safetensors"]
     assert not temporary_files(tmp_path)
+
+
+def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    output = tmp_path / "edited"
+    output.mkdir()
+    (output / "old").write_text("")
+    rename = Path.rename
+
+    def fail(path, target):
+        if path.suffix == ".tmp":
+            raise OSError("gone")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="gone"), replaced_folder(output) as folder:
+        (folder / "new").write_text("")
+    assert [path.name for path in output.iterdir()] == ["old"]
+    assert list(tmp_path.iterdir()) == [output]
 
 
 def test_a_scalar_that_overflows_is_refused(tokenizer, tmp_path):
