@@ -227,3 +227,20 @@ def test_the_package_runs_as_a_module(folder):
     )
     assert found.returncode == 2
     assert found.stderr.startswith("python -m neurosurgery: error: MASK ")
+
+
+def test_a_reader_that_stops_reading(folder):
+    """`| head`: no traceback, and the files are there."""
+    paths = [str(folder / f"{name}.safetensors") for name in "abc"]
+    command = [sys.executable, "-W", "error", "-m", "neurosurgery", "masks", "compare", *paths]
+    process = subprocess.Popen(
+        [*command, "--csv", str(folder / "table.csv")],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    assert process.wait() == 0
+    process.stderr.close()
+    assert (folder / "table.csv").exists()

@@ -74,7 +74,12 @@ def _compare(arguments: argparse.Namespace) -> None:
     from neurosurgery.files import write_atomically
     from neurosurgery.mask_files import read_mask_file
     from neurosurgery.overlap import first_difference, overlap_by_parameter, total
-    from neurosurgery.overlap_tables import overlap_table, overlap_text, short_names
+    from neurosurgery.overlap_tables import (
+        overlap_table,
+        overlap_text,
+        short_names,
+        tidy_table,
+    )
 
     files = [read_mask_file(path) for path in paths]
     for file in files[1:]:
@@ -84,23 +89,22 @@ def _compare(arguments: argparse.Namespace) -> None:
                 "MASK", file.path, f"is of another model than {files[0].path}: {difference}"
             )
     names = short_names(paths)
-    pairs = {}
-    tables = []
+    pairs, tables, texts = {}, [], []
     for a, b in combinations(range(len(files)), 2):
         overlaps = overlap_by_parameter(files[a].mask, files[b].mask)
-        table = overlap_table(overlaps)
-        print(f"{names[a]} (A) and {names[b]} (B)\n\n{overlap_text(table)}\n")
-        tables.append((paths[a], paths[b], table))
         pairs[a, b] = total(overlaps)
+        table = overlap_table(overlaps)
+        tables.append((paths[a], paths[b], table))
+        texts.append(f"{names[a]} (A) and {names[b]} (B)\n\n{overlap_text(table)}\n")
+    # The files first: whoever reads the text may stop reading (`| head`).
     if arguments.csv is not None:
-        from neurosurgery.overlap_tables import tidy_table
-
         write_atomically(arguments.csv, tidy_table(tables).to_csv(index=False))
     if arguments.figure is not None:
         from neurosurgery.overlap_figure import matrix_figure
 
         image = matrix_figure(names, pairs, arguments.figure.suffix[1:].lower())
         write_atomically(arguments.figure, image)
+    print("\n".join(texts))
 
 
 def _show(arguments: argparse.Namespace) -> None:
