@@ -36,8 +36,12 @@ def draw_number(name: str, panels: Sequence[Panel], looks: Looks) -> Drawing:
         for curve in reversed(panel.curves):
             draw_curve(drawing, axes, curve, looks.look(curve.method, curve.calibration))
         if panel.y_label == "weights":
-            axes.set_yscale("log")
-            axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            if all(mark.y > 0 for curve in panel.curves for mark in curve.marks):
+                axes.set_yscale("log")
+                axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            else:
+                # An empty mask is a result; a plain logarithmic axis would not show it.
+                axes.set_yscale("symlog", linthresh=1)
             axes.yaxis.set_minor_formatter(NullFormatter())
             axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         else:
