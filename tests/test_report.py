@@ -352,6 +352,16 @@ def test_significance_is_the_filling(tmp_path):
     assert 0 < noise < len(gids)
 
 
+def test_a_ruined_model_does_not_flatten_the_others(tmp_path):
+    """A perplexity of thousands beside one of 2 takes a logarithmic axis; accuracies never do."""
+    for place, perplexity, scale in (("near", 3.0, "linear"), ("far", 3000.0, "log")):
+        folder = small_folder(tmp_path / place, [(0.01, 0.01, perplexity)])
+        figure = next(i for i in drawn(folder) if getattr(i, "name", "") == "proportion").figure
+        assert [axes.get_yscale() for axes in figure.axes] == ["linear", "linear", scale]
+        low, high = figure.axes[2].get_ylim()
+        assert low < 2 < perplexity < high
+
+
 def test_without_intervals_nothing_looks_like_noise(tmp_path):
     folder = read_folder(FakeFolder(methods=("mathneuro",), baseline=False).write(tmp_path))
     with figure_style():

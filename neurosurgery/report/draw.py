@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
+from matplotlib.ticker import EngFormatter, NullFormatter
 
 from neurosurgery.report.canvas import (
     Drawing,
@@ -150,6 +151,12 @@ def draw_grid(
             # The filling tells significance here, so that the set must not.
             draw_curve(drawing, axes, curve, replace(look, fill="left" if known else "full"))
         axes.set_ylim(_grid_limits(panel))
+        if _spans_magnitudes(panel):
+            # A model that a method has ruined would press all others into one line.
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+            axes.set_ylim(_log_limits(panel))
     for index, axes in enumerate(grid.flat):
         if index >= count:
             axes.remove()
@@ -171,6 +178,22 @@ def _side_by_side(curves: Sequence[Curve], values: Sequence[float], *, log: bool
         replace(curve, marks=tuple(moved(mark, i - middle) for mark in curve.marks))
         for i, curve in enumerate(curves)
     ]
+
+
+def _values(panel: Panel) -> list[float]:
+    return [panel.baseline, *(mark.y for curve in panel.curves for mark in curve.marks)]
+
+
+def _spans_magnitudes(panel: Panel) -> bool:
+    """Whether what has no upper bound, a perplexity, differs by more than a factor of 20."""
+    finite = [value for value in _values(panel) if math.isfinite(value)]
+    unbounded = panel.y_label not in _SHARES
+    return unbounded and bool(finite) and min(finite) > 0 and max(finite) > 20 * min(finite)
+
+
+def _log_limits(panel: Panel) -> tuple[float, float]:
+    low, high = limits([math.log(value) for value in _values(panel) if value > 0])
+    return math.exp(low), math.exp(high)
 
 
 def _grid_limits(panel: Panel) -> tuple[float, float]:
