@@ -39,7 +39,7 @@ def folder_text(verdicts: VerdictTable, evaluation: EvaluationConfig) -> str:
     parts = [
         verdict_text(summary, tasks),
         control_text(summary, tasks),
-        "" if comparison.empty else comparison_text(comparison),
+        comparison_text(comparison),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -97,7 +97,12 @@ def _name(method: str, calibration: str) -> str:
 
 
 def comparison_text(comparison: pd.DataFrame) -> str:
-    """Lay out what `compare_methods` found."""
+    """Lay out what `compare_methods` found, or say why it found nothing."""
+    if comparison.empty:
+        return (
+            "Methods cannot be compared: that takes a baseline better than chance in every task, "
+            "and proportions\nat which every method of the folder has pruned.\n"
+        )
     lines = [
         "Methods on equal terms: pruning, over the proportions that all of them have",
         *(_COMPARISON.format(*header).rstrip() for header in _COMPARISON_HEADER),

@@ -141,4 +141,5 @@ def test_scaled_cells_and_other_skills_stay_out():
 def test_nothing_to_compare_is_an_empty_table():
     table = tidy(POINTS).assign(retention=math.nan)
     assert compare_methods(table, "math_task").empty
+    assert "cannot be compared" in comparison_text(compare_methods(table, "math_task"))
     assert compare_methods(tidy(POINTS), "unknown").empty
