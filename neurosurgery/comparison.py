@@ -10,7 +10,7 @@ what the method can remove.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -80,8 +80,8 @@ def curve_points(table: pd.DataFrame, math_task: str) -> pd.DataFrame:
 
     Returns:
         Columns method, calibration, repeat, proportion, removed, kept_mean, kept_worst. Cells in
-        which a retention is unknown are left out, and so are proportions that not every method of
-        the folder has: equal terms.
+        which a retention is unknown are left out. Equal terms: only proportions count that every
+        method has; a method that has none in common with the others is left out itself.
     """
     cells = table[(table["method"] != BASELINE) & (table["skill"] == MATH) & (table["scalar"] == 0)]
     cells = cells.assign(retention=cells["retention"].astype(float))
@@ -99,9 +99,16 @@ def curve_points(table: pd.DataFrame, math_task: str) -> pd.DataFrame:
     points = points.dropna().reset_index()
     if points.empty:
         return points
-    per_method = points.groupby("method")["proportion"].agg(set)
-    common = set.intersection(*per_method)
-    return points[points["proportion"].isin(common)]
+    grids = {str(method): set(rows) for method, rows in points.groupby("method")["proportion"]}
+    while not set.intersection(*grids.values()):
+        del grids[min(grids, key=lambda method: _in_common(grids, method))]
+    common = set.intersection(*grids.values())
+    return points[points["method"].isin(grids) & points["proportion"].isin(common)]
+
+
+def _in_common(grids: Mapping[str, set[float]], method: str) -> int:
+    """With how many other methods a method shares a proportion."""
+    return sum(bool(grids[method] & grid) for name, grid in grids.items() if name != method)
 
 
 def compare_methods(table: pd.DataFrame, math_task: str) -> pd.DataFrame:
@@ -110,9 +117,10 @@ def compare_methods(table: pd.DataFrame, math_task: str) -> pd.DataFrame:
     Takes what `curve_points` takes. One row per method, averaged over its calibration sets within
     every repeat (`calibration` empty), and where there are several sets one row for each. `curves`
     is the number of set × repeat pairs and `reached` how many of them remove half; a loss at half
-    is the mean over those, with an interval only where all do.
+    is the mean over those, with an interval only where all do. `proportions` are those compared.
     """
     points = curve_points(table, math_task)
+    proportions = " ".join(f"{p:g}" for p in sorted(set(points["proportion"])))
     rows = []
     for (method, calibration, repeat), curve in points.groupby(_CURVE):
         row: dict[str, object] = {
@@ -133,10 +141,8 @@ def compare_methods(table: pd.DataFrame, math_task: str) -> pd.DataFrame:
             for calibration, of_set in mine.groupby("calibration"):
                 result.append(_row(str(method), str(calibration), of_set))
     bounds = [f"{name}{end}" for name in QUANTITIES for end in ("", "_low", "_high")]
-    return pd.DataFrame(
-        result,
-        columns=["skill", "method", "calibration", "repeats", "curves", "reached", *bounds],
-    )
+    names = ["skill", "method", "calibration", "repeats", "curves", "reached", *bounds]
+    return pd.DataFrame(result, columns=names).assign(proportions=proportions)
 
 
 def _row(method: str, calibration: str, curves: pd.DataFrame) -> dict[str, object]:

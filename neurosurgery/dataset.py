@@ -65,13 +65,16 @@ def read_calibration_set(source: CalibrationSource) -> CalibrationSet:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UsageError(flag, path, f"{error.strerror}{_how_to_get(path)}") from None
+        reason = f"{error.strerror}; expected a CSV file{_how_to_get(path)}"
+        raise UsageError(flag, path, reason) from None
     try:
-        table = pd.read_csv(io.BytesIO(content), dtype=str, keep_default_na=False, encoding="utf-8")
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(
             flag, path, f"expected UTF-8 text; byte {error.start} cannot be decoded"
         ) from None
+    try:
+        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     except pd.errors.EmptyDataError:
         raise UsageError(flag, path, "is empty; expected a CSV file with a header") from None
     except pd.errors.ParserError as error:
@@ -84,23 +87,27 @@ def read_calibration_set(source: CalibrationSource) -> CalibrationSet:
     samples = _samples(table, flag, path)
     if not samples:
         raise UsageError(flag, path, "has a header but no rows")
-    for row, sample in enumerate(samples, start=1):
-        if not sample.strip():
-            raise UsageError(flag, path, f"sample {row} is empty")
     return CalibrationSet(source.name, tuple(samples), hashlib.sha256(content).hexdigest())
 
 
 def _samples(table: pd.DataFrame, flag: str, path: Path) -> list[str]:
-    if "qa" in table.columns:
+    wanted = ("qa",) if "qa" in table.columns else ("question", "solution")
+    if not set(wanted) <= set(table.columns):
+        found = ", ".join(map(str, table.columns))
+        raise UsageError(
+            flag, path, f"has the columns {found}; expected qa, or question and solution"
+        )
+    for column in wanted:
+        empty = np.flatnonzero(table[column].str.strip() == "")
+        if len(empty):
+            raise UsageError(flag, path, f"sample {empty[0] + 1} is empty in column {column}")
+    if wanted == ("qa",):
         return table["qa"].tolist()
-    if {"question", "solution"} <= set(table.columns):
-        # The published format for problems that are solved by a program.
-        return [
-            f"Instruct: {question} Let's write a Python program.\nOutput:\n{solution}"
-            for question, solution in zip(table["question"], table["solution"], strict=True)
-        ]
-    found = ", ".join(map(str, table.columns))
-    raise UsageError(flag, path, f"has the columns {found}; expected qa, or question and solution")
+    # The published format for problems that are solved by a program.
+    return [
+        f"Instruct: {question} Let's write a Python program.\nOutput:\n{solution}"
+        for question, solution in zip(table["question"], table["solution"], strict=True)
+    ]
 
 
 def _how_to_get(path: Path) -> str:

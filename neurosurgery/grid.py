@@ -25,6 +25,7 @@ from neurosurgery.methods import NeuronSelector, Selection, Selector, WeightSele
 from neurosurgery.models import LoadedModel, Target, find_targets, scored_share
 from neurosurgery.neurons import find_neuron_layers
 from neurosurgery.plan import Plan
+from neurosurgery.provenance import model_fingerprint
 from neurosurgery.results import CellRecord, ResultStore
 from neurosurgery.verdict import VerdictTable
 
@@ -51,6 +52,7 @@ class Grid:
         self._verdicts = verdicts
         with store.open_log() as log, chatter_to(log):
             self._lm: HFLM = harness_model(loaded, config.evaluation.batch_size)
+        self._commit = getattr(loaded.model.config, "_commit_hash", None)
         self._parameters = sum(p.numel() for p in loaded.model.parameters())
 
     def run(self, plan: Plan) -> None:
@@ -59,6 +61,10 @@ class Grid:
         Raises:
             RunError: the model, its weights or its activations are not fit for the method.
         """
+        if not (plan.baseline_pending or self._store.is_done(BASELINE_KEY)):
+            say("no baseline in this folder: without --pre_train_eval there will be no verdict")
+        if 1 in self._config.scalars:
+            say("--scalar 1 changes nothing: its cells repeat the baseline")
         selector = self._selector(plan)
         with tqdm(
             total=len(plan.pending) + plan.baseline_pending, desc="grid", unit="cell"
@@ -173,6 +179,7 @@ class Grid:
         return {
             "model": self._config.model.name,
             "revision": self._config.model.revision,
+            "model_content": model_fingerprint(self._config.model.name, self._commit),
             "method": key.method,
             "skill": key.skill,
             "calibration": key.calibration,

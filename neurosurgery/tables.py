@@ -39,7 +39,7 @@ def folder_text(verdicts: VerdictTable, evaluation: EvaluationConfig) -> str:
     parts = [
         verdict_text(summary, tasks),
         control_text(summary, tasks),
-        comparison_text(comparison),
+        comparison_text(comparison, list(dict.fromkeys(summary["method"]))),
     ]
     return "\n".join(part for part in parts if part)
 
@@ -96,15 +96,16 @@ def _name(method: str, calibration: str) -> str:
     return f"{method} - {calibration}" if calibration else method
 
 
-def comparison_text(comparison: pd.DataFrame) -> str:
-    """Lay out what `compare_methods` found, or say why it found nothing."""
+def comparison_text(comparison: pd.DataFrame, methods: Sequence[str]) -> str:
+    """Lay out what `compare_methods` found, or say why it found nothing of these methods."""
     if comparison.empty:
         return (
             "Methods cannot be compared: that takes a baseline better than chance in every task, "
             "and proportions\nat which every method of the folder has pruned.\n"
         )
     lines = [
-        "Methods on equal terms: pruning, over the proportions that all of them have",
+        "Methods on equal terms: pruning, over the proportions that all of them have: "
+        + comparison["proportions"].iloc[0],
         *(_COMPARISON.format(*header).rstrip() for header in _COMPARISON_HEADER),
     ]
     for _, row in comparison.iterrows():
@@ -120,6 +121,9 @@ def comparison_text(comparison: pd.DataFrame) -> str:
         "In brackets 95 % intervals over repeats; (k of n): in k of n set × repeat pairs half of "
         "math\nwas gone at all. 'never': nowhere on the grid."
     )
+    left_out = [method for method in methods if method not in set(comparison["method"])]
+    if left_out:
+        lines.append(f"Left out, for want of a proportion in common: {', '.join(left_out)}.")
     return "\n".join(lines) + "\n"
 
 

@@ -12,6 +12,7 @@ from test_interventions import random_mask
 from neurosurgery.__main__ import main
 from neurosurgery.export import export_model
 from neurosurgery.masks import ParameterMask
+from neurosurgery.provenance import model_fingerprint
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +125,21 @@ def test_a_mask_can_be_applied_to_another_model_of_its_shape(folder, tokenizer, 
     assert "| mask found in | base |" in card
     assert "# export, edited" in card
     assert str(folder) not in card
+
+
+def test_other_weights_under_the_same_name_are_warned_of(folder, tokenizer, tmp_path, capsys):
+    """A model that has been trained on since its mask was found has the same name and shapes."""
+    base = folder / "base"
+    mask = random_mask(build_model("llama"))
+    for name, content in (("same", model_fingerprint(str(base), None)), ("other", "f" * 64)):
+        provenance = {"model": str(base), "model_content": content}
+        mask.save(tmp_path / f"{name}.safetensors", provenance)
+        argv = ["apply", str(tmp_path / f"{name}.safetensors"), "--scalar", "0"]
+        assert main([*argv, "--output", str(tmp_path / name)]) == 0
+        warned = "found in a model with other weights" in capsys.readouterr().err
+        assert warned == (name == "other")
+        card = (tmp_path / name / "README.md").read_text()
+        assert ("mask found in" in card) == (name == "other")
 
 
 def test_an_empty_folder_is_as_good_as_none(folder, tmp_path):

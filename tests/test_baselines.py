@@ -134,7 +134,7 @@ def test_one_table_has_every_method_on_equal_terms(shared):
     twins = edited[edited["method"] == "random"].set_index(place)["edited"].sort_index()
     pd.testing.assert_series_equal(ours, twins)
     comparison = pd.read_csv(shared / "comparison.csv")
-    # LAPE's ratios are none of the proportions here, so that nothing is on equal terms.
+    # The random model solves none of the math task, so that there is nothing to remove.
     assert comparison.empty
 
 

@@ -118,9 +118,17 @@ def test_methods_by_hand():
     assert both["area_mean"] == pytest.approx((race["area_mean"] + mmlu["area_mean"]) / 2)
     # Only the proportion that both methods have counts: .2 would have spared more.
     assert found.loc["wanda", ""]["loss_at_half_mean"] == pytest.approx(0.55)
-    text = comparison_text(found.reset_index())
+    text = comparison_text(found.reset_index(), ["mathneuro", "wanda", "lape"])
+    assert "that all of them have: 0.1\n" in text
+    assert "Left out, for want of a proportion in common: lape." in text
     assert "(3 of 4)" in text
     assert "wanda" in text
+
+
+def test_a_method_without_a_common_proportion_leaves_the_others_be():
+    alone = {("lape", "", 0.7, 0): (0.5, 1.0, 1.0), ("lape", "", 0.7, 1): (0.5, 1.0, 1.0)}
+    expected = compare_methods(tidy(POINTS), "math_task")
+    pd.testing.assert_frame_equal(compare_methods(tidy(POINTS | alone), "math_task"), expected)
 
 
 def test_a_task_without_retention_leaves_its_cells_out():
@@ -141,5 +149,5 @@ def test_scaled_cells_and_other_skills_stay_out():
 def test_nothing_to_compare_is_an_empty_table():
     table = tidy(POINTS).assign(retention=math.nan)
     assert compare_methods(table, "math_task").empty
-    assert "cannot be compared" in comparison_text(compare_methods(table, "math_task"))
+    assert "cannot be compared" in comparison_text(compare_methods(table, "math_task"), ["wanda"])
     assert compare_methods(tidy(POINTS), "unknown").empty

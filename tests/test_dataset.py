@@ -42,7 +42,9 @@ def test_columns_question_and_solution(tmp_path):
         (b"question\na\n", "has the columns question"),
         (b"qa\nhello, world\n", "more fields than the header; quote texts that hold commas"),
         (b"qa\n\xff\xfe\n", "expected UTF-8 text; byte"),
-        (b'qa\n"  "\n', "sample 1 is empty"),
+        (b'qa\n"  "\n', "sample 1 is empty in column qa"),
+        (b"question,solution\nx,y\nhow,\n", "sample 2 is empty in column solution"),
+        (b"qa\nabc\xe9\n", "byte 6 cannot be decoded"),
         (b'qa\n"open\n', "is not a CSV file"),
     ],
 )

@@ -408,6 +408,20 @@ def test_a_command_is_repeated_without_what_would_undo_it(tmp_path):
     )
 
 
+def test_commands_are_the_main_scripts_and_of_math(tmp_path):
+    """What would fill a gap in the figures of math is not the last control run, nor LAPE's."""
+    folder = read_folder(FakeFolder(methods=("mathneuro",)).write(tmp_path))
+    folder.config["runs"] = [
+        {"command": ["MathNeuro.py", "--proportion", ".1", "--num_repeats", "1"]},
+        {"command": ["MathNeuro.py", "--skill", "Race"]},
+        {"command": ["LAPE.py", "--ratio", ".1"]},
+    ]
+    expected = "python MathNeuro.py --proportion .1 --num_repeats 1 --save_masks"
+    assert repeat_with(folder, "--save_masks") == expected
+    del folder.config["runs"][0], folder.config["runs"][1]
+    assert repeat_with(folder, "--save_masks") == "python MathNeuro.py --save_masks"
+
+
 def test_words(tmp_path):
     path = FakeFolder().write(tmp_path)
     write_comparison(path)

@@ -150,6 +150,14 @@ def test_groups_and_tags_are_in_the_table(tiny_model, tmp_path, capsys):
     assert "own_first: is (part of) the math task already" in capsys.readouterr().err
 
 
+def test_what_a_run_will_not_tell_is_said(tiny_model, tmp_path, capsys):
+    flags = "--proportion 0.05 --num_repeats 1 --scalar 1".split()
+    assert run(tiny_model, tmp_path, *flags) == 0
+    output = capsys.readouterr().out
+    assert "no baseline in this folder: without --pre_train_eval" in output
+    assert "--scalar 1 changes nothing" in output
+
+
 def test_a_blurred_factor_is_said(tiny_model, tmp_path, capsys):
     flags = "--proportion 0.05 --num_repeats 1 --scalar 1.01 --dtype bfloat16".split()
     assert run(tiny_model, tmp_path, *flags) == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from pathlib import Path
 
 from neurosurgery.config import ModelConfig, check_model_folder
@@ -89,6 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
     from neurosurgery.model_card import model_label
     from neurosurgery.models import load_model, load_tokenizer, model_shapes
     from neurosurgery.overlap import first_misfit
+    from neurosurgery.provenance import model_fingerprint
 
     shapes = model_shapes(config)
     misfit = first_misfit(file.mask.shapes, shapes.parameters, shapes.targets)
@@ -96,8 +98,16 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError("MASK", arguments.mask, f"is of another model than {name}: {misfit}")
     loaded = load_model(config, load_tokenizer(config), dtype=arguments.dtype)
     provenance = file.provenance | {"model": name, "revision": revision}
-    if found_in is not None and model_label(found_in) != model_label(name):
+    content = model_fingerprint(name, getattr(loaded.model.config, "_commit_hash", None))
+    other_weights = file.provenance.get("model_content") not in (None, content)
+    if found_in is not None and (other_weights or model_label(found_in) != model_label(name)):
         provenance["mask_model"] = model_label(found_in)
+    if other_weights:
+        # A fine-tuned relative is a fair target, but nobody should meet one by accident.
+        print(
+            f"warning: the mask was found in a model with other weights than {name}",
+            file=sys.stderr,
+        )
     edit = export_model(
         loaded.model,
         loaded.tokenizer,

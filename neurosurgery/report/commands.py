@@ -58,11 +58,15 @@ def consistency_command(folder: Folder) -> str:
 
 
 def _last(folder: Folder) -> list[str]:
-    """The last call of a script, by the script's name alone."""
+    """The last call of a script, by the script's name alone; rather MathNeuro's, of math."""
     commands = [recorded(run) for run in folder.runs]
     scripts = [command for command in commands if command and command[0].endswith(".py")]
-    base = scripts[-1] if scripts else ["MathNeuro.py", "--save_path", str(folder.path)]
-    return [PurePath(base[0]).name, *base[1:]]
+    if not scripts:
+        return ["MathNeuro.py", "--save_path", str(folder.path)]
+    of_math = [command for command in scripts if "--skill" not in command] or scripts
+    main = [command for command in of_math if PurePath(command[0]).name == "MathNeuro.py"]
+    base = (main or of_math)[-1]
+    return [PurePath(base[0]).name, *_without(base[1:], "--skill")]
 
 
 def _without(command: Sequence[str], flag: str) -> list[str]:

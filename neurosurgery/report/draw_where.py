@@ -43,8 +43,9 @@ def draw_heat_map(name: str, masks: Sequence[MaskCounts], looks: Looks) -> Drawi
     drawing = Drawing(
         name,
         "Where: share of each weight matrix that is selected",
-        f"Proportion {proportions}, the repeats' masks together. A matrix that the mask's method "
-        "does not touch is grey.",
+        f"Proportion {proportions}, for every method the one that is nearest to the ideal of the "
+        "isolation figure (without one, the middle of the grid); the repeats' masks together. A "
+        "matrix that the model does not have is grey.",
         figure,
     )
     grid = figure.subplots(rows, columns, squeeze=False)
