@@ -56,7 +56,7 @@ def scaled_weights(
         try:
             for name in mask:
                 weight = parameters[name]
-                selected = mask.tensor(name).to(weight.device)
+                selected = _places(mask, name, weight.device)
                 originals[name] = weight[selected]
                 edited = originals[name] * scalar
                 weight[selected] = edited
@@ -65,14 +65,24 @@ def scaled_weights(
         finally:
             for name, values in originals.items():
                 weight = parameters[name]
-                weight[mask.tensor(name).to(weight.device)] = values
+                weight[_places(mask, name, weight.device)] = values
+
+
+def _places(mask: ParameterMask, name: str, device: torch.device) -> tuple[torch.Tensor, ...]:
+    """Indices of a parameter's selected entries, whatever the layout of its memory.
+
+    Cheaper than a boolean tensor, which every use would search for them.
+    """
+    return torch.unravel_index(mask.indices(name).to(device), mask.shapes[name])
 
 
 def _factors(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
     """Smallest, largest, then a sample of after / before over the entries that are not zero."""
     exact = torch.float32 if before.device.type == "mps" else torch.float64
     changed = before != 0
-    ratio = after[changed].to(exact) / before[changed].to(exact)
+    if not changed.all():
+        before, after = before[changed], after[changed]
+    ratio = after.to(exact) / before.to(exact)
     if not len(ratio):
         return ratio.cpu()
     sample = ratio[:: max(1, len(ratio) // _SAMPLE)]

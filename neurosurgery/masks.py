@@ -69,6 +69,11 @@ class ParameterMask:
         bits = np.unpackbits(self._packed[name], count=int(np.prod(shape)))
         return torch.from_numpy(bits.view(np.bool_)).reshape(shape)
 
+    def indices(self, name: str) -> torch.Tensor:
+        """One parameter's selected entries: ascending places in the flattened weight, int64."""
+        bits = np.unpackbits(self._packed[name], count=math.prod(self.shapes[name]))
+        return torch.from_numpy(np.flatnonzero(bits.view(np.bool_)))
+
     def counts(self) -> dict[str, int]:
         """Selected entries per parameter."""
         return {name: int(np.bitwise_count(bits).sum()) for name, bits in self._packed.items()}
