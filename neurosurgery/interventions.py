@@ -55,8 +55,7 @@ def scaled_weights(
     with torch.no_grad():
         try:
             for name in mask:
-                weight = parameters[name]
-                selected = _places(mask, name, weight.device)
+                weight, selected = _selected(parameters[name], mask, name)
                 originals[name] = weight[selected]
                 edited = originals[name] * scalar
                 weight[selected] = edited
@@ -64,16 +63,22 @@ def scaled_weights(
             yield _summary(factors)
         finally:
             for name, values in originals.items():
-                weight = parameters[name]
-                weight[_places(mask, name, weight.device)] = values
+                weight, selected = _selected(parameters[name], mask, name)
+                weight[selected] = values
 
 
-def _places(mask: ParameterMask, name: str, device: torch.device) -> tuple[torch.Tensor, ...]:
-    """Indices of a parameter's selected entries, whatever the layout of its memory.
+def _selected(
+    weight: torch.Tensor, mask: ParameterMask, name: str
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """A view of the weight, and the indices of the selected entries in it.
 
-    Cheaper than a boolean tensor, which every use would search for them.
+    Cheaper than a boolean tensor, which every use would search for them. A weight that does not lie
+    in memory in its logical order cannot be seen as flat.
     """
-    return torch.unravel_index(mask.indices(name).to(device), mask.shapes[name])
+    indices = mask.indices(name).to(weight.device)
+    if weight.is_contiguous():
+        return weight.view(-1), (indices,)
+    return weight, torch.unravel_index(indices, weight.shape)
 
 
 def _factors(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
