@@ -32,19 +32,22 @@ def parse(description: str, argv: Sequence[str] | None) -> argparse.Namespace:
 def interleaved(
     functions: Mapping[str, Callable[[], object]], rounds: int
 ) -> dict[str, list[float]]:
-    """Seconds of every function in every round, one after the other, so that all share the weather.
+    """Seconds of every function in every round: one after the other, so that all share the weather.
 
-    Every function is called once before.
+    Every other round goes backwards, so that none profits from what another leaves in memory. Every
+    function is called once before.
     """
     for function in functions.values():
         function()
     seconds: dict[str, list[float]] = {name: [] for name in functions}
+    order = list(functions)
     for _ in range(rounds):
-        for name, function in functions.items():
+        for name in order:
             gc.collect()
             start = time.perf_counter()
-            function()
+            functions[name]()
             seconds[name].append(time.perf_counter() - start)
+        order.reverse()
     return seconds
 
 

@@ -129,7 +129,7 @@ def growth(
 def main(argv: list[str] | None = None) -> None:
     """Measure, print, write."""
     arguments = parse("Time and memory of finding masks.", argv)
-    rounds = 3 if arguments.quick else 9
+    rounds, growth_rounds = (4, 1) if arguments.quick else (15, 5)
     peak = measure_peak(10)
     demo = demo_model()
     models = {
@@ -153,18 +153,18 @@ def main(argv: list[str] | None = None) -> None:
     header = ["model", "tokens", "bare_s", "hooked_s", "ratio"]
     print(table(header, rows))
 
-    many = random_samples(demo, max(SAMPLES), 48)
+    many = random_samples(demo, max(SAMPLES), 40)
     norms = scoring(demo, many[:20])[0]
     details = {
         "hooked": [dict(zip(header, row, strict=True)) for row in rows],
         "samples": growth(
-            "samples", {n: partial(scoring, demo, many[:n]) for n in SAMPLES}, rounds
+            "samples", {n: partial(scoring, demo, many[:n]) for n in SAMPLES}, growth_rounds
         ),
         "repeats": growth(
-            "repeats", {n: partial(scoring, demo, many[:50], n) for n in REPEATS}, rounds
+            "repeats", {n: partial(scoring, demo, many[:50], n) for n in REPEATS}, growth_rounds
         ),
         "proportions": growth(
-            "proportions", {n: partial(select, demo, norms, n) for n in GRIDS}, rounds
+            "proportions", {n: partial(select, demo, norms, n) for n in GRIDS}, growth_rounds
         ),
     }
     ratios = {

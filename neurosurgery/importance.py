@@ -76,10 +76,11 @@ class ImportanceScores:
 
     def sample(self, size: int) -> torch.Tensor:
         """Scores at `size` places, drawn with replacement; the same places every time."""
-        places = torch.from_numpy(np.random.default_rng(0).integers(self.numel, size=size))
-        places = places.to(self._weight.device)
-        columns = self._weight.shape[1]
-        row, column = places // columns, places % columns
+        generator = np.random.default_rng(0)
+        row, column = (
+            torch.from_numpy(generator.integers(length, size=size)).to(self._weight.device)
+            for length in self._weight.shape
+        )
         factors = self._factors[row if self._transposed else column]
         return self._weight[row, column].to(SCORE_DTYPE).abs_().mul_(factors)
 
