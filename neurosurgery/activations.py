@@ -130,7 +130,17 @@ class ActivationNorms(SampleSums):
         return record
 
     def _norms(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Of every sample and feature, over the sample's own tokens: (samples, features)."""
         inputs, padding = self._by_sample(inputs)
+        if inputs.device.type == "cpu":
+            # A tenth of vector_norm's time: a sample's squares stay in cache, and adding up rows
+            # is vectorised (pairwise too, so the sum is the more accurate one). Nothing is copied
+            # to hide the padding. A GPU would rather have few large kernels.
+            sums = [
+                torch.sum(sample[:length].to(NORM_DTYPE).square(), dim=0)
+                for sample, length in zip(inputs, self._lengths.tolist(), strict=True)
+            ]
+            return torch.stack(sums).sqrt_()
         if padding is not None:
             inputs = inputs.masked_fill(padding, 0)
         return torch.linalg.vector_norm(inputs, dim=1, dtype=NORM_DTYPE)

@@ -55,8 +55,7 @@ def scaled_weights(
     with torch.no_grad():
         try:
             for name in mask:
-                weight = parameters[name]
-                selected = mask.tensor(name).to(weight.device)
+                weight, selected = _selected(parameters[name], mask, name)
                 originals[name] = weight[selected]
                 edited = originals[name] * scalar
                 weight[selected] = edited
@@ -64,15 +63,31 @@ def scaled_weights(
             yield _summary(factors)
         finally:
             for name, values in originals.items():
-                weight = parameters[name]
-                weight[mask.tensor(name).to(weight.device)] = values
+                weight, selected = _selected(parameters[name], mask, name)
+                weight[selected] = values
+
+
+def _selected(
+    weight: torch.Tensor, mask: ParameterMask, name: str
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """A view of the weight, and the indices of the selected entries in it.
+
+    Cheaper than a boolean tensor, which every use would search for them. A weight that does not lie
+    in memory in its logical order cannot be seen as flat.
+    """
+    indices = mask.indices(name).to(weight.device)
+    if weight.is_contiguous():
+        return weight.view(-1), (indices,)
+    return weight, torch.unravel_index(indices, weight.shape)
 
 
 def _factors(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
     """Smallest, largest, then a sample of after / before over the entries that are not zero."""
     exact = torch.float32 if before.device.type == "mps" else torch.float64
     changed = before != 0
-    ratio = after[changed].to(exact) / before[changed].to(exact)
+    if not changed.all():
+        before, after = before[changed], after[changed]
+    ratio = after.to(exact) / before.to(exact)
     if not len(ratio):
         return ratio.cpu()
     sample = ratio[:: max(1, len(ratio) // _SAMPLE)]

@@ -15,14 +15,8 @@ from safetensors.numpy import save
 
 from neurosurgery.errors import RunError
 from neurosurgery.files import write_atomically
-from neurosurgery.importance import (
-    Cutoff,
-    importance_scores,
-    kth_largest_,
-    top_k_counts,
-    top_k_cutoff,
-    top_k_mask,
-)
+from neurosurgery.importance import CHUNK_ON_CPU, ImportanceScores, top_k_counts
+from neurosurgery.selection import Cutoff, top_k_bits, top_k_cutoffs
 
 if TYPE_CHECKING:
     # transformers, which takes seconds to import, is not needed for masks from files.
@@ -75,6 +69,11 @@ class ParameterMask:
         bits = np.unpackbits(self._packed[name], count=int(np.prod(shape)))
         return torch.from_numpy(bits.view(np.bool_)).reshape(shape)
 
+    def indices(self, name: str) -> torch.Tensor:
+        """One parameter's selected entries: ascending places in the flattened weight, int64."""
+        bits = np.unpackbits(self._packed[name], count=math.prod(self.shapes[name]))
+        return torch.from_numpy(np.flatnonzero(bits.view(np.bool_)))
+
     def counts(self) -> dict[str, int]:
         """Selected entries per parameter."""
         return {name: int(np.bitwise_count(bits).sum()) for name, bits in self._packed.items()}
@@ -104,13 +103,9 @@ class ParameterMask:
         packed = {}
         for name, count in self.counts().items():
             size = int(np.prod(self.shapes[name]))
-            # The largest of random keys. Ranking reorders them; drawing them again from the same
-            # state is cheaper than a second copy of the size of the matrix.
-            state = generator.bit_generator.state
-            threshold = kth_largest_(_random_keys(generator, size), [count]).get(count, 0.0)
-            generator.bit_generator.state = state
-            keys = _random_keys(generator, size)
-            packed[name] = pack(top_k_mask(keys, top_k_cutoff(keys, threshold, count)))
+            keys = _RandomKeys(generator, size)
+            (cutoff,) = top_k_cutoffs(keys, [count])
+            packed[name] = top_k_bits(keys, cutoff)
         return ParameterMask(packed, self.shapes)
 
     def jaccard(self, other: ParameterMask) -> float:
@@ -171,8 +166,26 @@ def _read_shapes(text: str) -> dict[str, tuple[int, ...]]:
     return {name: tuple(shape) for name, shape in content.items()}
 
 
-def _random_keys(generator: np.random.Generator, size: int) -> torch.Tensor:
-    return torch.from_numpy(generator.random(size, dtype=np.float32))
+class _RandomKeys:
+    """`Scores` that are uniform numbers: drawn from the same state again rather than kept."""
+
+    def __init__(self, generator: np.random.Generator, numel: int) -> None:
+        self._generator = generator
+        self._state = generator.bit_generator.state
+        self.numel = numel
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        self._generator.bit_generator.state = self._state
+        for start in range(0, self.numel, CHUNK_ON_CPU):
+            yield self._draw(min(CHUNK_ON_CPU, self.numel - start))
+
+    def sample(self, size: int) -> torch.Tensor:
+        """The first ones are as random as any."""
+        self._generator.bit_generator.state = self._state
+        return self._draw(size)
+
+    def _draw(self, size: int) -> torch.Tensor:
+        return torch.from_numpy(self._generator.random(size, dtype=np.float32))
 
 
 def pack(mask: torch.Tensor) -> np.ndarray:
@@ -184,8 +197,9 @@ class TopK:
     """The top-K selections of one calibration set and repeat, at every proportion of a grid.
 
     Every matrix is ranked once; a selection is then two numbers per matrix and proportion, and a
-    mask is formed, one matrix's scores in memory at a time, when it is asked for. The weights must
-    be the unedited ones both when this is made and when a mask is formed.
+    mask is formed when it is asked for, from scores that are formed again: that is cheaper than to
+    keep either. The weights must be the unedited ones both when this is made and when a mask is
+    formed.
 
     Raises:
         RunError: a weight is not finite; the message names it.
@@ -203,20 +217,14 @@ class TopK:
         for target in self._targets:
             counts = top_k_counts(target.weight.numel(), proportions)
             try:
-                thresholds = kth_largest_(self._scores(target), counts)
+                cutoffs = top_k_cutoffs(self._scores(target), counts)
             except ValueError as error:
                 raise RunError(f"{target.parameter_name}: {error}") from None
-            # Ranking has reordered its scores; forming them again is cheaper than a second copy.
-            scores = self._scores(target)
-            self._cutoffs[target.name] = {
-                proportion: top_k_cutoff(scores, thresholds.get(count, 0.0), count)
-                for proportion, count in zip(proportions, counts, strict=True)
-            }
-            del scores
+            self._cutoffs[target.name] = dict(zip(proportions, cutoffs, strict=True))
 
-    def _scores(self, target: Target) -> torch.Tensor:
+    def _scores(self, target: Target) -> ImportanceScores:
         norms = self._norms[target.name]
-        return importance_scores(target.weight, norms, transposed=target.transposed)
+        return ImportanceScores(target.weight, norms, transposed=target.transposed)
 
     def mask(self, proportion: float) -> ParameterMask:
         """The top-K mask at one of the proportions given at the start."""
@@ -224,6 +232,6 @@ class TopK:
         shapes = {}
         for target in self._targets:
             cutoff = self._cutoffs[target.name][proportion]
-            packed[target.parameter_name] = pack(top_k_mask(self._scores(target), cutoff))
+            packed[target.parameter_name] = top_k_bits(self._scores(target), cutoff)
             shapes[target.parameter_name] = tuple(target.weight.shape)
         return ParameterMask(packed, shapes)

@@ -98,3 +98,13 @@ def test_masks_of_another_model_are_refused():
     wrong = ParameterMask.from_tensors({name: torch.ones(2, 2, dtype=torch.bool)})
     with pytest.raises(ValueError, match="has shape"), scaled_weights(model, wrong, 0.0):
         pass
+
+
+def test_a_weight_in_another_memory_layout_is_edited_and_restored():
+    module = torch.nn.Linear(6, 4, bias=False)
+    module.weight = torch.nn.Parameter(torch.randn(6, 4).T)
+    before = module.weight.detach().clone()
+    selected = torch.rand(4, 6) < 0.5
+    with scaled_weights(module, ParameterMask.from_tensors({"weight": selected}), 2.0):
+        assert torch.equal(module.weight, torch.where(selected, before * 2, before))
+    assert torch.equal(module.weight, before)

@@ -1,0 +1,109 @@
+"""What every benchmark needs: interleaved timing, a description of the machine, tables, JSON."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+import transformers
+
+PROPORTIONS = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15)
+
+
+def parse(description: str, argv: Sequence[str] | None) -> argparse.Namespace:
+    """The flags `--quick --json FILE --threads N`; sets torch's number of threads."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds: under a minute")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the numbers")
+    parser.add_argument("--threads", type=int, default=1, help="torch's threads (default 1)")
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(arguments.threads)
+    return arguments
+
+
+def interleaved(
+    functions: Mapping[str, Callable[[], object]], rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of every function in every round: one after the other, so that all share the weather.
+
+    Every other round goes backwards, so that none profits from what another leaves in memory. Every
+    function is called once before.
+    """
+    for function in functions.values():
+        function()
+    seconds: dict[str, list[float]] = {name: [] for name in functions}
+    order = list(functions)
+    for _ in range(rounds):
+        for name in order:
+            gc.collect()
+            start = time.perf_counter()
+            functions[name]()
+            seconds[name].append(time.perf_counter() - start)
+        order.reverse()
+    return seconds
+
+
+def paired_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> float:
+    """Median over rounds of the ratio within a round."""
+    return median(a / b for a, b in zip(numerator, denominator, strict=True))
+
+
+def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
+    """The b of seconds ≈ a · sizes^b, fitted on a log-log scale; 1 is proportional growth."""
+    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Columns aligned to the right; floats with three significant digits."""
+    cells = [list(header), *([_cell(value) for value in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        for row in cells
+    )
+
+
+def _cell(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def machine() -> dict[str, object]:
+    """Versions and hardware that the numbers hold for."""
+    return {
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _processor() -> str:
+    information = Path("/proc/cpuinfo")
+    if not information.is_file():
+        return platform.processor()
+    lines = information.read_text().splitlines()
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def finish(
+    arguments: argparse.Namespace, ratios: Mapping[str, float | None], details: object
+) -> None:
+    """Print the ratios; write them with the details and the machine where `--json` says."""
+    print()
+    for name, value in ratios.items():
+        print(f"{name}: {'not measured' if value is None else f'{value:.3g}'}")
+    if arguments.json:
+        content = {"ratios": dict(ratios), "details": details, "machine": machine()}
+        arguments.json.write_text(json.dumps(content, indent=2) + "\n")
