@@ -32,6 +32,8 @@ _WITHOUT_EFFECT = {
     *("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "max_length"),
     *("max_new_tokens", "use_cache", "cache_implementation", "transformers_version"),
     *("bos_token_id", "eos_token_id", "pad_token_id", "_from_model_config"),
+    *("output_attentions", "output_hidden_states", "output_scores", "output_logits"),
+    "return_dict_in_generate",
 }
 
 

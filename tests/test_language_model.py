@@ -92,14 +92,17 @@ def assert_same_answers(ours, theirs):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_answers_as_the_stock_backend_does(name, tokenizer):
+def test_every_family_answers_as_the_stock_backend_does(name, tokenizer, monkeypatch):
     model = build_model(name.split()[0], **FAMILIES[name])
     ours, stock = both(model, tokenizer)
     assert ours._passes.can_continue(400)
     options = option_requests(random.Random(3))
     assert_same_answers(ours.loglikelihood(options), stock.loglikelihood(options))
     prompts = prompt_requests(random.Random(4))
-    assert ours.generate_until(prompts) == stock.generate_until(prompts)
+    with monkeypatch.context() as patched:
+        patched.setattr(HFLM, "generate_until", None)
+        texts = ours.generate_until(prompts)
+    assert texts == stock.generate_until(prompts)
     stories = [
         Instance("loglikelihood_rolling", {}, (p.args[0],), i) for i, p in enumerate(prompts)
     ]
