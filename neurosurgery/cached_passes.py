@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from transformers import DynamicCache, PretrainedConfig, PreTrainedModel
+from transformers import Cache, PretrainedConfig, PreTrainedModel
 
+from neurosurgery.growing_cache import growing_cache
 from neurosurgery.hooks import input_hooks
 
 _log = logging.getLogger(f"lm_eval.{__name__}")
@@ -40,10 +41,10 @@ class Past:
     Rows are padded on their right, so that padding may stand between tokens of one row.
     """
 
-    cache: DynamicCache
+    cache: Cache
     real: torch.Tensor
 
-    def branch(self) -> DynamicCache:
+    def branch(self) -> Cache:
         """A cache to add to: layers take new tensors then, so that this object stays as it is."""
         cache = copy.copy(self.cache)
         cache.layers = [copy.copy(layer) for layer in self.cache.layers]
@@ -106,7 +107,7 @@ class CachedPasses:
         """The same, with the rows remembered, what they continue and what was added."""
         ids, real = _padded(rows)
         device = self._model.device
-        cache = DynamicCache() if past is None else past.branch()
+        cache = growing_cache() if past is None else past.branch()
         masks: dict[str, torch.Tensor] = {}
         # No real token sees the padding to its right, so a pass that starts needs no mask.
         if past is not None:
