@@ -219,7 +219,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="write the numbers to this file")
     arguments = parser.parse_args(args)
     turns = 2 if arguments.quick else 5
-    sizes = (8, 48, 10, 10) if arguments.quick else (32, 200, 32, 50)
+    sizes = (8, 32, 8, 24) if arguments.quick else (32, 200, 32, 50)
     tokenizer = AutoTokenizer.from_pretrained(DEMO.model)
     llama = random_llama()
     demo_model = AutoModelForCausalLM.from_pretrained(DEMO.model, dtype=torch.float32).eval()
