@@ -19,6 +19,7 @@ from lm_eval.tasks import TaskManager
 
 from neurosurgery.config import EvaluationConfig
 from neurosurgery.errors import UsageError, first_line
+from neurosurgery.language_model import LanguageModel
 from neurosurgery.models import LoadedModel
 
 FEWSHOT_SEED = 1234
@@ -126,7 +127,7 @@ def load_harnesses(manager: TaskManager, config: EvaluationConfig) -> dict[str, 
 
 def harness_model(loaded: LoadedModel, batch_size: int) -> HFLM:
     """The loaded model behind the harness's interface; edits of its weights are seen at once."""
-    return HFLM(pretrained=loaded.model, tokenizer=loaded.tokenizer, batch_size=batch_size)
+    return LanguageModel(loaded.model, loaded.tokenizer, batch_size)
 
 
 def _leaves(group: str, children: dict[str, list[str]]) -> list[str]:

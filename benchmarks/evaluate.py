@@ -1,0 +1,269 @@
+"""How much faster evaluation is than through lm-eval's own Hugging Face backend.
+
+    python benchmarks/evaluate.py --quick
+    python benchmarks/evaluate.py --json evaluate.json
+
+Both backends hold the same loaded model and answer the same requests, in turns; the table shows
+medians. The first turn is not counted: a grid evaluates the same documents again and again, and
+what we remember between calls (token ids, nothing else) is there from the second cell on.
+
+Three shapes of request run on a Llama with random weights, whose head has about the share of the
+parameters that it has in Llama-3.2-1B, a fifth; the fourth is a cell of the demo on its own model.
+No row of the generation stops before its limit, which is the worst case for us: rows that stop
+leave our batches, while HFLM runs a batch until its last row is done. Needs no network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedModel
+
+from neurosurgery.config import DEMO, TASKS_FOLDER, EvaluationConfig
+from neurosurgery.evaluation import Harness, chatter_to
+from neurosurgery.language_model import LanguageModel
+
+BATCH_SIZE = 16
+WORDS = (
+    "Anna Victor Elena Mia works plays lives counts buys finds reads near the river in Oakham on "
+    "Sunday with 12 red apples 7 friends 34 stickers and a yellow bag while it is raining"
+).split()
+
+Answer = tuple[Any, Any]
+"""What must be equal (an option, a text) and what may be rounded otherwise (log-likelihoods)."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A kind of evaluation: how one backend answers its documents."""
+
+    name: str
+    description: str
+    answers: Callable[[HFLM], list[Answer]]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the table; seconds are medians."""
+
+    name: str
+    description: str
+    documents: int
+    agreeing: int
+    largest_deviation: float
+    stock_seconds: float
+    our_seconds: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster we are."""
+        return self.stock_seconds / self.our_seconds
+
+
+def random_llama() -> PreTrainedModel:
+    """A float32 Llama of six million random weights."""
+    config = LlamaConfig(
+        vocab_size=4096,
+        hidden_size=256,
+        intermediate_size=688,
+        num_hidden_layers=6,
+        num_attention_heads=4,
+        num_key_value_heads=4,
+        max_position_embeddings=2048,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+        tie_word_embeddings=True,
+        # Wider than the default, with which every token looks alike.
+        initializer_range=0.1,
+    )
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    # A head row of zeros never wins over another, so no row ends before its limit.
+    with torch.no_grad():
+        model.get_input_embeddings().weight[0] = 0
+    return model.eval()
+
+
+def text(generator: random.Random, words: int) -> str:
+    """So many words in random order."""
+    return " ".join(generator.choices(WORDS, k=words))
+
+
+def multiple_choice(documents: Sequence[tuple[str, list[str]]]) -> Callable[[HFLM], list[Answer]]:
+    """Answers to (context, options) pairs, as the harness asks for them."""
+    requests = [
+        Instance("loglikelihood", {}, (context, option), index)
+        for index, (context, options) in enumerate(documents)
+        for option in options
+    ]
+
+    def answers(lm: HFLM) -> list[Answer]:
+        scores = iter(lm.loglikelihood(requests, disable_tqdm=True))
+        found = [[next(scores)[0] for _ in options] for _, options in documents]
+        return [(max(range(len(each)), key=each.__getitem__), each) for each in found]
+
+    return answers
+
+
+def race(documents: int) -> Shape:
+    """A long article and four options of several tokens."""
+    generator = random.Random(1)
+    pairs = [
+        (text(generator, generator.randint(210, 260)), [f" {text(generator, 6)}" for _ in "ABCD"])
+        for _ in range(documents)
+    ]
+    return Shape("race", "long context, four options of several tokens", multiple_choice(pairs))
+
+
+def mmlu(documents: int) -> Shape:
+    """A short question and four options of one token."""
+    generator = random.Random(2)
+    pairs = [
+        (f"{text(generator, generator.randint(30, 90))}\nAnswer:", [" A", " B", " C", " D"])
+        for _ in range(documents)
+    ]
+    return Shape("mmlu", "short context, four options of one token", multiple_choice(pairs))
+
+
+def gsm8k(documents: int) -> Shape:
+    """Eight worked examples that all prompts share, a question, a text of 96 tokens."""
+    generator = random.Random(3)
+    shots = "\n\n".join(f"Q: {text(generator, 22)}\nA: {text(generator, 44)}" for _ in range(8))
+    arguments = {"until": ["Q:", "</s>"], "do_sample": False, "max_gen_toks": 96}
+    requests = [
+        Instance("generate_until", {}, (f"{shots}\n\nQ: {question}\nA:", arguments), index)
+        for index in range(documents)
+        for question in [text(generator, generator.randint(30, 50))]
+    ]
+
+    def answers(lm: HFLM) -> list[Answer]:
+        return [(text, []) for text in lm.generate_until(requests, disable_tqdm=True)]
+
+    return Shape("gsm8k", "eight shots, 96 new tokens", answers)
+
+
+def demo(documents: int) -> Shape:
+    """A cell of the demo: its four tasks."""
+    tasks = (DEMO.train_lm_eval_task, *DEMO.eval_datasets)
+    config = EvaluationConfig(
+        tasks[0], tasks[1:], documents, documents, None, False, None, BATCH_SIZE
+    )
+    manager = TaskManager(include_path=str(TASKS_FOLDER), include_defaults=False)
+    harness = Harness(manager, "--eval_datasets", tasks, config)
+
+    def answers(lm: HFLM) -> list[Answer]:
+        found = harness.evaluate(lm, documents).documents
+        # What the stories are given is a likelihood, no choice.
+        return [
+            ((), [document["answer"]])
+            if document["task"] == "demo_stories"
+            else (document.get("generated", document["answer"]), document.get("loglikelihoods", []))
+            for document in found
+        ]
+
+    return Shape("demo", "a cell of the demo: four tasks, its own model", answers)
+
+
+def measure(shape: Shape, ours: HFLM, stock: HFLM, turns: int) -> Line:
+    """Both backends in turns; the first turn warms up and is compared."""
+    seconds: dict[str, list[float]] = {"ours": [], "stock": []}
+    answers: dict[str, list[Answer]] = {}
+    for turn in range(turns + 1):
+        for name, lm in (("stock", stock), ("ours", ours)):
+            start = time.perf_counter()
+            answers[name] = shape.answers(lm)
+            if turn:
+                seconds[name].append(time.perf_counter() - start)
+    pairs = list(zip(answers["ours"], answers["stock"], strict=True))
+    deviations = [
+        abs(mine - theirs)
+        for (_, found), (_, expected) in pairs
+        for mine, theirs in zip(found, expected, strict=True)
+    ]
+    return Line(
+        name=shape.name,
+        description=shape.description,
+        documents=len(pairs),
+        agreeing=sum(mine == theirs for (mine, _), (theirs, _) in pairs),
+        largest_deviation=max(deviations, default=0.0),
+        stock_seconds=statistics.median(seconds["stock"]),
+        our_seconds=statistics.median(seconds["ours"]),
+    )
+
+
+def main(args: list[str] | None = None) -> int:
+    """Measure, print, write."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--quick", action="store_true", help="fewer documents and turns")
+    parser.add_argument("--json", type=Path, help="write the numbers to this file")
+    arguments = parser.parse_args(args)
+    turns = 2 if arguments.quick else 5
+    sizes = (8, 32, 8, 24) if arguments.quick else (32, 200, 32, 50)
+    tokenizer = AutoTokenizer.from_pretrained(DEMO.model)
+    llama = random_llama()
+    demo_model = AutoModelForCausalLM.from_pretrained(DEMO.model, dtype=torch.float32).eval()
+    start = time.perf_counter()
+    shapes = [make(size) for make, size in zip((race, mmlu, gsm8k, demo), sizes, strict=True)]
+    lines = []
+    print("shape    HFLM s    ours s   ratio   documents that agree   largest deviation")
+    for shape in shapes:
+        model = demo_model if shape.name == "demo" else llama
+        with Path(os.devnull).open("w") as nowhere, chatter_to(nowhere):
+            ours = LanguageModel(model, tokenizer, BATCH_SIZE)
+            stock = HFLM(
+                pretrained=model, tokenizer=tokenizer, batch_size=BATCH_SIZE, max_length=None
+            )
+            line = measure(shape, ours, stock, turns)
+        lines.append(line)
+        print(
+            f"{line.name:6} {line.stock_seconds:8.2f}  {line.our_seconds:8.2f}  "
+            f"{line.ratio:5.2f}×   {line.agreeing:>8} of {line.documents:<8}"
+            f"   {line.largest_deviation:10.1e}   {line.description}",
+            flush=True,
+        )
+    found = {
+        "ratios": {f"{line.name}_speedup": line.ratio for line in lines},
+        "lines": [asdict(line) for line in lines],
+        "quick": arguments.quick,
+        "batch_size": BATCH_SIZE,
+        "parameters": {
+            "random": sum(p.numel() for p in llama.parameters()),
+            "demo": sum(p.numel() for p in demo_model.parameters()),
+        },
+        "versions": {name: version(name) for name in ("torch", "transformers", "lm_eval")}
+        | {"python": platform.python_version()},
+        "hardware": {
+            "machine": platform.processor() or platform.machine(),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+        },
+        "seconds": time.perf_counter() - start,
+    }
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
