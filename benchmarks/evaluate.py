@@ -15,23 +15,21 @@ leave our batches, while HFLM runs a batch until its last row is done. Needs no 
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
-import platform
 import random
-import statistics
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+# The folder of this script holds a select.py, which must not stand in for the standard library's.
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:] = [str(ROOT), *(place for place in sys.path if Path(place) != ROOT / "benchmarks")]
 
 import torch
 from lm_eval.api.instance import Instance
@@ -39,6 +37,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedModel
 
+from benchmarks.common import finish, interleaved, paired_ratio, parse, table
 from neurosurgery.config import DEMO, TASKS_FOLDER, EvaluationConfig
 from neurosurgery.evaluation import Harness, chatter_to
 from neurosurgery.language_model import LanguageModel
@@ -73,11 +72,7 @@ class Line:
     largest_deviation: float
     stock_seconds: float
     our_seconds: float
-
-    @property
-    def ratio(self) -> float:
-        """How many times faster we are."""
-        return self.stock_seconds / self.our_seconds
+    ratio: float
 
 
 def random_llama() -> PreTrainedModel:
@@ -185,16 +180,18 @@ def demo(documents: int) -> Shape:
     return Shape("demo", "a cell of the demo: four tasks, its own model", answers)
 
 
-def measure(shape: Shape, ours: HFLM, stock: HFLM, turns: int) -> Line:
-    """Both backends in turns; the first turn warms up and is compared."""
-    seconds: dict[str, list[float]] = {"ours": [], "stock": []}
+def measure(shape: Shape, ours: HFLM, stock: HFLM, rounds: int) -> Line:
+    """Both backends in turns, what they answered compared."""
     answers: dict[str, list[Answer]] = {}
-    for turn in range(turns + 1):
-        for name, lm in (("stock", stock), ("ours", ours)):
-            start = time.perf_counter()
-            answers[name] = shape.answers(lm)
-            if turn:
-                seconds[name].append(time.perf_counter() - start)
+    backends = {"stock": stock, "ours": ours}
+
+    def answering(name: str) -> Callable[[], None]:
+        def answer() -> None:
+            answers[name] = shape.answers(backends[name])
+
+        return answer
+
+    seconds = interleaved({name: answering(name) for name in backends}, rounds)
     pairs = list(zip(answers["ours"], answers["stock"], strict=True))
     deviations = [
         abs(mine - theirs)
@@ -207,61 +204,47 @@ def measure(shape: Shape, ours: HFLM, stock: HFLM, turns: int) -> Line:
         documents=len(pairs),
         agreeing=sum(mine == theirs for (mine, _), (theirs, _) in pairs),
         largest_deviation=max(deviations, default=0.0),
-        stock_seconds=statistics.median(seconds["stock"]),
-        our_seconds=statistics.median(seconds["ours"]),
+        stock_seconds=median(seconds["stock"]),
+        our_seconds=median(seconds["ours"]),
+        ratio=paired_ratio(seconds["stock"], seconds["ours"]),
     )
 
 
-def main(args: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("--quick", action="store_true", help="fewer documents and turns")
-    parser.add_argument("--json", type=Path, help="write the numbers to this file")
-    arguments = parser.parse_args(args)
-    turns = 2 if arguments.quick else 5
-    sizes = (8, 32, 8, 24) if arguments.quick else (32, 200, 32, 50)
+    arguments = parse("Time of evaluation beside lm-eval's own Hugging Face backend.", argv)
+    rounds = 2 if arguments.quick else 5
+    sizes = (8, 32, 8, 24) if arguments.quick else (32, 200, 32, 100)
     tokenizer = AutoTokenizer.from_pretrained(DEMO.model)
     llama = random_llama()
     demo_model = AutoModelForCausalLM.from_pretrained(DEMO.model, dtype=torch.float32).eval()
-    start = time.perf_counter()
-    shapes = [make(size) for make, size in zip((race, mmlu, gsm8k, demo), sizes, strict=True)]
     lines = []
-    print("shape    HFLM s    ours s   ratio   documents that agree   largest deviation")
-    for shape in shapes:
+    for make, size in zip((race, mmlu, gsm8k, demo), sizes, strict=True):
+        shape = make(size)
         model = demo_model if shape.name == "demo" else llama
         with Path(os.devnull).open("w") as nowhere, chatter_to(nowhere):
             ours = LanguageModel(model, tokenizer, BATCH_SIZE)
             stock = HFLM(
                 pretrained=model, tokenizer=tokenizer, batch_size=BATCH_SIZE, max_length=None
             )
-            line = measure(shape, ours, stock, turns)
-        lines.append(line)
-        print(
-            f"{line.name:6} {line.stock_seconds:8.2f}  {line.our_seconds:8.2f}  "
-            f"{line.ratio:5.2f}×   {line.agreeing:>8} of {line.documents:<8}"
-            f"   {line.largest_deviation:10.1e}   {line.description}",
-            flush=True,
+            lines.append(measure(shape, ours, stock, rounds))
+    rows = [
+        (
+            line.description,
+            line.stock_seconds,
+            line.our_seconds,
+            line.ratio,
+            f"{line.agreeing} of {line.documents}",
+            line.largest_deviation,
         )
-    found = {
-        "ratios": {f"{line.name}_speedup": line.ratio for line in lines},
-        "lines": [asdict(line) for line in lines],
-        "quick": arguments.quick,
-        "batch_size": BATCH_SIZE,
-        "parameters": {
-            "random": sum(p.numel() for p in llama.parameters()),
-            "demo": sum(p.numel() for p in demo_model.parameters()),
-        },
-        "versions": {name: version(name) for name in ("torch", "transformers", "lm_eval")}
-        | {"python": platform.python_version()},
-        "hardware": {
-            "machine": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "threads": torch.get_num_threads(),
-        },
-        "seconds": time.perf_counter() - start,
-    }
-    if arguments.json is not None:
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        for line in lines
+    ]
+    print(table(("shape", "HFLM s", "ours s", "ratio", "documents that agree", "deviation"), rows))
+    finish(
+        arguments,
+        {f"{line.name}_speedup": line.ratio for line in lines},
+        [asdict(line) for line in lines],
+    )
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -23,6 +24,8 @@ from neurosurgery.scoring import (
 )
 
 ByRepeat = list[dict[str, torch.Tensor]]
+Collect = Callable[[list[list[int]], np.ndarray, "int | None", OnBatch], ByRepeat]
+"""A pass over token ids with their multiplicities, a token budget, and who hears of batches."""
 
 
 def say(text: str) -> None:
@@ -47,36 +50,15 @@ class Gatherer:
 
     def activation_norms(self, name: str, kind: str, targets: Sequence[Target]) -> ByRepeat:
         """Per repeat the norms v of every target on one set (`ActivationNorms`)."""
-
-        def collect(
-            ids: list[list[int]], multiplicities: np.ndarray, on_batch: OnBatch
-        ) -> ByRepeat:
-            budget = self._config.batch_tokens
-            return collect_activation_norms(
-                self._loaded.model, targets, ids, multiplicities, budget, on_batch
-            )
-
+        collect = partial(collect_activation_norms, self._loaded.model, targets)
         return self._find(name, kind, collect)
 
     def firing_counts(self, name: str, kind: str, layers: Sequence[NeuronLayer]) -> ByRepeat:
         """Per repeat the firing counts of every neuron on one set (`FiringCounts`)."""
-
-        def collect(
-            ids: list[list[int]], multiplicities: np.ndarray, on_batch: OnBatch
-        ) -> ByRepeat:
-            budget = self._config.batch_tokens
-            return collect_firing_counts(
-                self._loaded.model, layers, ids, multiplicities, budget, on_batch
-            )
-
+        collect = partial(collect_firing_counts, self._loaded.model, layers)
         return self._find(name, kind, collect)
 
-    def _find(
-        self,
-        name: str,
-        kind: str,
-        collect: Callable[[list[list[int]], np.ndarray, OnBatch], ByRepeat],
-    ) -> ByRepeat:
+    def _find(self, name: str, kind: str, collect: Collect) -> ByRepeat:
         """One entry per repeat.
 
         A pass always covers all repeats, so that a killed run that is started again forms the
@@ -92,11 +74,7 @@ class Gatherer:
                     found[repeat] = computed[repeat]
         return [statistics for statistics in found if statistics is not None]
 
-    def _compute(
-        self,
-        calibration_set: CalibrationSet,
-        collect: Callable[[list[list[int]], np.ndarray, OnBatch], ByRepeat],
-    ) -> ByRepeat:
+    def _compute(self, calibration_set: CalibrationSet, collect: Collect) -> ByRepeat:
         loaded, config = self._loaded, self._config
         multiplicities = calibration_set.multiplicities(
             config.num_samples, config.num_repeats, config.random_state
@@ -122,4 +100,4 @@ class Gatherer:
                 progress.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
                 progress.update(samples)
 
-            return collect(encoded.ids, multiplicities[:, drawn], on_batch)
+            return collect(encoded.ids, multiplicities[:, drawn], config.batch_tokens, on_batch)
