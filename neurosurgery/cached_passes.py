@@ -44,6 +44,17 @@ class Past:
     cache: Cache
     real: torch.Tensor
 
+    @property
+    def nbytes(self) -> int:
+        """Memory of keys and values."""
+        states = [
+            states
+            for layer in self.cache.layers
+            if layer.is_initialized
+            for states in (layer.keys, layer.values)
+        ]
+        return sum(each.nbytes for each in states)
+
     def branch(self) -> Cache:
         """A cache to add to: layers take new tensors then, so that this object stays as it is."""
         cache = copy.copy(self.cache)
@@ -66,10 +77,18 @@ class Step(NamedTuple):
 
 
 class CachedPasses:
-    """Runs a causal model on batches of ragged rows, with its weights as they are at the time."""
+    """Runs a causal model on batches of ragged rows, with its weights as they are at the time.
+
+    `bytes_remembered` is what a token's keys and values take, `bytes_of_logits` what its logits
+    would take, in the model's dtype and once more in float32.
+    """
+
+    bytes_remembered: int = 1
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
+        vocabulary = model.config.get_text_config().vocab_size
+        self.bytes_of_logits = vocabulary * (model.dtype.itemsize + torch.float32.itemsize)
         self._head = model.get_output_embeddings()
         self._window = _window(model.config.get_text_config())
         self._can_continue = self._agrees_with_itself()
@@ -148,7 +167,9 @@ class CachedPasses:
         prefix, rests = tokens[:5], (tokens[5:8], tokens[8:14])
         ends = (tokens[14:16], tokens[16:19])
         try:
-            past = self.step(self.step(None, [prefix]).past.select([0, 0]), rests).past
+            past = self.step(None, [prefix]).past
+            self.bytes_remembered = past.nbytes // past.real.numel()
+            past = self.step(past.select([0, 0]), rests).past
             found = self.read(past, ends, [(row, len(end) - 1) for row, end in enumerate(ends)])
             whole = [
                 self.read(None, [tokens], [(0, len(tokens) - 1)])

@@ -13,6 +13,8 @@ from typing import Any, TextIO
 import numpy as np
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import Task
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
@@ -68,6 +70,7 @@ class Harness:
             name: _leaves(name, self._loaded["group_map"]) for name in self._loaded["groups"]
         }
         for task in self._loaded["tasks"].values():
+            _build_requests_once(task)
             default = task.get_config("num_fewshot")
             # A task that fixes zero shots means it; this is the harness's own rule.
             if config.num_fewshot is not None and default != 0:
@@ -128,6 +131,23 @@ def load_harnesses(manager: TaskManager, config: EvaluationConfig) -> dict[str, 
 def harness_model(loaded: LoadedModel, batch_size: int) -> HFLM:
     """The loaded model behind the harness's interface; edits of its weights are seen at once."""
     return LanguageModel(loaded.model, loaded.tokenizer, batch_size)
+
+
+def _build_requests_once(task: Task) -> None:
+    """Have a task form its prompts for the first model state only; the next get the same ones."""
+    build = task.build_all_requests
+    built: dict[int | None, list[Instance]] = {}
+
+    def build_or_reuse(*, limit: int | None = None, **arguments: Any) -> None:
+        if limit not in built:
+            build(limit=limit, **arguments)
+            built[limit] = task.instances
+        for instance in built[limit]:
+            instance.resps, instance.filtered_resps = [], {}
+        # As the harness's own cache of requests does, which goes through files and pickle.
+        task._instances = built[limit]
+
+    task.build_all_requests = build_or_reuse
 
 
 def _leaves(group: str, children: dict[str, list[str]]) -> list[str]:

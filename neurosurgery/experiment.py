@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from neurosurgery import provenance
 from neurosurgery.config import ExperimentConfig
 from neurosurgery.dataset import CalibrationSet
-from neurosurgery.devices import choose_device, choose_dtype
+from neurosurgery.devices import choose_device, choose_dtype, keep_freed_memory
 from neurosurgery.errors import UsageError
 from neurosurgery.files import write_atomically
 from neurosurgery.keys import statistics_kind
@@ -67,6 +67,7 @@ def run_experiment(
         chatter = io.StringIO()
         with chatter_to(chatter):
             harnesses = load_harnesses(manager, evaluation)
+        keep_freed_memory(device)
         loaded = load_model(config.model, tokenizer)
         if config.overwrite:
             store.clear()

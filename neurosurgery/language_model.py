@@ -14,6 +14,7 @@ from lm_eval.models.utils import (
     normalize_gen_kwargs,
     postprocess_generated_text,
 )
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from neurosurgery.cached_passes import CachedPasses
@@ -107,6 +108,26 @@ class LanguageModel(HFLM):
             if texts is not None:
                 self.cache_hook.add_partial("loglikelihood", texts, answer)
         return answers
+
+    def loglikelihood_rolling(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[float]:
+        """Log-likelihoods of whole texts, in the harness's windows; every token is scored once."""
+        windows: list[list[TokenRequest]] = []
+        for request in requests:
+            rolling = get_rolling_token_windows(
+                token_list=self.tok_encode(request.args[0]),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self.max_length,
+                context_len=1,
+            )
+            windows.append([(None, *make_disjoint_window(window)) for window in rolling])
+        # All at once: HFLM goes by `batch_size` windows in the order of the texts, short with long.
+        answers = iter(self._loglikelihood_tokens([each for some in windows for each in some]))
+        totals = [sum(next(answers)[0] for _ in some) for some in windows]
+        for request, total in zip(requests, totals, strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
+        return totals
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Continue prompts until a stop string, an end token or the limit of new tokens."""

@@ -18,6 +18,9 @@ from neurosurgery.shared_prefixes import (
     group_by_prefix,
 )
 
+TOKENS_PER_ROW = 128
+"""What a row of `batch_size` is worth at least: passes of few tokens are mostly overhead."""
+
 _POSITIONS_AT_ONCE = 512
 """Positions whose logits are in float32 at a time."""
 
@@ -51,7 +54,8 @@ class _Trunk:
 class OptionScores:
     """Scores continuations in length-sorted batches.
 
-    A batch holds at most as many padded tokens as `batch_size` rows of the longest request.
+    A batch holds at most as many padded tokens as `batch_size` rows of the longest request, if that
+    is not too short to be worth a pass.
     """
 
     def __init__(
@@ -68,7 +72,7 @@ class OptionScores:
             len(context) + len(continuation)
             for context, continuation in zip(contexts, continuations, strict=True)
         )
-        self._budget = batch_size * longest
+        self._budget = batch_size * max(longest, TOKENS_PER_ROW)
         self._in_parts = passes.can_continue(longest)
         self._answers: dict[int, Answer] = {}
 

@@ -1,24 +1,24 @@
-"""The language model behind the harness gives HFLM's answers, and runs fewer tokens for them."""
+"""The language model behind the harness gives HFLM's answers."""
 
 from __future__ import annotations
 
+import copy
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 import torch
 import transformers
 from conftest import ROOT, VOCABULARY, build_model
 from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from requests_for_models import assert_same_answers, both, option_requests, prompt_requests
 
 from neurosurgery.cached_passes import CachedPasses
 from neurosurgery.config import TASKS_FOLDER, EvaluationConfig
 from neurosurgery.evaluation import Harness
 from neurosurgery.language_model import LanguageModel
-from neurosurgery.shared_prefixes import branches, common_length, group_by_prefix
 
 FAMILIES = {
     "llama": {},
@@ -31,65 +31,6 @@ FAMILIES = {
     "gpt_neox": {},
     "opt": {},
 }
-WORDS = (
-    "Anna works as a weaver near the river and counts 12 red apples while "
-    "Victor plays drums on Sunday in Oakham with 7 friends"
-).split()
-
-
-def both(model, tokenizer, batch_size=4) -> tuple[LanguageModel, HFLM]:
-    ours = LanguageModel(model, tokenizer, batch_size)
-    return ours, HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
-
-
-def text(generator: random.Random, words: int) -> str:
-    return " ".join(generator.choices(WORDS, k=words))
-
-
-def option_requests(generator: random.Random) -> list[Instance]:
-    """Shared and own contexts, none, and one beyond any window; options short and long."""
-    shots = text(generator, 60)
-    contexts = [text(generator, words) for words in (1, 5, 30, 45, 60, 700)]
-    contexts += [f"{shots}\n{text(generator, words)}" for words in (3, 9, 14, 20, 31)]
-    pairs = [(context, f" {text(generator, n)}") for context in contexts for n in (1, 1, 2, 5, 9)]
-    pairs += [(contexts[3], option) for option in (" A", " B", " C", " D")]
-    pairs += [("", "Anna plays"), ("", "Sunday"), (contexts[2], pairs[10][1])]
-    generator.shuffle(pairs)
-    return [Instance("loglikelihood", {}, pair, index) for index, pair in enumerate(pairs)]
-
-
-def prompt_requests(generator: random.Random) -> list[Instance]:
-    """Prompts with common examples and without, two sets of arguments."""
-    shots = text(generator, 60)
-    prompts = [f"{shots}\n{text(generator, words)}" for words in (3, 9, 14, 20, 31, 9, 2)]
-    prompts += [text(generator, words) for words in (1, 8, 33)]
-    arguments = [
-        {"until": ["\n\n", "a"], "do_sample": False, "max_gen_toks": 20},
-        {"until": "e", "max_gen_toks": 7, "temperature": 0.0},
-    ]
-    return [
-        Instance("generate_until", {}, (prompt, arguments[index % 3 == 0]), index)
-        for index, prompt in enumerate(prompts)
-    ]
-
-
-@contextmanager
-def passes(model) -> Iterator[list[tuple[int, int]]]:
-    """Rows and tokens of every forward pass."""
-    shapes: list[tuple[int, int]] = []
-    handle = model.get_input_embeddings().register_forward_hook(
-        lambda _module, inputs, _output: shapes.append(tuple(inputs[0].shape))
-    )
-    try:
-        yield shapes
-    finally:
-        handle.remove()
-
-
-def assert_same_answers(ours, theirs):
-    assert [greedy for _, greedy in ours] == [greedy for _, greedy in theirs]
-    found, expected = (torch.tensor([score for score, _ in each]) for each in (ours, theirs))
-    assert torch.allclose(found, expected, atol=1e-4, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", FAMILIES)
@@ -186,64 +127,6 @@ def test_edited_weights_are_seen(tokenizer):
     assert after[1] == stock.generate_until(prompts)
 
 
-def test_a_context_runs_once_for_all_its_options(tokenizer):
-    model = build_model("llama")
-    ours = LanguageModel(model, tokenizer, 8)
-    context = text(random.Random(0), 40)
-    options = [" Anna works", " Victor plays drums", " red apples", " the river"]
-    requests = [
-        Instance("loglikelihood", {}, (context, option), i) for i, option in enumerate(options)
-    ]
-    length = len(tokenizer.encode(context))
-    heads = [len(tokenizer.encode(context + option)) - length for option in options]
-    with passes(model) as shapes:
-        ours.loglikelihood(requests)
-    # The context's last token predicts every option's first and runs with them.
-    assert shapes == [(1, length - 1), (4, max(heads))]
-    single = [
-        Instance("loglikelihood", {}, (context, f" {option}"), i) for i, option in enumerate("ABCD")
-    ]
-    with passes(model) as shapes:
-        ours.loglikelihood(single)
-    assert shapes == [(1, length)]
-
-
-def test_common_examples_run_once_per_call(tokenizer):
-    model = build_model("llama")
-    ours = LanguageModel(model, tokenizer, 4)
-    generator = random.Random(0)
-    shots = text(generator, 70)
-    prompts = [f"{shots}\n{text(generator, 4)}" for _ in range(8)]
-    arguments = {"until": ["\n\n"], "max_gen_toks": 2}
-    requests = [
-        Instance("generate_until", {}, (prompt, arguments), i) for i, prompt in enumerate(prompts)
-    ]
-    shared = len(tokenizer.encode(shots))
-    for _ in range(2):
-        with passes(model) as shapes:
-            ours.generate_until(requests)
-        assert shapes[0][0] == 1
-        assert shapes[0][1] >= shared - 1
-        assert all(tokens < 20 for _, tokens in shapes[1:])
-        first = [rows for rows, tokens in shapes[1:] if tokens > 1]
-        assert sum(first) == 8
-
-
-def test_rows_that_have_stopped_leave_the_batch(tokenizer):
-    model = build_model("llama")
-    ours, stock = both(model, tokenizer, batch_size=16)
-    requests = prompt_requests(random.Random(4))
-    requests = [request for request in requests if request.args[1]["max_gen_toks"] == 20]
-    with passes(model) as shapes:
-        texts = ours.generate_until(requests)
-    rows = [rows for rows, tokens in shapes if tokens == 1]
-    assert rows == sorted(rows, reverse=True)
-    assert rows[0] > rows[-1]
-    assert texts == stock.generate_until(requests)
-    # Every text took its own tokens and no more steps than that.
-    assert len(rows) < 20 or rows[-1] < len(requests)
-
-
 @pytest.fixture(scope="module")
 def demo_model():
     return transformers.AutoModelForCausalLM.from_pretrained(
@@ -283,6 +166,19 @@ def test_the_demo_agrees_document_by_document(demo_model, demo_harness, tokenize
         assert mine.get("loglikelihoods") == pytest.approx(theirs.get("loglikelihoods"), abs=1e-4)
 
 
+def test_prompts_are_built_for_the_first_model_state_only(
+    demo_model, demo_harness, tokenizer, monkeypatch
+):
+    ours = LanguageModel(demo_model, tokenizer, 16)
+    first = demo_harness.evaluate(ours, limit=5)
+    before = copy.deepcopy(first)
+    monkeypatch.setattr(ConfigurableTask, "fewshot_context", None)
+    assert demo_harness.evaluate(ours, limit=5) == before
+    assert first == before
+    with pytest.raises(TypeError):
+        demo_harness.evaluate(ours, limit=4)
+
+
 def test_out_of_memory_halves_the_batches(demo_model, demo_harness, tokenizer):
     ours, _ = both(demo_model, tokenizer, 8)
     expected = demo_harness.evaluate(ours, limit=6)
@@ -301,17 +197,3 @@ def test_out_of_memory_halves_the_batches(demo_model, demo_harness, tokenizer):
     for one, other in zip(*answers, strict=True):
         for metric, value in one.items():
             assert other[metric] == pytest.approx(value, rel=1e-5)
-
-
-def test_prefixes_are_found():
-    shots, others = list(range(50)), list(range(100, 150))
-    sequences = [[*shots, 7], [*shots, 8, 9], [*shots, 7, 3, 1], [1, 2], shots, [*others, 1]]
-    groups = group_by_prefix(sequences)
-    assert [(group.length, sorted(group.members)) for group in groups] == [
-        (49, [0, 1, 2, 4]),
-        (0, [3, 5]),
-    ]
-    assert common_length([1, 2, 3], [1, 2, 4, 5]) == 2
-    assert common_length([], [1]) == 0
-    assert common_length([1, 2], [1, 2]) == 2
-    assert branches([(1,), (1, 2), (), (3, 4), (1, 2), (3,)]) == [(1, 2), (3, 4)]

@@ -115,9 +115,9 @@ def run(arguments: argparse.Namespace) -> None:
             if size > found:
                 raise UsageError("--sizes", size, f"{source.path} has only {found:,} samples")
 
-    from neurosurgery.devices import choose_device
+    from neurosurgery.devices import choose_device, keep_freed_memory
 
-    choose_device(model)
+    device = choose_device(model)
     _check_folder(save_path, model)
 
     from neurosurgery.consistency import consistency_text, measure_consistency, usable_sizes
@@ -125,6 +125,7 @@ def run(arguments: argparse.Namespace) -> None:
     from neurosurgery.models import load_model, load_tokenizer, read_model_config
 
     read_model_config(model)
+    keep_freed_memory(device)
     loaded = load_model(model, load_tokenizer(model))
     table = measure_consistency(
         loaded,
