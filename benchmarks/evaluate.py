@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -33,16 +33,19 @@ sys.path[:] = [str(ROOT), *(place for place in sys.path if Path(place) != ROOT /
 
 import torch
 from lm_eval.api.instance import Instance
+from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedModel
 
 from benchmarks.common import finish, interleaved, paired_ratio, parse, table
 from neurosurgery.config import DEMO, TASKS_FOLDER, EvaluationConfig
-from neurosurgery.evaluation import Harness, chatter_to
+from neurosurgery.devices import keep_freed_memory
+from neurosurgery.evaluation import Harness, chatter_to, document_records
 from neurosurgery.language_model import LanguageModel
 
 BATCH_SIZE = 16
+STORIES = "demo_stories"
 WORDS = (
     "Anna Victor Elena Mia works plays lives counts buys finds reads near the river in Oakham on "
     "Sunday with 12 red apples 7 friends 34 stickers and a yellow bag while it is raining"
@@ -158,26 +161,49 @@ def gsm8k(documents: int) -> Shape:
     return Shape("gsm8k", "eight shots, 96 new tokens", answers)
 
 
-def demo(documents: int) -> Shape:
-    """A cell of the demo: its four tasks."""
-    tasks = (DEMO.train_lm_eval_task, *DEMO.eval_datasets)
-    config = EvaluationConfig(
-        tasks[0], tasks[1:], documents, documents, None, False, None, BATCH_SIZE
-    )
+def demo(name: str, description: str, tasks: Sequence[str], documents: int) -> Shape:
+    """Tasks of the demo, so many documents of each.
+
+    The stock backend runs as it does for `lm_eval`, which forms the prompts at every call.
+    """
+    config = EvaluationConfig(tasks[0], (), None, None, None, False, None, BATCH_SIZE)
     manager = TaskManager(include_path=str(TASKS_FOLDER), include_defaults=False)
     harness = Harness(manager, "--eval_datasets", tasks, config)
+    plain = manager.load(list(tasks))
+
+    def found(lm: HFLM) -> list[dict[str, Any]]:
+        if isinstance(lm, LanguageModel):
+            return harness.evaluate(lm, documents).documents
+        result = evaluate(lm, plain, limit=documents, log_samples=True)
+        return document_records(result["samples"], plain["tasks"])
 
     def answers(lm: HFLM) -> list[Answer]:
-        found = harness.evaluate(lm, documents).documents
-        # What the stories are given is a likelihood, no choice.
+        # What a story is given is a likelihood, no choice.
         return [
             ((), [document["answer"]])
-            if document["task"] == "demo_stories"
+            if document["task"] == STORIES
             else (document.get("generated", document["answer"]), document.get("loglikelihoods", []))
-            for document in found
+            for document in found(lm)
         ]
 
-    return Shape("demo", "a cell of the demo: four tasks, its own model", answers)
+    return Shape(name, description, answers)
+
+
+def shapes(quick: bool) -> Iterator[Shape]:
+    """What is measured, in the order of the table."""
+    for make, documents in zip(
+        (race, mmlu, gsm8k), (8, 32, 8) if quick else (32, 200, 64), strict=True
+    ):
+        yield make(documents)
+    choices = [task for task in DEMO.eval_datasets if task != STORIES]
+    documents = 50 if quick else 100
+    yield demo(
+        "demo",
+        "the demo's three tasks, its own model",
+        [DEMO.train_lm_eval_task, *choices],
+        documents,
+    )
+    yield demo("stories", "the demo's texts, every token scored", [STORIES], documents)
 
 
 def measure(shape: Shape, ours: HFLM, stock: HFLM, rounds: int) -> Line:
@@ -213,15 +239,15 @@ def measure(shape: Shape, ours: HFLM, stock: HFLM, rounds: int) -> Line:
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
     arguments = parse("Time of evaluation beside lm-eval's own Hugging Face backend.", argv)
+    # As the scripts do.
+    keep_freed_memory(torch.device("cpu"))
     rounds = 2 if arguments.quick else 5
-    sizes = (8, 32, 8, 24) if arguments.quick else (32, 200, 32, 100)
     tokenizer = AutoTokenizer.from_pretrained(DEMO.model)
     llama = random_llama()
     demo_model = AutoModelForCausalLM.from_pretrained(DEMO.model, dtype=torch.float32).eval()
     lines = []
-    for make, size in zip((race, mmlu, gsm8k, demo), sizes, strict=True):
-        shape = make(size)
-        model = demo_model if shape.name == "demo" else llama
+    for shape in shapes(arguments.quick):
+        model = demo_model if shape.name in ("demo", "stories") else llama
         with Path(os.devnull).open("w") as nowhere, chatter_to(nowhere):
             ours = LanguageModel(model, tokenizer, BATCH_SIZE)
             stock = HFLM(

@@ -11,12 +11,16 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
+from torch.nn.functional import pad
 from transformers import Cache, PretrainedConfig, PreTrainedModel
 
-from neurosurgery.growing_cache import growing_cache
+from neurosurgery.growing_cache import GrowingLayer, growing_cache
 from neurosurgery.hooks import input_hooks
 
 _log = logging.getLogger(f"lm_eval.{__name__}")
+
+TOKENS_PER_ROW = 128
+"""What a row of a batch is worth at least: passes of few tokens are mostly overhead."""
 
 Read = tuple[int, int]
 """A row of a pass and a position among the tokens that the pass adds."""
@@ -67,6 +71,18 @@ class Past:
         # The one method for choosing rows that every cache of transformers 4 and 5 has.
         cache.reorder_cache(index)
         return Past(cache, self.real[index])
+
+    @staticmethod
+    def join(pasts: Sequence[Past]) -> Past:
+        """All the rows; those that have read less are padded."""
+        if len(pasts) == 1:
+            return pasts[0]
+        cache = pasts[0].branch()
+        layers = zip(*(past.cache.layers for past in pasts), strict=True)
+        cache.layers = [GrowingLayer.joined(each) for each in layers]
+        width = max(past.real.shape[1] for past in pasts)
+        real = [pad(past.real, (0, width - past.real.shape[1])) for past in pasts]
+        return Past(cache, torch.cat(real))
 
 
 class Step(NamedTuple):
@@ -186,6 +202,11 @@ class CachedPasses:
         if not agrees:
             _log.info("no continuing from keys and values: passes in parts give other logits")
         return agrees
+
+
+def pass_budget(batch_size: int, longest: int) -> int:
+    """Padded tokens per pass: `batch_size` rows of the longest sequence, if that is not short."""
+    return batch_size * max(longest, TOKENS_PER_ROW)
 
 
 def _window(config: PretrainedConfig) -> float:

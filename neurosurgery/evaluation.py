@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -104,11 +104,7 @@ class Harness:
                 lm.batch_size_per_gpu = lm.batch_size // 2
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
-        documents = [
-            _document(task, sample, self._loaded["tasks"][task].OUTPUT_TYPE)
-            for task, samples in found["samples"].items()
-            for sample in samples
-        ]
+        documents = document_records(found["samples"], self._loaded["tasks"])
         return Evaluation(found["results"], documents, self._groups)
 
 
@@ -156,6 +152,17 @@ def _leaves(group: str, children: dict[str, list[str]]) -> list[str]:
     for child in children.get(group, []):
         found += _leaves(child, children) if child in children else [child]
     return found
+
+
+def document_records(
+    samples: Mapping[str, Sequence[dict[str, Any]]], tasks: Mapping[str, Task]
+) -> list[dict[str, Any]]:
+    """What is kept of the harness's samples, by task: one record per document and filter."""
+    return [
+        _document(name, sample, tasks[name].OUTPUT_TYPE)
+        for name, of_task in samples.items()
+        for sample in of_task
+    ]
 
 
 def _document(task: str, sample: dict[str, Any], output_type: str) -> dict[str, Any]:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Sequence
 
-from neurosurgery.cached_passes import CachedPasses, Past
+import torch
+
+from neurosurgery.cached_passes import CachedPasses, Past, Step, pass_budget
 from neurosurgery.scoring import length_sorted_batches
 from neurosurgery.shared_prefixes import group_by_prefix
 
-TOKENS_PER_ROW = 512
 BYTES_PER_ROW = 1 << 24
-"""What a row of `batch_size` is worth at least, in a pass and in keys and values: a decoding step
-of a hundred rows takes hardly longer than one of twenty."""
+"""What a row of `batch_size` is worth at least, in keys and values: a decoding step of a hundred
+rows takes hardly longer than one of twenty."""
 
 LEAVING = 8
 """Stopped rows leave when they are one in so many: leaving means to copy all that stay."""
@@ -34,7 +34,7 @@ def decode_greedily(
     Args:
         passes: a model that can be run in parts up to the length of prompt and answer.
         prompts: token ids, at least one per prompt; ragged.
-        new_tokens: where to stop in any case.
+        new_tokens: where to stop in any case, at least 1.
         ends: tokens that end a row.
         stopped: called after every step with the rows that go on.
         batch_size: of the longest prompt with its answer, how many fit into memory when the logits
@@ -43,45 +43,52 @@ def decode_greedily(
     Returns:
         The new tokens per prompt, the one that ended it among them.
     """
-    longest = max(map(len, prompts)) + new_tokens
+    lengths = [len(prompt) + new_tokens for prompt in prompts]
+    longest = max(lengths)
     # Keys and values may take the place of logits in the model's dtype and in float32.
-    run = batch_size * max(longest, TOKENS_PER_ROW)
     bytes_per_row = max(longest * passes.bytes_of_logits, BYTES_PER_ROW)
-    remembered = batch_size * max(longest, bytes_per_row / passes.bytes_remembered)
+    remembered = batch_size * max(longest, bytes_per_row // passes.bytes_remembered)
     answers: list[list[int]] = [[] for _ in prompts]
     for group in group_by_prefix(prompts):
         prefix = prompts[group.members[0]][: group.length]
         past = passes.step(None, [prefix]).past if prefix else None
-        costs = []
-        for member in group.members:
-            length = len(prompts[member])
-            share_remembered = math.ceil(run * (length + new_tokens) / remembered)
-            costs.append(max(length - group.length, share_remembered))
-        for positions in length_sorted_batches(costs, run):
+        for positions in length_sorted_batches([lengths[m] for m in group.members], remembered):
             batch = [group.members[position] for position in positions]
             rests = [prompts[member][group.length :] for member in batch]
-            copies = past.select([0] * len(batch)) if past is not None else None
-            found = _decode_batch(passes, copies, rests, new_tokens, ends, stopped)
-            for member, answer in zip(batch, found, strict=True):
-                answers[member] = answer
+            run = pass_budget(batch_size, longest)
+            order, logits, pasts = _read_prompts(passes, past, rests, run)
+            rows = [answers[batch[slot]] for slot in order]
+            _decode_rows(passes, Past.join(pasts), logits, rows, new_tokens, ends, stopped)
     return answers
 
 
-def _decode_batch(
+def _read_prompts(
+    passes: CachedPasses, past: Past | None, prompts: Sequence[list[int]], budget: int
+) -> tuple[list[int], torch.Tensor, list[Past]]:
+    """Passes over prompts that continue one row, or nothing: their order, last logits, pasts."""
+    order: list[int] = []
+    steps: list[Step] = []
+    width = 0 if past is None else past.real.shape[1]
+    for batch in length_sorted_batches([width + len(prompt) for prompt in prompts], budget):
+        copies = past.select([0] * len(batch)) if past is not None else None
+        last = [(row, len(prompts[slot]) - 1) for row, slot in enumerate(batch)]
+        steps.append(passes.step(copies, [prompts[slot] for slot in batch], last))
+        order += batch
+    return order, torch.cat([step.logits for step in steps]), [step.past for step in steps]
+
+
+def _decode_rows(
     passes: CachedPasses,
-    past: Past | None,
-    prompts: Sequence[list[int]],
+    past: Past,
+    logits: torch.Tensor,
+    rows: list[list[int]],
     new_tokens: int,
     ends: Collection[int],
     stopped: Stopped,
-) -> list[list[int]]:
-    answers: list[list[int]] = [[] for _ in prompts]
-    rows = answers
+) -> None:
+    """Extend `rows`, empty at first, by up to `new_tokens` tokens; `logits` predict the first."""
     going = list(range(len(rows)))
-    added = prompts
-    for _ in range(new_tokens):
-        last = [(slot, len(tokens) - 1) for slot, tokens in enumerate(added)]
-        logits, past = passes.step(past, added, last)
+    for remaining in reversed(range(new_tokens)):
         tokens = logits.argmax(-1).tolist()
         for slot in going:
             rows[slot].append(tokens[slot])
@@ -91,12 +98,12 @@ def _decode_batch(
             for slot, is_done in zip(going, done, strict=True)
             if not is_done and tokens[slot] not in ends
         ]
-        if not going:
+        if not (going and remaining):
             break
         if LEAVING * (len(rows) - len(going)) >= len(rows):
             past = past.select(going)
             rows = [rows[slot] for slot in going]
             tokens = [tokens[slot] for slot in going]
             going = list(range(len(rows)))
-        added = [[token] for token in tokens]
-    return answers
+        reads = [(slot, 0) for slot in range(len(rows))]
+        logits, past = passes.step(past, [[token] for token in tokens], reads)

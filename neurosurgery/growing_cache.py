@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +76,27 @@ class GrowingLayer(DynamicLayer):
         torch.index_select(self.values, 0, index, out=place.values[:, :, :length])
         self._place = place
         self.keys, self.values = place.keys[:, :, :length], place.values[:, :, :length]
+
+    @classmethod
+    def joined(cls, layers: Sequence[GrowingLayer]) -> GrowingLayer:
+        """The rows of all layers; those with fewer tokens have zeros behind them."""
+        whole = copy.copy(layers[0])
+        if not whole.is_initialized:
+            return whole
+        rows = sum(len(layer.keys) for layer in layers)
+        length = max(layer.keys.shape[2] for layer in layers)
+        place = _Place(_roomy(whole.keys, length, rows), _roomy(whole.values, length, rows), length)
+        start = 0
+        for layer in layers:
+            end, used = start + len(layer.keys), layer.keys.shape[2]
+            for to, states in ((place.keys, layer.keys), (place.values, layer.values)):
+                to[start:end, :, :used] = states
+                # What is masked is still multiplied by 0, which no NaN survives.
+                to[start:end, :, used:length] = 0
+            start = end
+        whole._place = place
+        whole.keys, whole.values = place.keys[:, :, :length], place.values[:, :, :length]
+        return whole
 
 
 def _roomy(states: torch.Tensor, tokens: int, rows: int | None = None) -> torch.Tensor:

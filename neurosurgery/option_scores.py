@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from neurosurgery.cached_passes import CachedPasses, Past
+from neurosurgery.cached_passes import CachedPasses, Past, pass_budget
 from neurosurgery.scoring import length_sorted_batches
 from neurosurgery.shared_prefixes import (
     MINIMUM_TOKENS,
@@ -17,9 +17,6 @@ from neurosurgery.shared_prefixes import (
     branches,
     group_by_prefix,
 )
-
-TOKENS_PER_ROW = 128
-"""What a row of `batch_size` is worth at least: passes of few tokens are mostly overhead."""
 
 _POSITIONS_AT_ONCE = 512
 """Positions whose logits are in float32 at a time."""
@@ -52,11 +49,7 @@ class _Trunk:
 
 
 class OptionScores:
-    """Scores continuations in length-sorted batches.
-
-    A batch holds at most as many padded tokens as `batch_size` rows of the longest request, if that
-    is not too short to be worth a pass.
-    """
+    """Scores continuations in length-sorted batches."""
 
     def __init__(
         self,
@@ -72,7 +65,7 @@ class OptionScores:
             len(context) + len(continuation)
             for context, continuation in zip(contexts, continuations, strict=True)
         )
-        self._budget = batch_size * max(longest, TOKENS_PER_ROW)
+        self._budget = pass_budget(batch_size, longest)
         self._in_parts = passes.can_continue(longest)
         self._answers: dict[int, Answer] = {}
 

@@ -6,12 +6,13 @@ import random
 from functools import partial
 
 import pytest
+import torch
 from conftest import build_model
 from lm_eval.api.instance import Instance
 from requests_for_models import both, passes, prompt_requests, text
 
-from neurosurgery.cached_passes import CachedPasses
-from neurosurgery.greedy import BYTES_PER_ROW, TOKENS_PER_ROW, decode_greedily
+from neurosurgery.cached_passes import TOKENS_PER_ROW, CachedPasses, Past
+from neurosurgery.greedy import BYTES_PER_ROW, decode_greedily
 from neurosurgery.language_model import LanguageModel
 from neurosurgery.shared_prefixes import branches, common_length, group_by_prefix
 
@@ -85,7 +86,7 @@ def test_a_batch_keeps_to_what_its_rows_remember():
         decode_greedily,
         passes_of,
         prompts,
-        new_tokens=1,
+        new_tokens=2,
         ends=[0],
         stopped=lambda rows: [False] * len(rows),
         batch_size=1,
@@ -93,11 +94,33 @@ def test_a_batch_keeps_to_what_its_rows_remember():
     with passes(model) as shapes:
         decode()
     assert max(rows * tokens for rows, tokens in shapes) <= TOKENS_PER_ROW
-    assert max(rows for rows, _ in shapes) == TOKENS_PER_ROW // 31
+    assert [rows for rows, tokens in shapes if tokens == 1] == [64]
     passes_of.bytes_remembered = BYTES_PER_ROW // 100
     with passes(model) as shapes:
         decode()
-    assert sorted(rows for rows, _ in shapes)[-1] == 100 // 32
+    # A hundred tokens: two rows of 42, a batch of 42 and 33, then threes of 33.
+    assert [rows for rows, tokens in shapes if tokens == 1] == [2, 2, *[3] * 20]
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_joined_pasts_go_on_as_each_alone(family):
+    passes_of = CachedPasses(build_model(family))
+    prompts = [[5, 6, 7, 8, 9], [10, 11], [12]]
+    algorithms = torch.are_deterministic_algorithms_enabled()
+    # Memory that nobody has written holds NaN then.
+    torch.use_deterministic_algorithms(True)
+    try:
+        pasts = [passes_of.step(None, some).past for some in (prompts[:1], prompts[1:])]
+        joined = Past.join(pasts)
+        rows, reads = [[3, 4], [4], [3]], [(0, 1), (1, 0), (2, 0)]
+        found = passes_of.read(joined, rows, reads)
+    finally:
+        torch.use_deterministic_algorithms(algorithms)
+    for prompt, row, logits in zip(prompts, rows, found, strict=True):
+        whole = prompt + row
+        alone = passes_of.read(None, [whole], [(0, len(whole) - 1)])
+        assert torch.allclose(logits, alone[0], atol=1e-5)
+    assert Past.join(pasts[:1]) is pasts[0]
 
 
 def test_texts_are_scored_in_the_order_of_their_lengths(tokenizer):
