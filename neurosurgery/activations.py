@@ -186,15 +186,29 @@ class FiringCounts(SampleSums):
         def record(outputs: torch.Tensor) -> None:
             if not self._attributable(name, outputs):
                 return
-            outputs, padding = self._by_sample(outputs)
-            if padding is not None:
-                outputs = outputs.masked_fill(padding, 0)
-            counts = self._weigh((outputs > 0).sum(dim=1))
+            counts, finite = self._counts(outputs)
             # A comparison would take NaN for silence; NaN in the sum is noticed in the result.
-            finite = torch.isfinite(outputs).all()
-            self._add(name, torch.where(finite, counts, torch.nan))
+            self._add(name, torch.where(finite, self._weigh(counts), torch.nan))
 
         return record
+
+    def _counts(self, outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of every sample and neuron, (samples, neurons); and whether all real tokens are finite."""
+        outputs, padding = self._by_sample(outputs)
+        if outputs.device.type == "cpu":
+            # An eighth of the time: nothing is copied to hide the padding, 32 bits are added up
+            # by vector instructions, and extremes, which are NaN where any value is, tell faster
+            # than a look at every value.
+            own = [
+                sample[:length]
+                for sample, length in zip(outputs, self._lengths.tolist(), strict=True)
+            ]
+            counts = [torch.sum(sample > 0, dim=0, dtype=torch.int32) for sample in own]
+            extremes = [torch.stack(torch.aminmax(sample)) for sample in own if len(sample)]
+            return torch.stack(counts), torch.isfinite(torch.cat(extremes)).all()
+        if padding is not None:
+            outputs = outputs.masked_fill(padding, 0)
+        return (outputs > 0).sum(dim=1), torch.isfinite(outputs).all()
 
     def commit_batch(self) -> None:
         """Add a forward pass that succeeded."""
