@@ -193,7 +193,7 @@ class FiringCounts(SampleSums):
         return record
 
     def _counts(self, outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of every sample and neuron, (samples, neurons); and whether all real tokens are finite."""
+        """Of every sample and neuron, (samples, neurons); whether every real token is finite."""
         outputs, padding = self._by_sample(outputs)
         if outputs.device.type == "cpu":
             # An eighth of the time: nothing is copied to hide the padding, 32 bits are added up
