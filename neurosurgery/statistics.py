@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -141,16 +142,28 @@ def _resampled_means(columns: np.ndarray) -> np.ndarray:
     document was drawn, times the columns, is a fraction of the work of gathering what was drawn.
     """
     documents = len(columns)
+    few = RESAMPLES * documents <= _BATCH_ELEMENTS
+    batches = [_remembered_draws(documents)] if few else _draws(documents)
+    return np.concatenate([counts @ columns for counts in batches]) / documents
+
+
+def _draws(documents: int) -> Iterator[np.ndarray]:
+    """How often each resample draws each document, in pieces: (resamples, documents), float64."""
     generator = np.random.default_rng(_SEED)
     batch = max(1, _BATCH_ELEMENTS // documents)
-    means = np.empty((RESAMPLES, columns.shape[1]))
     for start in range(0, RESAMPLES, batch):
         size = min(batch, RESAMPLES - start)
         drawn = generator.integers(documents, size=(size, documents))
         drawn += documents * np.arange(size)[:, None]
         counts = np.bincount(drawn.reshape(-1), minlength=size * documents)
-        means[start : start + size] = counts.reshape(size, -1).astype(float) @ columns / documents
-    return means
+        yield counts.reshape(size, documents).astype(np.float64)
+
+
+@lru_cache(maxsize=1)
+def _remembered_draws(documents: int) -> np.ndarray:
+    """All in one piece: a task's metrics, and the cells of a grid, have the same documents."""
+    (counts,) = _draws(documents)
+    return counts
 
 
 def _percentiles(differences: np.ndarray) -> tuple[Interval, float]:
