@@ -171,7 +171,7 @@ def prepare(folder: Path, device: str, quick: bool) -> list[Case]:
                 num_samples,
                 measured_samples=2 if quick else 5,
                 measured_batches=1 if quick else 2,
-                measured_proportions=PROPORTIONS[:: 4 if quick else 2],
+                measured_proportions=(0.01,) if quick else PROPORTIONS[::2],
                 dtype=str(model.dtype).removeprefix("torch."),
                 device=device,
             )
