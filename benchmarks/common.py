@@ -18,37 +18,63 @@ import transformers
 PROPORTIONS = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15)
 
 
-def parse(description: str, argv: Sequence[str] | None) -> argparse.Namespace:
-    """The flags `--quick --json FILE --threads N`; sets torch's number of threads."""
+def parse(
+    description: str,
+    argv: Sequence[str] | None,
+    *,
+    threads: int = 1,
+    with_device: bool = False,
+) -> argparse.Namespace:
+    """The flags `--quick --json FILE --threads N`; sets torch's number of threads.
+
+    `with_device` adds `--device`, which is `cpu` or `cuda` in what is returned.
+    """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="fewer rounds: under a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the numbers")
-    parser.add_argument("--threads", type=int, default=1, help="torch's threads (default 1)")
+    parser.add_argument(
+        "--threads", type=int, default=threads, help="torch's threads (default here: %(default)s)"
+    )
+    if with_device:
+        found = "cuda" if torch.cuda.is_available() else "cpu"
+        parser.add_argument(
+            "--device", choices=("cpu", "cuda"), default=found, help="(default here: %(default)s)"
+        )
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     return arguments
 
 
 def interleaved(
-    functions: Mapping[str, Callable[[], object]], rounds: int
+    functions: Mapping[str, Callable[[], object]], rounds: int, *, warm_up: bool = True
 ) -> dict[str, list[float]]:
     """Seconds of every function in every round: one after the other, so that all share the weather.
 
     Every other round goes backwards, so that none profits from what another leaves in memory. Every
-    function is called once before.
+    function is called once before, unless the caller has done as much (`warm_up`). The clock waits
+    for a GPU's work.
     """
-    for function in functions.values():
+    for function in functions.values() if warm_up else ():
         function()
+    # What is there by now is not searched for garbage again and again.
+    gc.freeze()
     seconds: dict[str, list[float]] = {name: [] for name in functions}
     order = list(functions)
     for _ in range(rounds):
         for name in order:
             gc.collect()
-            start = time.perf_counter()
+            start = _now()
             functions[name]()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(_now() - start)
         order.reverse()
+    gc.unfreeze()
     return seconds
+
+
+def _now() -> float:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def paired_ratio(numerator: Sequence[float], denominator: Sequence[float]) -> float:

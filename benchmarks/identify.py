@@ -4,15 +4,17 @@
     python benchmarks/identify.py --quick --json identify.json
 
 `hooked_over_bare`: the scoring pass over the same batches through the base model without hooks, the
-worse of two models in float32, the demo and a Llama of 60M random parameters. `peak_over_weights`:
+worst of the models and number formats in the table: the demo and a Llama of 84M random parameters,
+on a GPU also the shape of Llama-3.2-1B. `--quick` leaves out bfloat16, which is slow on a CPU
+without instructions for it; `hooked_over_bare_float32` leaves it out always. `peak_over_weights`:
 peak memory of scoring and of selecting eight masks, the loaded Llama included, over the bytes of
-its weights (Linux). The tables show growth with samples, repeats and proportions; an exponent of 1
-is proportional, 0 is constant.
+its weights (Linux, CPU). `batched_over_single`: the pass in length-sorted batches, how much faster
+than one sample at a time. The other tables show growth with parameters, samples, repeats and
+proportions; an exponent of 1 is proportional, 0 is constant.
 """
 
 from __future__ import annotations
 
-import ctypes
 import sys
 from pathlib import Path
 
@@ -26,64 +28,59 @@ from statistics import median
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+from transformers import PreTrainedModel
+from transformers.utils import logging
 
 from benchmarks.common import PROPORTIONS, exponent, finish, interleaved, paired_ratio, parse, table
+from benchmarks.llamas import (
+    LLAMA_1B,
+    LLAMA_13M,
+    LLAMA_36M,
+    LLAMA_84M,
+    demo_model,
+    parameter_count,
+    random_ids,
+    random_llama,
+    token_count,
+)
+from benchmarks.memory import peak_bytes
+from neurosurgery.devices import keep_freed_memory
 from neurosurgery.masks import TopK
 from neurosurgery.models import base_forward, find_targets
 from neurosurgery.scoring import (
     BATCH_TOKENS_ON_CPU,
+    BATCH_TOKENS_ON_GPU,
     collect_activation_norms,
     length_sorted_batches,
 )
 
-STATUS = Path("/proc/self/status")
 SAMPLES = (50, 100, 200, 500)
 REPEATS = (1, 2, 4, 8, 16)
 GRIDS = (1, 2, 4, 8)
 
 
-def demo_model() -> PreTrainedModel:
-    """The embedded one: 3.8M parameters, 28 scored matrices."""
-    path = ROOT / "demo" / "model"
-    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
-
-
-def random_llama() -> PreTrainedModel:
-    """A Llama of the smallest size that people work with, untied: 60M parameters."""
-    config = LlamaConfig(
-        hidden_size=512,
-        num_hidden_layers=8,
-        intermediate_size=1536,
-        vocab_size=32000,
-        num_attention_heads=8,
-        num_key_value_heads=8,
-        tie_word_embeddings=False,
-    )
-    torch.manual_seed(0)
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
-
-
 def random_samples(model: PreTrainedModel, count: int, longest: int) -> list[list[int]]:
     """Token ids, a quarter of `longest` to `longest` of them."""
-    generator = np.random.default_rng(0)
-    lengths = generator.integers(longest // 4, longest, size=count, endpoint=True)
-    return [generator.integers(1, model.config.vocab_size, size=n).tolist() for n in lengths]
+    return random_ids(model.config.vocab_size, count, longest // 4, longest)
 
 
 def bare(model: PreTrainedModel, samples: list[list[int]]) -> None:
     """The batches of the scoring pass, with nobody watching."""
+    budget = BATCH_TOKENS_ON_CPU if model.device.type == "cpu" else BATCH_TOKENS_ON_GPU
     with torch.inference_mode():
-        for batch in length_sorted_batches([len(ids) for ids in samples], BATCH_TOKENS_ON_CPU):
+        for batch in length_sorted_batches([len(ids) for ids in samples], budget):
             base_forward(model, [samples[index] for index in batch])
 
 
 def scoring(
-    model: PreTrainedModel, samples: list[list[int]], repeats: int = 5
+    model: PreTrainedModel,
+    samples: list[list[int]],
+    repeats: int = 5,
+    batch_tokens: int | None = None,
 ) -> list[dict[str, torch.Tensor]]:
     """One scoring pass for all repeats."""
     draws = np.random.default_rng(1).integers(1, 3, size=(repeats, len(samples)))
-    return collect_activation_norms(model, find_targets(model), samples, draws)
+    return collect_activation_norms(model, find_targets(model), samples, draws, batch_tokens)
 
 
 def select(model: PreTrainedModel, norms: Mapping[str, torch.Tensor], proportions: int) -> None:
@@ -94,37 +91,73 @@ def select(model: PreTrainedModel, norms: Mapping[str, torch.Tensor], proportion
         ranking.mask(proportion)
 
 
-def resident(field: str) -> int:
-    """`VmRSS` or `VmHWM` of this process in bytes."""
-    lines = STATUS.read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
-
-
 def measure_peak(samples: int) -> float | None:
     """Peak memory of identification over the weights' bytes; comes first, in fresh memory."""
-    if not STATUS.is_file():
-        return None
     small = demo_model()
     select(small, scoring(small, random_samples(small, 4, 64))[0], 8)  # libraries warm up
-    before = resident("VmRSS")
-    model = random_llama()
-    # Only the peak from here on counts, not that of building the model.
-    Path("/proc/self/clear_refs").write_text("5")
-    select(model, scoring(model, random_samples(model, samples, 256))[0], 8)
-    weights = sum(parameter.nbytes for parameter in model.parameters())
-    return (resident("VmHWM") - before) / weights
+    weights = 0
+
+    def identify() -> None:
+        nonlocal weights
+        model = random_llama(LLAMA_84M)
+        weights = sum(parameter.nbytes for parameter in model.parameters())
+        select(model, scoring(model, random_samples(model, samples, 256))[0], 8)
+
+    peak = peak_bytes(identify)
+    return peak and peak / weights
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep what is freed, so that timings are of work and not of page faults.
+def compare_hooked(
+    models: Mapping[str, tuple[PreTrainedModel, list[list[int]]]], rounds: int
+) -> list[dict[str, object]]:
+    """The pass with hooks and without; prints a row for each model."""
+    header = ["model", "dtype", "tokens", "bare_s", "hooked_s", "ratio"]
+    rows: list[list[object]] = []
+    for name, (model, samples) in models.items():
+        functions: dict[str, Callable[[], object]] = {
+            "bare": partial(bare, model, samples),
+            "hooked": partial(scoring, model, samples),
+        }
+        times = interleaved(functions, rounds)
+        medians = [median(times["bare"]), median(times["hooked"])]
+        dtype = str(model.dtype).removeprefix("torch.")
+        ratio = paired_ratio(times["hooked"], times["bare"])
+        rows.append([name, dtype, token_count(samples), *medians, ratio])
+    print(table(header, rows))
+    return [dict(zip(header, row, strict=True)) for row in rows]
 
-    By default it hands large blocks back after every layer: a tenth of a pass, which falls on bare
-    and hooked passes by chance and can make the hooked one look the faster.
+
+def _worst(rows: list[dict[str, object]]) -> float:
+    return max(float(str(row["ratio"])) for row in rows)
+
+
+def compare_batched(
+    model: PreTrainedModel, samples: list[list[int]], rounds: int
+) -> dict[str, object]:
+    """Length-sorted batches against one sample at a time; prints a row."""
+    functions: dict[str, Callable[[], object]] = {
+        "batched": partial(scoring, model, samples),
+        "single": partial(scoring, model, samples, batch_tokens=1),
+    }
+    times = interleaved(functions, rounds)
+    found: dict[str, object] = {name: median(values) for name, values in times.items()}
+    found["ratio"] = paired_ratio(times["single"], times["batched"])
+    found = {"samples": len(samples), "tokens": token_count(samples)} | found
+    print(f"\nbatches against one sample at a time\n{table(list(found), [list(found.values())])}")
+    return found
+
+
+def growth_with_parameters(rounds: int) -> dict[str, object]:
+    """The pass over the same number of tokens through three sizes of Llama.
+
+    Counted are the parameters that a token is multiplied with: neither the embedding nor the head.
     """
-    if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
-        trim_threshold, mmap_threshold = -1, -3  # from malloc.h
-        library.mallopt(mmap_threshold, 1 << 25)
-        library.mallopt(trim_threshold, (1 << 31) - 1)
+    functions: dict[int, Callable[[], object]] = {}
+    for size in (LLAMA_13M, LLAMA_36M, LLAMA_84M):
+        model = random_llama(size)
+        run = parameter_count(model) - 2 * size.hidden * size.vocabulary
+        functions[run] = partial(scoring, model, random_samples(model, 4, 256))
+    return growth("parameters that run", functions, rounds)
 
 
 def growth(
@@ -141,36 +174,35 @@ def growth(
 
 def main(argv: list[str] | None = None) -> None:
     """Measure, print, write."""
-    arguments = parse("Time and memory of finding masks.", argv)
-    rounds, growth_rounds = (4, 1) if arguments.quick else (15, 5)
-    peak = measure_peak(10)
-    keep_freed_memory()
-    demo = demo_model()
+    arguments = parse("Time and memory of finding masks.", argv, with_device=True)
+    rounds, growth_rounds = (3, 1) if arguments.quick else (7, 3)
+    logging.disable_progress_bar()
+    on_cpu = arguments.device == "cpu"
+    peak = measure_peak(10) if on_cpu else None
+    keep_freed_memory(torch.device(arguments.device))
+    demo = demo_model(device=arguments.device)
+    llama = random_llama(LLAMA_84M, device=arguments.device)
     models = {
         "demo": (demo, random_samples(demo, 60, 160)),
-        "llama-60M": (llama := random_llama(), random_samples(llama, 6, 256)),
+        "Llama, 84M": (llama, random_samples(llama, 5 if on_cpu else 200, 256)),
     }
-    rows = []
-    worst = 0.0
-    for name, (model, samples) in models.items():
-        times = interleaved(
-            {
-                "bare": partial(bare, model, samples),
-                "hooked": partial(scoring, model, samples),
-            },
-            rounds,
-        )
-        medians = [median(times["bare"]), median(times["hooked"])]
-        ratio = paired_ratio(times["hooked"], times["bare"])
-        worst = max(worst, ratio)
-        rows.append([name, sum(map(len, samples)), *medians, ratio])
-    header = ["model", "tokens", "bare_s", "hooked_s", "ratio"]
-    print(table(header, rows))
+    if not arguments.quick:
+        short = demo_model(torch.bfloat16, arguments.device)
+        models["demo in bfloat16"] = (short, random_samples(short, 60, 160))
+        short = random_llama(LLAMA_84M, torch.bfloat16, arguments.device)
+        models["Llama in bfloat16"] = (short, random_samples(short, 5 if on_cpu else 200, 256))
+    if not on_cpu:
+        large = random_llama(LLAMA_1B, torch.bfloat16, arguments.device)
+        models["Llama, 1B"] = (large, random_samples(large, 200, 256))
+    hooked = compare_hooked(models, rounds)
+    batched = compare_batched(demo, random_samples(demo, 60, 160), growth_rounds)
 
     many = random_samples(demo, max(SAMPLES), 40)
     norms = scoring(demo, many[:20])[0]
     details = {
-        "hooked": [dict(zip(header, row, strict=True)) for row in rows],
+        "hooked": hooked,
+        "batched": batched,
+        "parameters": growth_with_parameters(growth_rounds) if on_cpu else None,
         "samples": growth(
             "samples", {n: partial(scoring, demo, many[:n]) for n in SAMPLES}, growth_rounds
         ),
@@ -182,8 +214,10 @@ def main(argv: list[str] | None = None) -> None:
         ),
     }
     ratios = {
-        "hooked_over_bare": worst,
+        "hooked_over_bare": _worst(hooked),
+        "hooked_over_bare_float32": _worst([row for row in hooked if row["dtype"] == "float32"]),
         "peak_over_weights": peak,
+        "batched_over_single": float(str(batched["ratio"])),
     }
     finish(arguments, ratios, details)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -33,12 +34,16 @@ def importance_scores(
     Returns:
         `out`, or a new tensor of the weight's shape, on the weight's device.
     """
-    # One buffer of the weight's size: |W| is converted into it and multiplied in place.
+    # One buffer of the weight's size, in which everything happens.
     if out is None:
         out = torch.empty(weight.shape, dtype=SCORE_DTYPE, device=weight.device)
-    scores = out.copy_(weight.detach()).abs_()
     factors = norms.to(weight.device, SCORE_DTYPE)
-    return scores.mul_(factors[:, None] if transposed else factors)
+    if transposed:
+        factors = factors[:, None]
+    if weight.dtype == SCORE_DTYPE:
+        # The same to the last bit, v not being negative, without a pass that only copies.
+        return torch.mul(weight.detach(), factors, out=out).abs_()
+    return out.copy_(weight.detach()).abs_().mul_(factors)
 
 
 class ImportanceScores:
@@ -76,13 +81,21 @@ class ImportanceScores:
 
     def sample(self, size: int) -> torch.Tensor:
         """Scores at `size` places, drawn with replacement; the same places every time."""
-        generator = np.random.default_rng(0)
         row, column = (
-            torch.from_numpy(generator.integers(length, size=size)).to(self._weight.device)
-            for length in self._weight.shape
+            places.to(self._weight.device) for places in _sample_places(*self._weight.shape, size)
         )
         factors = self._factors[row if self._transposed else column]
         return self._weight[row, column].to(SCORE_DTYPE).abs_().mul_(factors)
+
+
+@lru_cache(maxsize=16)
+def _sample_places(rows: int, columns: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Rows and columns of `size` entries; remembered, for a model has few shapes of matrices."""
+    generator = np.random.default_rng(0)
+    return (
+        torch.from_numpy(generator.integers(rows, size=size)),
+        torch.from_numpy(generator.integers(columns, size=size)),
+    )
 
 
 def top_k_counts(numel: int, proportions: Sequence[float]) -> list[int]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ RESAMPLES = 9999
 _SEED = 0
 """The bootstrap's generator starts here every time: the same documents give the same interval."""
 
-_BATCH_ELEMENTS = 1 << 24
+_BATCH_ELEMENTS = 1 << 22
 
 
 class Interval(NamedTuple):
@@ -35,8 +36,8 @@ NO_INTERVAL = Interval(math.nan, math.nan)
 class Metric(NamedTuple):
     """A number per document, and how the harness makes one of many.
 
-    `values` has shape (documents, parts); `statistic` reduces an array (…, documents) per part;
-    `documents` names each document, so that only equal ones are paired.
+    `values` has shape (documents, parts); `statistic` takes the means over documents, an array per
+    part; `documents` names each document, so that only equal ones are paired.
     """
 
     values: np.ndarray
@@ -46,7 +47,7 @@ class Metric(NamedTuple):
     @property
     def value(self) -> float:
         """The metric over all documents."""
-        return float(self.statistic(*self.values.T, axis=-1))
+        return float(self.statistic(*self.values.mean(axis=0)))
 
     @property
     def binary(self) -> bool:
@@ -54,20 +55,20 @@ class Metric(NamedTuple):
         return self.values.shape[1] == 1 and bool(np.isin(self.values, (0, 1)).all())
 
 
-def _mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    return values.mean(axis=axis)
+def _mean(mean: np.ndarray) -> np.ndarray:
+    return mean
 
 
-def _exp_mean(values: np.ndarray, axis: int = -1) -> np.ndarray:
-    return np.exp(-values.mean(axis=axis))
+def _exp_mean(mean: np.ndarray) -> np.ndarray:
+    return np.exp(-mean)
 
 
-def _exp_ratio(values: np.ndarray, weights: np.ndarray, axis: int = -1) -> np.ndarray:
-    return np.exp(-values.sum(axis=axis) / weights.sum(axis=axis))
+def _exp_ratio(value: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    return np.exp(-value / weight)
 
 
-def _bits_ratio(values: np.ndarray, weights: np.ndarray, axis: int = -1) -> np.ndarray:
-    return -values.sum(axis=axis) / weights.sum(axis=axis) / math.log(2)
+def _bits_ratio(value: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    return -value / weight / math.log(2)
 
 
 _STATISTICS: dict[str, Callable[..., np.ndarray]] = {
@@ -118,47 +119,57 @@ def metric_from_documents(
     return metric if math.isclose(metric.value, reported, rel_tol=1e-6, abs_tol=1e-9) else None
 
 
-def _difference(
-    edited: Sequence[Metric], baseline: Metric
-) -> tuple[tuple[np.ndarray, ...], Callable[..., np.ndarray]]:
-    """Columns to resample together, and the mean difference over the edited states."""
-    states = [*edited, baseline]
-    columns = tuple(column for state in states for column in state.values.T)
-    parts = baseline.values.shape[1]
-
-    def statistic(*resampled: np.ndarray, axis: int = -1) -> np.ndarray:
-        values = [
-            baseline.statistic(*resampled[start : start + parts], axis=axis)
-            for start in range(0, len(resampled), parts)
-        ]
-        return np.mean([value - values[-1] for value in values[:-1]], axis=0)
-
-    return columns, statistic
-
-
 def _bootstrap(edited: Sequence[Metric], baseline: Metric) -> tuple[Interval, float]:
     """Paired percentile interval over documents, and the bootstrap's standard error."""
     if any(state.documents != baseline.documents for state in edited):
         return NO_INTERVAL, math.nan
+    states = [*edited, baseline]
     documents = len(baseline.values)
-    if documents > 1 and all(state.binary for state in (*edited, baseline)):
-        return _bootstrap_binary(edited, baseline)
-    columns, statistic = _difference(edited, baseline)
-    if documents < 2 or not all(np.isfinite(column).all() for column in columns):
+    if documents < 2 or not all(np.isfinite(state.values).all() for state in states):
         return NO_INTERVAL, math.nan
-    found = stats.bootstrap(
-        columns,
-        statistic,
-        paired=True,
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        batch=max(1, _BATCH_ELEMENTS // (documents * len(columns))),
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        rng=np.random.default_rng(_SEED),
-    )
-    low, high = found.confidence_interval
-    return Interval(float(low), float(high)), float(found.standard_error)
+    if all(state.binary for state in states):
+        return _bootstrap_binary(edited, baseline)
+    means = _resampled_means(np.hstack([state.values for state in states]))
+    parts = np.split(means.T, len(states))
+    *values, before = (baseline.statistic(*of_state) for of_state in parts)
+    return _percentiles(np.mean([value - before for value in values], axis=0))
+
+
+def _resampled_means(columns: np.ndarray) -> np.ndarray:
+    """Means of each column over documents that are drawn again and again: (resamples, columns).
+
+    All columns are of the same documents, (documents, columns), and drawn together. How often each
+    document was drawn, times the columns, is a fraction of the work of gathering what was drawn.
+    """
+    documents = len(columns)
+    few = RESAMPLES * documents <= _BATCH_ELEMENTS
+    batches = [_remembered_draws(documents)] if few else _draws(documents)
+    return np.concatenate([counts @ columns for counts in batches]) / documents
+
+
+def _draws(documents: int) -> Iterator[np.ndarray]:
+    """How often each resample draws each document, in pieces: (resamples, documents), float64."""
+    generator = np.random.default_rng(_SEED)
+    batch = max(1, _BATCH_ELEMENTS // documents)
+    for start in range(0, RESAMPLES, batch):
+        size = min(batch, RESAMPLES - start)
+        drawn = generator.integers(documents, size=(size, documents))
+        drawn += documents * np.arange(size)[:, None]
+        counts = np.bincount(drawn.reshape(-1), minlength=size * documents)
+        yield counts.reshape(size, documents).astype(np.float64)
+
+
+@lru_cache(maxsize=1)
+def _remembered_draws(documents: int) -> np.ndarray:
+    """All in one piece: a task's metrics, and the cells of a grid, have the same documents."""
+    (counts,) = _draws(documents)
+    return counts
+
+
+def _percentiles(differences: np.ndarray) -> tuple[Interval, float]:
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(differences, [tail, 1 - tail])
+    return Interval(float(low), float(high)), float(differences.std(ddof=1))
 
 
 def _bootstrap_binary(edited: Sequence[Metric], baseline: Metric) -> tuple[Interval, float]:
@@ -171,10 +182,7 @@ def _bootstrap_binary(edited: Sequence[Metric], baseline: Metric) -> tuple[Inter
     right = sum(state.values[:, 0] for state in edited)
     values, counts = np.unique(right / len(edited) - baseline.values[:, 0], return_counts=True)
     draws = np.random.default_rng(_SEED).multinomial(documents, counts / documents, RESAMPLES)
-    means = draws @ values / documents
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(float(low), float(high)), float(means.std(ddof=1))
+    return _percentiles(draws @ values / documents)
 
 
 def paired_interval(edited: Metric, baseline: Metric) -> Interval:

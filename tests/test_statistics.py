@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from neurosurgery.statistics import (
     Interval,
@@ -111,6 +112,29 @@ def test_the_multinomial_shortcut_equals_resampling_documents():
     fast = paired_interval(accuracy(after[0]), accuracy(before))
     slow = paired_interval(shifted[0], accuracy(before + 2.0))
     assert fast == pytest.approx(slow, abs=0.015)
+
+
+def test_counting_draws_equals_gathering_them():
+    """The same draws as scipy's bootstrap, which gathers every resample document by document."""
+    rng = np.random.default_rng(5)
+    documents = [np.stack([-rng.gamma(3, 10, 40), rng.integers(5, 40, 40)], axis=1) for _ in "ab"]
+    perplexities = [math.exp(-table[:, 0].sum() / table[:, 1].sum()) for table in documents]
+    after, before = map(rebuilt, ["word_perplexity"] * 2, documents, perplexities)
+
+    def difference(*sums, axis):
+        a, b, c, d = (column.sum(axis=axis) for column in sums)
+        return np.exp(-a / b) - np.exp(-c / d)
+
+    expected = stats.bootstrap(
+        tuple(np.hstack(documents).T),
+        difference,
+        paired=True,
+        vectorized=True,
+        n_resamples=9999,
+        method="percentile",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    assert paired_interval(after, before) == pytest.approx(tuple(expected), rel=1e-9)
 
 
 def test_one_document_gives_no_interval():

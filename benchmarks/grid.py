@@ -1,0 +1,216 @@
+"""A whole grid of masks, found and applied: our code beside the published loop.
+
+    python benchmarks/grid.py
+    python benchmarks/grid.py --quick --json grid.json
+
+The grid has the published eight proportions and five repeats, one skill set against one other set,
+50 samples per set and repeat (and the published 500 without `--quick`): 40 masks. Samples are drawn
+from files as long as the real ones, GSM8K's 7,473 training rows and 1,066 rows of an excerpt of
+MMLU, so that repeats share as many of them as they really do. They are random token ids, 100 to 250
+each. Compared are
+
+- ours: the functions that the scripts call, on a model that is loaded once;
+- the published loop (`published.py`): every cell loads the model, runs both sets' samples one by
+  one, selects with torch.topk and multiplies.
+
+Both are timed in parts, in turns, and added up; the output says what was run and what was
+multiplied. The published loop is by construction 40 equal cells of a load, so many samples and a
+selection. Our scoring pass is proportional to its tokens. Tokenising is left out of both; the
+published loop would do it 40 times. Freed memory is kept for the next use, as by the scripts, which
+favours the published loop: page faults would take it up to twice as long. Evaluation is left out
+too (`evaluate.py`), except in
+
+`cell_overhead`: what a cell of the real demo grid takes outside of the harness, as a share of it
+(`overhead.py`).
+
+On a GPU the shape of Llama-3.2-1B in bfloat16 takes the place of the random Llama.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+# The folder of this script holds a select.py, which must not stand in for the standard library's.
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:] = [str(ROOT), *(place for place in sys.path if Path(place) != ROOT / "benchmarks")]
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from statistics import median
+
+import torch
+from transformers import AutoTokenizer
+from transformers.utils import logging
+
+from benchmarks.common import PROPORTIONS, finish, interleaved, parse, table
+from benchmarks.comparison import CELLS, REPEATS, ROWS, Case, Ours, Published, Samples
+from benchmarks.llamas import LLAMA_1B, LLAMA_84M, demo_model, parameter_count, random_llama
+from benchmarks.memory import peak_bytes
+from benchmarks.overhead import Overhead, measure_overhead
+from neurosurgery.config import DEMO
+from neurosurgery.devices import keep_freed_memory
+
+
+@dataclass(frozen=True)
+class Line:
+    """A case's seconds for the whole grid, part by part, and what they were multiplied from."""
+
+    name: str
+    num_samples: int
+    our_seconds: dict[str, float]
+    published_seconds: dict[str, float]
+    speedup: float
+    measured: str
+
+
+def measure(case: Case, rounds: int) -> Line:
+    """Time the parts in turns and add them up."""
+    samples = Samples(case)
+    ours, published = Ours(case, samples), Published(case, samples)
+    parts: dict[str, Callable[[], object]] = {
+        "ours: load": ours.load,
+        "published: load": published.load,
+        "ours: scoring": ours.score,
+        "published: samples": published.score,
+        "ours: ranking": ours.rank,
+        "published: selection": published.select,
+        "ours: masks, edit, restore": ours.edit,
+    }
+    # Making the two has run everything once.
+    times = interleaved(parts, rounds, warm_up=False)
+    seconds = {name: median(values) for name, values in times.items()}
+    cells = len(case.measured_proportions)
+    mine = {
+        "load": seconds["ours: load"],
+        "scoring": seconds["ours: scoring"] / ours.share_of_tokens,
+        "ranking": seconds["ours: ranking"] * REPEATS,
+        "masks, edit, restore": seconds["ours: masks, edit, restore"] * REPEATS,
+    }
+    theirs = {
+        "load": seconds["published: load"] * CELLS,
+        "samples": seconds["published: samples"] / published.share_of_samples * CELLS,
+        "selection": seconds["published: selection"] / cells * CELLS,
+    }
+    unique = sum(len(samples.unique(name)) for name in ROWS)
+    return Line(
+        case.name,
+        case.num_samples,
+        mine,
+        theirs,
+        sum(theirs.values()) / sum(mine.values()),
+        f"ours ran {ours.share_of_tokens:.1%} of the {ours.tokens:,} tokens of {unique:,} unique "
+        f"samples, and one repeat of {REPEATS}; published: one load of {CELLS}, "
+        f"{published.share_of_samples:.1%} of a cell's samples, {cells} cells' selections",
+    )
+
+
+def peaks(case: Case) -> dict[str, float | None]:
+    """Peak memory of finding and applying one mask over the bytes of the weights, model included.
+
+    Comes before all else, in fresh memory; what both need once, the demo has loaded before.
+    """
+    short = replace(case, measured_samples=2, measured_batches=1, measured_proportions=(0.15,))
+    samples = Samples(short)
+    found = {
+        # Made, it has loaded, scored, ranked, and edited at the largest proportion.
+        "ours": peak_bytes(lambda: Ours(short, samples), case.device),
+        "published": peak_bytes(lambda: Published(short, samples).select(), case.device),
+    }
+    weights = case.parameters * getattr(torch, case.dtype).itemsize
+    return {name: peak and peak / weights for name, peak in found.items()}
+
+
+def print_lines(lines: Sequence[Line]) -> None:
+    """Two tables of seconds, and what was measured of them."""
+    print(f"seconds for {CELLS} masks ({len(PROPORTIONS)} proportions, {REPEATS} repeats)")
+    for side, seconds in (("ours", "our_seconds"), ("published", "published_seconds")):
+        columns = list(getattr(lines[0], seconds))
+        rows = [
+            (line.name, line.num_samples, *found.values(), sum(found.values()), line.speedup)
+            for line in lines
+            for found in [getattr(line, seconds)]
+        ]
+        print(f"\n{table((side, 'samples', *columns, 'all', 'speedup'), rows)}")
+    print("\nmeasured, and multiplied to the whole grid:")
+    for line in lines:
+        print(f"  {line.name}, {line.num_samples} samples: {line.measured}")
+
+
+def print_overhead(overhead: Overhead) -> None:
+    """What a cell of the demo takes, line by line."""
+    print(f"\na cell of the demo grid ({overhead.cells} model states), seconds")
+    rows = [(name, seconds, seconds / overhead.cell) for name, seconds in overhead.parts.items()]
+    print(table(("part", "seconds", "share"), [*rows, ("all", overhead.cell, 1.0)]))
+
+
+def prepare(folder: Path, device: str, quick: bool) -> list[Case]:
+    """Write the models, and say how much of each grid is run."""
+    size = LLAMA_84M if device == "cpu" else LLAMA_1B
+    dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    tokenizer = AutoTokenizer.from_pretrained(DEMO.model)
+    demo, llama = demo_model(), random_llama(size, dtype, device)
+    cases = []
+    for name, model, counts in (
+        ("demo", demo, (50,)),
+        (f"Llama, {parameter_count(llama) / 1e6:,.0f}M", llama, (50,) if quick else (50, 500)),
+    ):
+        place = folder / name
+        model.save_pretrained(place)
+        tokenizer.save_pretrained(place)
+        cases += [
+            Case(
+                name,
+                place,
+                model.config.vocab_size,
+                parameter_count(model),
+                num_samples,
+                measured_samples=2 if quick else 5,
+                measured_batches=1 if quick else 2,
+                measured_proportions=(0.01,) if quick else PROPORTIONS[::2],
+                dtype=str(model.dtype).removeprefix("torch."),
+                device=device,
+            )
+            for num_samples in counts
+        ]
+    return cases
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure, print, write."""
+    description = "Time of a whole grid of masks beside the published loop."
+    arguments = parse(description, argv, with_device=True)
+    logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as folder:
+        cases = prepare(Path(folder), arguments.device, arguments.quick)
+        llama = cases[1]
+        memory = {} if arguments.quick else peaks(llama)
+        keep_freed_memory(torch.device(arguments.device))
+        overhead = measure_overhead(arguments.quick)
+        lines = [measure(case, 2 if arguments.quick else 3) for case in cases]
+    print_lines(lines)
+    print_overhead(overhead)
+    for name, peak in memory.items():
+        print(f"peak memory over weights, {llama.name}, {name}: {peak and round(peak, 2)}")
+    speedups = {
+        f"grid_speedup_over_published{suffix}": line.speedup
+        for suffix, line in zip(("_demo", "", "_500"), lines, strict=False)
+    }
+    finish(
+        arguments,
+        speedups | {"cell_overhead": overhead.share},
+        {
+            "lines": [asdict(line) for line in lines],
+            "peak_over_weights": memory,
+            "overhead": asdict(overhead),
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()

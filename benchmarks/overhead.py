@@ -1,0 +1,132 @@
+"""What a cell of the real demo grid takes outside of the harness, and outside of forward passes."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from torch import nn
+
+from neurosurgery.cli import parse_experiment
+from neurosurgery.config import DEMO
+from neurosurgery.dataset import read_calibration_set
+from neurosurgery.evaluation import Evaluation, Harness
+from neurosurgery.experiment import run_experiment
+from neurosurgery.flags import MATHNEURO_SCRIPT
+from neurosurgery.grid import Grid
+
+FLAGS = "--proportion .005 .05 --num_repeats 1 --num_samples 5 --pre_train_eval".split()
+QUICK = [
+    *"--eval_limit 60 --calibration_dataset_names Race --calibration_datasets".split(),
+    DEMO.calibration_datasets[0],
+]
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """Seconds of an average model state of a grid, the baseline among them.
+
+    From the first evaluation to the end of the last cell: scoring, and the report on all of the
+    grid, come once and not with every cell.
+    """
+
+    cells: int
+    cell: float
+    parts: dict[str, float]
+
+    @property
+    def share(self) -> float:
+        """Of a cell, what is not the harness's."""
+        return self.parts["select, edit, restore, store, verdict"] / self.cell
+
+
+@dataclass
+class _Clock:
+    """Who spent how long."""
+
+    start: float | None = None
+    end: float = 0.0
+    calls: int = 0
+    harness: float = 0.0
+    forward: float = 0.0
+    _entered: float = 0.0
+    _watched: set[int] = field(default_factory=set)
+
+    def evaluate(self, original: Any) -> Any:
+        """`Harness.evaluate`, timed, and the model's passes in it."""
+
+        def timed(harness: Harness, lm: Any, limit: int | None) -> Evaluation:
+            self._watch(lm.model)
+            start = time.perf_counter()
+            self.start = self.start or start
+            try:
+                return original(harness, lm, limit)
+            finally:
+                self.harness += time.perf_counter() - start
+                self.calls += 1
+
+        return timed
+
+    def run(self, original: Any) -> Any:
+        """`Grid.run`, whose end is noted."""
+
+        def timed(grid: Grid, plan: Any) -> None:
+            original(grid, plan)
+            self.end = time.perf_counter()
+
+        return timed
+
+    def _watch(self, model: nn.Module) -> None:
+        if id(model) in self._watched:
+            return
+        self._watched.add(id(model))
+
+        def before(*_: object) -> None:
+            self._entered = time.perf_counter()
+
+        def after(*_: object) -> None:
+            self.forward += time.perf_counter() - self._entered
+
+        model.register_forward_pre_hook(before)
+        model.register_forward_hook(after)
+
+
+@contextlib.contextmanager
+def _watched() -> Iterator[_Clock]:
+    clock = _Clock()
+    with (
+        patch.object(Harness, "evaluate", clock.evaluate(Harness.evaluate)),
+        patch.object(Grid, "run", clock.run(Grid.run)),
+    ):
+        yield clock
+
+
+def measure_overhead(quick: bool) -> Overhead:
+    """Run a few cells of the demo as `MathNeuro.py` runs them, on fewer documents if quick."""
+    silence = io.StringIO()
+    with tempfile.TemporaryDirectory() as folder, _watched() as clock:
+        flags = [*FLAGS, *(QUICK if quick else ()), "--save_path", str(Path(folder) / "results")]
+        config = parse_experiment(MATHNEURO_SCRIPT, "", flags)
+        sets = {source.name: read_calibration_set(source) for source in config.sources}
+        with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
+            run_experiment(config, sets, flags)
+    # The math task and the other tasks are a call each.
+    cells = clock.calls // 2
+    cell = (clock.end - (clock.start or 0)) / cells
+    harness, forward = clock.harness / cells, clock.forward / cells
+    return Overhead(
+        cells,
+        cell,
+        {
+            "model's forward passes": forward,
+            "harness: requests, tokens, metrics": harness - forward,
+            "select, edit, restore, store, verdict": cell - harness,
+        },
+    )
