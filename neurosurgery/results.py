@@ -163,9 +163,18 @@ class ResultStore:
                 path.unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Delete the temporary files that a killed run has left."""
-        for folder in _OWN_FOLDERS:
-            for path in (self.root / folder).rglob(".*.tmp"):
+        """Delete the temporary files and folders that a killed run has left."""
+        left = [
+            path
+            for name in (*_OWN_FOLDERS, *_DERIVED)
+            for path in (self.root / name).rglob(".*.tmp")
+        ]
+        for name in (*_OWN_FILES, *_DERIVED):
+            left += self.root.glob(f".{name}.*.tmp")
+        for path in left:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
                 path.unlink(missing_ok=True)
 
     def check_folder(self) -> None:

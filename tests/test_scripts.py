@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -232,6 +233,27 @@ def test_a_run_ends_with_a_report(script, finished):
         path.name for path in report.iterdir()
     }
     assert script.file in (report / "report.html").read_text()
+
+
+def test_what_a_killed_run_left_half_written_goes(script, finished, tiny_model, tmp_path):
+    """Even where the run was killed in its last moment, with every cell done."""
+    save_path = tmp_path / "results"
+    shutil.copytree(finished, save_path)
+    report = next(save_path.rglob("report.html")).parent
+    left = [
+        save_path / ".results.csv.7.tmp",
+        save_path / ".comparison.csv.7.tmp",
+        save_path / "cells" / ".cell.json.7.tmp",
+        report / ".report.html.7.tmp",
+        save_path / "models" / "m" / ".cell.7.tmp" / "model.safetensors",
+    ]
+    somebody_elses = save_path / ".notes.md.7.tmp"
+    for path in (*left, somebody_elses):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("half")
+    script.run(tiny_model, save_path, "--pre_train_eval", "--save_masks")
+    assert list(save_path.rglob("*.tmp")) == [somebody_elses]
+    assert without_timings(save_path) == without_timings(finished)
 
 
 def test_killed_at_random_moments_and_resumed(script, finished, tiny_model, tmp_path):
