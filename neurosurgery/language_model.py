@@ -93,14 +93,15 @@ class LanguageModel(HFLM):
         disable_tqdm: bool = False,
         override_bs: int | None = None,
     ) -> list[tuple[float, bool]]:
-        fit = all(context and 0 < len(ids) <= self.max_length for _, context, ids in requests)
+        longest = self.max_length  # which HFLM finds out anew every time
+        fit = all(context and 0 < len(ids) <= longest for _, context, ids in requests)
         if not requests or not fit or self.backend != "causal":
             # It says what is wrong with them.
             return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
         answers = OptionScores(
             self._passes,
             # Too long a context loses its start; the last token is only predicted, hence the 1.
-            [(context + ids)[-self.max_length - 1 : -len(ids)] for _, context, ids in requests],
+            [(context + ids)[-longest - 1 : -len(ids)] for _, context, ids in requests],
             [ids for _, _, ids in requests],
             override_bs or self.batch_size,
         ).answers()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -104,11 +105,13 @@ class OptionScores:
         The last token of a continuation is never run, so options of one token need one row.
         """
         heads = {request: tuple(self._continuations[request][:-1]) for request in requests}
-        rows = {head: _Row([*context, *head]) for head in branches(heads.values())}
+        longest = branches(heads.values())
+        rows = [_Row([*context, *head]) for head in longest]
         for request, head in heads.items():
-            row = next(row for longer, row in rows.items() if longer[: len(head)] == head)
+            # In sorted order what begins with a sequence comes right behind it.
+            row = rows[bisect_left(longest, head)]
             row.wanted.append(_Wanted(request, len(context) - 1))
-        return list(rows.values())
+        return rows
 
     def _run_rows(self, past: Past | None, width: int, rows: Sequence[_Row]) -> None:
         """Score rows that continue the one row of `past`, `width` tokens, or nothing."""

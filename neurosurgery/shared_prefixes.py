@@ -68,7 +68,7 @@ def group_by_prefix(sequences: Sequence[list[int]]) -> list[PrefixGroup]:
 
 
 def branches(heads: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """The sequences that are no start of another one: running these runs all of them."""
+    """The sequences that are no start of another one, sorted: running these runs all of them."""
     ordered = sorted(set(heads))
     return [
         head
