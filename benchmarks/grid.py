@@ -42,6 +42,7 @@ sys.path[:] = [str(ROOT), *(place for place in sys.path if Path(place) != ROOT /
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from statistics import median
 
 import torch
@@ -110,20 +111,29 @@ def measure(case: Case, rounds: int) -> Line:
     )
 
 
-def peaks(case: Case) -> dict[str, float | None]:
+def peaks(case: Case, small: Case) -> dict[str, float | None]:
     """Peak memory of finding and applying one mask over the bytes of the weights, model included.
 
-    Comes before all else, in fresh memory; what both need once, the demo has loaded before.
+    Comes before all else, in fresh memory; what is needed once (libraries) the small case needs.
     """
-    short = replace(case, measured_samples=2, measured_batches=1, measured_proportions=(0.15,))
-    samples = Samples(short)
-    found = {
-        # Made, it has loaded, scored, ranked, and edited at the largest proportion.
-        "ours": peak_bytes(lambda: Ours(short, samples), case.device),
-        "published": peak_bytes(lambda: Published(short, samples).select(), case.device),
-    }
-    weights = case.parameters * getattr(torch, case.dtype).itemsize
-    return {name: peak and peak / weights for name, peak in found.items()}
+    found: dict[str, float | None] = {}
+    for each in (small, case):
+        short = replace(each, measured_samples=2, measured_batches=1, measured_proportions=(0.15,))
+        samples = Samples(short)
+        weights = each.parameters * getattr(torch, each.dtype).itemsize
+        runs: dict[str, Callable[[], object]] = {
+            # Made, it has loaded, scored, ranked, and edited at the largest proportion.
+            "ours": partial(Ours, short, samples),
+            "published": partial(_published_once, short, samples),
+        }
+        for name, run in runs.items():
+            peak = peak_bytes(run, each.device)
+            found[name] = peak and peak / weights
+    return found
+
+
+def _published_once(case: Case, samples: Samples) -> None:
+    Published(case, samples).select()
 
 
 def print_lines(lines: Sequence[Line]) -> None:
@@ -189,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         cases = prepare(Path(folder), arguments.device, arguments.quick)
         llama = cases[1]
-        memory = {} if arguments.quick else peaks(llama)
+        memory = {} if arguments.quick else peaks(llama, cases[0])
         keep_freed_memory(torch.device(arguments.device))
         overhead = measure_overhead(arguments.quick)
         lines = [measure(case, 2 if arguments.quick else 3) for case in cases]
