@@ -184,7 +184,7 @@ class CachedPasses:
         ends = (tokens[14:16], tokens[16:19])
         try:
             past = self.step(None, [prefix]).past
-            self.bytes_remembered = past.nbytes // past.real.numel()
+            self.bytes_remembered = max(past.nbytes // past.real.numel(), 1)
             past = self.step(past.select([0, 0]), rests).past
             found = self.read(past, ends, [(row, len(end) - 1) for row, end in enumerate(ends)])
             whole = [

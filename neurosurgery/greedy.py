@@ -55,38 +55,26 @@ def decode_greedily(
         for positions in length_sorted_batches([lengths[m] for m in group.members], remembered):
             batch = [group.members[position] for position in positions]
             rests = [prompts[member][group.length :] for member in batch]
-            run = pass_budget(batch_size, longest)
-            order, logits, pasts = _read_prompts(passes, past, rests, run)
-            rows = [answers[batch[slot]] for slot in order]
-            _decode_rows(passes, Past.join(pasts), logits, rows, new_tokens, ends, stopped)
+            budget = pass_budget(batch_size, longest)
+            found = _decode_batch(passes, past, rests, budget, new_tokens, ends, stopped)
+            for member, answer in zip(batch, found, strict=True):
+                answers[member] = answer
     return answers
 
 
-def _read_prompts(
-    passes: CachedPasses, past: Past | None, prompts: Sequence[list[int]], budget: int
-) -> tuple[list[int], torch.Tensor, list[Past]]:
-    """Passes over prompts that continue one row, or nothing: their order, last logits, pasts."""
-    order: list[int] = []
-    steps: list[Step] = []
-    width = 0 if past is None else past.real.shape[1]
-    for batch in length_sorted_batches([width + len(prompt) for prompt in prompts], budget):
-        copies = past.select([0] * len(batch)) if past is not None else None
-        last = [(row, len(prompts[slot]) - 1) for row, slot in enumerate(batch)]
-        steps.append(passes.step(copies, [prompts[slot] for slot in batch], last))
-        order += batch
-    return order, torch.cat([step.logits for step in steps]), [step.past for step in steps]
-
-
-def _decode_rows(
+def _decode_batch(
     passes: CachedPasses,
-    past: Past,
-    logits: torch.Tensor,
-    rows: list[list[int]],
+    past: Past | None,
+    prompts: Sequence[list[int]],
+    budget: int,
     new_tokens: int,
     ends: Collection[int],
     stopped: Stopped,
-) -> None:
-    """Extend `rows`, empty at first, by up to `new_tokens` tokens; `logits` predict the first."""
+) -> list[list[int]]:
+    """Read prompts that continue the one row of `past`, or nothing, and decode them together."""
+    answers: list[list[int]] = [[] for _ in prompts]
+    order, logits, past = _read_prompts(passes, past, prompts, budget)
+    rows = [answers[slot] for slot in order]
     going = list(range(len(rows)))
     for remaining in reversed(range(new_tokens)):
         tokens = logits.argmax(-1).tolist()
@@ -107,3 +95,20 @@ def _decode_rows(
             going = list(range(len(rows)))
         reads = [(slot, 0) for slot in range(len(rows))]
         logits, past = passes.step(past, [[token] for token in tokens], reads)
+    return answers
+
+
+def _read_prompts(
+    passes: CachedPasses, past: Past | None, prompts: Sequence[list[int]], budget: int
+) -> tuple[list[int], torch.Tensor, Past]:
+    """Length-sorted passes over prompts: their order, what comes next, what all remember."""
+    order: list[int] = []
+    steps: list[Step] = []
+    width = 0 if past is None else past.real.shape[1]
+    for batch in length_sorted_batches([width + len(prompt) for prompt in prompts], budget):
+        copies = past.select([0] * len(batch)) if past is not None else None
+        last = [(row, len(prompts[slot]) - 1) for row, slot in enumerate(batch)]
+        steps.append(passes.step(copies, [prompts[slot] for slot in batch], last))
+        order += batch
+    logits = torch.cat([step.logits for step in steps])
+    return order, logits, Past.join([step.past for step in steps])
