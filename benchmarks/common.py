@@ -43,7 +43,8 @@ def parse(
     arguments = parser.parse_args(argv)
     if arguments.threads < 1:
         parser.error(f"--threads {arguments.threads}: expected at least 1")
-    if arguments.json and not arguments.json.parent.is_dir():
+    file = arguments.json
+    if file and (file.is_dir() or not file.parent.is_dir()):
         parser.error(f"--json {arguments.json}: expected a file in a folder that is there")
     if with_device and arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no GPU here")

@@ -130,7 +130,10 @@ def harness_model(loaded: LoadedModel, batch_size: int) -> HFLM:
 
 
 def _build_requests_once(task: Task) -> None:
-    """Have a task form its prompts for the first model state only; the next get the same ones."""
+    """Have a task form its prompts for the first model state only; the next get the same ones.
+
+    A harness has one tokenizer and one set of flags: only the number of documents may differ.
+    """
     build = task.build_all_requests
     built: dict[int | None, list[Instance]] = {}
 

@@ -73,12 +73,14 @@ def run_experiment(
             store.clear()
         # First of all files, as it is what proves the folder ours.
         store.write_config(meaning, provenance.describe_run(list(command), str(device)))
+        store.sweep()
         with store.open_log() as log:
             log.write(chatter.getvalue())
         gatherer = Gatherer(config, sets, store, loaded)
         Grid(config, store, loaded, gatherer, harnesses, verdicts).run(plan)
-    # Not before it is sure that the folder is ours.
-    store.sweep()
+    else:
+        # A run may have been killed after its last cell.
+        store.sweep()
     verdicts.update()
     _publish(config, store, verdicts)
 

@@ -11,8 +11,9 @@ from neurosurgery.scoring import length_sorted_batches
 from neurosurgery.shared_prefixes import group_by_prefix
 
 BYTES_PER_ROW = 1 << 24
-"""What a row of `batch_size` is worth at least, in keys and values: a decoding step of a hundred
-rows takes hardly longer than one of twenty."""
+MOST_BYTES_PER_ROW = 1 << 28
+"""What a row of `batch_size` is worth at least and at most, in keys and values: a decoding step of
+a hundred rows takes hardly longer than one of twenty."""
 
 LEAVING = 8
 """Stopped rows leave when they are one in so many: leaving means to copy all that stay."""
@@ -45,9 +46,11 @@ def decode_greedily(
     """
     lengths = [len(prompt) + new_tokens for prompt in prompts]
     longest = max(lengths)
-    # Keys and values may take the place of logits in the model's dtype and in float32.
-    bytes_per_row = max(longest * passes.bytes_of_logits, BYTES_PER_ROW)
-    remembered = batch_size * max(longest, bytes_per_row // passes.bytes_remembered)
+    # Keys and values may take the place of logits in the model's dtype and in float32; twice, as
+    # rows that are chosen, and places that grow, are copied.
+    of_logits = min(longest * passes.bytes_of_logits, MOST_BYTES_PER_ROW)
+    bytes_per_row = max(of_logits, BYTES_PER_ROW)
+    remembered = batch_size * max(longest, bytes_per_row // (2 * passes.bytes_remembered))
     answers: list[list[int]] = [[] for _ in prompts]
     for group in group_by_prefix(prompts):
         prefix = prompts[group.members[0]][: group.length]

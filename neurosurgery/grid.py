@@ -70,19 +70,21 @@ class Grid:
         # What is there by now stays; a full collection would look through it in every cell, which
         # takes a tenth of a second and more.
         gc.freeze()
-        with tqdm(
-            total=len(plan.pending) + plan.baseline_pending, desc="grid", unit="cell"
-        ) as progress:
-            if plan.baseline_pending:
-                self._evaluate(BASELINE_KEY)
-                progress.update()
-            for key in plan.to_mask:
-                selection = selector.select(key)
-                self._save(key, selection)
-                if key in plan.pending:
-                    self._run_cell(key, selection)
+        try:
+            with tqdm(
+                total=len(plan.pending) + plan.baseline_pending, desc="grid", unit="cell"
+            ) as progress:
+                if plan.baseline_pending:
+                    self._evaluate(BASELINE_KEY)
                     progress.update()
-        gc.unfreeze()
+                for key in plan.to_mask:
+                    selection = selector.select(key)
+                    self._save(key, selection)
+                    if key in plan.pending:
+                        self._run_cell(key, selection)
+                        progress.update()
+        finally:
+            gc.unfreeze()
 
     def _selector(self, plan: Plan) -> Selector:
         targets = find_targets(self._loaded.model)
@@ -171,12 +173,12 @@ class Grid:
 
     def _save(self, key: RunKey, selection: Selection) -> None:
         """Write the mask and the edited model, where they are asked for and not there yet."""
-        provenance = self._provenance(key, selection)
         mask_file, folder = self._store.mask_file(key), self._store.model_folder(key)
         if self._config.save_masks and not mask_file.exists():
-            selection.mask.save(mask_file, provenance)
+            selection.mask.save(mask_file, self._provenance(key, selection))
         if self._config.save_model and not folder.exists():
             model, tokenizer = self._loaded.model, self._loaded.tokenizer
+            provenance = self._provenance(key, selection)
             with self._store.open_log() as log, chatter_to(log):
                 export_model(model, tokenizer, selection.mask, key.scalar, folder, provenance)
 

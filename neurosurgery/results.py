@@ -172,7 +172,7 @@ class ResultStore:
         for name in (*_OWN_FILES, *_DERIVED):
             left += self.root.glob(f".{name}.*.tmp")
         for path in left:
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
