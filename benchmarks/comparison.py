@@ -25,9 +25,8 @@ from neurosurgery.masks import TopK
 from neurosurgery.methods import WeightSelector
 from neurosurgery.models import find_targets, load_model, load_tokenizer
 from neurosurgery.scoring import (
-    BATCH_TOKENS_ON_CPU,
-    BATCH_TOKENS_ON_GPU,
     collect_activation_norms,
+    default_batch_tokens,
     length_sorted_batches,
 )
 
@@ -91,7 +90,7 @@ class Samples:
     def batched(self, name: str, count: int | None) -> np.ndarray:
         """The rows of so many of the scoring pass's batches, from the longest to the shortest."""
         unique = self.unique(name)
-        budget = BATCH_TOKENS_ON_CPU if self._case.device == "cpu" else BATCH_TOKENS_ON_GPU
+        budget = default_batch_tokens(torch.device(self._case.device))
         batches = length_sorted_batches([len(self.rows[name][row]) for row in unique], budget)
         chosen = range(len(batches)) if count is None else evenly(len(batches), count)
         return np.sort(unique[[position for place in chosen for position in batches[place]]])

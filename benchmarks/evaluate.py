@@ -43,6 +43,7 @@ from lm_eval.tasks import TaskManager
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedModel
 
 from benchmarks.common import finish, interleaved, paired_ratio, parse, table
+from benchmarks.llamas import demo_model
 from neurosurgery.config import DEMO, TASKS_FOLDER, EvaluationConfig
 from neurosurgery.devices import keep_freed_memory
 from neurosurgery.evaluation import Harness, chatter_to, document_records
@@ -259,7 +260,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines = []
     for dtype in (torch.float32,) if arguments.quick else (torch.float32, torch.bfloat16):
         llama = random_llama().to(dtype)
-        own = AutoModelForCausalLM.from_pretrained(DEMO.model, dtype=dtype).eval()
+        own = demo_model(dtype)
         for shape in measured:
             model = own if shape.of_demo else llama
             with Path(os.devnull).open("w") as nowhere, chatter_to(nowhere):

@@ -48,9 +48,8 @@ from neurosurgery.devices import keep_freed_memory
 from neurosurgery.masks import TopK
 from neurosurgery.models import base_forward, find_targets
 from neurosurgery.scoring import (
-    BATCH_TOKENS_ON_CPU,
-    BATCH_TOKENS_ON_GPU,
     collect_activation_norms,
+    default_batch_tokens,
     length_sorted_batches,
 )
 
@@ -66,7 +65,7 @@ def random_samples(model: PreTrainedModel, count: int, longest: int) -> list[lis
 
 def bare(model: PreTrainedModel, samples: list[list[int]]) -> None:
     """The batches of the scoring pass, with nobody watching."""
-    budget = BATCH_TOKENS_ON_CPU if model.device.type == "cpu" else BATCH_TOKENS_ON_GPU
+    budget = default_batch_tokens(model.device)
     with torch.inference_mode():
         for batch in length_sorted_batches([len(ids) for ids in samples], budget):
             base_forward(model, [samples[index] for index in batch])

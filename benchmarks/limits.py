@@ -28,7 +28,7 @@ from statistics import median
 
 import torch
 from torch.profiler import ProfilerActivity, profile
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoTokenizer
 
 from benchmarks import evaluate, identify
 from benchmarks.common import finish, interleaved, parse, table
@@ -76,7 +76,7 @@ def parts(quick: bool) -> Iterator[Part]:
             partial(identify.bare, model, samples),
         )
     tokenizer = AutoTokenizer.from_pretrained(DEMO.model)
-    own = AutoModelForCausalLM.from_pretrained(DEMO.model, dtype=torch.float32).eval()
+    own = demo_model()
     llama = evaluate.random_llama()
     for shape in evaluate.shapes(quick):
         model = own if shape.of_demo else llama

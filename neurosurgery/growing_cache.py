@@ -59,9 +59,13 @@ class GrowingLayer(DynamicLayer):
         place.keys[:, :, length:total] = key_states
         place.values[:, :, length:total] = value_states
         place.used = total
-        self._place = place
-        self.keys, self.values = place.keys[:, :, :total], place.values[:, :, :total]
+        self._look_at(place)
         return self.keys, self.values
+
+    def _look_at(self, place: _Place) -> None:
+        """All that is written in the place is this layer's from now on."""
+        self._place = place
+        self.keys, self.values = place.keys[:, :, : place.used], place.values[:, :, : place.used]
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
         """Choose rows, each as often as it is named, and leave them room."""
@@ -74,8 +78,7 @@ class GrowingLayer(DynamicLayer):
         )
         torch.index_select(self.keys, 0, index, out=place.keys[:, :, :length])
         torch.index_select(self.values, 0, index, out=place.values[:, :, :length])
-        self._place = place
-        self.keys, self.values = place.keys[:, :, :length], place.values[:, :, :length]
+        self._look_at(place)
 
     @classmethod
     def joined(cls, layers: Sequence[GrowingLayer]) -> GrowingLayer:
@@ -94,8 +97,7 @@ class GrowingLayer(DynamicLayer):
                 # What is masked is still multiplied by 0, which no NaN survives.
                 to[start:end, :, used:length] = 0
             start = end
-        whole._place = place
-        whole.keys, whole.values = place.keys[:, :, :length], place.values[:, :, :length]
+        whole._look_at(place)
         return whole
 
 

@@ -40,6 +40,11 @@ def encode_samples(
     return EncodedSamples([ids[:context] for ids in full], sum(len(ids) > context for ids in full))
 
 
+def default_batch_tokens(device: torch.device) -> int:
+    """Padded tokens per batch where nobody says otherwise."""
+    return BATCH_TOKENS_ON_CPU if device.type == "cpu" else BATCH_TOKENS_ON_GPU
+
+
 def length_sorted_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Group sample indices so that padded tokens stay within the budget, longest samples first.
 
@@ -140,8 +145,7 @@ def _run(
 ) -> None:
     """Length-sorted batches; one that does not fit in memory is split, and nothing counts twice."""
     if batch_tokens is None:
-        on_cpu = model.device.type == "cpu"
-        batch_tokens = BATCH_TOKENS_ON_CPU if on_cpu else BATCH_TOKENS_ON_GPU
+        batch_tokens = default_batch_tokens(model.device)
     remaining = np.flatnonzero(multiplicities.any(axis=0)).tolist()
     with attached, torch.inference_mode():
         while remaining:
