@@ -23,8 +23,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from neurosurgery.cli import run_experiment_script
-from neurosurgery.flags import ABLATIONS_SCRIPT
+from neurosurgery.cli.flags import ABLATIONS_SCRIPT
+from neurosurgery.cli.parse import run_experiment_script
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,18 +17,18 @@ from transformers import AutoModelForCausalLM
 from benchmarks import published
 from benchmarks.common import PROPORTIONS
 from benchmarks.llamas import random_ids, token_count
-from neurosurgery.config import MATH, MATHNEURO, ModelConfig
-from neurosurgery.dataset import CalibrationSet
-from neurosurgery.interventions import scaled_weights
-from neurosurgery.keys import RunKey
-from neurosurgery.masks import TopK
-from neurosurgery.methods import WeightSelector
-from neurosurgery.models import find_targets, load_model, load_tokenizer
-from neurosurgery.scoring import (
+from neurosurgery.activations.calibration import CalibrationSet
+from neurosurgery.activations.collect import (
     collect_activation_norms,
     default_batch_tokens,
     length_sorted_batches,
 )
+from neurosurgery.config.experiment import MATH, MATHNEURO, ModelConfig
+from neurosurgery.config.keys import RunKey
+from neurosurgery.edit.scale import scaled_weights
+from neurosurgery.locate.selectors import WeightSelector
+from neurosurgery.masks.mask import TopK
+from neurosurgery.models.load import find_targets, load_model, load_tokenizer
 
 REPEATS = 5
 CELLS = REPEATS * len(PROPORTIONS)

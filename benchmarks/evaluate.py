@@ -1,7 +1,7 @@
 """How much faster evaluation is than through lm-eval's own Hugging Face backend.
 
-    python benchmarks/evaluate.py --quick
-    python benchmarks/evaluate.py --json evaluate.json
+    python -m benchmarks.evaluate --quick
+    python -m benchmarks.evaluate --json evaluate.json
 
 Both backends hold the same loaded model and answer the same requests, in turns; the table shows
 medians. The first turn is not counted: a grid evaluates the same documents again and again, and
@@ -31,10 +31,6 @@ from typing import Any
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-# The folder of this script holds a select.py, which must not stand in for the standard library's.
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:] = [str(ROOT), *(place for place in sys.path if Path(place) != ROOT / "benchmarks")]
-
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.evaluator import evaluate
@@ -44,10 +40,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTr
 
 from benchmarks.common import finish, interleaved, paired_ratio, parse, table
 from benchmarks.llamas import demo_model
-from neurosurgery.config import DEMO, TASKS_FOLDER, EvaluationConfig
-from neurosurgery.devices import keep_freed_memory
-from neurosurgery.evaluation import Harness, chatter_to, document_records
-from neurosurgery.language_model import LanguageModel
+from neurosurgery.config.experiment import DEMO, TASKS_FOLDER, EvaluationConfig
+from neurosurgery.evaluate.engine.language_model import LanguageModel
+from neurosurgery.evaluate.harness import Harness, chatter_to, document_records
+from neurosurgery.models.devices import keep_freed_memory
 
 BATCH_SIZE = 16
 STORIES = "demo_stories"

@@ -1,7 +1,7 @@
 """A whole grid of masks, found and applied: our code beside the published loop.
 
-    python benchmarks/grid.py
-    python benchmarks/grid.py --quick --json grid.json
+    python -m benchmarks.grid
+    python -m benchmarks.grid --quick --json grid.json
 
 The grid has the published eight proportions and five repeats, one skill set against one other set,
 50 samples per set and repeat (and the published 500 without `--quick`): 40 masks. Samples are drawn
@@ -29,16 +29,11 @@ On a GPU the shape of Llama-3.2-1B in bfloat16 takes the place of the random Lla
 from __future__ import annotations
 
 import os
-import sys
 import tempfile
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-# The folder of this script holds a select.py, which must not stand in for the standard library's.
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:] = [str(ROOT), *(place for place in sys.path if Path(place) != ROOT / "benchmarks")]
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -54,8 +49,8 @@ from benchmarks.comparison import CELLS, REPEATS, ROWS, Case, Ours, Published, S
 from benchmarks.llamas import LLAMA_1B, LLAMA_84M, demo_model, parameter_count, random_llama
 from benchmarks.memory import peak_bytes
 from benchmarks.overhead import Overhead, measure_overhead
-from neurosurgery.config import DEMO
-from neurosurgery.devices import keep_freed_memory
+from neurosurgery.config.experiment import DEMO
+from neurosurgery.models.devices import keep_freed_memory
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Finding the masks of a model: what it costs beside the forward passes that it cannot do without.
 
-    python benchmarks/identify.py
-    python benchmarks/identify.py --quick --json identify.json
+    python -m benchmarks.identify
+    python -m benchmarks.identify --quick --json identify.json
 
 `hooked_over_bare`: the scoring pass over the same batches through the base model without hooks, the
 worst of the models and number formats in the table: the demo and a Llama of 84M random parameters,
@@ -14,13 +14,6 @@ proportions; an exponent of 1 is proportional, 0 is constant.
 """
 
 from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-# The folder of this script holds a select.py, which must not stand in for the standard library's.
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:] = [str(ROOT), *(place for place in sys.path if Path(place) != ROOT / "benchmarks")]
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -44,14 +37,14 @@ from benchmarks.llamas import (
     token_count,
 )
 from benchmarks.memory import peak_bytes
-from neurosurgery.devices import keep_freed_memory
-from neurosurgery.masks import TopK
-from neurosurgery.models import base_forward, find_targets
-from neurosurgery.scoring import (
+from neurosurgery.activations.collect import (
     collect_activation_norms,
     default_batch_tokens,
     length_sorted_batches,
 )
+from neurosurgery.masks.mask import TopK
+from neurosurgery.models.devices import keep_freed_memory
+from neurosurgery.models.load import base_forward, find_targets
 
 SAMPLES = (50, 100, 200, 500)
 REPEATS = (1, 2, 4, 8, 16)

@@ -1,7 +1,7 @@
 """Where the time goes: matrix products, attention, other tensor operations, Python.
 
-    python benchmarks/limits.py
-    python benchmarks/limits.py --quick --json limits.json
+    python -m benchmarks.limits
+    python -m benchmarks.limits --quick --json limits.json
 
 Every part runs alone for its time, and once more under torch's profiler for the time inside tensor
 operations. What the clock shows beyond them is `Python`: the interpreter, the libraries' modules,
@@ -18,10 +18,6 @@ from pathlib import Path
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-# The folder of this script holds a select.py, which must not stand in for the standard library's.
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:] = [str(ROOT), *(place for place in sys.path if Path(place) != ROOT / "benchmarks")]
-
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from statistics import median
@@ -33,10 +29,10 @@ from transformers import AutoTokenizer
 from benchmarks import evaluate, identify
 from benchmarks.common import finish, interleaved, parse, table
 from benchmarks.llamas import LLAMA_84M, demo_model, random_llama
-from neurosurgery.config import DEMO
-from neurosurgery.devices import keep_freed_memory
-from neurosurgery.evaluation import chatter_to
-from neurosurgery.language_model import LanguageModel
+from neurosurgery.config.experiment import DEMO
+from neurosurgery.evaluate.engine.language_model import LanguageModel
+from neurosurgery.evaluate.harness import chatter_to
+from neurosurgery.models.devices import keep_freed_memory
 
 MATRIX_PRODUCTS = {"aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm"}
 KINDS = ("matrix products", "attention", "other operations")

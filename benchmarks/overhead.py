@@ -14,13 +14,13 @@ from unittest.mock import patch
 
 from torch import nn
 
-from neurosurgery.cli import parse_experiment
-from neurosurgery.config import DEMO
-from neurosurgery.dataset import read_calibration_set
-from neurosurgery.evaluation import Evaluation, Harness
-from neurosurgery.experiment import run_experiment
-from neurosurgery.flags import MATHNEURO_SCRIPT
-from neurosurgery.grid import Grid
+from neurosurgery.activations.calibration import read_calibration_set
+from neurosurgery.cli.flags import MATHNEURO_SCRIPT
+from neurosurgery.cli.parse import parse_experiment
+from neurosurgery.config.experiment import DEMO
+from neurosurgery.evaluate.harness import Evaluation, Harness
+from neurosurgery.grid.experiment import run_experiment
+from neurosurgery.grid.worker import Grid
 
 FLAGS = "--proportion .005 .05 --num_repeats 1 --num_samples 5 --pre_train_eval".split()
 QUICK = [

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from neurosurgery.hooks import input_hooks
+from neurosurgery.models.hooks import input_hooks
 
 
 def running_scores(

@@ -1,7 +1,7 @@
 """Eight masks of a weight matrix: time per parameter, against torch.topk once per proportion.
 
-    python benchmarks/select.py
-    python benchmarks/select.py --quick --json select.json
+    python -m benchmarks.select
+    python -m benchmarks.select --quick --json select.json
 
 Measured is all that lies between a matrix with its activation norms and the eight packed masks of a
 grid of proportions: forming scores, finding thresholds, forming and packing masks. The matrices are
@@ -11,13 +11,6 @@ random, as those of a trained model nearly are; the norms spread over two orders
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-# The folder of this script holds a select.py, which must not stand in for the standard library's.
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:] = [str(ROOT), *(place for place in sys.path if Path(place) != ROOT / "benchmarks")]
-
 from functools import partial
 from statistics import median
 
@@ -26,9 +19,9 @@ import torch
 from torch import nn
 
 from benchmarks.common import PROPORTIONS, finish, interleaved, parse, table
-from neurosurgery.importance import importance_scores
-from neurosurgery.masks import ParameterMask, TopK
-from neurosurgery.models import Target
+from neurosurgery.locate.importance import importance_scores
+from neurosurgery.masks.mask import ParameterMask, TopK
+from neurosurgery.models.load import Target
 
 SHAPES = ((256, 256), (256, 768), (1024, 1024), (1536, 512), (2048, 2048), (2048, 8192))
 MILLION = 1 << 20

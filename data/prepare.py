@@ -22,10 +22,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from neurosurgery.cli import run_script  # noqa: E402
-from neurosurgery.errors import UsageError, first_line  # noqa: E402
-from neurosurgery.files import write_atomically  # noqa: E402
-from neurosurgery.flags import OneLineParser  # noqa: E402
+from neurosurgery.cli.flags import OneLineParser  # noqa: E402
+from neurosurgery.cli.parse import run_script  # noqa: E402
+from neurosurgery.common.errors import UsageError, first_line  # noqa: E402
+from neurosurgery.common.files import write_atomically  # noqa: E402
 
 Row = Mapping[str, Any]
 

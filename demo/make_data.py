@@ -17,7 +17,7 @@ from pathlib import Path
 
 from demo import facts, passages, stories, word_problems
 from demo.documents import Document, stream
-from neurosurgery.files import write_atomically
+from neurosurgery.common.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 CALIBRATION_SAMPLES = 600

@@ -10,16 +10,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from neurosurgery.config import CalibrationSource, ModelConfig
-    from neurosurgery.dataset import CalibrationSet, read_calibration_set
-    from neurosurgery.export import export_model
-    from neurosurgery.interventions import scaled_weights
-    from neurosurgery.mask_files import read_mask_file
-    from neurosurgery.masks import ParameterMask, TopK
-    from neurosurgery.models import context_length, find_targets, load_model, load_tokenizer
-    from neurosurgery.overlap import overlap_by_parameter
-    from neurosurgery.scoring import collect_activation_norms, encode_samples
-    from neurosurgery.statistics import mcnemar, metric_from_documents, paired_interval
+    from neurosurgery.activations.calibration import CalibrationSet, read_calibration_set
+    from neurosurgery.activations.collect import collect_activation_norms, encode_samples
+    from neurosurgery.config.experiment import CalibrationSource, ModelConfig
+    from neurosurgery.edit.export import export_model
+    from neurosurgery.edit.scale import scaled_weights
+    from neurosurgery.masks.files import read_mask_file
+    from neurosurgery.masks.mask import ParameterMask, TopK
+    from neurosurgery.masks.overlap import overlap_by_parameter
+    from neurosurgery.models.load import context_length, find_targets, load_model, load_tokenizer
+    from neurosurgery.verdicts.intervals import mcnemar, metric_from_documents, paired_interval
 
 __version__ = "0.1.0"
 
@@ -46,16 +46,16 @@ __all__ = [
 ]
 
 _MODULES = {
-    "scoring": ("collect_activation_norms", "encode_samples"),
-    "config": ("CalibrationSource", "ModelConfig"),
-    "dataset": ("CalibrationSet", "read_calibration_set"),
-    "export": ("export_model",),
-    "interventions": ("scaled_weights",),
-    "mask_files": ("read_mask_file",),
-    "masks": ("ParameterMask", "TopK"),
-    "models": ("context_length", "find_targets", "load_model", "load_tokenizer"),
-    "overlap": ("overlap_by_parameter",),
-    "statistics": ("mcnemar", "metric_from_documents", "paired_interval"),
+    "activations.calibration": ("CalibrationSet", "read_calibration_set"),
+    "activations.collect": ("collect_activation_norms", "encode_samples"),
+    "config.experiment": ("CalibrationSource", "ModelConfig"),
+    "edit.export": ("export_model",),
+    "edit.scale": ("scaled_weights",),
+    "masks.files": ("read_mask_file",),
+    "masks.mask": ("ParameterMask", "TopK"),
+    "masks.overlap": ("overlap_by_parameter",),
+    "models.load": ("context_length", "find_targets", "load_model", "load_tokenizer"),
+    "verdicts.intervals": ("mcnemar", "metric_from_documents", "paired_interval"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

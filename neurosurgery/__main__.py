@@ -7,9 +7,9 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from neurosurgery.cli import run_script
-from neurosurgery.commands import apply, consistency, masks, report
-from neurosurgery.flags import OneLineParser
+from neurosurgery.cli import apply, consistency, masks, report
+from neurosurgery.cli.flags import OneLineParser
+from neurosurgery.cli.parse import run_script
 
 COMMANDS: tuple[ModuleType, ...] = (report, masks, apply, consistency)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from neurosurgery.masks import ParameterMask
+from neurosurgery.masks.mask import ParameterMask
 
 PROPORTIONS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.15)
 SETS = ("Race", "MMLU")

@@ -9,10 +9,10 @@ from report_folder import (
     write_csv,
 )
 
-from neurosurgery.report.figures import Missing, draw_all
-from neurosurgery.report.folder import read_folder
-from neurosurgery.report.points import grid_points
-from neurosurgery.report.style import figure_style
+from neurosurgery.report.draw.style import figure_style
+from neurosurgery.report.page.figures import Missing, draw_all
+from neurosurgery.report.read.folder import read_folder
+from neurosurgery.report.read.points import grid_points
 
 MATH, OTHER, PERPLEXITY = "demo_gsm8k_cot", "demo_race", "demo_stories"
 

@@ -17,12 +17,12 @@ def make_report(save_path: Path, model: str | None = None) -> Path:
         UsageError: there are no results of the scripts, or not of that model.
     """
     # matplotlib takes a second to import: not before somebody wants a report.
-    from neurosurgery.files import write_atomically
-    from neurosurgery.report.figures import Drawing, draw_all
-    from neurosurgery.report.folder import read_folder
-    from neurosurgery.report.page import render_page
-    from neurosurgery.report.points import grid_points
-    from neurosurgery.report.style import figure_style
+    from neurosurgery.common.files import write_atomically
+    from neurosurgery.report.draw.style import figure_style
+    from neurosurgery.report.page.figures import Drawing, draw_all
+    from neurosurgery.report.page.page import render_page
+    from neurosurgery.report.read.folder import read_folder
+    from neurosurgery.report.read.points import grid_points
 
     folder = read_folder(save_path, model)
     points = grid_points(folder)

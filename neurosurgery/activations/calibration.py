@@ -1,0 +1,116 @@
+"""Calibration sets: read a CSV file, check it, draw samples from it."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from neurosurgery.common.errors import UsageError, first_line
+from neurosurgery.config.experiment import MATH, CalibrationSource
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PREPARED = ("gsm8k", "race", "mmlu")
+"""Data sets that data/prepare.py can write."""
+
+
+@dataclass(frozen=True)
+class CalibrationSet:
+    """The samples of one CSV file, in file order, and the file's SHA-256."""
+
+    name: str
+    samples: tuple[str, ...]
+    sha256: str
+
+    def multiplicities(self, num_samples: int, num_repeats: int, seed: int) -> np.ndarray:
+        """How often each sample is drawn in each repeat, shape (repeats, samples), int64.
+
+        Samples are drawn with replacement, as the published scripts draw them. Every repeat of
+        every set has a generator of its own, so that repeats are independent of each other and of
+        whatever else draws random numbers in the process.
+        """
+        return np.stack(
+            [
+                np.bincount(
+                    generator(seed, repeat, self.name, "samples").integers(
+                        len(self.samples), size=num_samples
+                    ),
+                    minlength=len(self.samples),
+                )
+                for repeat in range(num_repeats)
+            ]
+        )
+
+
+def generator(seed: int, repeat: int, name: str, role: str) -> np.random.Generator:
+    """The random generator of one purpose: one per (seed, repeat, set, role)."""
+    digest = hashlib.sha256(f"{name}\0{role}".encode()).digest()
+    return np.random.default_rng([seed, repeat, int.from_bytes(digest[:8], "big")])
+
+
+def read_calibration_set(source: CalibrationSource) -> CalibrationSet:
+    """Read a CSV file with a column `qa`, or with `question` and `solution`.
+
+    Raises:
+        UsageError: the file is missing, empty, not UTF-8 CSV, has other columns or empty samples.
+    """
+    flag = "--train_dataset" if source.name == MATH else "--calibration_datasets"
+    path = source.path
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        reason = f"{error.strerror}; expected a CSV file{_how_to_get(path)}"
+        raise UsageError(flag, path, reason) from None
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            flag, path, f"expected UTF-8 text; byte {error.start} cannot be decoded"
+        ) from None
+    try:
+        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
+    except pd.errors.EmptyDataError:
+        raise UsageError(flag, path, "is empty; expected a CSV file with a header") from None
+    except pd.errors.ParserError as error:
+        raise UsageError(flag, path, f"is not a CSV file ({first_line(error)})") from None
+    if not isinstance(table.index, pd.RangeIndex):
+        # pandas takes the first column for row labels where rows are longer than the header.
+        raise UsageError(
+            flag, path, "has rows with more fields than the header; quote texts that hold commas"
+        )
+    samples = _samples(table, flag, path)
+    if not samples:
+        raise UsageError(flag, path, "has a header but no rows")
+    return CalibrationSet(source.name, tuple(samples), hashlib.sha256(content).hexdigest())
+
+
+def _samples(table: pd.DataFrame, flag: str, path: Path) -> list[str]:
+    wanted = ("qa",) if "qa" in table.columns else ("question", "solution")
+    if not set(wanted) <= set(table.columns):
+        found = ", ".join(map(str, table.columns))
+        raise UsageError(
+            flag, path, f"has the columns {found}; expected qa, or question and solution"
+        )
+    for column in wanted:
+        empty = np.flatnonzero(table[column].str.strip() == "")
+        if len(empty):
+            raise UsageError(flag, path, f"sample {empty[0] + 1} is empty in column {column}")
+    if wanted == ("qa",):
+        return table["qa"].tolist()
+    # The published format for problems that are solved by a program.
+    return [
+        f"Instruct: {question} Let's write a Python program.\nOutput:\n{solution}"
+        for question, solution in zip(table["question"], table["solution"], strict=True)
+    ]
+
+
+def _how_to_get(path: Path) -> str:
+    if path.stem in PREPARED and path.suffix == ".csv":
+        return f"; python data/prepare.py {path.stem} writes it"
+    return ""

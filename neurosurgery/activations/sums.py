@@ -1,0 +1,244 @@
+"""What a scoring pass remembers of the activations: sums over samples, a row for every repeat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import nn
+
+from neurosurgery.common.errors import RunError
+from neurosurgery.models.load import Target
+from neurosurgery.models.neurons import NeuronLayer
+
+NORM_DTYPE = torch.float32
+"""In which the norm of one sample is taken, whatever the model computes in."""
+
+TOKENS = "tokens"
+"""Name of the token count among the firing counts."""
+
+
+class NonFiniteActivations(RunError):
+    """The model produced infinities or NaN; the message names the module."""
+
+
+class SampleSums:
+    """Per module and repeat the sum over samples n of m_n · f(activation on sample n).
+
+    m_n is how often the repeat drew sample n. What f is, a subclass says. The state is one vector
+    per module and repeat, constant in the number of samples. A batch counts when it is committed,
+    so that one that failed half way leaves nothing behind.
+    """
+
+    def __init__(self, num_repeats: int) -> None:
+        self._num_repeats = num_repeats
+        self._sums: dict[str, torch.Tensor] = {}
+        self._pending: dict[str, torch.Tensor] = {}
+        # Modules that see only some tokens (routed experts): no telling which sample's.
+        self._unattributable: set[str] = set()
+        self._lengths: list[int]
+        self._longest: int
+        self._weights: torch.Tensor
+
+    def begin_batch(self, lengths: Sequence[int], multiplicities: np.ndarray) -> None:
+        """Say what the next forward pass holds: token counts, multiplicities (repeats, samples)."""
+        self._lengths, self._longest = list(lengths), max(lengths)
+        self._weights = torch.from_numpy(multiplicities)
+        self.discard_batch()
+
+    def discard_batch(self) -> None:
+        """Forget a forward pass that failed."""
+        self._pending = {}
+
+    def commit_batch(self) -> None:
+        """Add a forward pass that succeeded."""
+        for name, values in self._pending.items():
+            earlier = self._sums.get(name)
+            self._sums[name] = values if earlier is None else earlier + values
+        self.discard_batch()
+
+    def _attributable(self, name: str, activation: torch.Tensor) -> bool:
+        """Whether the activation, (samples, tokens, …) in any layout, holds every token."""
+        tokens = len(self._lengths) * self._longest
+        whole = activation.numel() == tokens * activation.shape[-1]
+        if not whole:
+            self._unattributable.add(name)
+        return whole
+
+    def _by_sample(self, activation: torch.Tensor) -> torch.Tensor:
+        """As (samples, tokens, features), padding among the tokens."""
+        return activation.reshape(len(self._lengths), self._longest, activation.shape[-1])
+
+    def _own_tokens(self, activation: torch.Tensor) -> list[torch.Tensor]:
+        """Per sample (tokens, features), without the padding."""
+        samples = self._by_sample(activation).unbind()
+        return [sample[:n] for sample, n in zip(samples, self._lengths, strict=True)]
+
+    def _without_padding(self, activation: torch.Tensor) -> torch.Tensor:
+        """As (samples, tokens, features), zeros where padding was."""
+        activation = self._by_sample(activation)
+        if min(self._lengths) == self._longest:
+            return activation
+        lengths = torch.tensor(self._lengths, device=activation.device)
+        positions = torch.arange(self._longest, device=activation.device)
+        return activation.masked_fill((positions >= lengths[:, None])[:, :, None], 0)
+
+    def _weigh(self, values: torch.Tensor) -> torch.Tensor:
+        """Σ_n m_n · values_n: (samples, features) to (repeats, features).
+
+        In double precision where the device has it (Apple's GPUs do not).
+        """
+        precise = torch.float32 if values.device.type == "mps" else torch.float64
+        # Kept so for the batch's next modules, most of which are on the same device.
+        self._weights = self._weights.to(values.device, precise)
+        return self._weights @ values.to(precise)
+
+    def _add(self, name: str, values: torch.Tensor) -> None:
+        earlier = self._pending.get(name)
+        self._pending[name] = values if earlier is None else earlier + values
+
+    def _totals(self) -> dict[str, torch.Tensor]:
+        """Name to (repeats, features), float64 on the CPU, of what can be attributed."""
+        return {
+            name: values.cpu().double()
+            for name, values in self._sums.items()
+            if name not in self._unattributable
+        }
+
+
+class ActivationNorms(SampleSums):
+    """For every target and repeat the vector v_j = Σ_n m_n · ‖X_n[:, j]‖₂ over samples n.
+
+    X_n, shape (tokens, in_features), is the target's input on sample n (MathNeuro,
+    arXiv 2410.16930, §3).
+    """
+
+    def __init__(self, targets: Sequence[Target], num_repeats: int) -> None:
+        super().__init__(num_repeats)
+        self._targets = targets
+        self._last_input: torch.Tensor | None = None
+        self._last_sum: torch.Tensor
+
+    def hooks(self) -> dict[nn.Module, Callable[[torch.Tensor], None]]:
+        """The hook of every target, for `input_hooks`."""
+        return {target.module: self._hook(target.name) for target in self._targets}
+
+    def discard_batch(self) -> None:
+        """Forget a forward pass that failed."""
+        super().discard_batch()
+        self._last_input = None
+
+    def _hook(self, name: str) -> Callable[[torch.Tensor], None]:
+        def record(inputs: torch.Tensor) -> None:
+            # Modules that share an input (q, k, v; gate, up) share its norms.
+            if inputs is not self._last_input:
+                if not self._attributable(name, inputs):
+                    return
+                self._last_input = inputs
+                self._last_sum = self._weigh(self._norms(inputs))
+            self._add(name, self._last_sum)
+
+        return record
+
+    def _norms(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Of every sample and feature, over the sample's own tokens: (samples, features)."""
+        if inputs.device.type == "cpu":
+            # A tenth of vector_norm's time: a sample's squares stay in cache, and adding up rows
+            # is vectorised (pairwise too, so the sum is the more accurate one). Nothing is copied
+            # to hide the padding. A GPU would rather have few large kernels.
+            sums = [torch.sum(_squares(sample), dim=0) for sample in self._own_tokens(inputs)]
+            return torch.stack(sums).sqrt_()
+        return torch.linalg.vector_norm(self._without_padding(inputs), dim=1, dtype=NORM_DTYPE)
+
+    def result(self) -> list[dict[str, torch.Tensor]]:
+        """Per repeat: target name to v, shape (in_features,), float64 on the CPU.
+
+        Targets that no forward pass reached, and those that see a selection of the tokens (a
+        routed expert), are absent.
+
+        Raises:
+            NonFiniteActivations: a target's input held an infinity or NaN.
+        """
+        sums = self._totals()
+        for name, values in sums.items():
+            if not torch.isfinite(values).all():
+                raise NonFiniteActivations(
+                    f"the input of {name} is not finite on the calibration samples; "
+                    "try --dtype float32 or bfloat16"
+                )
+        return [
+            {name: values[repeat].clone() for name, values in sums.items()}
+            for repeat in range(self._num_repeats)
+        ]
+
+
+def _squares(values: torch.Tensor) -> torch.Tensor:
+    converted = values.to(NORM_DTYPE)
+    # In place where the conversion has made a copy: half the time in bfloat16.
+    return converted.square() if converted is values else converted.mul_(converted)
+
+
+class FiringCounts(SampleSums):
+    """For every MLP, neuron and repeat the tokens on which the neuron's activation is positive.
+
+    Only real tokens count, each as often as its sample was drawn (LAPE, Tang et al.,
+    arXiv 2402.16438, §2.2: probability over tokens).
+    """
+
+    def __init__(self, layers: Sequence[NeuronLayer], num_repeats: int) -> None:
+        super().__init__(num_repeats)
+        self._layers = layers
+
+    def hooks(self) -> dict[nn.Module, Callable[[torch.Tensor], None]]:
+        """The hook of every activation, for `output_hooks`."""
+        return {layer.activation: self._hook(layer.name) for layer in self._layers}
+
+    def _hook(self, name: str) -> Callable[[torch.Tensor], None]:
+        def record(outputs: torch.Tensor) -> None:
+            if not self._attributable(name, outputs):
+                return
+            counts, finite = self._counts(outputs)
+            # A comparison would take NaN for silence; NaN in the sum is noticed in the result.
+            self._add(name, torch.where(finite, self._weigh(counts), torch.nan))
+
+        return record
+
+    def _counts(self, outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of every sample and neuron, (samples, neurons); whether every real token is finite."""
+        if outputs.device.type == "cpu":
+            # An eighth of the time: nothing is copied to hide the padding, 32 bits are added up
+            # by vector instructions, and extremes, which are NaN where any value is, tell faster
+            # than a look at every value.
+            own = self._own_tokens(outputs)
+            counts = [torch.sum(sample > 0, dim=0, dtype=torch.int32) for sample in own]
+            extremes = [torch.stack(torch.aminmax(sample)) for sample in own if len(sample)]
+            return torch.stack(counts), torch.isfinite(torch.cat(extremes)).all()
+        outputs = self._without_padding(outputs)
+        return (outputs > 0).sum(dim=1), torch.isfinite(outputs).all()
+
+    def commit_batch(self) -> None:
+        """Add a forward pass that succeeded."""
+        self._add(TOKENS, self._weigh(torch.tensor(self._lengths)[:, None]))
+        super().commit_batch()
+
+    def result(self) -> list[dict[str, torch.Tensor]]:
+        """Per repeat: layer name to counts, shape (neurons,), and `tokens`, shape (1,); int64.
+
+        Raises:
+            NonFiniteActivations: an activation was an infinity or NaN.
+            RunError: a layer sees a selection of the tokens (a routed expert).
+        """
+        sums = self._totals()
+        for layer in self._layers:
+            if layer.name not in sums:
+                raise RunError(f"{layer.name} does not see every token; LAPE needs a count of all")
+            if not torch.isfinite(sums[layer.name]).all():
+                raise NonFiniteActivations(
+                    f"the activation of {layer.name} is not finite on the calibration samples; "
+                    "try --dtype float32 or bfloat16"
+                )
+        return [
+            {name: values[repeat].to(torch.int64) for name, values in sums.items()}
+            for repeat in range(self._num_repeats)
+        ]

@@ -1,0 +1,135 @@
+"""`apply`: write a model, edited by a mask, as an ordinary model folder."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+from neurosurgery.common.errors import UsageError
+from neurosurgery.config.experiment import ModelConfig, check_model_folder
+from neurosurgery.edit.export_folder import check_output
+
+_DESCRIPTION = """\
+Multiply the weights that a mask selects by a scalar (0 prunes them) and write the whole model as a
+folder that transformers and lm-eval load like any other, with a model card that says what was done.
+All other weights stay as they are in the checkpoint, bit for bit.
+
+example: prune what a run has found
+  python -m neurosurgery apply results/masks/MODEL/Race_calculate0.05_run0.safetensors \\
+      --scalar 0 --output edited
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add `apply`."""
+    parser = subparsers.add_parser(
+        "apply",
+        help="write a model edited by a mask",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("mask", type=Path, metavar="MASK", help="a file that --save_masks wrote")
+    parser.add_argument(
+        "--scalar", type=float, required=True, help="factor for the selected weights; 0 prunes"
+    )
+    parser.add_argument(
+        "--output", type=Path, required=True, metavar="DIR", help="the folder to write"
+    )
+    parser.add_argument(
+        "--model", help="hub id or local folder (default: the model that the mask was found in)"
+    )
+    parser.add_argument("--revision", help="branch, tag or commit (default: the mask's)")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "float32", "bfloat16", "float16"),
+        default="auto",
+        help="number format of the weights; auto is the checkpoint's own (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--trust_remote_code", action="store_true", help="run model code from the hub"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace an earlier export in --output"
+    )
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Check everything that can be checked without weights, then load, edit, write.
+
+    Raises:
+        UsageError: an unusable value, a mask of another model, a model that cannot be loaded.
+    """
+    scalar: float = arguments.scalar + 0.0
+    if not math.isfinite(scalar):
+        raise UsageError("--scalar", scalar, "expected a finite number")
+    output: Path = arguments.output
+    check_output(output, overwrite=arguments.overwrite)
+
+    # torch is imported from here on.
+    from neurosurgery.masks.files import read_mask_file
+
+    file = read_mask_file(arguments.mask)
+    found_in = file.provenance.get("model")
+    name = arguments.model or found_in
+    if not isinstance(name, str):
+        raise UsageError("--model", "", "expected, for the mask does not say where it was found")
+    revision = arguments.revision
+    if revision is None and arguments.model is None:
+        revision = file.provenance.get("revision")
+    check_model_folder(name)
+    _check_apart(output, arguments.mask, Path(name))
+    config = ModelConfig(
+        name, revision, device="cpu", trust_remote_code=arguments.trust_remote_code
+    )
+
+    # transformers, which takes seconds to import.
+    from neurosurgery.edit.export import export_model
+    from neurosurgery.edit.model_card import model_label
+    from neurosurgery.masks.overlap import first_misfit
+    from neurosurgery.models.load import load_model, load_tokenizer, model_shapes
+    from neurosurgery.results.provenance import model_fingerprint
+
+    shapes = model_shapes(config)
+    misfit = first_misfit(file.mask.shapes, shapes.parameters, shapes.targets)
+    if misfit is not None:
+        raise UsageError("MASK", arguments.mask, f"is of another model than {name}: {misfit}")
+    loaded = load_model(config, load_tokenizer(config), dtype=arguments.dtype)
+    provenance = file.provenance | {"model": name, "revision": revision}
+    content = model_fingerprint(name, getattr(loaded.model.config, "_commit_hash", None))
+    other_weights = file.provenance.get("model_content") not in (None, content)
+    if found_in is not None and (other_weights or model_label(found_in) != model_label(name)):
+        provenance["mask_model"] = model_label(found_in)
+    if other_weights:
+        # A fine-tuned relative is a fair target, but nobody should meet one by accident.
+        print(
+            f"warning: the mask was found in a model with other weights than {name}",
+            file=sys.stderr,
+        )
+    edit = export_model(
+        loaded.model,
+        loaded.tokenizer,
+        file.mask,
+        scalar,
+        output,
+        provenance,
+        overwrite=arguments.overwrite,
+    )
+    print(
+        f"{output}: {edit.mask.count():,} of {edit.parameters:,} weights of {edit.base_model} "
+        f"multiplied by {scalar:g}, in {edit.dtype}"
+    )
+    if edit.factor is not None and edit.factor.blurs(scalar):
+        print(
+            f"after rounding the factor is {edit.factor.median:.5g} (median; "
+            f"{edit.factor.smallest:.5g} to {edit.factor.largest:.5g})"
+        )
+
+
+def _check_apart(output: Path, *inputs: Path) -> None:
+    """Overwriting must not delete what is read."""
+    for path in inputs:
+        if path.exists() and path.resolve().is_relative_to(output.resolve()):
+            raise UsageError("--output", output, f"holds {path}, which is read; expected another")

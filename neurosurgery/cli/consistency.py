@@ -1,0 +1,174 @@
+"""`consistency`: do masks agree that are found from different samples?"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from neurosurgery.cli.flags import add_calibration_flags, add_model_flags
+from neurosurgery.cli.parse import calibration_sets, model_config, unique
+from neurosurgery.common.errors import UsageError
+from neurosurgery.config.experiment import (
+    DEMO,
+    MATH,
+    PUBLISHED_GRID,
+    CalibrationSource,
+    ModelConfig,
+    check_model_folder,
+    check_set_names,
+    check_writable,
+)
+
+DEFAULT_SIZES = (1, 10, 50, 100, 500)
+FILE = "consistency.csv"
+
+_DESCRIPTION = f"""\
+How well do math-specific masks agree that are found from different samples (the paper's Fig. 6)?
+Random subsets of several sizes are drawn without replacement from every set, math included; each
+gives a mask, and every two masks of one size are compared, against what chance would give. All
+subsets share one pass over the samples. With no flags the embedded demo runs, offline.
+
+Subsets of most of a file share samples, and agree for that alone: take sizes far below it.
+
+Writes {FILE} into --save_path, which may be the folder of a run of the same model.
+"""
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """Add `consistency`."""
+    parser = subparsers.add_parser(
+        "consistency",
+        help="agreement of masks found from different samples",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_model_flags(parser)
+    add_calibration_flags(parser)
+    grid = parser.add_argument_group("subsets")
+    grid.add_argument(
+        "--sizes",
+        nargs="+",
+        type=int,
+        help="samples of a subset (default: 1 10 50 100 500, as far as the files reach)",
+    )
+    grid.add_argument(
+        "--num_subsets", type=int, default=5, help="subsets of every size (default: %(default)s)"
+    )
+    grid.add_argument(
+        "--proportion",
+        nargs="+",
+        type=float,
+        help="top fractions of every weight matrix (default: .0001 .001 .005 .01 .025 .05 .1 .15)",
+    )
+    grid.add_argument(
+        "--random_state", type=int, default=42, help="seed of the draws (default: %(default)s)"
+    )
+    grid.add_argument(
+        "--batch_tokens",
+        type=int,
+        help="tokens per batch of the scoring pass (default: 16384 on a GPU, 2048 on a CPU)",
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--save_path", type=Path, help=f"results folder (default: {DEMO.save_path})"
+    )
+    output.add_argument("--overwrite", action="store_true", help=f"replace {FILE}, nothing else")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Check, draw, score, compare, write, print.
+
+    Raises:
+        UsageError: a value, file, folder or model that cannot be used as asked.
+        RunError: activations or weights are not finite.
+    """
+    model = model_config(arguments)
+    sources = (
+        CalibrationSource(MATH, Path(arguments.train_dataset or DEMO.train_dataset)),
+        *calibration_sets(arguments),
+    )
+    default_grid = DEMO.proportions if arguments.model is None else PUBLISHED_GRID
+    proportions = unique(arguments.proportion or default_grid)
+    save_path = arguments.save_path or Path(DEMO.save_path)
+    _check_values(arguments, proportions)
+    if model.device is not None and model.device_map is not None:
+        raise UsageError("--device", model.device, "cannot be had with --device_map")
+    check_set_names(sources[1:])
+    check_model_folder(model.name)
+    check_writable(save_path)
+    file = save_path / FILE
+    if file.is_dir():
+        raise UsageError(
+            "--save_path", save_path, f"holds a folder {FILE}; expected a file or none"
+        )
+    if file.exists() and not arguments.overwrite:
+        raise UsageError("--save_path", save_path, f"holds {FILE}; --overwrite replaces it")
+
+    # Heavy imports come one by one: bad input is refused before the next one is paid for.
+    from neurosurgery.activations.calibration import read_calibration_set
+
+    sets = {source.name: read_calibration_set(source) for source in sources}
+    for size in arguments.sizes or ():
+        for source in sources:
+            found = len(sets[source.name].samples)
+            if size > found:
+                raise UsageError("--sizes", size, f"{source.path} has only {found:,} samples")
+
+    from neurosurgery.models.devices import choose_device, keep_freed_memory
+
+    device = choose_device(model)
+    _check_folder(save_path, model)
+
+    from neurosurgery.common.files import write_atomically
+    from neurosurgery.locate.consistency import consistency_text, measure_consistency, usable_sizes
+    from neurosurgery.models.load import load_model, load_tokenizer, read_model_config
+
+    read_model_config(model)
+    keep_freed_memory(device)
+    loaded = load_model(model, load_tokenizer(model))
+    table = measure_consistency(
+        loaded,
+        sets,
+        usable_sizes(sorted(set(arguments.sizes or DEFAULT_SIZES)), sets),
+        arguments.num_subsets,
+        proportions,
+        arguments.random_state,
+        arguments.batch_tokens,
+    )
+    table.insert(0, "model", model.label)
+    write_atomically(file, table.to_csv(index=False))
+    print(f"{consistency_text(table)}\n\n{file} has every pair")
+
+
+def _check_values(arguments: argparse.Namespace, proportions: tuple[float, ...]) -> None:
+    for proportion in proportions:
+        if not 0 < proportion <= 1:
+            raise UsageError("--proportion", proportion, "expected a fraction in (0, 1]")
+    for size in arguments.sizes or ():
+        if size < 1:
+            raise UsageError("--sizes", size, "expected whole numbers of at least 1")
+    for flag, value, least in (
+        ("--num_subsets", arguments.num_subsets, 2),
+        ("--batch_tokens", arguments.batch_tokens, 1),
+        ("--random_state", arguments.random_state, 0),
+    ):
+        if value is not None and value < least:
+            raise UsageError(flag, value, f"expected a whole number of at least {least}")
+
+
+def _check_folder(save_path: Path, model: ModelConfig) -> None:
+    """The folder is new, or that of the scripts' runs of the same model."""
+    from neurosurgery.results.store import ResultStore
+
+    store = ResultStore(save_path, model.label)
+    store.check_folder()
+    there = store.meaning()
+    for flag, value in (("--model", model.label), ("--revision", model.revision)):
+        if flag in there and there[flag] != value:
+            raise UsageError(
+                flag,
+                value,
+                f"the results in {save_path} were made with {there[flag]}; choose another "
+                "--save_path",
+            )

@@ -1,0 +1,199 @@
+"""The flags of the scripts. Imports no torch, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from neurosurgery.config.experiment import DEMO, LAPE, MATH, MATHNEURO, RANDOM, WANDA
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Reports a bad flag in one line, without the usage text in front."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with status 2."""
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+@dataclass(frozen=True)
+class Script:
+    """What tells one script's command line from another's.
+
+    `size_flag` is the fraction of the grid: of a matrix's weights, or of a model's neurons.
+    """
+
+    name: str
+    methods: tuple[str, ...]
+    size_flag: str = "--proportion"
+    size_help: str = "top fractions of every weight matrix"
+    num_samples: int = 500
+
+
+MATHNEURO_SCRIPT = Script("MathNeuro.py", (MATHNEURO,))
+ABLATIONS_SCRIPT = Script("MathNeuro_Ablations.py", (RANDOM, WANDA))
+LAPE_SCRIPT = Script(
+    "LAPE.py",
+    (LAPE,),
+    size_flag="--ratio",
+    size_help="fractions of the model's neurons to select",
+    num_samples=100,
+)
+
+
+def build_parser(script: Script, description: str) -> argparse.ArgumentParser:
+    """The published flags under their published names and defaults, then the new ones."""
+    parser = OneLineParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_model_flags(parser)
+    add_calibration_flags(parser)
+    _add_drawing_flags(parser, script)
+    _add_grid_flags(parser, script)
+    _add_evaluation_flags(parser)
+    _add_output_flags(parser)
+    return parser
+
+
+def add_model_flags(parser: argparse.ArgumentParser) -> None:
+    """Which model, in which number format, where."""
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", help="hub id or local folder (default: the embedded demo)")
+    model.add_argument("--revision", help="branch, tag or commit of a hub model")
+    model.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        help="number format of the weights (default: bfloat16 on a GPU, float32 on a CPU)",
+    )
+    model.add_argument("--device", help="cpu, cuda, cuda:1, mps (default: a GPU if there is one)")
+    model.add_argument(
+        "--device_map",
+        choices=("auto", "balanced", "balanced_low_0", "sequential"),
+        help="let accelerate split the model over devices",
+    )
+    model.add_argument(
+        "--trust_remote_code", action="store_true", help="run model code from the hub"
+    )
+
+
+def add_calibration_flags(parser: argparse.ArgumentParser) -> None:
+    """Files of calibration samples."""
+    data = parser.add_argument_group("calibration data (CSV: a column qa, or question + solution)")
+    data.add_argument("--train_dataset", metavar="CSV", help="math samples (default: the demo's)")
+    data.add_argument(
+        "--calibration_datasets", nargs="+", metavar="CSV", help="non-math samples, one file a set"
+    )
+    data.add_argument(
+        "--calibration_dataset_names", nargs="+", metavar="NAME", help="names, in the same order"
+    )
+
+
+def _add_drawing_flags(parser: argparse.ArgumentParser, script: Script) -> None:
+    data = parser.add_argument_group("scoring")
+    data.add_argument(
+        "--num_samples",
+        type=int,
+        default=script.num_samples,
+        help="samples drawn from each set, with replacement (default: %(default)s)",
+    )
+    data.add_argument(
+        "--batch_tokens",
+        type=int,
+        help="tokens per batch of the scoring pass (default: 16384 on a GPU, 2048 on a CPU)",
+    )
+
+
+def _add_grid_flags(parser: argparse.ArgumentParser, script: Script) -> None:
+    grid = parser.add_argument_group("grid")
+    if len(script.methods) > 1:
+        grid.add_argument(
+            "--methods",
+            nargs="+",
+            choices=script.methods,
+            default=list(script.methods),
+            help="which baselines to run (default: all)",
+        )
+    grid.add_argument(
+        "--skill",
+        metavar="NAME",
+        default=MATH,
+        help="the set whose parameters are sought: math, or the name of a calibration set, math "
+        "then being one of the others (default: %(default)s)",
+    )
+    grid.add_argument(
+        script.size_flag,
+        dest="proportion",
+        metavar=script.size_flag.removeprefix("--").upper(),
+        nargs="+",
+        type=float,
+        help=f"{script.size_help} (default: .0001 .001 .005 .01 .025 .05 .1 .15)",
+    )
+    grid.add_argument(
+        "--scalar",
+        nargs="+",
+        type=float,
+        help="factors for the selected weights; 0 prunes (default: 0)",
+    )
+    grid.add_argument(
+        "--num_repeats", type=int, help="independent draws of calibration samples (default: 5)"
+    )
+    grid.add_argument(
+        "--random_state", type=int, default=42, help="seed of the draws (default: %(default)s)"
+    )
+
+
+def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
+    evaluation = parser.add_argument_group("evaluation (lm-eval)")
+    evaluation.add_argument("--train_lm_eval_task", metavar="TASK", help="the math task")
+    evaluation.add_argument("--eval_datasets", nargs="+", metavar="TASK", help="the other tasks")
+    evaluation.add_argument(
+        "--pre_train_eval", action="store_true", help="evaluate the unedited model first"
+    )
+    evaluation.add_argument(
+        "--eval_dataset_subset",
+        type=int,
+        default=100,
+        help="documents of the math task (default: %(default)s)",
+    )
+    evaluation.add_argument(
+        "--eval_dataset_size", type=int, help="documents of each other task (default: all)"
+    )
+    evaluation.add_argument(
+        "--eval_limit", type=int, help="at most so many documents of any task, math included"
+    )
+    evaluation.add_argument("--eval_batch_size", type=int, default=16, help="default: %(default)s")
+    evaluation.add_argument("--num_fewshot", type=int, help="shots (default: each task's own)")
+    evaluation.add_argument(
+        "--apply_chat_template", action="store_true", help="prompt through the chat template"
+    )
+    evaluation.add_argument(
+        "--include_path", type=Path, metavar="DIR", help="a folder with further task files"
+    )
+
+
+def _add_output_flags(parser: argparse.ArgumentParser) -> None:
+    output = parser.add_argument_group("output")
+    output.add_argument("--save_path", help=f"results folder (default: {DEMO.save_path})")
+    output.add_argument(
+        "--text_file",
+        default="results.txt",
+        help="name of the verdict's text file beside the results (default: %(default)s)",
+    )
+    output.add_argument("--save_masks", action="store_true", help="write every cell's mask")
+    output.add_argument(
+        "--save_model",
+        action="store_true",
+        help="write every cell's edited model as a Hugging Face folder",
+    )
+    output.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="delete the results in --save_path and start afresh",
+    )
+    output.add_argument(
+        "--dry_run", action="store_true", help="print the plan and stop, without loading the model"
+    )

@@ -1,0 +1,147 @@
+"""From a command line to a checked configuration, and from there to an exit status.
+
+Imports no torch, so that bad flags answer at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from neurosurgery.cli.flags import Script, build_parser
+from neurosurgery.common.errors import RunError, UsageError
+from neurosurgery.config.experiment import (
+    DEMO,
+    MATH,
+    PUBLISHED_GRID,
+    CalibrationSource,
+    EvaluationConfig,
+    ExperimentConfig,
+    ModelConfig,
+    name_calibration_sets,
+)
+
+
+def parse_experiment(
+    script: Script, description: str, argv: Sequence[str] | None
+) -> ExperimentConfig:
+    """Turn a command line into a checked configuration.
+
+    Raises:
+        UsageError: a value that cannot be used.
+        SystemExit: status 2 for a malformed flag, 0 for `--help`.
+    """
+    arguments = build_parser(script, description).parse_args(argv)
+    grid_left_out = (
+        arguments.proportion is None and arguments.scalar is None and arguments.num_repeats is None
+    )
+    demo_grid = arguments.model is None and grid_left_out
+    limit = arguments.eval_limit
+    if limit is not None and limit < 1:
+        raise UsageError("--eval_limit", limit, "expected a whole number of at least 1")
+    return ExperimentConfig(
+        methods=tuple(dict.fromkeys(getattr(arguments, "methods", script.methods))),
+        model=model_config(arguments),
+        math=CalibrationSource(MATH, Path(arguments.train_dataset or DEMO.train_dataset)),
+        calibration=calibration_sets(arguments),
+        skill=arguments.skill,
+        evaluation=EvaluationConfig(
+            math_task=arguments.train_lm_eval_task or DEMO.train_lm_eval_task,
+            other_tasks=tuple(arguments.eval_datasets or DEMO.eval_datasets),
+            math_documents=_smaller(arguments.eval_dataset_subset, limit),
+            other_documents=_smaller(arguments.eval_dataset_size, limit),
+            num_fewshot=arguments.num_fewshot,
+            apply_chat_template=arguments.apply_chat_template,
+            include_path=arguments.include_path,
+            batch_size=arguments.eval_batch_size,
+        ),
+        save_path=Path(arguments.save_path or DEMO.save_path),
+        text_file=arguments.text_file,
+        proportions=unique(
+            arguments.proportion or (DEMO.proportions if demo_grid else PUBLISHED_GRID)
+        ),
+        scalars=unique(arguments.scalar or (0.0,)),
+        num_repeats=_given(arguments.num_repeats, DEMO.num_repeats if demo_grid else 5),
+        num_samples=arguments.num_samples,
+        random_state=arguments.random_state,
+        pre_train_eval=arguments.pre_train_eval or demo_grid,
+        batch_tokens=arguments.batch_tokens,
+        save_masks=arguments.save_masks,
+        save_model=arguments.save_model,
+        overwrite=arguments.overwrite,
+        dry_run=arguments.dry_run,
+    )
+
+
+def model_config(arguments: argparse.Namespace) -> ModelConfig:
+    """What `add_model_flags` has read; the demo without `--model`."""
+    return ModelConfig(
+        name=arguments.model or DEMO.model,
+        revision=arguments.revision,
+        dtype=arguments.dtype,
+        device=arguments.device,
+        device_map=arguments.device_map,
+        trust_remote_code=arguments.trust_remote_code,
+    )
+
+
+def calibration_sets(arguments: argparse.Namespace) -> tuple[CalibrationSource, ...]:
+    """The non-math sets that `add_calibration_flags` has read; the demo's without them."""
+    if arguments.calibration_datasets is None and arguments.calibration_dataset_names is None:
+        return name_calibration_sets(DEMO.calibration_datasets, DEMO.calibration_dataset_names)
+    paths = arguments.calibration_datasets or DEMO.calibration_datasets
+    return name_calibration_sets(paths, arguments.calibration_dataset_names)
+
+
+def _given(value: int | None, default: int) -> int:
+    return default if value is None else value
+
+
+def _smaller(size: int | None, limit: int | None) -> int | None:
+    return size if limit is None else limit if size is None else min(size, limit)
+
+
+def unique(values: Sequence[float]) -> tuple[float, ...]:
+    """Drop repeated values (a cell exists once) and turn -0.0 into 0.0."""
+    return tuple(dict.fromkeys(value + 0.0 for value in values))
+
+
+def run_experiment_script(script: Script, description: str, argv: Sequence[str] | None) -> int:
+    """One of the three scripts: parse, check what can be checked at once, then do the work."""
+
+    def run(argv: Sequence[str] | None) -> None:
+        config = parse_experiment(script, description, argv)
+
+        # Heavy imports come one by one: bad input is refused before the next one is paid for.
+        from neurosurgery.activations.calibration import read_calibration_set
+
+        sets = {source.name: read_calibration_set(source) for source in config.sources}
+
+        from neurosurgery.grid.experiment import run_experiment
+
+        run_experiment(config, sets, sys.argv if argv is None else [script.name, *argv])
+
+    return run_script(run, argv)
+
+
+def run_script(
+    run: Callable[[Sequence[str] | None], None],
+    argv: Sequence[str] | None,
+    program: str | None = None,
+) -> int:
+    """Call a script's body; an expected error becomes one line on stderr and an exit status.
+
+    `program` is a command's name for its errors; without it the script's, which can be resumed.
+    """
+    try:
+        run(argv)
+    except (UsageError, RunError) as error:
+        print(f"{program or Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
+    except KeyboardInterrupt:
+        resume = "" if program else "; the same command goes on from here"
+        print(f"interrupted{resume}", file=sys.stderr)
+        return 130
+    return 0

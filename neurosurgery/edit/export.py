@@ -1,0 +1,84 @@
+"""Write an edited model as an ordinary Hugging Face folder that says what was done to it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from neurosurgery.common.errors import RunError, UsageError, first_line
+from neurosurgery.common.files import write_atomically
+from neurosurgery.edit.export_folder import RECORD, check_output, replaced_folder
+from neurosurgery.edit.model_card import Edit, model_card
+from neurosurgery.edit.scale import scaled_weights
+from neurosurgery.masks.mask import ParameterMask
+
+FORMAT = "neurosurgery-export/1"
+
+
+def export_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    mask: ParameterMask,
+    scalar: float,
+    output: Path,
+    provenance: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+) -> Edit:
+    """Scale the selected weights, write the model, and put the weights back.
+
+    The folder holds safetensors, configuration, generation configuration, tokenizer, a model card
+    and neurosurgery.json. It appears at once and complete, or not at all.
+
+    Args:
+        model: unedited; its dtype is that of the export.
+        tokenizer: the model's.
+        mask: of this model.
+        scalar: factor for the selected weights; 0 prunes.
+        output: the folder; new, or empty.
+        provenance: what `ParameterMask.save` was given, with the model edited here as `model`.
+        overwrite: replace an earlier export.
+
+    Raises:
+        UsageError: the output cannot be written, or the scalar makes a weight infinite.
+        ValueError: the mask names a parameter that the model does not have in that shape.
+        RunError: the model cannot be saved.
+    """
+    check_output(output, overwrite=overwrite)
+    dtype = str(model.dtype).removeprefix("torch.")
+    with replaced_folder(output) as folder, scaled_weights(model, mask, scalar) as factor:
+        if factor is not None and not all(map(math.isfinite, factor)):
+            raise UsageError("--scalar", scalar, f"makes weights infinite in {dtype}")
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        edit = Edit(mask, scalar, factor, dtype, parameters, provenance)
+        try:
+            model.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+        except (OSError, ValueError, SafetensorError) as error:
+            raise RunError(f"{output} cannot be written: {first_line(error)}") from error
+        card = folder / "README.md"
+        write_atomically(card, model_card(edit))
+        for weights in folder.glob("*.safetensors"):
+            # safetensors leaves them to their owner alone.
+            weights.chmod(card.stat().st_mode)
+        write_atomically(folder / RECORD, json.dumps(_record(edit), indent=1) + "\n")
+    return edit
+
+
+def _record(edit: Edit) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "base_model": edit.base_model,
+        "scalar": edit.scalar,
+        "factor": edit.factor._asdict() if edit.factor else None,
+        "dtype": edit.dtype,
+        "edited": edit.mask.count(),
+        "parameters": edit.parameters,
+        "mask": {key: value for key, value in edit.provenance.items() if key != "model"},
+    }

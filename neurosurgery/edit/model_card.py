@@ -1,0 +1,161 @@
+"""The model card of an edited model: what was done to which model, and how to load the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import ModelCard, ModelCardData
+
+from neurosurgery.edit.scale import AppliedFactor
+from neurosurgery.masks.mask import ParameterMask
+from neurosurgery.masks.overlap import by_kind, overlap_by_parameter
+
+_CITATION = """\
+    @inproceedings{christ2025math,
+      title     = {Math Neurosurgery: Isolating Language Models' Math Reasoning Abilities
+                   Using Only Forward Passes},
+      author    = {Christ, Bryan R. and Gottesman, Zack and Kropko, Jonathan and
+                   Hartvigsen, Thomas},
+      booktitle = {Proceedings of the 63rd Annual Meeting of the Association for
+                   Computational Linguistics},
+      year      = {2025},
+      url       = {https://arxiv.org/abs/2410.16930}
+    }"""
+
+_ROWS = {
+    "mask_model": "mask found in",
+    "method": "method",
+    "skill": "skill",
+    "calibration": "told apart from (calibration set)",
+    "proportion": "proportion of every matrix's weights in a top-K",
+    "num_samples": "samples of each set",
+    "repeat": "repeat",
+    "seed": "seed",
+}
+"""What a mask's provenance may say, in the card's words."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What was done to a model.
+
+    `factor` is the one really applied after rounding to `dtype`, None where all selected weights
+    were zero; `parameters` counts all of the model's; `provenance` is that of the mask
+    (`ParameterMask.save`), with the model that was edited as its `model`.
+    """
+
+    mask: ParameterMask
+    scalar: float
+    factor: AppliedFactor | None
+    dtype: str
+    parameters: int
+    provenance: Mapping[str, Any]
+
+    @property
+    def base_model(self) -> str:
+        """The edited model's hub id, or its folder's name."""
+        return model_label(self.provenance.get("model"))
+
+
+def model_label(model: object) -> str:
+    """A hub id as it is, of a local path the folder's name: a path is of no use elsewhere."""
+    name = str(model or "unknown")
+    return name if is_hub_id(name) else Path(name).resolve().name
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a model's name can be one on the hub and is no folder here."""
+    return not (Path(name).is_dir() or name.startswith((".", "/", "~")) or name.count("/") > 1)
+
+
+def model_card(edit: Edit) -> str:
+    """The text of README.md, YAML front matter included."""
+    base = str(edit.provenance.get("model") or "")
+    data = ModelCardData(
+        base_model=base if base and is_hub_id(base) else None,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["mathneuro", "neurosurgery", "parameter-editing"],
+    )
+    return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_text(edit)}"))
+
+
+def _text(edit: Edit) -> str:
+    selected = edit.mask.count()
+    kinds = "\n".join(
+        f"| {kind} | {overlap.count_a:,} | {overlap.size:,} |"
+        for kind, overlap in by_kind(overlap_by_parameter(edit.mask, edit.mask)).items()
+    )
+    return f"""\
+# {edit.base_model}, edited
+
+{_action(edit)} in `{edit.base_model}`{_revision(edit)}, the rest left as it was.
+
+{_provenance_table(edit)}
+
+{_factor_text(edit)}
+
+| kind of module | weights edited | of |
+|---|---|---|
+{kinds}
+| whole model | {selected:,} | {edit.parameters:,} |
+
+## Use
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER", dtype="auto")
+tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")
+```
+
+or in [lm-eval](https://github.com/EleutherAI/lm-evaluation-harness):
+`lm_eval --model hf --model_args pretrained=THIS_FOLDER,dtype=auto --tasks …`
+
+This is a research artefact: it shows what the edited weights do. What the edit does besides has to
+be measured. The licence of `{edit.base_model}` applies.
+
+## Citation
+
+{_CITATION}
+"""
+
+
+def _action(edit: Edit) -> str:
+    share = edit.mask.count() / edit.parameters
+    count = f"{edit.mask.count():,} weights ({share:.2%} of the model)"
+    return f"{count} set to zero" if edit.scalar == 0 else f"{count} scaled by {edit.scalar:g}"
+
+
+def _revision(edit: Edit) -> str:
+    revision = edit.provenance.get("revision")
+    return f" (revision {revision})" if revision else ""
+
+
+def _provenance_table(edit: Edit) -> str:
+    rows = [
+        f"| {label} | {edit.provenance[key]} |"
+        for key, label in _ROWS.items()
+        if edit.provenance.get(key) not in (None, "")
+    ]
+    topk = edit.provenance.get("skill_topk")
+    if topk:
+        share = edit.mask.count() / topk
+        rows.append(f"| share of the skill's top-K that is edited | {share:.1%} |")
+    return "\n".join(["| | |", "|---|---|", *rows])
+
+
+def _factor_text(edit: Edit) -> str:
+    if edit.factor is None:
+        return "No selected weight differed from zero, so that nothing changed."
+    found = {f"{value:.5g}" for value in edit.factor}
+    if found == {f"{edit.scalar:.5g}"}:
+        return f"Factor really applied: {edit.scalar:.5g}, to five digits, in {edit.dtype}."
+    return (
+        f"Factor asked for: {edit.scalar:.5g}; rounding to {edit.dtype} made it "
+        f"{edit.factor.median:.5g} (median; {edit.factor.smallest:.5g} to "
+        f"{edit.factor.largest:.5g})."
+    )

@@ -1,0 +1,1 @@
+"""Measure a model with the lm-eval harness."""

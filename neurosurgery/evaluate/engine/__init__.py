@@ -1,0 +1,1 @@
+"""The harness's model interface: the stock answers from fewer computed tokens."""

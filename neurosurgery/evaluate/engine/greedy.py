@@ -1,0 +1,117 @@
+"""Greedy decoding in large batches: a shared start runs once, and rows that have stopped leave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+import torch
+
+from neurosurgery.activations.collect import length_sorted_batches
+from neurosurgery.evaluate.engine.passes import CachedPasses, Past, Step, pass_budget
+from neurosurgery.evaluate.engine.prefixes import group_by_prefix
+
+BYTES_PER_ROW = 1 << 24
+MOST_BYTES_PER_ROW = 1 << 28
+"""What a row of `batch_size` is worth at least and at most, in keys and values: a decoding step of
+a hundred rows takes hardly longer than one of twenty."""
+
+LEAVING = 8
+"""Stopped rows leave when they are one in so many: leaving means to copy all that stay."""
+
+Stopped = Callable[[list[list[int]]], list[bool]]
+"""Given the tokens generated so far, per row: is it done?"""
+
+
+def decode_greedily(
+    passes: CachedPasses,
+    prompts: Sequence[list[int]],
+    new_tokens: int,
+    ends: Collection[int],
+    stopped: Stopped,
+    batch_size: int,
+) -> list[list[int]]:
+    """Continue every prompt by its most likely tokens.
+
+    Args:
+        passes: a model that can be run in parts up to the length of prompt and answer.
+        prompts: token ids, at least one per prompt; ragged.
+        new_tokens: where to stop in any case, at least 1.
+        ends: tokens that end a row.
+        stopped: called after every step with the rows that go on.
+        batch_size: of the longest prompt with its answer, how many fit into memory when the logits
+            of every token are formed; where they are not, a batch has more rows.
+
+    Returns:
+        The new tokens per prompt, the one that ended it among them.
+    """
+    lengths = [len(prompt) + new_tokens for prompt in prompts]
+    longest = max(lengths)
+    # Keys and values may take the place of logits in the model's dtype and in float32; twice, as
+    # rows that are chosen, and places that grow, are copied.
+    of_logits = min(longest * passes.bytes_of_logits, MOST_BYTES_PER_ROW)
+    bytes_per_row = max(of_logits, BYTES_PER_ROW)
+    remembered = batch_size * max(longest, bytes_per_row // (2 * passes.bytes_remembered))
+    answers: list[list[int]] = [[] for _ in prompts]
+    for group in group_by_prefix(prompts):
+        prefix = prompts[group.members[0]][: group.length]
+        past = passes.step(None, [prefix]).past if prefix else None
+        for positions in length_sorted_batches([lengths[m] for m in group.members], remembered):
+            batch = [group.members[position] for position in positions]
+            rests = [prompts[member][group.length :] for member in batch]
+            budget = pass_budget(batch_size, longest)
+            found = _decode_batch(passes, past, rests, budget, new_tokens, ends, stopped)
+            for member, answer in zip(batch, found, strict=True):
+                answers[member] = answer
+    return answers
+
+
+def _decode_batch(
+    passes: CachedPasses,
+    past: Past | None,
+    prompts: Sequence[list[int]],
+    budget: int,
+    new_tokens: int,
+    ends: Collection[int],
+    stopped: Stopped,
+) -> list[list[int]]:
+    """Read prompts that continue the one row of `past`, or nothing, and decode them together."""
+    answers: list[list[int]] = [[] for _ in prompts]
+    order, logits, past = _read_prompts(passes, past, prompts, budget)
+    rows = [answers[slot] for slot in order]
+    going = list(range(len(rows)))
+    for remaining in reversed(range(new_tokens)):
+        tokens = logits.argmax(-1).tolist()
+        for slot in going:
+            rows[slot].append(tokens[slot])
+        done = stopped([rows[slot] for slot in going])
+        going = [
+            slot
+            for slot, is_done in zip(going, done, strict=True)
+            if not is_done and tokens[slot] not in ends
+        ]
+        if not (going and remaining):
+            break
+        if LEAVING * (len(rows) - len(going)) >= len(rows):
+            past = past.select(going)
+            rows = [rows[slot] for slot in going]
+            tokens = [tokens[slot] for slot in going]
+            going = list(range(len(rows)))
+        reads = [(slot, 0) for slot in range(len(rows))]
+        logits, past = passes.step(past, [[token] for token in tokens], reads)
+    return answers
+
+
+def _read_prompts(
+    passes: CachedPasses, past: Past | None, prompts: Sequence[list[int]], budget: int
+) -> tuple[list[int], torch.Tensor, Past]:
+    """Length-sorted passes over prompts: their order, what comes next, what all remember."""
+    order: list[int] = []
+    steps: list[Step] = []
+    width = 0 if past is None else past.real.shape[1]
+    for batch in length_sorted_batches([width + len(prompt) for prompt in prompts], budget):
+        copies = past.select([0] * len(batch)) if past is not None else None
+        last = [(row, len(prompts[slot]) - 1) for row, slot in enumerate(batch)]
+        steps.append(passes.step(copies, [prompts[slot] for slot in batch], last))
+        order += batch
+    logits = torch.cat([step.logits for step in steps])
+    return order, logits, Past.join([step.past for step in steps])

@@ -1,0 +1,212 @@
+"""The loaded model behind the harness's interface, computing nothing twice within a call."""
+
+from __future__ import annotations
+
+from array import array
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Hashable
+from typing import Any, NamedTuple
+
+from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import (
+    handle_stop_sequences,
+    normalize_gen_kwargs,
+    postprocess_generated_text,
+)
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from neurosurgery.evaluate.engine.greedy import decode_greedily
+from neurosurgery.evaluate.engine.options import OptionScores
+from neurosurgery.evaluate.engine.passes import CachedPasses
+
+TokenRequest = tuple["tuple[str, str] | None", list[int], list[int]]
+"""The harness's: context and continuation as text, or None; the tokens of the two."""
+
+_ENCODINGS_KEPT = 1 << 16
+"""Strings whose tokens are remembered; a task's strings come back with every edited model."""
+
+_GREEDY = {"do_sample": False, "temperature": 0.0}
+
+_WITHOUT_EFFECT = {
+    # Of a model's generation config: what greedy decoding does not look at, or what is no change.
+    *("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "max_length"),
+    *("max_new_tokens", "use_cache", "cache_implementation", "transformers_version"),
+    *("bos_token_id", "eos_token_id", "pad_token_id", "_from_model_config"),
+    *("output_attentions", "output_hidden_states", "output_scores", "output_logits"),
+    "return_dict_in_generate",
+}
+
+
+class _Generation(NamedTuple):
+    """How a call's prompts are continued greedily."""
+
+    until: list[str]
+    new_tokens: int
+
+
+class LanguageModel(HFLM):
+    """HFLM with the same answers and fewer tokens to run.
+
+    Within a call, options continue from one pass over their context, few-shot examples that
+    prompts share run once, logits are formed only where they are read, and rows that have stopped
+    leave their batch. Between calls only token ids are kept: the weights may have been edited.
+    What a model or a request makes special is left to HFLM.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int
+    ) -> None:
+        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+        self._passes = CachedPasses(self.model)
+        self._encodings: OrderedDict[Hashable, array[int]] = OrderedDict()
+
+    def tok_encode(
+        self,
+        string: str,
+        add_special_tokens: bool | None = None,
+        left_truncate_len: int | None = None,
+        **kwargs: Any,
+    ) -> list[int]:
+        """HFLM's encoding, remembered."""
+        encode = super().tok_encode
+        return self._remembered(
+            (string, add_special_tokens, left_truncate_len),
+            lambda: encode(string, add_special_tokens, left_truncate_len, **kwargs),
+        )
+
+    def _remembered(self, key: Hashable, encode: Callable[[], list[int]]) -> list[int]:
+        """What `encode` gives, least recently used strings forgotten."""
+        found = self._encodings.pop(key, None)
+        if found is None:
+            # A list would take ten times the memory.
+            found = array("i", encode())
+        self._encodings[key] = found
+        if len(self._encodings) > _ENCODINGS_KEPT:
+            self._encodings.popitem(last=False)
+        return found.tolist()
+
+    def _loglikelihood_tokens(
+        self,
+        requests: list[TokenRequest],
+        disable_tqdm: bool = False,
+        override_bs: int | None = None,
+    ) -> list[tuple[float, bool]]:
+        longest = self.max_length  # which HFLM finds out anew every time
+        fit = all(context and 0 < len(ids) <= longest for _, context, ids in requests)
+        if not requests or not fit or self.backend != "causal":
+            # It says what is wrong with them.
+            return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+        answers = OptionScores(
+            self._passes,
+            # Too long a context loses its start; the last token is only predicted, hence the 1.
+            [(context + ids)[-longest - 1 : -len(ids)] for _, context, ids in requests],
+            [ids for _, _, ids in requests],
+            override_bs or self.batch_size,
+        ).answers()
+        for (texts, _, _), answer in zip(requests, answers, strict=True):
+            if texts is not None:
+                self.cache_hook.add_partial("loglikelihood", texts, answer)
+        return answers
+
+    def loglikelihood_rolling(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[float]:
+        """Log-likelihoods of whole texts, in the harness's windows; every token is scored once."""
+        windows: list[list[TokenRequest]] = []
+        for request in requests:
+            rolling = get_rolling_token_windows(
+                token_list=self.tok_encode(request.args[0]),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self.max_length,
+                context_len=1,
+            )
+            windows.append([(None, *make_disjoint_window(window)) for window in rolling])
+        # All at once: HFLM goes by `batch_size` windows in the order of the texts, short with long.
+        answers = iter(self._loglikelihood_tokens([each for some in windows for each in some]))
+        totals = [sum(next(answers)[0] for _ in some) for some in windows]
+        for request, total in zip(requests, totals, strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
+        return totals
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Continue prompts until a stop string, an end token or the limit of new tokens."""
+        groups: dict[str, list[int]] = defaultdict(list)
+        for index, request in enumerate(requests):
+            groups[repr(request.args[1])].append(index)
+        texts = [""] * len(requests)
+        for members in groups.values():
+            group = [requests[index] for index in members]
+            found = self._generate_greedily(group)
+            if found is None:
+                found = super().generate_until(group, disable_tqdm)
+            for index, text in zip(members, found, strict=True):
+                texts[index] = text
+        return texts
+
+    def _generate_greedily(self, requests: list[Instance]) -> list[str] | None:
+        """Texts for requests with the same arguments; None where HFLM has to do it."""
+        arguments = requests[0].args[1]
+        generation = self._greedy(arguments)
+        if generation is None:
+            return None
+        until, new_tokens = generation
+        room = self.max_length - new_tokens
+        prompts = [self._prompt(request.args[0], room) for request in requests] if room > 0 else []
+        longest = max(map(len, prompts), default=0)
+        if not prompts or not all(prompts) or not self._passes.can_continue(longest + new_tokens):
+            return None
+        # As far back as HFLM looks: two tokens more than the stop string's own encoding has.
+        tail = 2 + max(len(self.tokenizer.encode(stop, add_special_tokens=False)) for stop in until)
+
+        def stopped(rows: list[list[int]]) -> list[bool]:
+            tails = self.tokenizer.batch_decode([row[-tail:] for row in rows])
+            return [any(stop in text for stop in until) for text in tails]
+
+        ends = self.model.generation_config.eos_token_id
+        answers = decode_greedily(
+            self._passes,
+            prompts,
+            new_tokens,
+            ends if isinstance(ends, list) else [ends],
+            stopped,
+            self.batch_size,
+        )
+        texts = [postprocess_generated_text(self.tok_decode(ids), until, None) for ids in answers]
+        for request, text in zip(requests, texts, strict=True):
+            self.cache_hook.add_partial("generate_until", request.args, text)
+        return texts
+
+    def _prompt(self, text: str, room: int) -> list[int]:
+        """Tokens of a prompt, its start cut off where there is no room for it."""
+
+        def encode() -> list[int]:
+            # Prompts go another way than options in HFLM, with its own rule for special tokens.
+            ids, _ = self.tok_batch_encode([text], truncation=self.truncation)
+            return ids[0].tolist()
+
+        return self._remembered(("prompt", text), encode)[-room:]
+
+    def _greedy(self, arguments: Any) -> _Generation | None:
+        """The arguments of plain greedy decoding; None where they, or the model, ask for more."""
+        configured = self.model.generation_config
+        if not isinstance(arguments, dict) or not _is_plain(configured):
+            return None
+        if self.backend != "causal" or self.think_end_token is not None:
+            return None
+        rest = normalize_gen_kwargs(arguments, self.max_gen_toks)
+        eos = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
+        until = handle_stop_sequences(rest.pop("until"), eos=eos)
+        new_tokens = rest.pop("max_gen_toks")
+        plain = all(_GREEDY.get(name, ...) == value for name, value in rest.items())
+        return _Generation(until, new_tokens) if plain else None
+
+
+def _is_plain(config: GenerationConfig) -> bool:
+    """Whether the most likely token is taken as it is: no penalties, no forced tokens."""
+    neutral = {"repetition_penalty": 1.0, "num_beams": 1, "num_return_sequences": 1}
+    return all(
+        name in _WITHOUT_EFFECT or neutral.get(name, ...) == value
+        for name, value in config.to_diff_dict().items()
+    )

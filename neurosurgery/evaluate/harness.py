@@ -1,0 +1,230 @@
+"""The lm-eval harness: tasks built once, the loaded model reused, side effects isolated."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TextIO
+
+import numpy as np
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import Task
+from lm_eval.evaluator import evaluate
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+from neurosurgery.common.errors import UsageError, first_line
+from neurosurgery.config.experiment import EvaluationConfig
+from neurosurgery.evaluate.engine.language_model import LanguageModel
+from neurosurgery.models.load import LoadedModel
+
+FEWSHOT_SEED = 1234
+"""The harness's own default, so that our shots are the shots of `lm_eval`."""
+
+_CHATTY = ("lm_eval", "transformers", "datasets", "huggingface_hub", "accelerate", "evaluate")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the harness said of one model state.
+
+    `results` is the harness's `results` object; `documents` holds one record per document and
+    filter (`task filter doc_id doc_hash metrics answer`); `groups` lists the tasks of each group.
+    """
+
+    results: dict[str, dict[str, Any]]
+    documents: list[dict[str, Any]]
+    groups: dict[str, list[str]]
+
+
+class Harness:
+    """Some tasks of the harness, loaded once and evaluated for any number of model states.
+
+    Raises:
+        UsageError: a task's data cannot be loaded, or it would run generated code in this process.
+    """
+
+    def __init__(
+        self, manager: TaskManager, flag: str, names: Sequence[str], config: EvaluationConfig
+    ) -> None:
+        self._config = config
+        try:
+            # Some tasks shuffle while they load; the harness seeds before that.
+            with preserved_generators():
+                self._loaded = manager.load(list(names))
+        except (OSError, ValueError, RuntimeError, ImportError) as error:
+            reason = first_line(error)
+            raise UsageError(flag, " ".join(names), f"cannot be loaded: {reason}") from None
+        for name, task in self._loaded["tasks"].items():
+            if getattr(task, "UNSAFE_CODE", False):
+                raise UsageError(flag, name, "runs generated code in this process; refused")
+            if getattr(task, "MULTIMODAL", False):
+                raise UsageError(flag, name, "needs a multimodal model")
+        self._groups = {
+            name: _leaves(name, self._loaded["group_map"]) for name in self._loaded["groups"]
+        }
+        for task in self._loaded["tasks"].values():
+            _build_requests_once(task)
+            default = task.get_config("num_fewshot")
+            # A task that fixes zero shots means it; this is the harness's own rule.
+            if config.num_fewshot is not None and default != 0:
+                task.set_config(key="num_fewshot", value=config.num_fewshot)
+            elif default is None:
+                task.set_config(key="num_fewshot", value=0)
+
+    @property
+    def leaves(self) -> set[str]:
+        """The tasks that are run, those of groups and tags among them."""
+        return set(self._loaded["tasks"])
+
+    def evaluate(self, lm: HFLM, limit: int | None) -> Evaluation:
+        """Evaluate the model as it is now, on the first `limit` documents of each task."""
+        while True:
+            for task in self._loaded["tasks"].values():
+                task.set_fewshot_seed(seed=FEWSHOT_SEED)
+            try:
+                found = evaluate(
+                    lm=lm,
+                    task_dict=self._loaded,
+                    limit=limit,
+                    log_samples=True,
+                    apply_chat_template=self._config.apply_chat_template,
+                    fewshot_as_multiturn=self._config.apply_chat_template,
+                )
+                break
+            except Exception as error:
+                if lm.batch_size == 1 or not should_reduce_batch_size(error):
+                    raise
+                lm.batch_size_per_gpu = lm.batch_size // 2
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+        documents = document_records(found["samples"], self._loaded["tasks"])
+        return Evaluation(found["results"], documents, self._groups)
+
+
+def load_harnesses(manager: TaskManager, config: EvaluationConfig) -> dict[str, Harness]:
+    """The math task under `math`, the other tasks under `other`.
+
+    Raises:
+        UsageError: a task cannot be used, or is on both sides.
+    """
+    harnesses = {
+        "math": Harness(manager, "--train_lm_eval_task", [config.math_task], config),
+        "other": Harness(manager, "--eval_datasets", config.other_tasks, config),
+    }
+    twice = sorted(harnesses["math"].leaves & harnesses["other"].leaves)
+    if twice:
+        raise UsageError("--eval_datasets", twice[0], "is (part of) the math task already")
+    return harnesses
+
+
+def harness_model(loaded: LoadedModel, batch_size: int) -> HFLM:
+    """The loaded model behind the harness's interface; edits of its weights are seen at once."""
+    return LanguageModel(loaded.model, loaded.tokenizer, batch_size)
+
+
+def _build_requests_once(task: Task) -> None:
+    """Have a task form its prompts for the first model state only; the next get the same ones.
+
+    A harness has one tokenizer and one set of flags: only the number of documents may differ.
+    """
+    build = task.build_all_requests
+    built: dict[int | None, list[Instance]] = {}
+
+    def build_or_reuse(*, limit: int | None = None, **arguments: Any) -> None:
+        if limit not in built:
+            build(limit=limit, **arguments)
+            built[limit] = task.instances
+        for instance in built[limit]:
+            instance.resps, instance.filtered_resps = [], {}
+        # As the harness's own cache of requests does, which goes through files and pickle.
+        task._instances = built[limit]
+
+    task.build_all_requests = build_or_reuse
+
+
+def _leaves(group: str, children: dict[str, list[str]]) -> list[str]:
+    """The tasks below a group, groups in between left out."""
+    found: list[str] = []
+    for child in children.get(group, []):
+        found += _leaves(child, children) if child in children else [child]
+    return found
+
+
+def document_records(
+    samples: Mapping[str, Sequence[dict[str, Any]]], tasks: Mapping[str, Task]
+) -> list[dict[str, Any]]:
+    """What is kept of the harness's samples, by task: one record per document and filter."""
+    return [
+        _document(name, sample, tasks[name].OUTPUT_TYPE)
+        for name, of_task in samples.items()
+        for sample in of_task
+    ]
+
+
+def _document(task: str, sample: dict[str, Any], output_type: str) -> dict[str, Any]:
+    """What is kept of one document: its metrics and what the model answered."""
+    responses = sample["filtered_resps"]
+    record = {
+        "task": task,
+        "filter": sample["filter"],
+        "doc_id": sample["doc_id"],
+        "doc_hash": sample["doc_hash"],
+        "target": sample["target"],
+        "metrics": {metric: sample[metric] for metric in sample["metrics"]},
+    }
+    if output_type == "multiple_choice":
+        likelihoods = [float(response[0]) for response in responses]
+        record["answer"] = int(np.argmax(likelihoods))
+        record["loglikelihoods"] = likelihoods
+    elif output_type == "generate_until":
+        record["answer"] = responses[0]
+        record["generated"] = sample["resps"][0][0]
+    else:
+        record["answer"] = responses[0]
+    return record
+
+
+@contextlib.contextmanager
+def preserved_generators() -> Iterator[None]:
+    """Give the global random generators back as they were; the harness resets them."""
+    python, numpy, torch_cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    random.seed(0)
+    np.random.seed(FEWSHOT_SEED)
+    torch.manual_seed(FEWSHOT_SEED)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(torch_cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+@contextlib.contextmanager
+def chatter_to(file: TextIO) -> Iterator[None]:
+    """Send the libraries' logging, progress bars and prints to a file for the block's length."""
+    # The harness's bootstrap would start a pool of processes and print for every cell.
+    os.environ["DISABLE_MULTIPROC"] = "1"
+    handler = logging.StreamHandler(file)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    loggers = [logging.getLogger(name) for name in _CHATTY]
+    before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)
+    try:
+        with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+            yield
+    finally:
+        for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
+            logger.handlers, logger.propagate = handlers, propagate
+            logger.setLevel(level)

@@ -1,0 +1,30 @@
+"""The index of the harness's tasks. Imports no model code, so that an unknown name answers soon."""
+
+from __future__ import annotations
+
+import difflib
+
+from lm_eval.tasks import TaskManager
+
+from neurosurgery.common.errors import UsageError
+from neurosurgery.config.experiment import TASKS_FOLDER, EvaluationConfig
+
+
+def task_manager(config: EvaluationConfig) -> TaskManager:
+    """An index that holds the tasks: ours alone where that suffices, as it answers at once.
+
+    Raises:
+        UsageError: a task that nobody knows; similar names are suggested.
+    """
+    names = {config.math_task: "--train_lm_eval_task"}
+    names |= dict.fromkeys(config.other_tasks, "--eval_datasets")
+    manager = TaskManager(include_path=TASKS_FOLDER, include_defaults=False)
+    if config.include_path is not None or not names.keys() <= set(manager.all_tasks):
+        paths = [path for path in (TASKS_FOLDER, config.include_path) if path is not None]
+        manager = TaskManager(include_path=list(paths))
+    for name, flag in names.items():
+        if name not in manager.all_tasks:
+            near = difflib.get_close_matches(name, manager.all_tasks, n=3)
+            hint = f"; did you mean {', '.join(near)}?" if near else ""
+            raise UsageError(flag, name, f"expected a task of the lm-eval harness{hint}")
+    return manager

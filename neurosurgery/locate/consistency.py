@@ -1,0 +1,245 @@
+"""How well math-specific masks agree that are found from different samples (the paper's Fig. 6).
+
+The samples of a set go through the model once, however many subsets, sizes and proportions are
+asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from neurosurgery.activations.calibration import CalibrationSet, generator
+from neurosurgery.activations.collect import collect_activation_norms, encode_samples
+from neurosurgery.config.experiment import MATH
+from neurosurgery.masks.mask import TopK
+from neurosurgery.masks.overlap import Overlap, overlap_by_parameter, total
+from neurosurgery.models.load import LoadedModel, Target, context_length, find_targets
+
+
+class Subset(NamedTuple):
+    """One of several random subsets of `size` samples of every set, by its number."""
+
+    size: int
+    number: int
+
+
+class Pair(NamedTuple):
+    """Two subsets of one size by their numbers, and the masks found from them."""
+
+    calibration: str
+    size: int
+    proportion: float
+    a: int
+    b: int
+
+
+Norms = dict[Subset, dict[str, torch.Tensor]]
+"""Activation norms of every target (`ActivationNorms`), per subset of one set."""
+
+
+def usable_sizes(
+    sizes: Sequence[int], sets: Mapping[str, CalibrationSet]
+) -> dict[str, tuple[int, ...]]:
+    """Name of every set but math to the sizes that both it and math have samples for."""
+    reach = {name: len(of_set.samples) for name, of_set in sets.items()}
+    return {
+        name: tuple(size for size in sizes if size <= min(reach[name], reach[MATH]))
+        for name in sets
+        if name != MATH
+    }
+
+
+def subset_multiplicities(
+    calibration_set: CalibrationSet, subsets: Sequence[Subset], seed: int
+) -> np.ndarray:
+    """Which samples each subset holds, shape (subsets, samples), int64, of 0 and 1.
+
+    Drawn without replacement, by a generator of its own for every (seed, size, number, set).
+
+    Raises:
+        ValueError: a subset is larger than the set.
+    """
+    multiplicities = np.zeros((len(subsets), len(calibration_set.samples)), np.int64)
+    for row, (size, number) in zip(multiplicities, subsets, strict=True):
+        draw = generator(seed, number, calibration_set.name, f"subset of {size}")
+        row[draw.choice(len(row), size, replace=False)] = 1
+    return multiplicities
+
+
+def subset_norms(
+    loaded: LoadedModel,
+    targets: Sequence[Target],
+    calibration_set: CalibrationSet,
+    subsets: Sequence[Subset],
+    seed: int,
+    batch_tokens: int | None = None,
+) -> Norms:
+    """The norms of every subset, from one pass over the samples that any of them holds.
+
+    Raises:
+        NonFiniteActivations: a target's input held an infinity or NaN.
+    """
+    multiplicities = subset_multiplicities(calibration_set, subsets, seed)
+    drawn = np.flatnonzero(multiplicities.any(axis=0))
+    encoded = encode_samples(
+        [calibration_set.samples[index] for index in drawn],
+        loaded.tokenizer,
+        context_length(loaded.model, loaded.tokenizer),
+    )
+    if encoded.truncated:
+        tqdm.write(f"{calibration_set.name}: {encoded.truncated} samples cut at the context length")
+    with tqdm(total=len(drawn), desc=f"scoring {calibration_set.name}", unit="sample") as progress:
+
+        def on_batch(samples: int, _tokens: int) -> None:
+            progress.update(samples)
+
+        norms = collect_activation_norms(
+            loaded.model, targets, encoded.ids, multiplicities[:, drawn], batch_tokens, on_batch
+        )
+    return dict(zip(subsets, norms, strict=True))
+
+
+def compare_subsets(
+    targets: Sequence[Target], norms: Mapping[str, Norms], proportions: Sequence[float]
+) -> dict[Pair, Overlap]:
+    """The overlap of the math-specific masks of every two subsets of one size.
+
+    Goes one weight matrix after the other, so that the masks of only one matrix and size are in
+    memory at a time.
+
+    Args:
+        targets: the scored weights, unedited.
+        norms: set name to its norms. The math set's hold every subset of the others.
+        proportions: sizes of the top-Ks.
+    """
+    overlaps: dict[Pair, Overlap] = {}
+    for target in tqdm(targets, desc="comparing", unit="matrix"):
+        for size in sorted({subset.size for subset in norms[MATH]}):
+            ranked = {
+                name: {
+                    subset.number: TopK([target], of_subset, proportions)
+                    for subset, of_subset in of_set.items()
+                    if subset.size == size
+                }
+                for name, of_set in norms.items()
+            }
+            math = ranked.pop(MATH)
+            for proportion in proportions:
+                top = {number: ranking.mask(proportion) for number, ranking in math.items()}
+                for calibration, rankings in ranked.items():
+                    masks = {
+                        number: top[number] - ranking.mask(proportion)
+                        for number, ranking in rankings.items()
+                    }
+                    for a, b in combinations(masks, 2):
+                        pair = Pair(calibration, size, proportion, a, b)
+                        found = total(overlap_by_parameter(masks[a], masks[b]))
+                        overlaps[pair] = overlaps.get(pair, Overlap()) + found
+    return overlaps
+
+
+def measure_consistency(
+    loaded: LoadedModel,
+    sets: Mapping[str, CalibrationSet],
+    sizes: Mapping[str, Sequence[int]],
+    num_subsets: int,
+    proportions: Sequence[float],
+    seed: int,
+    batch_tokens: int | None = None,
+) -> pd.DataFrame:
+    """Draw subsets, score them, compare the masks that they give.
+
+    Args:
+        loaded: the unedited model.
+        sets: set name to samples, math among them.
+        sizes: name of every other set to its sizes of subsets (`usable_sizes`).
+        num_subsets: how many subsets of every size, at least 2.
+        proportions: sizes of the top-Ks.
+        seed: of the draws.
+        batch_tokens: padded tokens per batch; None chooses by device.
+
+    Returns:
+        One row per set, size, proportion and pair of subsets, in this order; see `Overlap` for the
+        measures.
+
+    Raises:
+        RunError: activations or weights are not finite.
+    """
+    every = {**sizes, MATH: sorted({size for of_set in sizes.values() for size in of_set})}
+    targets = find_targets(loaded.model)
+    norms = {
+        name: subset_norms(
+            loaded,
+            targets,
+            sets[name],
+            [Subset(size, number) for size in of_set for number in range(num_subsets)],
+            seed,
+            batch_tokens,
+        )
+        for name, of_set in every.items()
+    }
+    # A module that no sample reached, in some set, has no importance there.
+    reached = set.intersection(
+        *(set(norm) for of_set in norms.values() for norm in of_set.values())
+    )
+    targets = [target for target in targets if target.name in reached]
+    overlaps = compare_subsets(targets, norms, proportions)
+    names = list(sizes)
+    return pd.DataFrame(
+        {
+            "calibration": pair.calibration,
+            "num_samples": pair.size,
+            "proportion": pair.proportion,
+            "subset_a": pair.a,
+            "subset_b": pair.b,
+            "count_a": overlaps[pair].count_a,
+            "count_b": overlaps[pair].count_b,
+            "overlap": overlaps[pair].overlap,
+            "jaccard": overlaps[pair].jaccard,
+            "overlap_coefficient": overlaps[pair].overlap_coefficient,
+            "overlap_by_chance": overlaps[pair].overlap_by_chance,
+            "jaccard_by_chance": overlaps[pair].jaccard_by_chance,
+        }
+        for pair in sorted(overlaps, key=lambda pair: (names.index(pair.calibration), *pair[1:]))
+    )
+
+
+_LINE = "{:<12} {:>10} {:>8} {:>6} {:>12} {:>8} {:>10} {:>8} {:>10}"
+
+
+def consistency_text(table: pd.DataFrame) -> str:
+    """The means over pairs, laid out for the terminal."""
+    lines = [
+        "Agreement of masks from different samples, mean over pairs of subsets",
+        "",
+        _LINE.format(
+            *("against", "proportion", "samples", "pairs", "weights"),
+            *("overlap", "by chance", "Jaccard", "by chance"),
+        ),
+    ]
+    groups = table.groupby(["calibration", "proportion", "num_samples"], sort=False)
+    means = groups.mean(numeric_only=True).assign(pairs=groups.size()).reset_index()
+    order = {name: place for place, name in enumerate(table["calibration"].unique())}
+    means = means.assign(place=means["calibration"].map(order))
+    for _, row in means.sort_values(["place", "proportion", "num_samples"]).iterrows():
+        lines.append(
+            _LINE.format(
+                row["calibration"],
+                f"{row['proportion']:g}",
+                f"{row['num_samples']:,}",
+                row["pairs"],
+                f"{(row['count_a'] + row['count_b']) / 2:,.0f}",
+                *(
+                    "–" if np.isnan(row[column]) else f"{row[column]:.3f}"
+                    for column in ("overlap", "overlap_by_chance", "jaccard", "jaccard_by_chance")
+                ),
+            )
+        )
+    return "\n".join(lines)

@@ -1,0 +1,154 @@
+"""Find the neurons of a model's MLPs: structurally, without a table of families."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from neurosurgery.models.hooks import Observe, input_hooks, output_hooks
+from neurosurgery.models.load import Target, base_forward, find_targets
+
+_PROBE_TOKENS = 8
+
+_IDENTITIES = (nn.Dropout, nn.Identity)
+"""What does nothing in inference would pass for the activation that it repeats."""
+
+
+@dataclass(frozen=True)
+class NeuronLayer:
+    """An MLP's activation and the output projection that reads it, neuron by neuron.
+
+    Scaling the activation of neuron j is the same linear map as scaling what the output projection
+    has for input j: a column of its weight, or a row where the weight is stored transposed.
+    """
+
+    name: str
+    activation: nn.Module
+    output: Target
+
+    @property
+    def neurons(self) -> int:
+        """How many there are."""
+        return self.output.in_features
+
+
+@dataclass
+class _Probe:
+    """What one forward pass showed of a module with an activation between linear modules."""
+
+    activation: nn.Module
+    linears: dict[nn.Module, Target]
+    calls: int = 0
+    activated: torch.Tensor | None = None
+    last: Target | None = None
+    projected: torch.Tensor | None = None
+
+
+def find_neuron_layers(model: PreTrainedModel) -> list[NeuronLayer]:
+    """Every MLP with an activation module between linear modules, in the model's order.
+
+    A candidate is a module whose direct children are linear modules and at least one module
+    without parameters. One forward pass over a few tokens shows what runs after what: the output
+    projection is the last linear module that runs after the activation. A second pass, in which
+    the activation is multiplied by a different power of two for every neuron, proves it: the
+    projection's input must follow, each neuron at its own place. Gates between the two, or none,
+    fused or separate input projections make no difference.
+    """
+    targets = {target.module: target for target in find_targets(model)}
+    probes = {
+        f"{name}.{child_name}": _Probe(child, own)
+        for name, parent in model.named_modules()
+        if (own := {module: targets[module] for module in parent.children() if module in targets})
+        for child_name, child in parent.named_children()
+        if not isinstance(child, _IDENTITIES) and not [*child.parameters()]
+    }
+    vocabulary = model.get_input_embeddings().num_embeddings
+    tokens = [[position % vocabulary for position in range(_PROBE_TOKENS)]]
+    activations = {probe.activation: _watch_activation(probe) for probe in probes.values()}
+    linears = {
+        linear: _watch_linear(linear, list(probes.values()))
+        for probe in probes.values()
+        for linear in probe.linears
+    }
+    with torch.inference_mode():
+        with output_hooks(activations), input_hooks(linears):
+            base_forward(model, tokens)
+        plausible = {name: probe for name, probe in probes.items() if _is_plausible(probe)}
+        proven: set[str] = set()
+        scaled: dict[nn.Module, Observe] = {}
+        undone: dict[nn.Module, Observe] = {}
+        for name, probe in plausible.items():
+            scaled[probe.activation], undone[_projection(probe).module] = _proof(
+                name, probe, proven
+            )
+        with output_hooks(scaled), input_hooks(undone):
+            base_forward(model, tokens)
+    return list(_layers(plausible, proven))
+
+
+def _projection(probe: _Probe) -> Target:
+    if probe.last is None:
+        raise ValueError("no linear module runs after the activation")
+    return probe.last
+
+
+def _watch_activation(probe: _Probe) -> Observe:
+    def watch(output: torch.Tensor) -> None:
+        probe.calls += 1
+        probe.activated = output if isinstance(output, torch.Tensor) else None
+        probe.last = probe.projected = None
+
+    return watch
+
+
+def _watch_linear(linear: nn.Module, probes: list[_Probe]) -> Observe:
+    mine = [probe for probe in probes if linear in probe.linears]
+
+    def watch(inputs: torch.Tensor) -> None:
+        for probe in mine:
+            if probe.activated is not None:
+                probe.last, probe.projected = probe.linears[linear], inputs
+
+    return watch
+
+
+def _is_plausible(probe: _Probe) -> bool:
+    return (
+        probe.calls == 1
+        and probe.activated is not None
+        and probe.projected is not None
+        and probe.activated.shape == probe.projected.shape
+    )
+
+
+def _proof(name: str, probe: _Probe, proven: set[str]) -> tuple[Observe, Observe]:
+    """A hook that scales the activation, and one that checks the projection's input and undoes it.
+
+    Powers of two are exact, so that after the undoing nothing behind the projection has changed
+    and one pass proves all layers.
+    """
+    before = probe.projected
+    if before is None:
+        raise ValueError("the first pass has not reached the output projection")
+    bits = torch.randint(2, before.shape[-1:], generator=torch.Generator().manual_seed(0))
+    factors = (1 + bits).to(before.device, before.dtype)
+
+    def scale(output: torch.Tensor) -> torch.Tensor:
+        return output * factors.to(output.device)
+
+    def check_and_undo(inputs: torch.Tensor) -> torch.Tensor:
+        if inputs.shape == before.shape and torch.allclose(inputs, before * factors, rtol=1e-2):
+            proven.add(name)
+        return inputs / factors
+
+    return scale, check_and_undo
+
+
+def _layers(probes: dict[str, _Probe], proven: set[str]) -> Iterator[NeuronLayer]:
+    for name, probe in probes.items():
+        if name in proven:
+            yield NeuronLayer(name, probe.activation, _projection(probe))

@@ -1,0 +1,208 @@
+"""The figures of what editing does: isolation, proportion, scale factor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import EngFormatter, NullFormatter
+
+from neurosurgery.report.draw.canvas import (
+    Drawing,
+    draw_curve,
+    draw_references,
+    grid_ticks,
+    handle,
+    legend,
+    limits,
+    new_figure,
+)
+from neurosurgery.report.draw.labels import label_marks
+from neurosurgery.report.draw.style import COLUMN, PAGE, Look, Looks, one_line
+from neurosurgery.report.show.panels import Curve, Mark, Panel
+
+_LEAST_SPAN = 0.1
+"""No panel zooms in closer on a value that hardly moves."""
+
+
+_SHARES = ("accuracy", "normalised accuracy", "exact match")
+"""What cannot leave the range from 0 to 1, though an interval around it can."""
+
+_KNOWN = (
+    "Bars: 95 % interval of the difference to the baseline, set on the baseline. A filled mark is "
+    "beyond noise (the interval excludes 0), a hollow one within it."
+)
+
+
+def draw_isolation(name: str, panels: Sequence[Panel], looks: Looks, bars: str) -> Drawing:
+    """Math lost against the other tasks kept."""
+    figure = new_figure(PAGE, 3.1)
+    drawing = Drawing(
+        name,
+        "Isolation: math lost against all else kept",
+        "Each mark is one pruned mask, labelled with its proportion. Right: more of math is gone; "
+        "up: more of the other tasks is kept. The star is the ideal. Shares are of the baseline, "
+        f"guessing taken off. Bars: {bars}. Worst: the task that kept least, named on hover.",
+        figure,
+    )
+    all_axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
+    marks = [mark for panel in panels for curve in panel.curves for mark in curve.marks]
+    y_values = [value for mark in marks for value in (mark.y, mark.y_low, mark.y_high)]
+    x_values = [value for mark in marks for value in (mark.x, mark.x_low, mark.x_high)]
+    for axes, panel in zip(all_axes, panels, strict=True):
+        axes.set_title(panel.title)
+        axes.axhline(1, color="#999999", linewidth=0.7, zorder=1)
+        axes.axvline(0, color="#999999", linewidth=0.7, zorder=1)
+        axes.plot([1], [1], "*", color="black", markersize=9, clip_on=False, zorder=5)
+        axes.set_xlim(limits([*x_values, 0, 1]))
+        axes.set_ylim(limits([*y_values, 1], _LEAST_SPAN))
+        axes.set_xlabel("math lost (share of baseline)")
+        # In reverse, so that the first method lies on top.
+        for curve in reversed(panel.curves):
+            look = looks.look(curve.method, curve.calibration)
+            draw_curve(drawing, axes, curve, look, faded=True)
+    all_axes[0].set_ylabel(panels[0].y_label)
+    star = Line2D([], [], color="black", marker="*", markersize=8, linestyle="", label="ideal")
+    entries = method_handles(panels, looks)
+    legend(figure, [*entries, star])
+    figure.draw_without_rendering()
+    for axes, panel in zip(all_axes, panels, strict=True):
+        label_marks(axes, panel.curves, level=1)
+    return drawing
+
+
+def method_handles(
+    panels: Sequence[Panel], looks: Looks, *, significance: bool = False
+) -> list[Line2D]:
+    """Legend entries of all curves, each once."""
+    keys = dict.fromkeys((c.method, c.calibration) for panel in panels for c in panel.curves)
+    found = [looks.look(*key) for key in keys]
+    if significance:
+        found = [Look(look.label, look.colour, look.marker, look.line, "full") for look in found]
+    return [handle(look) for look in found]
+
+
+def _reference_handles(panels: Sequence[Panel]) -> list[Line2D | Patch]:
+    entries: list[Line2D | Patch] = []
+    if any(math.isfinite(panel.baseline) for panel in panels):
+        entries.append(Line2D([], [], color="black", linewidth=0.9, label="baseline"))
+    if any(math.isfinite(panel.band[0]) for panel in panels):
+        entries.append(Patch(color="black", alpha=0.09, linewidth=0, label="its 95 % band"))
+    if any(_grid_limits(panel)[0] <= panel.chance for panel in panels):
+        entries.append(
+            Line2D([], [], color="#666666", linewidth=0.8, linestyle=":", label="guessing")
+        )
+    return entries
+
+
+def _noise_handles(marks: Sequence[Mark]) -> list[Line2D]:
+    kinds = {mark.beyond for mark in marks}
+    if kinds <= {None}:
+        return []
+    entries = [
+        Line2D([], [], color=grey, marker="o", ls="", markerfacecolor=face, label=label)
+        for grey, face, label in (
+            ("#444444", "#444444", "beyond noise"),
+            ("#444444", "white", "within noise"),
+        )
+    ]
+    if None in kinds:
+        entries.append(handle(Look("no interval", "#444444", "o", "", "left")))
+    return entries
+
+
+def draw_grid(
+    name: str, title: str, panels: Sequence[Panel], looks: Looks, *, log: bool, x_label: str
+) -> Drawing:
+    """A panel per task: its value against proportion or scalar."""
+    count = len(panels)
+    columns = 1 if count == 1 else 2 if count in (2, 4) else 3
+    rows = math.ceil(count / columns)
+    marks = [mark for panel in panels for curve in panel.curves for mark in curve.marks]
+    known = any(mark.beyond is not None for mark in marks)
+    entries = [
+        *method_handles(panels, looks, significance=True),
+        *_reference_handles(panels),
+        *_noise_handles(marks),
+    ]
+    across = 2 if columns == 1 else 4
+    height = 1.75 * rows + 0.17 * math.ceil(len(entries) / across) + 0.15
+    figure = new_figure(COLUMN if columns == 1 else PAGE, height)
+    drawing = Drawing(
+        name,
+        title,
+        _KNOWN if known else "There are no intervals, so nothing is known of noise.",
+        figure,
+    )
+    grid = figure.subplots(rows, columns, squeeze=False)
+    values = [mark.x for mark in marks] + ([] if log else [1.0])
+    for axes, panel in zip(grid.flat, panels, strict=False):
+        axes.set_title(one_line(panel.title, 34 if columns < 3 else 24))
+        axes.set_ylabel(panel.y_label)
+        draw_references(axes, panel)
+        grid_ticks(axes, values, log=log)
+        if not log:
+            axes.axvline(1, color="#999999", linewidth=0.7, zorder=1)
+        for curve in reversed(_side_by_side(panel.curves, values, log=log)):
+            look = looks.look(curve.method, curve.calibration)
+            # The filling tells significance here, so that the set must not.
+            draw_curve(drawing, axes, curve, replace(look, fill="left" if known else "full"))
+        axes.set_ylim(_grid_limits(panel))
+        if _spans_magnitudes(panel):
+            # A model that a method has ruined would press all others into one line.
+            axes.set_yscale("log")
+            axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+            axes.yaxis.set_minor_formatter(NullFormatter())
+            axes.set_ylim(_log_limits(panel))
+    for index, axes in enumerate(grid.flat):
+        if index >= count:
+            axes.remove()
+        elif index + columns >= count:
+            axes.set_xlabel(x_label)
+    legend(figure, entries, across)
+    return drawing
+
+
+def _side_by_side(curves: Sequence[Curve], values: Sequence[float], *, log: bool) -> list[Curve]:
+    """Curves moved a little apart, so that their marks and bars do not lie on each other."""
+    middle = (len(curves) - 1) / 2
+    step = 0.007 * (max(values) - min(values))
+
+    def moved(mark: Mark, places: float) -> Mark:
+        return mark._replace(x=mark.x * 1.035**places if log else mark.x + step * places)
+
+    return [
+        replace(curve, marks=tuple(moved(mark, i - middle) for mark in curve.marks))
+        for i, curve in enumerate(curves)
+    ]
+
+
+def _values(panel: Panel) -> list[float]:
+    return [panel.baseline, *(mark.y for curve in panel.curves for mark in curve.marks)]
+
+
+def _spans_magnitudes(panel: Panel) -> bool:
+    """Whether what has no upper bound, a perplexity, differs by more than a factor of 20."""
+    finite = [value for value in _values(panel) if math.isfinite(value)]
+    unbounded = panel.y_label not in _SHARES
+    return unbounded and bool(finite) and min(finite) > 0 and max(finite) > 20 * min(finite)
+
+
+def _log_limits(panel: Panel) -> tuple[float, float]:
+    low, high = limits([math.log(value) for value in _values(panel) if value > 0])
+    return math.exp(low), math.exp(high)
+
+
+def _grid_limits(panel: Panel) -> tuple[float, float]:
+    marks = [mark for curve in panel.curves for mark in curve.marks]
+    seen = [value for mark in marks for value in (mark.y, mark.y_low, mark.y_high)]
+    low, high = limits([*seen, panel.baseline, *panel.band], _LEAST_SPAN)
+    # Far below everything, the line of guessing would press what matters into a corner.
+    if low - panel.chance < high - low:
+        low, high = limits([low, high, panel.chance], _LEAST_SPAN)
+    if panel.y_label in _SHARES:
+        return max(low, -0.03), min(high, 1.03)
+    return low, high

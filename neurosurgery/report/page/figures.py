@@ -1,0 +1,211 @@
+"""Which figures a folder has data for, and what is said in place of the others."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from neurosurgery.config.experiment import MATH
+from neurosurgery.report.draw.canvas import Drawing
+from neurosurgery.report.draw.grid import draw_grid, draw_isolation
+from neurosurgery.report.draw.masks import draw_consistency, draw_number
+from neurosurgery.report.draw.style import Looks
+from neurosurgery.report.draw.where import draw_bars, draw_heat_map
+from neurosurgery.report.read.folder import Folder
+from neurosurgery.report.read.where import MaskCounts, read_masks
+from neurosurgery.report.show.consistency import consistency_panels
+from neurosurgery.report.show.isolation import (
+    Isolation,
+    bars_note,
+    best,
+    isolation_panels,
+    isolation_points,
+)
+from neurosurgery.report.show.missing_commands import consistency_command, repeat_with
+from neurosurgery.report.show.panels import grid_panels, size_panels
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A figure that the folder has no data for; `command` would bring them, where one can."""
+
+    title: str
+    reason: str
+    command: str = ""
+
+
+def draw_all(folder: Folder, points: pd.DataFrame) -> list[tuple[str, list[Drawing | Missing]]]:
+    """The report's figures by section: those of math, then those of every control run."""
+    looks = Looks(folder.methods, folder.sets)
+    masks = read_masks(folder.path / "masks" / folder.model)
+    sections = []
+    for skill in dict.fromkeys((MATH, *folder.skills)):
+        found = isolation_points(folder, points, skill)
+        items = [*_grid_figures(folder, points, looks, skill, found)]
+        if skill == MATH:
+            items += _where_figures(folder, found, looks, masks)
+            items += _consistency_figures(folder)
+            sections.append(("Figures", items))
+        else:
+            drawn: list[Drawing | Missing] = [i for i in items if isinstance(i, Drawing)]
+            sections.append((f"Control run: parameters specific to {skill}, not to math", drawn))
+    return sections
+
+
+def _grid_figures(
+    folder: Folder, points: pd.DataFrame, looks: Looks, skill: str, found: Sequence[Isolation]
+) -> Iterator[Drawing | Missing]:
+    mine = points[points["skill"] == skill]
+    suffix = "" if skill == MATH else f"_control_{_file_name(skill)}"
+    if found:
+        name = f"isolation{suffix}"
+        yield draw_isolation(name, isolation_panels(found), looks, bars_note(found))
+    else:
+        yield _no_isolation(folder, mine)
+    yield from _proportion_figures(folder, mine, looks, suffix)
+    yield from _scalar_figures(folder, mine, looks, suffix)
+    pruned = mine[mine["scalar"] == 0]
+    panels = size_panels(pruned if len(pruned) else mine)
+    if panels:
+        yield draw_number(f"number{suffix}", panels, looks)
+
+
+def _proportion_figures(
+    folder: Folder, points: pd.DataFrame, looks: Looks, suffix: str
+) -> Iterator[Drawing]:
+    """One per scalar; only that of pruning where there are more scalars than proportions."""
+    scalars = sorted(set(points["scalar"]))
+    for scalar in scalars:
+        rows = points[points["scalar"] == scalar]
+        if scalar != 0 and len(scalars) > 1 and not _rather_by_proportion(points):
+            continue
+        action = "pruned" if scalar == 0 else f"scaled by {scalar:g}"
+        name = f"proportion{suffix}" + (f"_scalar{scalar:g}" if scalar else "")
+        yield draw_grid(
+            name,
+            f"Proportion: every task with the selected weights {action}",
+            grid_panels(folder, rows, "proportion"),
+            looks,
+            log=True,
+            x_label="proportion",
+        )
+
+
+def _rather_by_proportion(points: pd.DataFrame) -> bool:
+    """Whether scaled cells span more proportions than scalars."""
+    scaled = points[points["scalar"] != 0]
+    return bool(scaled["proportion"].nunique() > scaled["scalar"].nunique())
+
+
+def _scalar_figures(
+    folder: Folder, points: pd.DataFrame, looks: Looks, suffix: str
+) -> Iterator[Drawing | Missing]:
+    """One per proportion that has most scalars; one in all where proportions are more."""
+    counts = points[points["scalar"] != 0].groupby("proportion")["scalar"].nunique()
+    if counts.empty:
+        if not suffix:
+            yield Missing(
+                "Scale factor: strengthening instead of pruning",
+                "This needs cells with a factor other than 0.",
+                repeat_with(folder, "--scalar", "1.05", "1.1"),
+            )
+        return
+    chosen = sorted(counts[counts == counts.max()].index)
+    if _rather_by_proportion(points):
+        chosen = [chosen[len(chosen) // 2]]
+    for proportion in chosen:
+        rows = points[points["proportion"] == proportion]
+        if counts[proportion] > 1:
+            # Pruning is far from factors around 1, and has a figure of its own.
+            rows = rows[rows["scalar"] != 0]
+        name = f"scalar{suffix}" + (f"_proportion{proportion:g}" if len(chosen) > 1 else "")
+        yield draw_grid(
+            name,
+            f"Scale factor: every task at proportion {proportion:g}",
+            grid_panels(folder, rows, "scalar"),
+            looks,
+            log=False,
+            x_label="scalar (1 changes nothing)",
+        )
+
+
+def _no_isolation(folder: Folder, points: pd.DataFrame) -> Missing:
+    title = "Isolation: math lost against all else kept"
+    if points.empty:
+        return Missing(title, "No edited model has been evaluated yet.", _again(folder))
+    if not (points["scalar"] == 0).any():
+        return Missing(title, "This needs pruned models.", repeat_with(folder, "--scalar", "0"))
+    if points["baseline"].isna().all():
+        return Missing(
+            title,
+            "Shares of the baseline need a baseline, and there is none in this folder.",
+            repeat_with(folder, "--pre_train_eval"),
+        )
+    if not folder.other_tasks:
+        return Missing(
+            title,
+            "There is no task besides the math task; tasks are fixed for a folder, so that it "
+            "takes a new --save_path and --eval_datasets.",
+        )
+    return Missing(
+        title,
+        "The share that was lost is undefined: values are missing, or the baseline is no better "
+        "than guessing.",
+    )
+
+
+def _again(folder: Folder) -> str:
+    return repeat_with(folder, "--pre_train_eval")
+
+
+def _where_figures(
+    folder: Folder, found: Sequence[Isolation], looks: Looks, masks: Sequence[MaskCounts]
+) -> list[Drawing | Missing]:
+    mine = [mask for mask in masks if mask.skill == MATH and mask.method in folder.methods]
+    if not mine:
+        return [
+            Missing(
+                "Where: layers and modules of the selected weights",
+                "This needs the masks themselves. Nothing is evaluated again for them.",
+                repeat_with(folder, "--save_masks"),
+            )
+        ]
+    chosen = choose_masks(mine, found)
+    return [draw_heat_map("where_map", chosen, looks), draw_bars("where_bars", chosen, looks)]
+
+
+def choose_masks(masks: Sequence[MaskCounts], found: Sequence[Isolation]) -> list[MaskCounts]:
+    """One mask per method and set: at the best-isolated proportion, else the middle one.
+
+    Wanda takes the same share of every matrix, and random masks copy the counts of others: both
+    are left out where there is anything else.
+    """
+    others = [mask for mask in masks if mask.method not in ("random", "wanda")]
+    nearest = best(found)
+    chosen = []
+    for key in dict.fromkeys((mask.method, mask.calibration) for mask in others or masks):
+        mine = [mask for mask in masks if (mask.method, mask.calibration) == key]
+        point = nearest.get(key)
+        wanted = [mask for mask in mine if point and mask.proportion == point.proportion]
+        chosen.append(wanted[0] if wanted else mine[len(mine) // 2])
+    return chosen
+
+
+def _consistency_figures(folder: Folder) -> list[Drawing | Missing]:
+    found = consistency_panels(folder.consistency)
+    if found:
+        return [draw_consistency("consistency", found)]
+    return [
+        Missing(
+            "Consistency: do independent samples select the same weights?",
+            "This needs the masks of random subsets of the samples.",
+            consistency_command(folder),
+        )
+    ]
+
+
+def _file_name(skill: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "_", skill)

@@ -1,0 +1,206 @@
+"""The report as one page that opens offline: tables, figures and their numbers in one file."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from neurosurgery.config.experiment import MATH
+from neurosurgery.report.draw.canvas import Drawing
+from neurosurgery.report.draw.style import interval, method_name, number, percent
+from neurosurgery.report.page.figures import Missing
+from neurosurgery.report.read.folder import Folder
+from neurosurgery.report.show.missing_commands import command_text, recorded
+from neurosurgery.report.show.panels import records
+from neurosurgery.report.show.words import cautions, findings
+
+_PARTS = Path(__file__).parent
+
+_QUANTITIES = {
+    "loss_at_half_mean": "Others' loss at half of math lost, mean",
+    "loss_at_half_worst": "Others' loss at half of math lost, worst task",
+    "area_mean": "Area under the isolation curve, mean",
+    "area_worst": "Area under the isolation curve, worst task",
+    "reached": "Curves that lose half of math",
+    "repeats": "Repeats",
+}
+
+
+class CellText(NamedTuple):
+    """What a table's cell shows, and what it is sorted by."""
+
+    text: str
+    order: float | str
+    kind: str = ""
+
+
+class Table(NamedTuple):
+    """A table of the page."""
+
+    head: list[str]
+    rows: list[list[CellText]]
+
+
+def render_page(
+    folder: Folder, points: pd.DataFrame, sections: list[tuple[str, list[Drawing | Missing]]]
+) -> str:
+    """Fill the template. Everything that comes from data is escaped by it."""
+    drawings = [item for _, items in sections for item in items if isinstance(item, Drawing)]
+    environment = Environment(
+        loader=FileSystemLoader(_PARTS),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    return environment.get_template("page.html.j2").render(
+        folder=folder,
+        math=", ".join(folder.math_tasks),
+        others=", ".join(folder.other_tasks),
+        findings=findings(folder, points),
+        cautions=cautions(folder, points),
+        comparison=comparison_table(folder.comparison),
+        verdicts=verdict_table(folder, points),
+        sections=[(title, [_item(item) for item in items]) for title, items in sections if items],
+        facts={drawing.name: drawing.facts for drawing in drawings},
+        runs=[_run(run) for run in folder.runs],
+        meaning=_meaning(folder),
+    )
+
+
+def _item(item: Drawing | Missing) -> dict[str, Any]:
+    if isinstance(item, Missing):
+        return {"missing": True, "title": item.title, "text": item.reason, "command": item.command}
+    width = float(item.figure.get_figwidth())
+    return {
+        "missing": False,
+        "title": item.title,
+        "text": item.caption,
+        "name": item.name,
+        "wide": width > 5,
+        "svg": item.svg,
+    }
+
+
+def verdict_table(folder: Folder, points: pd.DataFrame) -> Table:
+    """Every grid point and task against the baseline."""
+    controls = bool((points["skill"] != MATH).any())
+    head = (
+        "Method, Set, Proportion, Scalar, Task, Repeats, Baseline, Value, Difference, "
+        "95 % interval, p, Verdict, Weights edited, Of the model, Of the top-K"
+    ).split(", ")
+    rows = []
+    for row in records(points):
+        cells = [
+            CellText(method_name(row["method"]), row["method"]),
+            CellText(row["calibration"] or "–", row["calibration"]),
+            _number_cell(row["proportion"], f"{row['proportion']:g}"),
+            _number_cell(row["scalar"], _scalar_text(folder, row)),
+            CellText(row["task"], row["task"]),
+            _number_cell(row["repeats"], f"{row['repeats']:.0f}"),
+            _number_cell(row["baseline"], number(row["baseline"])),
+            _number_cell(row["value"], number(row["value"])),
+            _number_cell(row["difference"], number(row["difference"], sign=True)),
+            _number_cell(row["ci_low"], interval(row["ci_low"], row["ci_high"]) or "–"),
+            _number_cell(row["largest_p_value"], _p_value(row["largest_p_value"])),
+            CellText(row["verdict"] or "–", row["verdict"], _kind(row["verdict"])),
+            _number_cell(
+                row["edited"], "–" if math.isnan(row["edited"]) else f"{row['edited']:,.0f}"
+            ),
+            _number_cell(row["edited_share"], percent(row["edited_share"])),
+            _number_cell(row["topk_share"], percent(row["topk_share"])),
+        ]
+        if controls:
+            cells.insert(0, CellText(row["skill"], row["skill"]))
+        rows.append(cells)
+    return Table(["Skill", *head] if controls else head, rows)
+
+
+def _number_cell(value: float, text: str) -> CellText:
+    # Sorted by the page's script, which knows no NaN: what is missing comes first.
+    return CellText(text, -math.inf if math.isnan(value) else float(value), "number")
+
+
+def _kind(verdict: str) -> str:
+    return "noise" if verdict == "within noise" else verdict
+
+
+def _p_value(value: float) -> str:
+    if math.isnan(value):
+        return "–"
+    return "< .001" if value < 0.001 else f"{value:.3f}"
+
+
+def _scalar_text(folder: Folder, row: dict[str, Any]) -> str:
+    """The scalar, and the factor that it became where the weights' dtype could not keep it."""
+    scalar = float(row["scalar"])
+    key = (row["skill"], row["method"], row["calibration"], row["proportion"], scalar)
+    median = folder.factors.get(key, (scalar,) * 3)[0]
+    applied = f" (applied {median:.4g})" if abs(median - scalar) > 1e-3 * abs(scalar) else ""
+    return f"{scalar:g}{applied}"
+
+
+def comparison_table(table: pd.DataFrame) -> Table | None:
+    """comparison.csv with every quantity and its interval in one column."""
+    quantities = [name for name in _QUANTITIES if name in table]
+    if table.empty or "method" not in table or not quantities:
+        return None
+    names = [name for name in ("method", "calibration") if name in table]
+    if "skill" in table and set(table["skill"]) - {"", MATH}:
+        names.insert(0, "skill")
+    titles = {"skill": "Skill", "method": "Method", "calibration": "Set"}
+    sets = table["calibration"] if "calibration" in table else pd.Series("", table.index)
+    with_sets = set(table["method"][sets != ""])
+    rows = []
+    for row in records(table):
+        cells = [_name_cell(name, str(row[name]), row["method"] in with_sets) for name in names]
+        cells += [_quantity_cell(name, row) for name in quantities]
+        rows.append(cells)
+    head = [titles[name] for name in names] + [_QUANTITIES[name] for name in quantities]
+    return Table(head, rows)
+
+
+def _name_cell(column: str, value: str, has_sets: bool) -> CellText:
+    if column == "method":
+        return CellText(method_name(value), value)
+    if column == "skill":
+        return CellText(value or MATH, value)
+    return CellText(value or ("mean over sets" if has_sets else "–"), value)
+
+
+def _quantity_cell(name: str, row: dict[str, Any]) -> CellText:
+    value = float(row[name])
+    if name in ("repeats", "reached"):
+        of = f" of {row['curves']:g}" if name == "reached" and "curves" in row else ""
+        return _number_cell(value, "–" if math.isnan(value) else f"{value:g}{of}")
+    if name.startswith("loss_at_half") and row.get("reached") == 0:
+        return _number_cell(value, "never")
+    low, high = row.get(f"{name}_low", math.nan), row.get(f"{name}_high", math.nan)
+    return _number_cell(value, f"{number(value)} {interval(low, high, sign=False)}".strip())
+
+
+def _run(run: dict[str, Any]) -> dict[str, Any]:
+    """One call of a script as the page shows it."""
+    versions = run.get("versions")
+    facts = {
+        key: run[key] for key in ("started", "python", "device", "machine", "threads") if key in run
+    }
+    return {
+        "command": command_text(recorded(run)),
+        "facts": facts | (versions if isinstance(versions, dict) else {}),
+    }
+
+
+def _meaning(folder: Folder) -> list[tuple[str, str]]:
+    meaning = folder.config.get("meaning")
+    if not isinstance(meaning, dict):
+        return []
+    return [
+        (flag, " ".join(map(str, value)) if isinstance(value, list) else str(value))
+        for flag, value in meaning.items()
+        if value is not None and value is not False
+    ]

@@ -1,0 +1,1 @@
+"""Read a results folder into tables."""

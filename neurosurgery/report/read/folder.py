@@ -1,0 +1,205 @@
+"""Read a results folder: its tables, its configuration, the factors that were really applied."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from neurosurgery.common.errors import UsageError
+from neurosurgery.config.experiment import MATH
+from neurosurgery.config.keys import BASELINE
+from neurosurgery.verdicts.comparison import primary_metrics
+
+GRID = ["skill", "method", "calibration", "proportion", "scalar"]
+"""The columns that name a point of the grid."""
+
+_TEXT = {"model", "method", "calibration", "task", "metric", "skill", "verdict", "quantity"}
+_NEEDED = ("model", "method", "task", "metric", "value")
+_EXPECTED = (
+    "calibration proportion scalar repeat stderr n baseline difference ci_low ci_high p_value "
+    "edited edited_share topk_share skill chance retention"
+).split()
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What the report knows: the tables of one model, reduced to every task's primary metric.
+
+    `cells` are the edited states, a row per task and repeat; `baseline` a row per task; `summary`
+    may be empty or older than the cells. `factors` gives (median, smallest, largest) of what the
+    weights' dtype made of a scalar, by grid point.
+    """
+
+    path: Path
+    model: str
+    cells: pd.DataFrame
+    baseline: pd.DataFrame
+    summary: pd.DataFrame
+    comparison: pd.DataFrame
+    consistency: pd.DataFrame
+    config: dict[str, Any]
+    math_tasks: tuple[str, ...]
+    other_tasks: tuple[str, ...]
+    factors: dict[tuple[str, str, str, float, float], tuple[float, float, float]]
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        """The calls of the scripts that made the folder, in order."""
+        runs = self.config.get("runs")
+        return [run for run in runs if isinstance(run, dict)] if isinstance(runs, list) else []
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """Every task, math first."""
+        return self.math_tasks + self.other_tasks
+
+    @property
+    def skills(self) -> tuple[str, ...]:
+        """The skills whose parameters were edited: math, then those of control runs."""
+        found = dict.fromkeys(self.cells["skill"])
+        return tuple(sorted(found, key=lambda skill: skill != MATH))
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that have cells."""
+        return tuple(dict.fromkeys(self.cells["method"]))
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """The calibration sets, sorted by name; math, which only control runs have, last."""
+        found = {str(name) for name in self.cells["calibration"] if name}
+        return tuple(sorted(found, key=lambda name: (name == MATH, name)))
+
+
+def read_folder(path: Path, model: str | None = None) -> Folder:
+    """Read what the scripts left in a results folder.
+
+    Raises:
+        UsageError: there are no results of the scripts, or not of that model.
+    """
+    results = _read_table(path / "results.csv")
+    if any(column not in results for column in _NEEDED):
+        raise UsageError("SAVE_PATH", path, "expected a results folder of the scripts")
+    if results.empty:
+        raise UsageError("SAVE_PATH", path, "holds no finished cell yet; run a script first")
+    model = _choose(results, model)
+    config = _read_json(path / "config.json")
+    results = _of_model(_complete(results), model)
+    math, other = _tasks(config, results)
+    results = primary_metrics(results, [*math, *other])
+    summary = _of_model(_complete(_read_table(path / "summary.csv")), model)
+    return Folder(
+        path=path,
+        model=model,
+        cells=results[results["method"] != BASELINE].reset_index(drop=True),
+        baseline=results[results["method"] == BASELINE].reset_index(drop=True),
+        summary=summary,
+        comparison=_of_model(_read_table(path / "comparison.csv"), model),
+        consistency=_of_model(_read_table(path / "consistency.csv"), model),
+        config=config,
+        math_tasks=math,
+        other_tasks=other,
+        factors=_factors(path / "cells" / model),
+    )
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    """A CSV file as text and numbers; empty where there is none.
+
+    Nothing is taken for a missing value but emptiness: a set may be called `NA`.
+    """
+    if not path.is_file():
+        return pd.DataFrame()
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()
+    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise UsageError("SAVE_PATH", path, f"is no table of the scripts ({error})") from None
+    for column in table.columns:
+        if column not in _TEXT:
+            table[column] = pd.to_numeric(table[column], errors="coerce")
+    return table
+
+
+def _complete(table: pd.DataFrame) -> pd.DataFrame:
+    """Give a table the columns that an older version of the scripts did not write."""
+    for column in _EXPECTED:
+        if column not in table:
+            table[column] = "" if column in _TEXT else float("nan")
+    table["skill"] = table["skill"].replace("", MATH)
+    return table
+
+
+def _of_model(table: pd.DataFrame, model: str) -> pd.DataFrame:
+    return table[table["model"] == model] if "model" in table else table
+
+
+def _choose(results: pd.DataFrame, model: str | None) -> str:
+    models = sorted(set(results["model"]))
+    if model is None and len(models) == 1:
+        return str(models[0])
+    if model in models:
+        return str(model)
+    names = ", ".join(models)
+    if model is None:
+        raise UsageError("--model", "", f"the folder holds several models; choose one of {names}")
+    raise UsageError("--model", model, f"expected one of {names}")
+
+
+def _tasks(
+    config: dict[str, Any], results: pd.DataFrame
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The math task and the others, in the order of the table.
+
+    The name that was given may be a tag without a number of its own; its members then stand
+    before the first of the other tasks.
+    """
+    found = [str(task) for task in dict.fromkeys(results["task"])]
+    meaning = config.get("meaning")
+    meaning = meaning if isinstance(meaning, dict) else {}
+    math, others = meaning.get("--train_lm_eval_task"), meaning.get("--eval_datasets")
+    others = others if isinstance(others, list) else []
+    if math in found:
+        asked = [task for task in found if task in others]
+        complete = len(asked) == len(set(others))
+        return (str(math),), tuple(
+            asked if others and complete else [t for t in found if t != math]
+        )
+    first = next((i for i, task in enumerate(found) if task in others), len(found))
+    return tuple(found[:first]), tuple(found[first:])
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _factors(
+    folder: Path,
+) -> dict[tuple[str, str, str, float, float], tuple[float, float, float]]:
+    found: dict[tuple[str, str, str, float, float], tuple[float, float, float]] = {}
+    for path in sorted(folder.rglob("*.json")):
+        record = _read_json(path)
+        key, factor = record.get("key"), record.get("factor")
+        if isinstance(key, dict) and isinstance(factor, list) and len(factor) == 3:
+            point = (
+                str(key.get("skill", MATH)),
+                str(key.get("method", "")),
+                str(key.get("calibration", "")),
+                float(key.get("proportion", 0)),
+                float(key.get("scalar", 0)),
+            )
+            median, low, high = (float(value) for value in factor)
+            before = found.get(point)
+            if before is not None:
+                low, high = min(low, before[1]), max(high, before[2])
+            found[point] = (median if before is None else before[0], low, high)
+    return found

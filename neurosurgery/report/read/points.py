@@ -1,0 +1,127 @@
+"""From cells to grid points: means over repeats, intervals, and the share of a skill that is left.
+
+Pure functions of tables; nothing here draws.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from neurosurgery.config.experiment import MATH
+from neurosurgery.report.draw.style import method_rank
+from neurosurgery.report.read.folder import GRID, Folder
+from neurosurgery.verdicts.intervals import LOWER_IS_BETTER, Interval
+
+_FROM_SUMMARY = ["ci_low", "ci_high", "largest_p_value"]
+_POINT = [*GRID, "task", "metric"]
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether a metric of the harness (`name,filter`) falls as a model gets better."""
+    return metric.partition(",")[0] in LOWER_IS_BETTER
+
+
+def retention(rows: pd.DataFrame, value: pd.Series) -> pd.Series:
+    """The share of the baseline's ability that `value` is, guessing taken off.
+
+    `(value - chance) / (baseline - chance)` for accuracies, `baseline / value` for perplexities;
+    NaN where the baseline itself is no better than guessing. `rows` gives metric, baseline, chance.
+    """
+    chance = rows["chance"].fillna(0)
+    above = rows["baseline"] - chance
+    accuracy = (value - chance) / above.where(above > 0)
+    perplexity = rows["baseline"] / value.where(value > 0)
+    return perplexity.where(rows["metric"].map(lower_is_better), accuracy)
+
+
+def with_retention(cells: pd.DataFrame) -> pd.DataFrame:
+    """Cells with a retention each: the one that is there, or else worked out."""
+    worked_out = retention(cells, cells["value"])
+    return cells.assign(retention=cells["retention"].fillna(worked_out))
+
+
+def grid_points(folder: Folder) -> pd.DataFrame:
+    """One row per grid point and task, over repeats.
+
+    Columns: those that name the point, `repeats value value_sd baseline chance difference ci_low
+    ci_high largest_p_value verdict retention retention_sd retention_low retention_high edited
+    edited_share topk_share n`. Standard deviations are over repeats, NaN for one. Intervals are
+    the summary's where it is of these repeats; one repeat's own otherwise.
+    """
+    cells = with_retention(folder.cells)
+    points = (
+        cells.groupby(_POINT, sort=False)
+        .agg(
+            repeats=("value", "size"),
+            value=("value", "mean"),
+            value_sd=("value", "std"),
+            baseline=("baseline", "first"),
+            chance=("chance", "first"),
+            difference=("difference", "mean"),
+            own_low=("ci_low", "mean"),
+            own_high=("ci_high", "mean"),
+            own_p=("p_value", "max"),
+            retention=("retention", "mean"),
+            retention_sd=("retention", "std"),
+            edited=("edited", "mean"),
+            edited_share=("edited_share", "mean"),
+            topk_share=("topk_share", "mean"),
+            n=("n", "max"),
+            failed=("value", lambda values: int(values.isna().sum())),
+        )
+        .reset_index()
+    )
+    points = _with_intervals(points, folder.summary)
+    low = retention(points, points["baseline"] + points["ci_low"])
+    high = retention(points, points["baseline"] + points["ci_high"])
+    points["retention_low"] = np.fmin(low, high)
+    points["retention_high"] = np.fmax(low, high)
+    points["verdict"] = [
+        _verdict(difference, Interval(low, high))
+        for difference, low, high in zip(
+            points["difference"], points["ci_low"], points["ci_high"], strict=True
+        )
+    ]
+    return points.sort_values(
+        GRID,
+        kind="stable",
+        ignore_index=True,
+        key=_grid_order,
+    )
+
+
+def _grid_order(column: pd.Series) -> pd.Series:
+    """Math before control runs, methods in the order of the legends."""
+    if column.name == "skill":
+        return column.map(lambda skill: (skill != MATH, skill))
+    return column.map(method_rank) if column.name == "method" else column
+
+
+def _with_intervals(points: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
+    """Take the summary's intervals where they are of these very repeats."""
+    single = points["repeats"] == 1
+    own = pd.DataFrame(
+        {
+            "ci_low": points["own_low"].where(single),
+            "ci_high": points["own_high"].where(single),
+            "largest_p_value": points["own_p"],
+        }
+    )
+    if set(_FROM_SUMMARY) <= set(summary.columns) and len(summary):
+        known = summary[[*_POINT, "repeats", "value", *_FROM_SUMMARY]].drop_duplicates(_POINT)
+        there = points[_POINT].merge(known, on=_POINT, how="left")
+        valid = (there["repeats"] == points["repeats"]) & np.isclose(
+            there["value"], points["value"], rtol=1e-6, atol=1e-9, equal_nan=True
+        )
+        for column in _FROM_SUMMARY:
+            own[column] = there[column].where(valid, own[column])
+    return pd.concat([points.drop(columns=["own_low", "own_high", "own_p"]), own], axis=1)
+
+
+def _verdict(difference: float, interval: Interval) -> str:
+    if np.isnan(interval.low) or np.isnan(interval.high):
+        return ""
+    if interval.holds_zero:
+        return "within noise"
+    return "higher" if difference > 0 else "lower"

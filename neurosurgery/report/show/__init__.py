@@ -1,0 +1,1 @@
+"""Work out what each figure, table and sentence shows. Nothing is drawn here."""

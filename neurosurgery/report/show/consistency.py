@@ -1,0 +1,80 @@
+"""Do independent draws of samples select the same parameters? Pure functions of consistency.csv."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pandas as pd
+
+from neurosurgery.report.draw.style import number
+from neurosurgery.report.show.panels import Curve, Mark, Panel, records
+
+_NEEDED = "calibration num_samples proportion count_a overlap overlap_by_chance".split()
+
+
+class Consistency(NamedTuple):
+    """A panel with a curve per proportion, and per curve the overlap that chance would give.
+
+    `chance` holds (number of samples, overlap) pairs by the curve's name.
+    """
+
+    panel: Panel
+    chance: dict[str, list[tuple[float, float]]]
+
+
+def consistency_panels(table: pd.DataFrame) -> list[Consistency]:
+    """A panel per calibration set.
+
+    A mark is the mean over pairs of subsets of their masks' overlap (common weights over the mean
+    count of both), its bar the range over pairs. Chance is that of two random masks of these sizes.
+    """
+    if not set(_NEEDED) <= set(table.columns):
+        return []
+    panels = []
+    for calibration in dict.fromkeys(table["calibration"]):
+        rows = table[table["calibration"] == calibration]
+        curves, chance = [], {}
+        for proportion in sorted(set(rows["proportion"])):
+            over_pairs = _over_pairs(rows[rows["proportion"] == proportion])
+            name = f"{float(proportion):g}"
+            marks = _marks(over_pairs, str(calibration), name)
+            curves.append(Curve("mathneuro", str(calibration), marks, name))
+            chance[name] = list(zip(over_pairs["num_samples"], over_pairs["chance"], strict=True))
+        title = f"Against {calibration}" if calibration else "Math top-K"
+        panels.append(Consistency(Panel(title, tuple(curves), "overlap of two masks"), chance))
+    return panels
+
+
+def _over_pairs(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row per number of samples."""
+    found = rows.groupby("num_samples").agg(
+        mean=("overlap", "mean"),
+        low=("overlap", "min"),
+        high=("overlap", "max"),
+        pairs=("overlap", "size"),
+        weights=("count_a", "mean"),
+        chance=("overlap_by_chance", "mean"),
+    )
+    return found.reset_index()
+
+
+def _marks(over_pairs: pd.DataFrame, calibration: str, proportion: str) -> tuple[Mark, ...]:
+    return tuple(
+        Mark(
+            x=row["num_samples"],
+            y=row["mean"],
+            y_low=row["low"],
+            y_high=row["high"],
+            facts=(
+                ("set", calibration or "none"),
+                ("proportion", proportion),
+                ("samples", f"{row['num_samples']:g}"),
+                ("overlap, mean", number(row["mean"])),
+                ("range", f"{number(row['low'])} to {number(row['high'])}"),
+                ("by chance", number(row["chance"])),
+                ("pairs", f"{row['pairs']:g}"),
+                ("weights in a mask", f"{row['weights']:,.0f}"),
+            ),
+        )
+        for row in records(over_pairs)
+    )

@@ -1,0 +1,203 @@
+"""How much of math went, and how much of all else stayed: one point per mask. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from neurosurgery.report.draw.style import method_rank, number
+from neurosurgery.report.read.folder import Folder
+from neurosurgery.report.read.points import with_retention
+from neurosurgery.report.show.panels import (
+    NAN,
+    Curve,
+    Mark,
+    Panel,
+    name_facts,
+    records,
+    size_facts,
+)
+
+_POINT = ["method", "calibration", "proportion"]
+
+REPEATS = "± 1 standard deviation over repeats"
+DOCUMENTS = "95 % interval over documents (one repeat only)"
+BOTH = f"{REPEATS}; where there is one repeat only, the {DOCUMENTS.partition(' (')[0]}"
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """One pruned mask: shares of the baseline, guessing taken off. Bars are (low, high)."""
+
+    method: str
+    calibration: str
+    proportion: float
+    repeats: int
+    edited: float
+    edited_share: float
+    lost: float
+    kept_mean: float
+    kept_worst: float
+    worst_task: str
+    lost_bar: tuple[float, float]
+    mean_bar: tuple[float, float]
+    worst_bar: tuple[float, float]
+    bars: str
+
+    @property
+    def distance(self) -> float:
+        """From the ideal corner, where all of math is gone and the worst other task untouched."""
+        return math.hypot(1 - self.lost, 1 - self.kept_worst)
+
+
+def isolation_points(folder: Folder, points: pd.DataFrame, skill: str) -> list[Isolation]:
+    """The pruned grid points of one skill for which both coordinates are known."""
+    points = points[(points["skill"] == skill) & (points["scalar"] == 0)]
+    cells = with_retention(folder.cells)
+    cells = cells[(cells["skill"] == skill) & (cells["scalar"] == 0)]
+    by_point = dict(iter(cells.groupby(_POINT, sort=False)))
+    found = [
+        _point(folder, group, by_point[key]) for key, group in points.groupby(_POINT, sort=False)
+    ]
+    return [point for point in found if point is not None]
+
+
+def _point(folder: Folder, tasks: pd.DataFrame, cells: pd.DataFrame) -> Isolation | None:
+    math_rows = tasks[tasks["task"].isin(folder.math_tasks)].dropna(subset=["retention"])
+    others = tasks[tasks["task"].isin(folder.other_tasks)].dropna(subset=["retention"])
+    if math_rows.empty or others.empty:
+        return None
+    worst = records(others.sort_values("retention", kind="stable").head(1))[0]
+    repeats = int(tasks["repeats"].max())
+    lost = 1 - float(math_rows["retention"].mean())
+    kept = float(others["retention"].mean())
+    if repeats > 1:
+        lost_bar = _around(lost, _spread(cells, folder.math_tasks))
+        mean_bar = _around(kept, _spread(cells, folder.other_tasks))
+        worst_bar = _around(worst["retention"], worst["retention_sd"])
+        bars = REPEATS
+    else:
+        low, high = _documents(math_rows)
+        lost_bar = (1 - high, 1 - low)
+        mean_bar = _documents(others)
+        worst_bar = (worst["retention_low"], worst["retention_high"])
+        bars = DOCUMENTS
+    first = records(tasks.head(1))[0]
+    return Isolation(
+        method=first["method"],
+        calibration=first["calibration"],
+        proportion=first["proportion"],
+        repeats=repeats,
+        edited=first["edited"],
+        edited_share=first["edited_share"],
+        lost=lost,
+        kept_mean=kept,
+        kept_worst=worst["retention"],
+        worst_task=worst["task"],
+        lost_bar=lost_bar,
+        mean_bar=mean_bar,
+        worst_bar=worst_bar,
+        bars=bars,
+    )
+
+
+def _around(value: float, deviation: float) -> tuple[float, float]:
+    return value - deviation, value + deviation
+
+
+def _spread(cells: pd.DataFrame, tasks: tuple[str, ...]) -> float:
+    """Standard deviation over repeats of the tasks' mean retention."""
+    rows = cells[cells["task"].isin(tasks)]
+    return float(rows.groupby("repeat")["retention"].mean().std())
+
+
+def _documents(tasks: pd.DataFrame) -> tuple[float, float]:
+    """Interval of the tasks' mean retention; their documents are independent of each other."""
+    below = tasks["retention"] - tasks["retention_low"]
+    above = tasks["retention_high"] - tasks["retention"]
+    if below.isna().any() or above.isna().any():
+        return NAN, NAN
+    mean = float(tasks["retention"].mean())
+    low = mean - float(np.sqrt((below**2).sum())) / len(tasks)
+    return low, mean + float(np.sqrt((above**2).sum())) / len(tasks)
+
+
+def isolation_panels(found: Sequence[Isolation]) -> list[Panel]:
+    """Math lost against the others' mean, and against the worst of them."""
+    panels = []
+    for title, column in (("Mean of the other tasks", "mean"), ("Worst other task", "worst")):
+        curves: dict[tuple[str, str], list[Mark]] = {}
+        for point in sorted(found, key=_order):
+            low, high = getattr(point, f"{column}_bar")
+            mark = Mark(
+                x=point.lost,
+                y=getattr(point, f"kept_{column}"),
+                facts=_facts(point),
+                y_low=low,
+                y_high=high,
+                x_low=point.lost_bar[0],
+                x_high=point.lost_bar[1],
+                label=f"{point.proportion:g}".removeprefix("0"),
+            )
+            curves.setdefault((point.method, point.calibration), []).append(mark)
+        panels.append(
+            Panel(
+                title,
+                tuple(Curve(*key, tuple(marks)) for key, marks in curves.items()),
+                "performance kept (share of baseline)",
+            )
+        )
+    return panels
+
+
+def _order(point: Isolation) -> tuple[object, ...]:
+    return method_rank(point.method), point.calibration, point.proportion
+
+
+def bars_note(found: Sequence[Isolation]) -> str:
+    """What the error bars are."""
+    kinds = {point.bars for point in found}
+    return BOTH if len(kinds) > 1 else kinds.pop()
+
+
+def best(found: Sequence[Isolation]) -> dict[tuple[str, str], Isolation]:
+    """Per method and set the point that is nearest to the ideal corner."""
+    chosen: dict[tuple[str, str], Isolation] = {}
+    for point in found:
+        key = point.method, point.calibration
+        if key not in chosen or point.distance < chosen[key].distance:
+            chosen[key] = point
+    return chosen
+
+
+def _facts(point: Isolation) -> tuple[tuple[str, str], ...]:
+    row: dict[str, Any] = {
+        "method": point.method,
+        "calibration": point.calibration,
+        "proportion": point.proportion,
+        "scalar": 0,
+        "edited": point.edited,
+        "edited_share": point.edited_share,
+        "repeats": point.repeats,
+    }
+    return (
+        *name_facts(row),
+        ("math lost", _with_bar(point.lost, point.lost_bar)),
+        ("others kept, mean", _with_bar(point.kept_mean, point.mean_bar)),
+        (
+            "others kept, worst",
+            f"{_with_bar(point.kept_worst, point.worst_bar)}, {point.worst_task}",
+        ),
+        *size_facts(row),
+    )
+
+
+def _with_bar(value: float, bar: tuple[float, float]) -> str:
+    if math.isnan(bar[0]) or math.isnan(bar[1]):
+        return number(value)
+    return f"{number(value)} [{number(bar[0])}, {number(bar[1])}]"

@@ -1,0 +1,212 @@
+"""What a figure shows, before it is drawn: marks on curves in panels. Pure functions of tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from neurosurgery.report.draw.style import interval, method_name, number, percent
+from neurosurgery.report.read.folder import Folder
+from neurosurgery.report.read.points import lower_is_better
+
+NAN = math.nan
+Facts = tuple[tuple[str, str], ...]
+"""Names and values that the page shows beside a mark."""
+
+
+class Mark(NamedTuple):
+    """One measured point; bars are absolute ends, NaN where there is none.
+
+    `beyond` tells whether the difference to the baseline is beyond noise, None where unknown.
+    """
+
+    x: float
+    y: float
+    facts: Facts
+    y_low: float = NAN
+    y_high: float = NAN
+    x_low: float = NAN
+    x_high: float = NAN
+    label: str = ""
+    beyond: bool | None = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Marks of one method and calibration set; `name` where it is something else that varies."""
+
+    method: str
+    calibration: str
+    marks: tuple[Mark, ...]
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Curves on one pair of axes, and what they are to be compared with."""
+
+    title: str
+    curves: tuple[Curve, ...]
+    y_label: str
+    baseline: float = NAN
+    band: tuple[float, float] = (NAN, NAN)
+    chance: float = NAN
+
+
+def grid_panels(folder: Folder, points: pd.DataFrame, x: str) -> list[Panel]:
+    """A panel per task: its value against a column of the grid, a curve per method and set."""
+    panels = []
+    for task in folder.tasks:
+        rows = points[points["task"] == task]
+        before = folder.baseline[folder.baseline["task"] == task]
+        if rows.empty:
+            continue
+        metric = str(rows["metric"].iloc[0])
+        baseline, band = _baseline(before, rows)
+        panels.append(
+            Panel(
+                title=task,
+                curves=_curves(rows, x),
+                y_label=metric_label(metric),
+                baseline=baseline,
+                band=band,
+                chance=NAN if lower_is_better(metric) else _chance(rows, before),
+            )
+        )
+    return panels
+
+
+def metric_label(metric: str) -> str:
+    """A harness metric's name in words, with its direction where lower is better."""
+    name = metric.partition(",")[0]
+    words = {"acc": "accuracy", "acc_norm": "normalised accuracy"}.get(name, name.replace("_", " "))
+    return f"{words}\n(lower is better)" if lower_is_better(metric) else words
+
+
+def _baseline(before: pd.DataFrame, rows: pd.DataFrame) -> tuple[float, tuple[float, float]]:
+    if before.empty:
+        return float(rows["baseline"].iloc[0]), (NAN, NAN)
+    value, error = float(before["value"].iloc[0]), 1.96 * float(before["stderr"].iloc[0])
+    return value, (value - error, value + error)
+
+
+def _chance(rows: pd.DataFrame, before: pd.DataFrame) -> float:
+    known = pd.concat([rows["chance"], before["chance"]]).dropna()
+    value = float(known.iloc[0]) if len(known) else 0.0
+    return value if value > 0 else NAN
+
+
+def _curves(rows: pd.DataFrame, x: str) -> tuple[Curve, ...]:
+    curves = []
+    for (method, calibration), group in rows.groupby(["method", "calibration"], sort=False):
+        marks = tuple(
+            Mark(
+                x=row[x],
+                y=row["value"],
+                facts=point_facts(row),
+                y_low=row["baseline"] + row["ci_low"],
+                y_high=row["baseline"] + row["ci_high"],
+                beyond=_beyond(row["verdict"]),
+            )
+            for row in records(group.sort_values(x))
+        )
+        curves.append(Curve(str(method), str(calibration), marks))
+    return tuple(curves)
+
+
+def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows as dictionaries, for values of mixed types."""
+    return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
+
+
+def _beyond(verdict: str) -> bool | None:
+    return None if not verdict else verdict != "within noise"
+
+
+def point_facts(row: dict[str, Any]) -> Facts:
+    """What the page tells of one task at one grid point."""
+    facts = [
+        *name_facts(row),
+        ("task", row["task"]),
+        ("value", f"{number(row['value'])} (baseline {number(row['baseline'])})"),
+    ]
+    if not math.isnan(row["difference"]):
+        span = interval(row["ci_low"], row["ci_high"])
+        facts.append(("difference", f"{number(row['difference'], sign=True)} {span}".strip()))
+    if row["verdict"]:
+        facts.append(("verdict", row["verdict"]))
+    return (*facts, *size_facts(row))
+
+
+def name_facts(row: dict[str, Any]) -> Facts:
+    """What names a grid point."""
+    facts = [("method", method_name(row["method"]))]
+    if row["calibration"]:
+        facts.append(("set", row["calibration"]))
+    facts.append(("proportion", f"{row['proportion']:g}"))
+    if row["scalar"] != 0:
+        facts.append(("scalar", f"{row['scalar']:g}"))
+    return tuple(facts)
+
+
+def size_facts(row: dict[str, Any]) -> Facts:
+    """How many weights were edited, and over how many repeats the numbers are means."""
+    text = f"{row['edited']:,.0f}" if not math.isnan(row["edited"]) else "–"
+    if not math.isnan(row["edited_share"]):
+        text += f" ({percent(row['edited_share'])} of the model)"
+    return ("weights edited", text), ("repeats", f"{row['repeats']:.0f}")
+
+
+def size_panels(points: pd.DataFrame) -> list[Panel]:
+    """The size of the masks, in weights and as a share of the math top-K."""
+    one_task = points.drop_duplicates(["method", "calibration", "proportion"])
+    # A random mask is by definition as large as the one it is the twin of.
+    one_task = one_task[one_task["method"] != "random"]
+    panels = []
+    for column, title, label in (
+        ("edited", "Weights in the mask", "weights"),
+        ("topk_share", "Share of the top-K", "share of the top-K"),
+    ):
+        rows = one_task.assign(
+            value=one_task[column], ci_low=NAN, ci_high=NAN, difference=NAN, verdict=""
+        ).dropna(subset=["value"])
+        if len(rows):
+            panels.append(Panel(title, _size_curves(rows), label))
+    return panels
+
+
+def _size_curves(rows: pd.DataFrame) -> tuple[Curve, ...]:
+    curves = []
+    for (method, calibration), group in rows.groupby(["method", "calibration"], sort=False):
+        marks = tuple(
+            Mark(
+                row["proportion"],
+                row["value"],
+                (
+                    *name_facts(row),
+                    *size_facts(row),
+                    ("of the top-K", percent(row["topk_share"])),
+                ),
+            )
+            for row in records(group.sort_values("proportion"))
+        )
+        curves.append(Curve(str(method), str(calibration), marks))
+    return tuple(curves)
+
+
+def tick_places(values: Sequence[float], share: float = 0.2, *, log: bool = True) -> list[float]:
+    """Of the values on an axis, those whose labels have room; the ends always."""
+    ordered = sorted({value for value in values if value > 0 or not log})
+    if len(ordered) < 3:
+        return ordered
+    places = [math.log(value) if log else value for value in ordered]
+    room = share * (places[-1] - places[0])
+    kept = [0]
+    for index in range(1, len(ordered) - 1):
+        if places[index] - places[kept[-1]] >= room and places[-1] - places[index] >= room:
+            kept.append(index)
+    return [ordered[index] for index in (*kept, len(ordered) - 1)]

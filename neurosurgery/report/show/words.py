@@ -1,0 +1,210 @@
+"""What was found, in words: composed from the numbers alone, doubts included."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+
+from neurosurgery.config.experiment import MATH
+from neurosurgery.report.draw.style import Looks, interval, method_name, number, percent
+from neurosurgery.report.read.folder import Folder
+from neurosurgery.report.show.isolation import Isolation, best, isolation_points
+from neurosurgery.report.show.panels import records
+
+
+def findings(folder: Folder, points: pd.DataFrame) -> list[str]:
+    """Sentences on what the numbers say."""
+    looks = Looks(folder.methods, folder.sets)
+    said = [_baseline(folder)] if len(folder.baseline) else []
+    said += _counts(points)
+    said += _comparison(folder)
+    isolated = isolation_points(folder, points, MATH)
+    chosen = sorted(best(isolated).values(), key=lambda point: point.distance)
+    said += [_point(folder, points, point, looks) for point in chosen if point.method != "random"]
+    if chosen:
+        said.append(
+            "These are the points nearest to the ideal of the isolation figure (all of math gone, "
+            "the worst other task untouched). They were chosen on the documents that they are "
+            "judged on; new documents will show a little less."
+        )
+    said += _scaling(folder, points)
+    return said
+
+
+def _baseline(folder: Folder) -> str:
+    parts = []
+    for row in records(folder.baseline):
+        documents = f" ({row['n']:.0f} documents)" if not math.isnan(row["n"]) else ""
+        parts.append(f"{row['task']} {number(row['value'])}{documents}")
+    return f"The unedited model: {'; '.join(parts)}."
+
+
+def _counts(points: pd.DataFrame) -> list[str]:
+    known = points[points["verdict"] != ""]
+    if known.empty:
+        return []
+    beyond = int((known["verdict"] != "within noise").sum())
+    chance = max(1, round(0.05 * len(known)))
+    return [
+        f"{beyond} of {len(known)} differences to the baseline (a grid point and a task each) are "
+        f"beyond noise: their 95 % interval excludes 0. Had nothing changed at all, about {chance} "
+        "would still do so."
+    ]
+
+
+def _comparison(folder: Folder) -> list[str]:
+    table = folder.comparison
+    if not {"method", "calibration", "loss_at_half_mean"} <= set(table.columns):
+        return []
+    rows = table[table["calibration"] == ""]
+    if "skill" in rows:
+        rows = rows[rows["skill"].isin(["", MATH])]
+    never = [method_name(name) for name in rows["method"][rows["loss_at_half_mean"].isna()]]
+    ranked = records(rows.dropna(subset=["loss_at_half_mean"]).sort_values("loss_at_half_mean"))
+    without = f" {' and '.join(never)} never lose{'s' if len(never) == 1 else ''} half."
+    if not ranked:
+        return [f"By the comparison table{without[:-1]} of math."] if never else []
+    parts = [
+        f"{method_name(row['method'])} {number(row['loss_at_half_mean'])} "
+        f"{_span(row, 'loss_at_half_mean')}".strip()
+        for row in ranked
+    ]
+    return [
+        "By the comparison table, what the other tasks lose on average where half of math is lost "
+        f"is, from the least: {'; '.join(parts)}.{without if never else ''}"
+    ]
+
+
+def _span(row: dict[str, Any], quantity: str) -> str:
+    low, high = row.get(f"{quantity}_low", math.nan), row.get(f"{quantity}_high", math.nan)
+    return interval(low, high, sign=False)
+
+
+def _point(folder: Folder, points: pd.DataFrame, point: Isolation, looks: Looks) -> str:
+    rows = points[
+        (points["skill"] == MATH)
+        & (points["scalar"] == 0)
+        & (points["method"] == point.method)
+        & (points["calibration"] == point.calibration)
+        & (points["proportion"] == point.proportion)
+    ]
+    of_math = rows[rows["task"].isin(folder.math_tasks)]
+    math_text = "; ".join(_change(row) for row in records(of_math))
+    others = records(rows[rows["task"].isin(folder.other_tasks)])
+    moved = [row for row in others if row["verdict"] not in ("", "within noise")]
+    unknown = sum(row["verdict"] == "" for row in others)
+    text = (
+        f"{looks.look(point.method, point.calibration).label}, proportion {point.proportion:g}: "
+        f"pruning {point.edited:,.0f} weights ({percent(point.edited_share)} of the model) takes "
+        f"{math_text}. Of the {len(others)} other tasks "
+    )
+    if moved:
+        text += f"{len(moved)} moved beyond noise: {'; '.join(_moved(row) for row in moved)}."
+    elif unknown:
+        text += "none is known to have moved beyond noise."
+    else:
+        text += "none moved beyond noise."
+    return text + (f" {unknown} have no interval." if unknown else "")
+
+
+def _change(row: dict[str, Any]) -> str:
+    """A task's change with its interval, and whether it is noise."""
+    if not row["verdict"]:
+        return f"{_moved(row).partition(' (')[0]} (no interval)"
+    noise = "within noise" if row["verdict"] == "within noise" else "beyond noise"
+    return f"{_moved(row).removesuffix(')')}, {noise})"
+
+
+def _moved(row: dict[str, Any]) -> str:
+    span = interval(row["ci_low"], row["ci_high"])
+    change = f"{number(row['difference'], sign=True)} {span}"
+    return f"{row['task']} from {number(row['baseline'])} to {number(row['value'])} ({change})"
+
+
+def _scaling(folder: Folder, points: pd.DataFrame) -> list[str]:
+    rows = points[
+        (points["skill"] == MATH)
+        & (points["scalar"] != 0)
+        & points["task"].isin(folder.math_tasks)
+        & (points["verdict"] != "")
+    ]
+    if rows.empty:
+        return []
+    higher = int((rows["verdict"] == "higher").sum())
+    lower = int((rows["verdict"] == "lower").sum())
+    largest = records(rows.sort_values("difference", kind="stable").tail(1))[0]
+    text = (
+        f"Scaling by another factor than 0, {len(rows)} grid points: math is higher beyond noise "
+        f"at {higher}, lower at {lower}, within noise at {len(rows) - higher - lower}."
+    )
+    return [
+        f"{text} The largest change upwards: {method_name(largest['method'])} "
+        f"{largest['calibration']} at proportion {largest['proportion']:g}, "
+        f"scalar {largest['scalar']:g}, {_change(largest)}."
+    ]
+
+
+def cautions(folder: Folder, points: pd.DataFrame) -> list[str]:
+    """Sentences on what the numbers cannot say."""
+    said = []
+    if points.empty:
+        said.append("No edited model has been evaluated yet: this folder holds a baseline only.")
+        return said
+    if points["baseline"].isna().all():
+        said.append(
+            "There is no baseline in this folder, so no difference, interval or verdict: run the "
+            "same command with --pre_train_eval."
+        )
+    elif (points["verdict"] == "").any():
+        count = int((points["verdict"] == "").sum())
+        said.append(
+            f"{count} of {len(points)} values have no interval: their documents could not be "
+            "paired, or summary.csv is older than the cells (an unfinished run)."
+        )
+    most = int(points["repeats"].max())
+    if most == 1:
+        said.append(
+            "One repeat only: intervals are over documents, and how much depends on the draw of "
+            "calibration samples is not known. --num_repeats 3 or more tells."
+        )
+    fewer = points[points["repeats"] < most].drop_duplicates(
+        ["skill", "method", "calibration", "proportion", "scalar"]
+    )
+    if len(fewer):
+        said.append(
+            f"{len(fewer)} grid point{' has' if len(fewer) == 1 else 's have'} fewer than {most} "
+            "repeats: the run is unfinished, or "
+            "grew unevenly. The same command goes on where it stopped."
+        )
+    failed = int(points["failed"].sum())
+    if failed:
+        said.append(f"{failed} values are not numbers (NaN) and are left out of means and figures.")
+    said += _at_chance(points)
+    said += _factors(folder)
+    return said
+
+
+def _at_chance(points: pd.DataFrame) -> list[str]:
+    rows = points.dropna(subset=["baseline"]).drop_duplicates("task")
+    level = rows[rows["retention"].isna() & rows["value"].notna()]
+    return [
+        f"{row['task']}: the baseline ({number(row['baseline'])}) is no better than guessing, so "
+        "that a share of it that was lost or kept is undefined."
+        for row in records(level)
+    ]
+
+
+def _factors(folder: Folder) -> list[str]:
+    """Scalars that the weights' dtype could not keep."""
+    blurred: dict[float, tuple[float, float]] = {}
+    for point, (_, low, high) in folder.factors.items():
+        scalar = point[4]
+        if max(abs(low - scalar), abs(high - scalar)) > 1e-3 * abs(scalar):
+            before = blurred.get(scalar, (low, high))
+            blurred[scalar] = min(low, before[0]), max(high, before[1])
+    return [
+        f"In the weights' number format the factor {scalar:g} became {low:.5g} to {high:.5g}."
+        for scalar, (low, high) in sorted(blurred.items())
+    ]

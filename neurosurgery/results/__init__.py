@@ -1,0 +1,1 @@
+"""The results folder: its files, their meaning, its owner. No transformers."""

@@ -1,0 +1,1 @@
+"""Judge differences: intervals, verdicts, comparison of methods. No transformers."""

@@ -1,0 +1,245 @@
+"""From finished cells to the tidy table and the verdict: is each difference more than noise?"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from neurosurgery.common.files import write_atomically
+from neurosurgery.config.keys import BASELINE, BASELINE_KEY, RunKey
+from neurosurgery.results.store import Cell, ResultStore
+from neurosurgery.verdicts.comparison import compare_methods, primary_metrics
+from neurosurgery.verdicts.intervals import (
+    NO_INTERVAL,
+    Interval,
+    Metric,
+    interval_over_repeats,
+    mcnemar,
+    metric_from_documents,
+    paired_interval,
+    retention,
+)
+
+COLUMNS = (
+    "model method calibration proportion scalar repeat task metric value stderr n baseline "
+    "difference ci_low ci_high p_value edited edited_share topk_share seconds "
+    "skill chance retention"
+).split()
+
+_MetricKey = tuple[str, str]
+"""Task, and the harness's name of a metric: `metric,filter`."""
+
+
+class VerdictTable:
+    """Rows of results.csv for the cells of a folder; each cell is read and compared once."""
+
+    def __init__(self, store: ResultStore, model: str) -> None:
+        self._store = store
+        self._model = model
+        self._baseline: Cell | None = None
+        self._baseline_metrics: dict[_MetricKey, Metric | None] = {}
+        self._rows: dict[str, list[dict[str, Any]]] = {}
+        self._metrics: dict[str, dict[_MetricKey, Metric | None]] = {}
+
+    def update(self) -> None:
+        """Take in the cells that have been finished since, and write results.csv."""
+        self._keys = keys = list(self._store.keys())
+        if self._baseline is None and BASELINE_KEY in keys:
+            # Rows made before the baseline was there have nothing to compare with.
+            self._rows.clear()
+            self._baseline = self._store.read_cell(BASELINE_KEY)
+            self._baseline_metrics = _metrics(self._baseline)
+        for key in keys:
+            if key.stem not in self._rows:
+                cell = self._store.read_cell(key)
+                self._metrics[key.stem] = _metrics(cell)
+                self._rows[key.stem] = self._cell_rows(cell, self._metrics[key.stem])
+        rows = [row for key in keys for row in self._rows[key.stem]]
+        self.table = pd.DataFrame(rows, columns=COLUMNS)
+        _write_csv(self._store.root / "results.csv", self.table)
+
+    def _cell_rows(
+        self, cell: Cell, metrics: dict[_MetricKey, Metric | None]
+    ) -> list[dict[str, Any]]:
+        key = cell.record.key
+        rows = []
+        for (task, name), metric in metrics.items():
+            row: dict[str, Any] = {
+                "model": self._model,
+                "method": key.method,
+                "task": task,
+                "metric": name,
+                "value": cell.results[task][name],
+                "stderr": _number(cell.results[task].get(_stderr_name(name))),
+                "n": len(metric.values) if metric else None,
+                "edited": cell.record.edited,
+                "edited_share": cell.record.edited_share,
+                "topk_share": cell.record.topk_share,
+                "seconds": round(cell.record.seconds, 3),
+                "chance": _chance(cell, task, name),
+            }
+            if key.method != BASELINE:
+                row |= {
+                    "calibration": key.calibration,
+                    "proportion": key.proportion,
+                    "scalar": key.scalar,
+                    "repeat": key.repeat,
+                    "skill": key.skill,
+                }
+                row |= self._comparison(task, name, row["value"], metric)
+                if "baseline" in row:
+                    row["retention"] = retention(
+                        name.partition(",")[0], row["value"], row["baseline"], row["chance"]
+                    )
+            rows.append(row)
+        return rows
+
+    def _comparison(
+        self, task: str, name: str, value: float, metric: Metric | None
+    ) -> dict[str, float]:
+        if self._baseline is None or name not in self._baseline.results.get(task, {}):
+            return {}
+        baseline = self._baseline.results[task][name]
+        before = self._baseline_metrics[task, name]
+        interval, p_value = NO_INTERVAL, math.nan
+        if metric is not None and before is not None:
+            interval, p_value = paired_interval(metric, before), mcnemar(metric, before)
+        return {
+            "baseline": baseline,
+            "difference": value - baseline,
+            "ci_low": interval.low,
+            "ci_high": interval.high,
+            "p_value": p_value,
+        }
+
+    def summary(self) -> pd.DataFrame:
+        """One row per grid point and metric, over repeats: means, interval, verdict, largest p."""
+        points: dict[RunKey, list[str]] = {}
+        for key in self._keys:
+            if key.method != BASELINE:
+                points.setdefault(replace(key, repeat=0), []).append(key.stem)
+        rows = []
+        for point, stems in points.items():
+            by_metric: dict[_MetricKey, list[dict[str, Any]]] = {}
+            for stem in stems:
+                for row in self._rows[stem]:
+                    by_metric.setdefault((row["task"], row["metric"]), []).append(row)
+            rows += [self._summary_row(point, repeats, stems) for repeats in by_metric.values()]
+        table = pd.DataFrame(rows)
+        _write_csv(self._store.root / "summary.csv", table)
+        return table
+
+    def _summary_row(
+        self, point: RunKey, rows: Sequence[dict[str, Any]], stems: Sequence[str]
+    ) -> dict[str, Any]:
+        """Summarise one metric; `rows` and `stems` are those of the repeats."""
+        task, name = rows[0]["task"], rows[0]["metric"]
+        repeats = pd.DataFrame(rows, columns=COLUMNS)
+        mean = (
+            repeats[["value", "difference", "edited", "edited_share", "topk_share", "retention"]]
+            .astype(float)
+            .mean()
+        )
+        interval = self._summary_interval(
+            task, name, [self._metrics[stem].get((task, name)) for stem in stems]
+        )
+        return {
+            "model": self._model,
+            "skill": point.skill,
+            "method": point.method,
+            "calibration": point.calibration,
+            "proportion": point.proportion,
+            "scalar": point.scalar,
+            "task": task,
+            "metric": name,
+            "repeats": len(rows),
+            "value": mean["value"],
+            "baseline": repeats["baseline"].astype(float).iloc[0],
+            "difference": mean["difference"],
+            "ci_low": interval.low,
+            "ci_high": interval.high,
+            "largest_p_value": repeats["p_value"].astype(float).max(),
+            "verdict": verdict(mean["difference"], interval),
+            "edited": mean["edited"],
+            "edited_share": mean["edited_share"],
+            "topk_share": mean["topk_share"],
+            "retention": mean["retention"],
+        }
+
+    def _summary_interval(self, task: str, name: str, metrics: Sequence[Metric | None]) -> Interval:
+        before = self._baseline_metrics.get((task, name))
+        known = [metric for metric in metrics if metric is not None]
+        if before is None or len(known) != len(metrics):
+            return NO_INTERVAL
+        return interval_over_repeats(known, before)
+
+    def comparison(self, math_task: str, tasks: Sequence[str]) -> pd.DataFrame:
+        """The methods on equal terms (`compare_methods`), also in comparison.csv."""
+        table = compare_methods(primary_metrics(self.table, tasks), math_task)
+        _write_csv(self._store.root / "comparison.csv", table)
+        return table
+
+
+def verdict(difference: float, interval: Interval) -> str:
+    """`within noise` where the interval holds 0; empty where there is no interval."""
+    if math.isnan(interval.low):
+        return ""
+    if interval.holds_zero:
+        return "within noise"
+    return "higher" if difference > 0 else "lower"
+
+
+def _metrics(cell: Cell) -> dict[_MetricKey, Metric | None]:
+    """Every reported metric of a cell, rebuilt from its documents where that is possible."""
+    found: dict[_MetricKey, Metric | None] = {}
+    for task, results in cell.results.items():
+        for name, value in results.items():
+            metric, comma, filter_name = name.partition(",")
+            if not comma or metric.endswith("_stderr") or _number(value) is None:
+                continue
+            documents = [
+                document
+                for member in cell.record.groups.get(task, [task])
+                for document in cell.documents.get((member, filter_name), [])
+            ]
+            found[task, name] = metric_from_documents(
+                metric,
+                [document["metrics"].get(metric) for document in documents],
+                value,
+                [f"{document['task']}:{document['doc_hash']}" for document in documents],
+            )
+    return found
+
+
+def _chance(cell: Cell, task: str, name: str) -> float:
+    """Accuracy of guessing: the mean of 1 over the number of options; 0 where there are none."""
+    metric, _, filter_name = name.partition(",")
+    if not metric.startswith("acc"):
+        return 0.0
+    options = [
+        len(document.get("loglikelihoods", ()))
+        for member in cell.record.groups.get(task, [task])
+        for document in cell.documents.get((member, filter_name), [])
+    ]
+    return sum(1 / count for count in options) / len(options) if all(options) and options else 0.0
+
+
+def _stderr_name(name: str) -> str:
+    metric, _, filter_name = name.partition(",")
+    return f"{metric}_stderr,{filter_name}"
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None
+
+
+def _write_csv(path: Path, table: pd.DataFrame) -> None:
+    text = io.StringIO()
+    table.to_csv(text, index=False, float_format="%.10g", lineterminator="\n")
+    write_atomically(path, text.getvalue())

@@ -1,0 +1,168 @@
+"""The verdict and the comparison of methods as text for the terminal."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from neurosurgery.config.experiment import MATH, EvaluationConfig
+from neurosurgery.verdicts.comparison import QUANTITIES, primary_metrics
+from neurosurgery.verdicts.table import VerdictTable
+
+_VERDICT = "  {:<20} {:>11} {:>7} {:>5} {:>8} {:>9} {:>11}  {:<18} {:>7}  {}"
+_VERDICT_HEADER = (
+    "weights",
+    "model",
+    "top-K",
+    "value",
+    "baseline",
+    "difference",
+    "95 % interval",
+    "p",
+    "verdict",
+)
+_COMPARISON = "  {:<20} {:<32} {:<32} {:<24} {}"
+_COMPARISON_HEADER = (
+    ("", "loss of the other tasks at half", "", "area under kept against", ""),
+    ("", "of math gone (less is better)", "", "removed (more is better)", ""),
+    ("method", "mean", "worst task", "mean", "worst task"),
+)
+
+
+def folder_text(verdicts: VerdictTable, evaluation: EvaluationConfig) -> str:
+    """Everything there is to say of a results folder: verdict, comparison, control."""
+    tasks = [evaluation.math_task, *evaluation.other_tasks]
+    summary = verdicts.summary()
+    comparison = verdicts.comparison(evaluation.math_task, tasks)
+    parts = [
+        verdict_text(summary, tasks),
+        control_text(summary, tasks),
+        comparison_text(comparison, list(dict.fromkeys(summary["method"]))),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def verdict_text(summary: pd.DataFrame, tasks: Sequence[str]) -> str:
+    """Lay out a summary (`VerdictTable.summary`): a block per grid point, a line per method.
+
+    The methods stand below each other at the same proportion, task by task, with the number of
+    weights that each has really edited.
+    """
+    rows = primary_metrics(summary, tasks)
+    lines = ["Edited model against baseline, on the same documents", ""]
+    for (skill, proportion, scalar), block in rows.groupby(
+        ["skill", "proportion", "scalar"], sort=False
+    ):
+        lines.append(_heading(str(skill), float(str(proportion)), float(str(scalar)), block))
+        for task, of_task in block.groupby("task", sort=False):
+            lines.append(_VERDICT.format(str(task), *_VERDICT_HEADER).rstrip())
+            for _, row in of_task.iterrows():
+                cells = [
+                    _name(row["method"], row["calibration"]),
+                    f"{row['edited']:,.0f}",
+                    f"{row['edited_share']:.2%}",
+                    "" if math.isnan(row["topk_share"]) else f"{row['topk_share']:.0%}",
+                    _number(row["value"]),
+                    _number(row["baseline"]),
+                    _number(row["difference"], sign=True),
+                    _interval(row["ci_low"], row["ci_high"]),
+                    _p_value(row["largest_p_value"]),
+                    row["verdict"],
+                ]
+                lines.append(_VERDICT.format(*cells).rstrip())
+        lines.append("")
+    if rows["baseline"].isna().all():
+        lines.append("no baseline in this folder, so no verdict: run again with --pre_train_eval")
+    else:
+        lines.append(
+            "Intervals: bootstrap over documents, and over repeats where there are several.\n"
+            "p: exact McNemar test over documents, the largest of the repeats.\n"
+            "weights: how many were edited, their share of the model and of the skill's top-K."
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _heading(skill: str, proportion: float, scalar: float, block: pd.DataFrame) -> str:
+    action = "pruned" if scalar == 0 else f"scaled by {scalar:g}"
+    of_skill = "" if skill == MATH else f"skill {skill}, "
+    counts = sorted(set(block["repeats"]))
+    repeats = f", mean of {'/'.join(map(str, counts))} repeats" if counts != [1] else ""
+    return f"{of_skill}proportion {proportion:g}, {action}{repeats}"
+
+
+def _name(method: str, calibration: str) -> str:
+    return f"{method} - {calibration}" if calibration else method
+
+
+def comparison_text(comparison: pd.DataFrame, methods: Sequence[str]) -> str:
+    """Lay out what `compare_methods` found, or say why it found nothing of these methods."""
+    if comparison.empty:
+        return (
+            "Methods cannot be compared: that takes a baseline better than chance in every task, "
+            "and proportions\nat which every method of the folder has pruned.\n"
+        )
+    lines = [
+        "Methods on equal terms: pruning, over the proportions that all of them have: "
+        + comparison["proportions"].iloc[0],
+        *(_COMPARISON.format(*header).rstrip() for header in _COMPARISON_HEADER),
+    ]
+    for _, row in comparison.iterrows():
+        cells = [_with_interval(row, name) for name in QUANTITIES]
+        if not row["reached"]:
+            cells[:2] = ["never", "never"]
+        elif row["reached"] < row["curves"]:
+            cells[:2] = [f"{cell} ({row['reached']} of {row['curves']})" for cell in cells[:2]]
+        indent = "  " if row["calibration"] else ""
+        name = f"{indent}{_name(row['method'], row['calibration'])}"
+        lines.append(_COMPARISON.format(name, *cells).rstrip())
+    lines.append(
+        "In brackets 95 % intervals over repeats; (k of n): in k of n set × repeat pairs half of "
+        "math\nwas gone at all. 'never': nowhere on the grid."
+    )
+    left_out = [method for method in methods if method not in set(comparison["method"])]
+    if left_out:
+        lines.append(f"Left out, for want of a proportion in common: {', '.join(left_out)}.")
+    return "\n".join(lines) + "\n"
+
+
+def _with_interval(row: pd.Series, name: str) -> str:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    interval = "" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]"
+    return f"{row[name]:.3f}{interval}"
+
+
+def control_text(summary: pd.DataFrame, tasks: Sequence[str]) -> str:
+    """For every skill but math: the least that its pruning leaves of each task, over the grid."""
+    rows = primary_metrics(summary, tasks)
+    rows = rows[(rows["skill"] != MATH) & (rows["scalar"] == 0) & rows["retention"].notna()]
+    lines = ["Control: pruning another skill; the least that is kept of each task over the grid"]
+    for (skill, method, calibration), block in rows.groupby(
+        ["skill", "method", "calibration"], sort=False
+    ):
+        lines.append(f"  {skill}: {_name(str(method), str(calibration))}")
+        for task, of_task in block.groupby("task", sort=False):
+            least = of_task.loc[of_task["retention"].idxmin()]
+            lines.append(
+                f"    {task!s:<24} {least['retention']:>8.3f}  at {least['proportion']:g} "
+                f"({least['verdict'] or 'no interval'})"
+            )
+    return "\n".join(lines) + "\n" if len(lines) > 1 else ""
+
+
+def _number(value: float, *, sign: bool = False) -> str:
+    if math.isnan(value):
+        return ""
+    digits = 3 if abs(value) < 10 else 2 if abs(value) < 1000 else 0
+    return f"{value:{'+' if sign else ''},.{digits}f}"
+
+
+def _interval(low: float, high: float) -> str:
+    return "" if math.isnan(low) else f"[{_number(low, sign=True)}, {_number(high, sign=True)}]"
+
+
+def _p_value(value: float) -> str:
+    if math.isnan(value):
+        return ""
+    return "< .001" if value < 0.001 else f"{value:.3f}"

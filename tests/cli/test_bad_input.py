@@ -1,0 +1,205 @@
+"""Bad input: one line on stderr, exit status 2, nothing written, before any model is loaded."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from scripts import SCRIPTS
+
+import LAPE
+import MathNeuro
+import MathNeuro_Ablations
+from neurosurgery.cli.flags import MATHNEURO_SCRIPT
+from neurosurgery.cli.parse import parse_experiment
+from neurosurgery.common.errors import UsageError
+from neurosurgery.config.experiment import DEMO, PUBLISHED_GRID
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Files to point bad flags at."""
+    (tmp_path / "columns.csv").write_text("text\na\n")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "latin.csv").write_bytes("qa\ncafé\n".encode("latin-1"))
+    (tmp_path / "good.csv").write_text("qa\nhello\n")
+    (tmp_path / "no_model").mkdir()
+    quantised = tmp_path / "quantised"
+    quantised.mkdir()
+    config = {"model_type": "llama", "quantization_config": {"quant_method": "gptq"}}
+    (quantised / "config.json").write_text(json.dumps(config))
+    (tmp_path / "a_file").write_text("")
+    return tmp_path
+
+
+CASES = [
+    ("--train_dataset {0}/none.csv", "--train_dataset {0}/none.csv: No such file"),
+    ("--train_dataset {0}/gsm8k.csv", "python data/prepare.py gsm8k writes it"),
+    ("--train_dataset {0}/empty.csv", "is empty"),
+    ("--train_dataset {0}/columns.csv", "has the columns text; expected qa, or question and"),
+    ("--calibration_datasets {0}/latin.csv", "expected UTF-8 text"),
+    (
+        "--calibration_datasets {0}/good.csv {0}/latin.csv --calibration_dataset_names A",
+        "--calibration_dataset_names A: expected one name per calibration set: 2, found 1",
+    ),
+    ("--calibration_dataset_names A B C", "expected one name per calibration set: 2, found 3"),
+    (
+        "--calibration_datasets {0}/good.csv {0}/good.csv --calibration_dataset_names A a",
+        "two calibration sets of one name",
+    ),
+    (
+        "--calibration_datasets {0}/good.csv --calibration_dataset_names ../x",
+        "expected letters, digits",
+    ),
+    (
+        "--calibration_datasets {0}/good.csv --calibration_dataset_names math",
+        "is the name of the math set",
+    ),
+    ("--proportion 0.1 1.5", "--proportion 1.5: expected a fraction in (0, 1]"),
+    ("--proportion 0", "--proportion 0.0: expected a fraction in (0, 1]"),
+    ("--proportion nan", "--proportion nan: expected"),
+    ("--proportion ten", "invalid float value: 'ten'"),
+    ("--scalar inf", "--scalar inf: expected a finite number"),
+    ("--num_samples 0", "--num_samples 0: expected a whole number of at least 1"),
+    ("--num_repeats -1", "--num_repeats -1: expected"),
+    ("--eval_limit 0", "--eval_limit 0: expected"),
+    ("--eval_dataset_subset 0", "--eval_dataset_subset 0: expected"),
+    ("--eval_batch_size 0", "--eval_batch_size 0: expected"),
+    ("--num_fewshot -1", "--num_fewshot -1: expected"),
+    ("--batch_tokens 0", "--batch_tokens 0: expected"),
+    ("--random_state -1", "--random_state -1: expected"),
+    ("--save_path {0}/a_file", "--save_path {0}/a_file: expected a folder that can be written"),
+    ("--save_path {0}/a_file/x", "--save_path {0}/a_file/x: expected a folder"),
+    ("--model {0}/no_model", "--model {0}/no_model: expected a folder with a config.json"),
+    ("--model {0}/nowhere", "--model {0}/nowhere: expected a model folder or a hub id"),
+    ("--model {0}/quantised", "is quantised"),
+    ("--include_path {0}/none", "--include_path {0}/none: expected a folder of task files"),
+    ("--text_file a/b.txt", "--text_file a/b.txt: expected a name NAME.txt"),
+    ("--text_file pre_results.json", "--text_file pre_results.json: expected a name NAME.txt"),
+    ("--device cpu --device_map auto", "--device cpu: cannot be had with --device_map"),
+    ("--eval_datasets demo_race demo_race", "--eval_datasets demo_race: expected every task once"),
+    ("--eval_datasets demo_gsm8k_cot", "expected every task once"),
+    ("--device cuda:77", "--device cuda:77: expected a device of this machine"),
+    ("--dtype float8", "argument --dtype: invalid choice: 'float8'"),
+    ("--num_sample 5", "unrecognized arguments: --num_sample 5"),
+    ("--skill Nobody", "--skill Nobody: expected one of math, Race, MMLU"),
+    ("--skill race", "--skill race: expected one of math, Race, MMLU"),
+]
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(("flags", "message"), CASES, ids=[flags for flags, _ in CASES])
+def test_refused_in_one_line(flags, message, script, folder, capsys, monkeypatch):
+    size_flag = SCRIPTS[script].size_flag
+    flags, message = (text.replace("--proportion", size_flag) for text in (flags, message))
+    monkeypatch.setattr(
+        "neurosurgery.models.load.load_model", lambda *_: pytest.fail("a model was loaded")
+    )
+    argv = flags.format(folder).split()
+    if "--save_path" not in argv:
+        argv += ["--save_path", str(folder / "results")]
+    before = sorted(folder.rglob("*"))
+    try:
+        status = SCRIPTS[script].main(argv)
+    except SystemExit as error:
+        status = error.code
+    output = capsys.readouterr()
+    assert status == 2
+    assert message.format(folder) in output.err
+    assert len(output.err.strip().splitlines()) == 1
+    assert sorted(folder.rglob("*")) == before
+
+
+def test_methods_are_checked(tmp_path, capsys):
+    flags = ["--methods", "lape", "--save_path", str(tmp_path / "r")]
+    with pytest.raises(SystemExit, match="2"):
+        MathNeuro_Ablations.main(flags)
+    assert "argument --methods: invalid choice: 'lape'" in capsys.readouterr().err
+
+
+def test_lapes_fraction_has_its_own_name(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        LAPE.main(["--proportion", "0.1", "--save_path", str(tmp_path / "r")])
+    assert "unrecognized arguments: --proportion" in capsys.readouterr().err
+
+
+def test_an_unknown_task_gets_suggestions(tmp_path, capsys, tiny_model):
+    argv = ["--model", str(tiny_model), "--save_path", str(tmp_path / "r")]
+    assert MathNeuro.main([*argv, "--train_lm_eval_task", "gsm8k_cott"]) == 2
+    output = capsys.readouterr()
+    assert "--train_lm_eval_task gsm8k_cott: expected a task of the lm-eval" in output.err
+    assert "gsm8k_cot" in output.err.partition("did you mean")[2]
+    assert len(output.err.strip().splitlines()) == 1
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_hub_model_that_cannot_be_had(tmp_path, capsys):
+    """The test session is offline, so that no hub id resolves."""
+    argv = ["--model", "nobody/nothing", "--save_path", str(tmp_path / "r")]
+    assert MathNeuro.main(argv) == 2
+    error = capsys.readouterr().err
+    assert "--model nobody/nothing: cannot be loaded" in error
+    assert len(error.strip().splitlines()) == 1
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("script", ["MathNeuro", "MathNeuro_Ablations", "LAPE"])
+@pytest.mark.parametrize("flag", ["--help", "--scalar nan"])
+def test_answers_without_importing_torch(flag, script):
+    code = (
+        f"import sys, {script}\n"
+        f"try: {script}.main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "assert 'torch' not in sys.modules and 'pandas' not in sys.modules"
+    )
+    subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, *flag.split()],
+        check=True,
+        cwd=ROOT,
+        capture_output=True,
+    )
+
+
+def test_no_flags_mean_the_demo():
+    config = parse_experiment(MATHNEURO_SCRIPT, "", [])
+    assert config.model.name == DEMO.model
+    assert config.proportions == DEMO.proportions
+    assert config.num_repeats == 3
+    assert config.pre_train_eval
+    assert [source.name for source in config.calibration] == ["Race", "MMLU"]
+
+
+def test_a_model_brings_the_published_defaults():
+    config = parse_experiment(MATHNEURO_SCRIPT, "", ["--model", DEMO.model])
+    assert config.proportions == PUBLISHED_GRID
+    assert config.scalars == (0.0,)
+    assert config.num_repeats == 5
+    assert config.num_samples == 500
+    assert config.random_state == 42
+    assert config.evaluation.math_documents == 100
+    assert config.evaluation.other_documents is None
+    assert not config.pre_train_eval
+
+
+def test_grid_flags_leave_the_demos_grid():
+    assert parse_experiment(MATHNEURO_SCRIPT, "", ["--scalar", "1.1"]).proportions == PUBLISHED_GRID
+
+
+def test_eval_limit_caps_both_limits():
+    config = parse_experiment(
+        MATHNEURO_SCRIPT, "", ["--eval_limit", "20", "--eval_dataset_subset", "5"]
+    )
+    assert (config.evaluation.math_documents, config.evaluation.other_documents) == (5, 20)
+
+
+def test_repeated_grid_values_count_once():
+    config = parse_experiment(MATHNEURO_SCRIPT, "", "--proportion .1 .10 --scalar 0 -0.0".split())
+    assert config.proportions == (0.1,)
+    assert config.scalars == (0.0,)
+
+
+def test_a_usage_error_is_always_one_line():
+    assert str(UsageError("--x", "a\nb", "expected\n  c")) == "--x a b: expected c"

@@ -1,0 +1,58 @@
+"""Masks equal the literal float64 reference, bit for bit where float32 can tell scores apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import reference
+from conftest import FAMILIES, build_model
+
+from neurosurgery.activations.collect import collect_activation_norms
+from neurosurgery.masks.mask import TopK
+from neurosurgery.models.load import find_targets
+
+PROPORTIONS = (0.0001, 0.01, 0.05, 0.15, 1.0)
+ROUNDING = 2e-6
+"""Relative distance below which two float32 scores may change places."""
+
+
+def batch_size(samples: list[list[int]], size: int) -> int:
+    """A token budget that lets `size` of the longest samples into a batch; 1 means one by one."""
+    return 1 if size == 1 else max(map(len, samples)) * size
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_masks_equal_the_reference(family, tied, ragged_samples):
+    model = build_model(family, tied=tied)
+    targets = find_targets(model)
+    multiplicities = np.random.default_rng(3).integers(0, 3, size=(2, len(ragged_samples)))
+    expected = [reference.scores(model, ragged_samples, row) for row in multiplicities]
+    assert {target.name for target in targets} == set(expected[0])
+    for size in (1, 7):
+        norms = collect_activation_norms(
+            model, targets, ragged_samples, multiplicities, batch_size(ragged_samples, size)
+        )
+        for repeat in range(2):
+            ranking = TopK(targets, norms[repeat], PROPORTIONS)
+            for proportion in PROPORTIONS:
+                mask = ranking.mask(proportion)
+                for name, score in expected[repeat].items():
+                    found = mask.tensor(f"{name}.weight").numpy()
+                    count = int(score.size * proportion)
+                    assert found.sum() == count
+                    wanted = reference.top_k(score, count)
+                    if count == 0:
+                        continue
+                    boundary = np.sort(score, axis=None)[-count]
+                    clear = np.abs(score - boundary) > ROUNDING * boundary
+                    np.testing.assert_array_equal(found[clear], wanted[clear], err_msg=name)
+
+
+def test_the_reference_itself_by_hand():
+    """Two tokens, two features: norms 5 and 13; the scores are then products of small numbers."""
+    x = np.array([[3.0, 5.0], [4.0, 12.0]])
+    weight = np.array([[1.0, -2.0], [0.5, 0.0]])
+    score = np.abs(weight) * np.sqrt((x**2).sum(0))
+    np.testing.assert_allclose(score, [[5, 26], [2.5, 0]])
+    np.testing.assert_array_equal(reference.top_k(score, 2), [[True, True], [False, False]])

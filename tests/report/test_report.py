@@ -1,0 +1,236 @@
+"""Which figures and words a folder gives, and the commands that would fill its gaps."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+from matplotlib.colors import to_hex
+from report_folder import (
+    FakeFolder,
+    write_comparison,
+    write_consistency,
+    write_factor,
+    write_masks,
+)
+from small_report import MATH, drawn, missing, names, small_folder
+
+from neurosurgery.__main__ import main
+from neurosurgery.report import make_report
+from neurosurgery.report.draw.style import figure_style
+from neurosurgery.report.page.figures import Missing, draw_all
+from neurosurgery.report.page.page import comparison_table
+from neurosurgery.report.read.folder import read_folder
+from neurosurgery.report.read.points import grid_points
+from neurosurgery.report.show.isolation import best, isolation_points
+from neurosurgery.report.show.missing_commands import consistency_command, repeat_with
+from neurosurgery.report.show.words import cautions, findings
+
+
+def test_every_figure_of_a_full_folder(tmp_path):
+    path = FakeFolder(skills=("math", "Race")).write(tmp_path)
+    write_masks(path)
+    write_consistency(path)
+    write_comparison(path)
+    page = make_report(path)
+    expected = {
+        "isolation", "proportion", "number", "where_map", "where_bars", "consistency",
+        "isolation_control_Race", "proportion_control_Race", "number_control_Race",
+    }  # fmt: skip
+    files = {file.name for file in page.parent.iterdir()}
+    assert files == {"report.html"} | {f"{n}.{end}" for n in expected for end in ("png", "pdf")}
+    for file in page.parent.glob("*.pdf"):
+        assert b"/CIDFontType2" in file.read_bytes(), "fonts are embedded as TrueType"
+        assert b"/Type3" not in file.read_bytes()
+    before = {file: file.read_bytes() for file in page.parent.iterdir()}
+    make_report(path)
+    assert {file: file.read_bytes() for file in page.parent.iterdir()} == before
+    # A figure whose data are gone goes with them; other people's files stay.
+    (path / "consistency.csv").unlink()
+    (path / "report" / "mine.png").write_bytes(b"mine")
+    make_report(path)
+    assert not (path / "report" / "consistency.png").exists()
+    assert (path / "report" / "mine.png").exists()
+
+
+def test_control_runs_are_on_their_own(tmp_path):
+    folder = read_folder(FakeFolder(skills=("math", "Race")).write(tmp_path))
+    points = grid_points(folder)
+    math_points = isolation_points(folder, points, "math")
+    control = isolation_points(folder, points, "Race")
+    assert {point.calibration for point in math_points} == {"Race", "MMLU", ""}
+    assert {point.calibration for point in control} == {"math", ""}
+    alone = read_folder(FakeFolder().write(tmp_path / "alone"))
+    assert math_points == isolation_points(alone, grid_points(alone), "math")
+
+
+def test_scalars(tmp_path):
+    scalars = (0.0, 0.9, 1.05, 1.1)
+    path = FakeFolder(methods=("mathneuro",), proportions=(0.001, 0.01), scalars=scalars)
+    folder = read_folder(path.write(tmp_path))
+    items = drawn(folder)
+    assert names(items) == [
+        "isolation", "proportion", "scalar_proportion0.001", "scalar_proportion0.01", "number",
+    ]  # fmt: skip
+    # Two sets, four tasks, three factors: pruning is not among them.
+    facts = next(i for i in items if not isinstance(i, Missing) and "0.01" in i.name).facts
+    assert len(facts) == 2 * 4 * 3
+    assert {dict(fact)["scalar"] for fact in facts.values()} == {"0.9", "1.05", "1.1"}
+
+
+def test_one_scalar_over_many_proportions_is_shown_by_proportion(tmp_path):
+    folder = read_folder(FakeFolder(methods=("mathneuro",), scalars=(1.1,)).write(tmp_path))
+    items = drawn(folder)
+    assert names(items) == ["proportion_scalar1.1", "scalar", "number"]
+    command = missing(items)["Isolation"].command
+    assert command.startswith("python MathNeuro.py --save_path results/fake --scalar 0 ")
+
+
+def test_significance_is_the_filling(tmp_path):
+    folder = read_folder(FakeFolder(methods=("mathneuro",)).write(tmp_path))
+    points = grid_points(folder)
+    with figure_style():
+        sections = draw_all(folder, points)
+    drawing = next(i for _, items in sections for i in items if i.title.startswith("Proportion"))
+    gids = {f"proportion-{line.get_gid()}": line for axes in drawing.figure.axes
+            for line in axes.lines if line.get_gid()}  # fmt: skip
+    assert set(gids) == set(drawing.facts)
+    noise = 0
+    for gid, facts in drawing.facts.items():
+        hollow = to_hex(gids[gid].get_markerfacecolor()) == "#ffffff"
+        assert hollow == (dict(facts)["verdict"] == "within noise")
+        noise += hollow
+    assert 0 < noise < len(gids)
+
+
+def test_a_ruined_model_does_not_flatten_the_others(tmp_path):
+    """A perplexity of thousands beside one of 2 takes a logarithmic axis; accuracies never do."""
+    for place, perplexity, scale in (("near", 3.0, "linear"), ("far", 3000.0, "log")):
+        folder = small_folder(tmp_path / place, [(0.01, 0.01, perplexity)])
+        figure = next(i for i in drawn(folder) if getattr(i, "name", "") == "proportion").figure
+        assert [axes.get_yscale() for axes in figure.axes] == ["linear", "linear", scale]
+        low, high = figure.axes[2].get_ylim()
+        assert low < 2 < perplexity < high
+
+
+def test_without_intervals_nothing_looks_like_noise(tmp_path):
+    folder = read_folder(FakeFolder(methods=("mathneuro",), baseline=False).write(tmp_path))
+    with figure_style():
+        ((_, items),) = draw_all(folder, grid_points(folder))
+    drawing = next(item for item in items if item.title.startswith("Proportion"))
+    faces = {
+        to_hex(line.get_markerfacecolor())
+        for axes in drawing.figure.axes
+        for line in axes.lines
+        if line.get_gid()
+    }
+    assert "#ffffff" not in faces
+    assert "no intervals" in drawing.caption
+
+
+def test_missing_figures_name_the_command(tmp_path):
+    folder = read_folder(FakeFolder(methods=("mathneuro",), repeats=2).write(tmp_path))
+    left_out = missing(drawn(folder))
+    assert left_out["Where"].command == "python MathNeuro.py --save_path results/fake --save_masks"
+    assert left_out["Scale factor"].command == (
+        "python MathNeuro.py --save_path results/fake --scalar 1.05 1.1 --proportion 0.001 0.005 "
+        "0.01 0.05 0.1 0.15 --num_repeats 2"
+    )
+    assert left_out["Consistency"].command == (
+        f"python -m neurosurgery consistency --save_path {tmp_path}"
+    )
+
+
+def test_a_command_is_repeated_without_what_would_undo_it(tmp_path):
+    folder = read_folder(FakeFolder(methods=("mathneuro",)).write(tmp_path))
+    run = folder.config["runs"][0]
+    run["command"] = (
+        "/somewhere/MathNeuro.py --scalar 0 -1 --overwrite --text_file a.txt "
+        "--save_path=results/my$run --dry_run --num_repeats 4 --proportion .1"
+    ).split()
+    assert repeat_with(folder, "--scalar", "1.1") == (
+        "python MathNeuro.py --text_file a.txt '--save_path=results/my$run' --num_repeats 4 "
+        "--proportion .1 --scalar 1.1"
+    )
+    run["command"] += ["--calibration_datasets", "a b.csv", "c.csv", "--model", "org/m"]
+    assert consistency_command(folder) == (
+        "python -m neurosurgery consistency --calibration_datasets 'a b.csv' c.csv --model org/m "
+        f"--save_path {tmp_path}"
+    )
+
+
+def test_commands_are_the_main_scripts_and_of_math(tmp_path):
+    """What would fill a gap in the figures of math is not the last control run, nor LAPE's."""
+    folder = read_folder(FakeFolder(methods=("mathneuro",)).write(tmp_path))
+    folder.config["runs"] = [
+        {"command": ["MathNeuro.py", "--proportion", ".1", "--num_repeats", "1"]},
+        {"command": ["MathNeuro.py", "--skill", "Race"]},
+        {"command": ["LAPE.py", "--ratio", ".1"]},
+    ]
+    expected = "python MathNeuro.py --proportion .1 --num_repeats 1 --save_masks"
+    assert repeat_with(folder, "--save_masks") == expected
+    del folder.config["runs"][0], folder.config["runs"][1]
+    assert repeat_with(folder, "--save_masks") == "python MathNeuro.py --save_masks"
+
+
+def test_words(tmp_path):
+    path = FakeFolder().write(tmp_path)
+    write_comparison(path)
+    folder = read_folder(path)
+    points = grid_points(folder)
+    text = "\n".join(findings(folder, points))
+    beyond = int((points["verdict"].isin(["higher", "lower"])).sum())
+    assert f"{beyond} of {len(points)} differences to the baseline" in text
+    assert "from the least: MathNeuro 0.220 [0.210, 0.230]. Wanda never loses half." in text
+    chosen = best(isolation_points(folder, points, "math"))["mathneuro", "MMLU"]
+    sentence = next(line for line in text.splitlines() if line.startswith("MathNeuro (MMLU)"))
+    assert f"proportion {chosen.proportion:g}: pruning {chosen.edited:,.0f} weights" in sentence
+    assert f"{MATH} from 0.860 to " in sentence
+    assert cautions(folder, points) == []
+
+
+def test_comparison_table(tmp_path):
+    write_comparison(tmp_path)
+    table = comparison_table(pd.read_csv(tmp_path / "comparison.csv").fillna({"calibration": ""}))
+    by_name = [dict(zip(table.head, row, strict=True)) for row in table.rows]
+    assert [(row["Method"].text, row["Set"].text) for row in by_name] == [
+        ("MathNeuro", "Race"), ("MathNeuro", "MMLU"), ("MathNeuro", "mean over sets"),
+        ("Wanda", "–"),
+    ]  # fmt: skip
+    loss = "Others' loss at half of math lost, mean"
+    assert by_name[1][loss].text == "0.120 [0.110, 0.130]"
+    assert by_name[1]["Curves that lose half of math"].text == "3 of 3"
+    assert by_name[3][loss].text == "never"
+
+
+def test_the_factor_that_was_really_applied(tmp_path):
+    path = FakeFolder(methods=("mathneuro",), proportions=(0.01,), scalars=(1.02,)).write(tmp_path)
+    write_factor(path, "fake-model", 1.02, 1.0156, 1.0234)
+    folder = read_folder(path)
+    assert cautions(folder, grid_points(folder)) == [
+        "In the weights' number format the factor 1.02 became 1.0156 to 1.0234."
+    ]
+
+
+def test_command(tmp_path, capsys):
+    FakeFolder(methods=("mathneuro",), proportions=(0.01,)).write(tmp_path)
+    assert main(["report", str(tmp_path), "--model", "fake-model"]) == 0
+    assert capsys.readouterr().out == f"report in {tmp_path / 'report' / 'report.html'}\n"
+    with pytest.raises(SystemExit) as exit_info:
+        main(["report"])
+    assert exit_info.value.code == 2
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from neurosurgery.__main__ import main\n"
+        "try: main(['report', '--help'])\n"
+        "finally: print([m for m in ('torch', 'matplotlib', 'pandas') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip().endswith("[]")

@@ -1,0 +1,138 @@
+"""Reports of folders that are odd, poor, broken or somebody else's."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+from report_folder import (
+    TASKS,
+    FakeFolder,
+    write_csv,
+)
+from small_report import MATH, OTHER, small_folder
+
+from neurosurgery.__main__ import main
+from neurosurgery.common.errors import UsageError
+from neurosurgery.report import make_report
+from neurosurgery.report.read.folder import read_folder
+from neurosurgery.report.read.points import grid_points
+from neurosurgery.report.show.isolation import isolation_points
+from neurosurgery.report.show.words import cautions
+
+
+def test_nan_is_left_out_and_said(tmp_path):
+    path = FakeFolder(methods=("mathneuro",), proportions=(0.01, 0.05)).write(tmp_path)
+    table = pd.read_csv(path / "results.csv")
+    where = (table["task"] == OTHER) & (table["proportion"] == 0.01)
+    table.loc[where, ["value", "difference", "ci_low", "ci_high"]] = math.nan
+    write_csv(table, path / "results.csv")
+    (path / "summary.csv").unlink()
+    folder = read_folder(path)
+    points = grid_points(folder)
+    assert "6 values are not numbers (NaN)" in " ".join(cautions(folder, points))
+    found = isolation_points(folder, points, "math")
+    assert len(found) == 4
+    assert all(math.isfinite(point.kept_mean) for point in found)
+    assert make_report(path).exists()
+
+
+ODD = {
+    "lape alone": (FakeFolder(methods=("lape",)), {"isolation", "proportion", "number"}),
+    "one repeat": (FakeFolder(repeats=1), {"isolation", "proportion", "number"}),
+    "no baseline": (FakeFolder(baseline=False), {"proportion", "number"}),
+    "only a baseline": (FakeFolder(methods=()), set()),
+    "one task": (FakeFolder(tasks={"gsm8k": TASKS[MATH]}), {"proportion", "number"}),
+    "one proportion": (FakeFolder(proportions=(0.01,)), {"isolation", "proportion", "number"}),
+    "twelve tasks": (
+        FakeFolder(
+            tasks=TASKS
+            | {f"mmlu_a_subject_of_a_very_long_name_{i}": TASKS[OTHER] for i in range(8)}
+        ),
+        {"isolation", "proportion", "number"},
+    ),
+    "odd names": (
+        FakeFolder(
+            model="org/<b>&$x$", tasks={"<i>&$a_b$\\frac": TASKS[MATH], "b\n'\"": TASKS[OTHER]}
+        ),
+        {"isolation", "proportion", "number"},
+    ),
+    "a new method": (
+        FakeFolder(methods=("mathneuro", "brandnew")),
+        {"isolation", "proportion", "number"},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_odd_folders(case, tmp_path):
+    fake, figures = ODD[case]
+    page = make_report(fake.write(tmp_path))
+    assert {file.stem for file in page.parent.glob("*.png")} == figures
+    said = page.read_text(encoding="utf-8")
+    expected = {
+        "one repeat": "One repeat only",
+        "no baseline": "There is no baseline in this folder",
+        "only a baseline": "holds a baseline only",
+        "one task": "There is no task besides the math task",
+        "odd names": "org/&lt;b&gt;&amp;$x$",
+    }
+    assert expected.get(case, "What was found") in said
+
+
+def test_a_run_that_was_killed(tmp_path):
+    path = FakeFolder(methods=("mathneuro",)).write(tmp_path)
+    table = pd.read_csv(path / "results.csv")
+    write_csv(table.head(4 * (1 + 8)), path / "results.csv")
+    (path / "summary.csv").unlink()
+    folder = read_folder(path)
+    text = " ".join(cautions(folder, grid_points(folder)))
+    # Three repeats each of two points, two of the third.
+    assert "1 grid point has fewer than 3 repeats: the run is unfinished" in text
+    assert make_report(path).exists()
+
+
+def test_a_baseline_at_chance_has_no_share_to_lose(tmp_path):
+    folder = small_folder(tmp_path, [(0.2, 0.65, 2.5)])
+    folder.cells.loc[folder.cells["task"] == OTHER, "baseline"] = 0.25
+    points = grid_points(folder)
+    assert f"{OTHER}: the baseline (0.250) is no better than guessing" in " ".join(
+        cautions(folder, points)
+    )
+    (point,) = isolation_points(folder, points, "math")
+    assert point.kept_mean == pytest.approx(0.8)
+
+
+def test_several_models(tmp_path):
+    FakeFolder(model="one").write(tmp_path)
+    first = (tmp_path / "results.csv").read_text()
+    FakeFolder(model="two", methods=("lape",)).write(tmp_path)
+    both = first + (tmp_path / "results.csv").read_text().partition("\n")[2]
+    (tmp_path / "results.csv").write_text(both)
+    with pytest.raises(UsageError, match=r"--model .*several models; choose one of one, two"):
+        read_folder(tmp_path)
+    with pytest.raises(UsageError, match=r"--model three: expected one of one, two"):
+        read_folder(tmp_path, "three")
+    assert read_folder(tmp_path, "two").methods == ("lape",)
+
+
+@pytest.mark.parametrize("content", [None, "a,b\n1,2\n", "", "\n", 'model,"method\n'])
+def test_no_results_folder(content, tmp_path, capsys):
+    if content is not None:
+        (tmp_path / "results.csv").write_text(content)
+    assert main(["report", str(tmp_path)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "SAVE_PATH" in error
+    assert content == 'model,"method\n' or "expected a results folder of the scripts" in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "report").exists()
+
+
+def test_a_foreign_mask_file_is_refused(tmp_path):
+    path = FakeFolder(methods=("mathneuro",)).write(tmp_path)
+    mask = path / "masks" / "fake-model" / "x.safetensors"
+    mask.parent.mkdir(parents=True)
+    mask.write_bytes(b"nothing")
+    with pytest.raises(UsageError, match=r"x\.safetensors: cannot be read as a mask"):
+        make_report(path)

@@ -1,0 +1,231 @@
+"""The numbers that the report's figures show, against ones worked out by hand."""
+
+from __future__ import annotations
+
+import math
+
+import pandas as pd
+import pytest
+from report_folder import (
+    PROPORTIONS,
+    TASKS,
+    FakeFolder,
+    write_csv,
+    write_masks,
+)
+from small_report import MATH, OTHER, PERPLEXITY, small_folder
+
+from neurosurgery.report.draw.style import number, one_line, percent
+from neurosurgery.report.page.figures import choose_masks
+from neurosurgery.report.read.folder import read_folder
+from neurosurgery.report.read.points import grid_points
+from neurosurgery.report.read.where import OUTSIDE, place_of, read_masks, short_kinds
+from neurosurgery.report.show.consistency import consistency_panels
+from neurosurgery.report.show.isolation import best, isolation_panels, isolation_points
+from neurosurgery.report.show.panels import grid_panels, size_panels, tick_places
+from neurosurgery.report.show.words import cautions
+
+
+def test_isolation_takes_chance_off(tmp_path):
+    folder = small_folder(tmp_path, [(0.2, 0.65, 2.5), (0.4, 0.55, 2.5)])
+    (point,) = isolation_points(folder, grid_points(folder), "math")
+    assert point.lost == pytest.approx(1 - (0.25 + 0.5) / 2)
+    # (.65 - .25) / (.75 - .25) = .8 and (.55 - .25) / .5 = .6; 2 / 2.5 = .8
+    assert point.kept_mean == pytest.approx((0.7 + 0.8) / 2)
+    assert point.kept_worst == pytest.approx(0.7)
+    assert point.worst_task == OTHER
+    spread = 0.25 / math.sqrt(2)
+    assert point.lost_bar == pytest.approx((0.625 - spread, 0.625 + spread))
+    # Of the tasks' mean: .8 and .7 over the two repeats.
+    assert point.mean_bar[1] - point.kept_mean == pytest.approx(0.1 / math.sqrt(2))
+    assert point.worst_bar[1] - point.kept_worst == pytest.approx(0.2 / math.sqrt(2))
+    assert point.bars == "± 1 standard deviation over repeats"
+    mean, worst = isolation_panels([point])
+    assert (mean.curves[0].marks[0].x, mean.curves[0].marks[0].y) == (point.lost, point.kept_mean)
+    assert worst.curves[0].marks[0].y == point.kept_worst
+    assert worst.curves[0].marks[0].label == ".01"
+
+
+def test_one_repeat_takes_the_interval_over_documents(tmp_path):
+    folder = small_folder(tmp_path, [(0.2, 0.65, 2.5)])
+    (point,) = isolation_points(folder, grid_points(folder), "math")
+    assert point.lost_bar == pytest.approx((0.75 - 0.1 / 0.8, 0.75 + 0.1 / 0.8))
+    # The worst is the accuracy or the perplexity, both .8; the first of equals.
+    assert point.worst_bar == pytest.approx((0.6, 1.0))
+    low = math.hypot(0.2, 0.8 - 2 / 2.6) / 2
+    high = math.hypot(0.2, 2 / 2.4 - 0.8) / 2
+    assert point.mean_bar == pytest.approx((0.8 - low, 0.8 + high))
+    assert "one repeat only" in point.bars
+    assert any("One repeat only" in text for text in cautions(folder, grid_points(folder)))
+
+
+def test_best_is_nearest_to_the_ideal(tmp_path):
+    folder = read_folder(FakeFolder().write(tmp_path))
+    found = isolation_points(folder, grid_points(folder), "math")
+    assert len(found) == 6 * len(PROPORTIONS)
+    for key, chosen in best(found).items():
+        mine = [point for point in found if (point.method, point.calibration) == key]
+        distances = [(1 - p.lost) ** 2 + (1 - p.kept_worst) ** 2 for p in mine]
+        assert chosen == mine[distances.index(min(distances))]
+
+
+def test_proportion_panels(tmp_path):
+    folder = read_folder(FakeFolder().write(tmp_path))
+    points = grid_points(folder)
+    panels = {panel.title: panel for panel in grid_panels(folder, points, "proportion")}
+    assert list(panels) == list(TASKS)
+    panel = panels[OTHER]
+    assert panel.baseline == 0.875
+    assert panel.band == pytest.approx((0.875 - 1.96 * 0.02, 0.875 + 1.96 * 0.02))
+    assert panel.chance == 0.25
+    assert math.isnan(panels[MATH].chance)
+    assert math.isnan(panels[PERPLEXITY].chance)
+    assert panels[PERPLEXITY].y_label == "word perplexity\n(lower is better)"
+    keys = [(curve.method, curve.calibration) for curve in panel.curves]
+    assert keys == [
+        ("mathneuro", "MMLU"), ("mathneuro", "Race"), ("random", "MMLU"), ("random", "Race"),
+        ("wanda", ""), ("lape", ""),
+    ]  # fmt: skip
+    curve = panel.curves[1]
+    assert [mark.x for mark in curve.marks] == list(PROPORTIONS)
+    rows = pd.read_csv(tmp_path / "results.csv").query(
+        "method == 'mathneuro' and calibration == 'Race' and task == @OTHER and proportion == 0.05"
+    )
+    mark = curve.marks[3]
+    assert mark.y == pytest.approx(rows["value"].mean())
+    # The summary's interval, a fifth narrower than each repeat's.
+    assert (mark.y_low, mark.y_high) == pytest.approx((mark.y - 0.048, mark.y + 0.048))
+    assert mark.beyond == (abs(mark.y - 0.875) > 0.048)
+    assert dict(mark.facts)["weights edited"].startswith(f"{rows['edited'].mean():,.0f} (")
+    assert any(mark.beyond for mark in curve.marks)
+    assert not all(mark.beyond for mark in curve.marks)
+
+
+def test_a_summary_older_than_the_cells_is_not_used(tmp_path):
+    path = FakeFolder(repeats=2, methods=("mathneuro",)).write(tmp_path)
+    older = (path / "summary.csv").read_text()
+    FakeFolder(repeats=3, methods=("mathneuro",)).write(tmp_path)
+    (path / "summary.csv").write_text(older)
+    folder = read_folder(path)
+    points = grid_points(folder)
+    assert points["repeats"].eq(3).all()
+    assert points[["ci_low", "ci_high"]].isna().all().all()
+    assert points["verdict"].eq("").all()
+    assert any("have no interval" in text for text in cautions(folder, points))
+    (path / "summary.csv").unlink()
+    assert grid_points(read_folder(path))["verdict"].eq("").all()
+
+
+@pytest.mark.parametrize("column", ["repeats", "value"])
+def test_a_summary_of_other_cells_is_not_used(column, tmp_path):
+    path = FakeFolder(methods=("mathneuro",)).write(tmp_path)
+    assert grid_points(read_folder(path))["ci_low"].notna().all()
+    summary = pd.read_csv(path / "summary.csv")
+    summary[column] = summary[column] + 1
+    write_csv(summary, path / "summary.csv")
+    assert grid_points(read_folder(path))["ci_low"].isna().all()
+
+
+def test_columns_that_older_scripts_did_not_write(tmp_path):
+    path = FakeFolder(methods=("mathneuro",)).write(tmp_path)
+    for name in ("results.csv", "summary.csv"):
+        table = pd.read_csv(path / name)
+        write_csv(table.drop(columns={"skill", "chance", "retention"} & set(table)), path / name)
+    folder = read_folder(path)
+    assert folder.skills == ("math",)
+    row = grid_points(folder).query("task == @OTHER").iloc[0]
+    assert row["retention"] == pytest.approx(row["value"] / row["baseline"])
+
+
+def test_a_retention_that_is_there_is_taken(tmp_path):
+    path = FakeFolder(methods=("mathneuro",)).write(tmp_path)
+    table = pd.read_csv(path / "results.csv")
+    table.loc[table["method"] != "baseline", "retention"] = 0.5
+    write_csv(table, path / "results.csv")
+    assert grid_points(read_folder(path))["retention"].eq(0.5).all()
+
+
+def test_sizes(tmp_path):
+    folder = read_folder(FakeFolder().write(tmp_path))
+    weights, share = size_panels(grid_points(folder))
+    assert {curve.method for curve in weights.curves} == {"mathneuro", "wanda", "lape"}
+    assert {curve.method for curve in share.curves} == {"mathneuro", "wanda"}
+    rows = pd.read_csv(tmp_path / "results.csv").query("calibration == 'Race' and repeat == 0")
+    expected = rows[(rows["method"] == "mathneuro") & (rows["task"] == MATH)]
+    curve = next(curve for curve in weights.curves if curve.calibration == "Race")
+    assert [mark.y for mark in curve.marks] == expected["edited"].tolist()
+
+
+def test_masks_by_place(tmp_path):
+    write_masks(tmp_path)
+    masks = read_masks(tmp_path / "masks" / "fake-model")
+    assert [(m.method, m.calibration, m.proportion, m.repeats) for m in masks] == [
+        (method, against, proportion, 2)
+        for method, against in (("mathneuro", "MMLU"), ("mathneuro", "Race"), ("wanda", ""))
+        for proportion in (0.01, 0.05)
+    ]
+    mask = masks[1]
+    place = (5, "mlp.down_proj")
+    assert mask.existing[place] == 2 * 48 * 16
+    assert mask.density(place) == mask.selected[place] / (2 * 48 * 16)
+    layers, kinds = mask.shares(0), mask.shares(1)
+    for shares in (layers, kinds):
+        assert sum(share for share, _ in shares.values()) == pytest.approx(1)
+        assert sum(even for _, even in shares.values()) == pytest.approx(1)
+    assert layers[0][1] == pytest.approx(1 / 6)
+    assert kinds["mlp.down_proj"][1] == pytest.approx(48 / (2 * 48 + 2 * 16))
+    total = sum(mask.selected.values())
+    assert layers[5][0] == sum(n for p, n in mask.selected.items() if p[0] == 5) / total
+    assert [(m.method, m.calibration) for m in choose_masks(masks, [])] == [
+        ("mathneuro", "MMLU"),
+        ("mathneuro", "Race"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("model.layers.3.mlp.down_proj.weight", (3, "mlp.down_proj")),
+        ("transformer.h.11.attn.c_attn.weight", (11, "attn.c_attn")),
+        ("model.layers.0.mlp.experts.7.up_proj.weight", (0, "mlp.experts.up_proj")),
+        ("lm_head.weight", (OUTSIDE, "lm_head")),
+    ],
+)
+def test_place_of_a_parameter(name, place):
+    assert place_of(name) == place
+
+
+def test_kinds_of_one_last_name_keep_all_of_it():
+    assert short_kinds(["attn.c_proj", "mlp.c_proj", "mlp.c_fc"]) == {
+        "attn.c_proj": "attn.c_proj",
+        "mlp.c_proj": "mlp.c_proj",
+        "mlp.c_fc": "c_fc",
+    }
+
+
+def test_consistency(tmp_path):
+    rows = [
+        {"calibration": "Race", "num_samples": 10, "proportion": 0.01, "count_a": 100,
+         "overlap": overlap, "overlap_by_chance": chance}
+        for overlap, chance in ((0.6, 0.05), (0.8, 0.1))
+    ]  # fmt: skip
+    ((panel, chance),) = consistency_panels(pd.DataFrame(rows))
+    (mark,) = panel.curves[0].marks
+    assert (mark.x, mark.y, mark.y_low, mark.y_high) == pytest.approx((10, 0.7, 0.6, 0.8))
+    assert chance == {"0.01": [(10, pytest.approx(0.075))]}
+    assert consistency_panels(pd.DataFrame()) == []
+
+
+def test_ticks_have_room():
+    assert tick_places((0.001, 0.005, 0.01, 0.05, 0.075, 0.1)) == [0.001, 0.005, 0.1]
+    assert tick_places((0.9, 1.0, 1.02, 1.1), log=False) == [0.9, 1.0, 1.1]
+    assert tick_places((0.01,)) == [0.01]
+
+
+def test_numbers_as_text():
+    assert number(-0.6634, sign=True) == "−0.663"
+    assert number(math.nan) == "–"
+    assert number(math.inf) == "∞"
+    assert [percent(x) for x in (0.34, 0.0201, 0.0005, 0)] == ["34%", "2.0%", "0.05%", "0%"]
+    assert one_line("a\nb") == "a b"
+    assert len(one_line("x" * 90)) <= 34
