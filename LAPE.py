@@ -22,13 +22,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from neurosurgery.cli.flags import LAPE_SCRIPT
 from neurosurgery.cli.parse import run_experiment_script
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the script; the exit status is 0, 1 where a run cannot go on, or 2 for bad input."""
-    return run_experiment_script(LAPE_SCRIPT, __doc__, argv)
+    return run_experiment_script("LAPE.py", __doc__, argv)
 
 
 if __name__ == "__main__":

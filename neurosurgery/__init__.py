@@ -10,15 +10,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from neurosurgery.activations.batches import encode_samples
     from neurosurgery.activations.calibration import CalibrationSet, read_calibration_set
-    from neurosurgery.activations.collect import collect_activation_norms, encode_samples
+    from neurosurgery.activations.collect import collect_activation_norms
     from neurosurgery.config.experiment import CalibrationSource, ModelConfig
     from neurosurgery.edit.export import export_model
     from neurosurgery.edit.scale import scaled_weights
+    from neurosurgery.locate.ranking import TopK
     from neurosurgery.masks.files import read_mask_file
-    from neurosurgery.masks.mask import ParameterMask, TopK
+    from neurosurgery.masks.mask import ParameterMask
     from neurosurgery.masks.overlap import overlap_by_parameter
-    from neurosurgery.models.load import context_length, find_targets, load_model, load_tokenizer
+    from neurosurgery.models.forward import context_length
+    from neurosurgery.models.load import load_model, load_tokenizer
+    from neurosurgery.models.targets import find_targets
     from neurosurgery.verdicts.intervals import mcnemar, metric_from_documents, paired_interval
 
 __version__ = "0.1.0"
@@ -46,15 +50,19 @@ __all__ = [
 ]
 
 _MODULES = {
+    "activations.batches": ("encode_samples",),
     "activations.calibration": ("CalibrationSet", "read_calibration_set"),
-    "activations.collect": ("collect_activation_norms", "encode_samples"),
+    "activations.collect": ("collect_activation_norms",),
     "config.experiment": ("CalibrationSource", "ModelConfig"),
     "edit.export": ("export_model",),
     "edit.scale": ("scaled_weights",),
+    "locate.ranking": ("TopK",),
     "masks.files": ("read_mask_file",),
-    "masks.mask": ("ParameterMask", "TopK"),
+    "masks.mask": ("ParameterMask",),
     "masks.overlap": ("overlap_by_parameter",),
-    "models.load": ("context_length", "find_targets", "load_model", "load_tokenizer"),
+    "models.forward": ("context_length",),
+    "models.load": ("load_model", "load_tokenizer"),
+    "models.targets": ("find_targets",),
     "verdicts.intervals": ("mcnemar", "metric_from_documents", "paired_interval"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -38,14 +37,7 @@ def _name(command: ModuleType) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; the exit status is 0, 2 for bad input, 1 for what else stopped it."""
-    try:
-        status = run_script(run, argv, program=PROGRAM)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader (`| head`) has enough. What Python still flushes at exit goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    return status
+    return run_script(run, argv, program=PROGRAM)
 
 
 if __name__ == "__main__":

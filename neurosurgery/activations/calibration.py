@@ -11,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from neurosurgery.common.errors import UsageError, first_line
-from neurosurgery.config.experiment import MATH, CalibrationSource
+from neurosurgery.config.experiment import CalibrationSource
+from neurosurgery.config.keys import MATH
 
 if TYPE_CHECKING:
     from pathlib import Path

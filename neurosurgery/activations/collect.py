@@ -2,63 +2,38 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from tqdm import tqdm
+from transformers import PreTrainedModel
 
+from neurosurgery.activations.batches import (
+    default_batch_tokens,
+    encode_samples,
+    length_sorted_batches,
+)
+from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.activations.sums import ActivationNorms, FiringCounts, SampleSums
+from neurosurgery.config.methods import ACTIVATION_NORMS, FIRING_COUNTS
+from neurosurgery.models.forward import base_forward, context_length
 from neurosurgery.models.hooks import input_hooks, output_hooks
-from neurosurgery.models.load import Target, base_forward
-from neurosurgery.models.neurons import NeuronLayer
+from neurosurgery.models.load import LoadedModel
+from neurosurgery.models.neurons import NeuronLayer, find_neuron_layers
+from neurosurgery.models.targets import Target, find_targets
 
-BATCH_TOKENS_ON_CPU = 2048
-BATCH_TOKENS_ON_GPU = 16384
+ByRepeat = list[dict[str, torch.Tensor]]
+"""Per repeat, the statistics of one set: module name to a vector."""
 
 OnBatch = Callable[[int, int], None]
 """Called with (samples, tokens) after every batch."""
-
-
-@dataclass(frozen=True)
-class EncodedSamples:
-    """Token ids per sample, and how many samples were cut at the context length."""
-
-    ids: list[list[int]]
-    truncated: int
-
-
-def encode_samples(
-    samples: Sequence[str], tokenizer: PreTrainedTokenizerBase, context: int
-) -> EncodedSamples:
-    """Tokenise, with the special tokens that the tokenizer adds by itself."""
-    # verbose=False: too long samples are counted here, not warned about one by one.
-    full = [tokenizer.encode(sample, verbose=False) for sample in samples]
-    return EncodedSamples([ids[:context] for ids in full], sum(len(ids) > context for ids in full))
-
-
-def default_batch_tokens(device: torch.device) -> int:
-    """Padded tokens per batch where nobody says otherwise."""
-    return BATCH_TOKENS_ON_CPU if device.type == "cpu" else BATCH_TOKENS_ON_GPU
-
-
-def length_sorted_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Group sample indices so that padded tokens stay within the budget, longest samples first.
-
-    A sample longer than the budget has a batch of its own.
-    """
-    batches: list[list[int]] = []
-    longest = 0
-    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
-        if batches and (len(batches[-1]) + 1) * longest <= budget:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-            longest = lengths[index]
-    return batches
 
 
 def collect_activation_norms(
@@ -68,7 +43,7 @@ def collect_activation_norms(
     multiplicities: np.ndarray,
     batch_tokens: int | None = None,
     on_batch: OnBatch | None = None,
-) -> list[dict[str, torch.Tensor]]:
+) -> ByRepeat:
     """Run the base model once over every sample that any repeat drew, observing inputs.
 
     Args:
@@ -110,7 +85,7 @@ def collect_firing_counts(
     multiplicities: np.ndarray,
     batch_tokens: int | None = None,
     on_batch: OnBatch | None = None,
-) -> list[dict[str, torch.Tensor]]:
+) -> ByRepeat:
     """Run the base model once over every sample that any repeat drew, counting firing neurons.
 
     Arguments and errors are those of `collect_activation_norms`, with `layers` from
@@ -173,3 +148,79 @@ def _run(
                 sums.discard_batch()
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A kind of activation statistics: which parts of a model it observes, and how.
+
+    `find` gives the parts of a model, and `missing` says what a model without such parts has.
+    `collect` is called like `collect_activation_norms`.
+    """
+
+    find: Callable[[PreTrainedModel], Sequence[Any]]
+    missing: str
+    collect: Callable[..., ByRepeat]
+
+
+STATISTICS: dict[str, Statistic] = {
+    ACTIVATION_NORMS: Statistic(
+        find_targets, "no linear module whose weights can be scored", collect_activation_norms
+    ),
+    FIRING_COUNTS: Statistic(
+        find_neuron_layers,
+        "no MLP with an activation module between linear modules; LAPE needs one",
+        collect_firing_counts,
+    ),
+}
+"""Every kind by the name that `Method.statistics` gives."""
+
+
+def collect_from_set(
+    kind: str,
+    loaded: LoadedModel,
+    parts: Sequence[Any],
+    calibration_set: CalibrationSet,
+    multiplicities: np.ndarray,
+    batch_tokens: int | None,
+) -> ByRepeat:
+    """One pass over the drawn samples of a calibration set, with a progress bar.
+
+    Args:
+        kind: of the statistics, a key of `STATISTICS`.
+        loaded: the unedited model.
+        parts: what is observed, from the kind's `find`.
+        calibration_set: the samples.
+        multiplicities: how often each row drew each sample, (rows, samples).
+        batch_tokens: padded tokens per batch; None chooses by device.
+
+    Returns:
+        One entry per row of `multiplicities`.
+
+    Raises:
+        NonFiniteActivations: an activation held an infinity or NaN.
+    """
+    drawn = np.flatnonzero(multiplicities.any(axis=0))
+    encoded = encode_samples(
+        [calibration_set.samples[index] for index in drawn],
+        loaded.tokenizer,
+        context_length(loaded.model, loaded.tokenizer),
+    )
+    if encoded.truncated:
+        text = f"{calibration_set.name}: {encoded.truncated} samples cut at the context length"
+        tqdm.write(text, file=sys.stdout)
+    start = time.monotonic()
+    tokens = 0
+    with tqdm(total=len(drawn), desc=f"scoring {calibration_set.name}", unit="sample") as progress:
+
+        def on_batch(samples: int, batch_tokens: int) -> None:
+            nonlocal tokens
+            tokens += batch_tokens
+            rate = tokens / (time.monotonic() - start)
+            progress.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
+            progress.update(samples)
+
+        collect = STATISTICS[kind].collect
+        return collect(
+            loaded.model, parts, encoded.ids, multiplicities[:, drawn], batch_tokens, on_batch
+        )

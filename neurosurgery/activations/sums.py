@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from neurosurgery.common.errors import RunError
-from neurosurgery.models.load import Target
 from neurosurgery.models.neurons import NeuronLayer
+from neurosurgery.models.targets import Target
 
 NORM_DTYPE = torch.float32
 """In which the norm of one sample is taken, whatever the model computes in."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.experiment import ModelConfig, check_model_folder
+from neurosurgery.config.checks import check_finite, check_model_folder
+from neurosurgery.config.experiment import ModelConfig
 from neurosurgery.edit.export_folder import check_output
 
 _DESCRIPTION = """\
@@ -63,8 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
         UsageError: an unusable value, a mask of another model, a model that cannot be loaded.
     """
     scalar: float = arguments.scalar + 0.0
-    if not math.isfinite(scalar):
-        raise UsageError("--scalar", scalar, "expected a finite number")
+    check_finite("--scalar", [scalar])
     output: Path = arguments.output
     check_output(output, overwrite=arguments.overwrite)
 

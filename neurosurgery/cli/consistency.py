@@ -6,18 +6,11 @@ import argparse
 from pathlib import Path
 
 from neurosurgery.cli.flags import add_calibration_flags, add_model_flags
-from neurosurgery.cli.parse import calibration_sets, model_config, unique
+from neurosurgery.cli.parse import calibration_sets, math_set, model_config, unique
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.experiment import (
-    DEMO,
-    MATH,
-    PUBLISHED_GRID,
-    CalibrationSource,
-    ModelConfig,
-    check_model_folder,
-    check_set_names,
-    check_writable,
-)
+from neurosurgery.config.checks import check_at_least, check_fractions, check_writable
+from neurosurgery.config.demo import DEMO, PUBLISHED_GRID
+from neurosurgery.config.experiment import DataConfig, ModelConfig
 
 DEFAULT_SIZES = (1, 10, 50, 100, 500)
 FILE = "consistency.csv"
@@ -84,18 +77,23 @@ def run(arguments: argparse.Namespace) -> None:
         RunError: activations or weights are not finite.
     """
     model = model_config(arguments)
-    sources = (
-        CalibrationSource(MATH, Path(arguments.train_dataset or DEMO.train_dataset)),
-        *calibration_sets(arguments),
+    data = DataConfig(
+        math=math_set(arguments),
+        calibration=calibration_sets(arguments),
+        num_samples=max(arguments.sizes or DEFAULT_SIZES),
+        num_repeats=1,
+        random_state=arguments.random_state,
+        batch_tokens=arguments.batch_tokens,
     )
     default_grid = DEMO.proportions if arguments.model is None else PUBLISHED_GRID
     proportions = unique(arguments.proportion or default_grid)
     save_path = arguments.save_path or Path(DEMO.save_path)
-    _check_values(arguments, proportions)
-    if model.device is not None and model.device_map is not None:
-        raise UsageError("--device", model.device, "cannot be had with --device_map")
-    check_set_names(sources[1:])
-    check_model_folder(model.name)
+    check_fractions("--proportion", proportions)
+    for size in arguments.sizes or ():
+        check_at_least(1, {"--sizes": size})
+    check_at_least(2, {"--num_subsets": arguments.num_subsets})
+    data.check()
+    model.check()
     check_writable(save_path)
     file = save_path / FILE
     if file.is_dir():
@@ -108,53 +106,51 @@ def run(arguments: argparse.Namespace) -> None:
     # Heavy imports come one by one: bad input is refused before the next one is paid for.
     from neurosurgery.activations.calibration import read_calibration_set
 
-    sets = {source.name: read_calibration_set(source) for source in sources}
+    sets = {source.name: read_calibration_set(source) for source in data.sources}
     for size in arguments.sizes or ():
-        for source in sources:
+        for source in data.sources:
             found = len(sets[source.name].samples)
             if size > found:
                 raise UsageError("--sizes", size, f"{source.path} has only {found:,} samples")
 
     from neurosurgery.models.devices import choose_device, keep_freed_memory
+    from neurosurgery.results.lock import FolderLock
 
     device = choose_device(model)
-    _check_folder(save_path, model)
+    with FolderLock(save_path).held():
+        _check_folder(save_path, model)
 
-    from neurosurgery.common.files import write_atomically
-    from neurosurgery.locate.consistency import consistency_text, measure_consistency, usable_sizes
-    from neurosurgery.models.load import load_model, load_tokenizer, read_model_config
+        from neurosurgery.common.files import write_atomically
+        from neurosurgery.grid.checkpoint import SubsetCheckpoint
+        from neurosurgery.locate.consistency import (
+            consistency_text,
+            measure_consistency,
+            usable_sizes,
+        )
+        from neurosurgery.models.load import load_model, load_tokenizer, read_model_config
+        from neurosurgery.results.provenance import model_fingerprint
 
-    read_model_config(model)
-    keep_freed_memory(device)
-    loaded = load_model(model, load_tokenizer(model))
-    table = measure_consistency(
-        loaded,
-        sets,
-        usable_sizes(sorted(set(arguments.sizes or DEFAULT_SIZES)), sets),
-        arguments.num_subsets,
-        proportions,
-        arguments.random_state,
-        arguments.batch_tokens,
-    )
-    table.insert(0, "model", model.label)
-    write_atomically(file, table.to_csv(index=False))
+        commit = getattr(read_model_config(model), "_commit_hash", None)
+        keep_freed_memory(device)
+        loaded = load_model(model, load_tokenizer(model))
+        sizes = usable_sizes(sorted(set(arguments.sizes or DEFAULT_SIZES)), sets)
+        meaning = {
+            "model": model_fingerprint(model.name, commit),
+            "dtype": loaded.dtype,
+            "sets": {name: of_set.sha256 for name, of_set in sets.items()},
+            "sizes": sizes,
+            "num_subsets": arguments.num_subsets,
+            "proportions": proportions,
+            "seed": data.random_state,
+        }
+        checkpoint = SubsetCheckpoint(save_path / "statistics" / model.label, meaning)
+        table = measure_consistency(
+            loaded, data, sets, sizes, arguments.num_subsets, proportions, checkpoint
+        )
+        table.insert(0, "model", model.label)
+        write_atomically(file, table.to_csv(index=False))
+        checkpoint.clear()
     print(f"{consistency_text(table)}\n\n{file} has every pair")
-
-
-def _check_values(arguments: argparse.Namespace, proportions: tuple[float, ...]) -> None:
-    for proportion in proportions:
-        if not 0 < proportion <= 1:
-            raise UsageError("--proportion", proportion, "expected a fraction in (0, 1]")
-    for size in arguments.sizes or ():
-        if size < 1:
-            raise UsageError("--sizes", size, "expected whole numbers of at least 1")
-    for flag, value, least in (
-        ("--num_subsets", arguments.num_subsets, 2),
-        ("--batch_tokens", arguments.batch_tokens, 1),
-        ("--random_state", arguments.random_state, 0),
-    ):
-        if value is not None and value < least:
-            raise UsageError(flag, value, f"expected a whole number of at least {least}")
 
 
 def _check_folder(save_path: Path, model: ModelConfig) -> None:

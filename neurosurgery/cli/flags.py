@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from neurosurgery.config.experiment import DEMO, LAPE, MATH, MATHNEURO, RANDOM, WANDA
+from neurosurgery.config.demo import DEMO
+from neurosurgery.config.keys import MATH
+from neurosurgery.config.methods import METHODS, Method, methods_of
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -18,32 +19,7 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-@dataclass(frozen=True)
-class Script:
-    """What tells one script's command line from another's.
-
-    `size_flag` is the fraction of the grid: of a matrix's weights, or of a model's neurons.
-    """
-
-    name: str
-    methods: tuple[str, ...]
-    size_flag: str = "--proportion"
-    size_help: str = "top fractions of every weight matrix"
-    num_samples: int = 500
-
-
-MATHNEURO_SCRIPT = Script("MathNeuro.py", (MATHNEURO,))
-ABLATIONS_SCRIPT = Script("MathNeuro_Ablations.py", (RANDOM, WANDA))
-LAPE_SCRIPT = Script(
-    "LAPE.py",
-    (LAPE,),
-    size_flag="--ratio",
-    size_help="fractions of the model's neurons to select",
-    num_samples=100,
-)
-
-
-def build_parser(script: Script, description: str) -> argparse.ArgumentParser:
+def build_parser(script: str, description: str) -> argparse.ArgumentParser:
     """The published flags under their published names and defaults, then the new ones."""
     parser = OneLineParser(
         description=description,
@@ -52,8 +28,9 @@ def build_parser(script: Script, description: str) -> argparse.ArgumentParser:
     )
     add_model_flags(parser)
     add_calibration_flags(parser)
-    _add_drawing_flags(parser, script)
-    _add_grid_flags(parser, script)
+    methods = methods_of(script)
+    _add_drawing_flags(parser, METHODS[methods[0]])
+    _add_grid_flags(parser, METHODS[methods[0]], methods)
     _add_evaluation_flags(parser)
     _add_output_flags(parser)
     return parser
@@ -92,12 +69,12 @@ def add_calibration_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_drawing_flags(parser: argparse.ArgumentParser, script: Script) -> None:
+def _add_drawing_flags(parser: argparse.ArgumentParser, method: Method) -> None:
     data = parser.add_argument_group("scoring")
     data.add_argument(
         "--num_samples",
         type=int,
-        default=script.num_samples,
+        default=method.num_samples,
         help="samples drawn from each set, with replacement (default: %(default)s)",
     )
     data.add_argument(
@@ -107,14 +84,16 @@ def _add_drawing_flags(parser: argparse.ArgumentParser, script: Script) -> None:
     )
 
 
-def _add_grid_flags(parser: argparse.ArgumentParser, script: Script) -> None:
+def _add_grid_flags(
+    parser: argparse.ArgumentParser, method: Method, methods: tuple[str, ...]
+) -> None:
     grid = parser.add_argument_group("grid")
-    if len(script.methods) > 1:
+    if len(methods) > 1:
         grid.add_argument(
             "--methods",
             nargs="+",
-            choices=script.methods,
-            default=list(script.methods),
+            choices=methods,
+            default=list(methods),
             help="which baselines to run (default: all)",
         )
     grid.add_argument(
@@ -125,12 +104,12 @@ def _add_grid_flags(parser: argparse.ArgumentParser, script: Script) -> None:
         "then being one of the others (default: %(default)s)",
     )
     grid.add_argument(
-        script.size_flag,
-        dest="proportion",
-        metavar=script.size_flag.removeprefix("--").upper(),
+        method.size_flag,
+        dest="size",
+        metavar=method.size_name.upper(),
         nargs="+",
         type=float,
-        help=f"{script.size_help} (default: .0001 .001 .005 .01 .025 .05 .1 .15)",
+        help=f"{method.size_help} (default: .0001 .001 .005 .01 .025 .05 .1 .15)",
     )
     grid.add_argument(
         "--scalar",

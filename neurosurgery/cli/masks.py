@@ -7,7 +7,7 @@ from itertools import combinations
 from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.experiment import check_writable
+from neurosurgery.config.checks import check_writable
 
 _COMPARE = """\
 Count what masks of one model have in common: for every pair the Jaccard index (common weights over
@@ -109,7 +109,10 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 def _show(arguments: argparse.Namespace) -> None:
     from neurosurgery.masks.files import read_mask_file
+    from neurosurgery.masks.overlap import overlap_by_parameter
+    from neurosurgery.masks.units import read_unit_csv
     from neurosurgery.report.show.overlap import counts_text
+    from neurosurgery.report.show.units import units_text
 
     file = read_mask_file(arguments.mask)
     print(arguments.mask)
@@ -117,7 +120,10 @@ def _show(arguments: argparse.Namespace) -> None:
         # The counts follow as a table.
         if key != "counts":
             print(f"  {key:<12} {'–' if value is None else value}")
-    print(f"\n{counts_text(file.mask)}")
+    print(f"\n{counts_text(overlap_by_parameter(file.mask, file.mask))}")
+    units = read_unit_csv(arguments.mask.with_suffix(".csv"))
+    if units is not None:
+        print(f"\n{units_text(units)}")
 
 
 def _check_output(flag: str, path: Path | None, suffixes: tuple[str, ...]) -> None:

@@ -6,27 +6,31 @@ Imports no torch, so that bad flags answer at once.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from neurosurgery.cli.flags import Script, build_parser
-from neurosurgery.common.errors import RunError, UsageError
+from neurosurgery.cli.flags import build_parser
+from neurosurgery.common.errors import RunError, UsageError, machine_error
+from neurosurgery.config.checks import check_at_least
+from neurosurgery.config.demo import DEMO, PUBLISHED_GRID
 from neurosurgery.config.experiment import (
-    DEMO,
-    MATH,
-    PUBLISHED_GRID,
     CalibrationSource,
+    DataConfig,
     EvaluationConfig,
     ExperimentConfig,
+    GridConfig,
     ModelConfig,
+    OutputConfig,
     name_calibration_sets,
 )
+from neurosurgery.config.keys import MATH
+from neurosurgery.config.methods import methods_of
 
 
-def parse_experiment(
-    script: Script, description: str, argv: Sequence[str] | None
-) -> ExperimentConfig:
+def parse_experiment(script: str, description: str, argv: Sequence[str] | None) -> ExperimentConfig:
     """Turn a command line into a checked configuration.
 
     Raises:
@@ -35,19 +39,29 @@ def parse_experiment(
     """
     arguments = build_parser(script, description).parse_args(argv)
     grid_left_out = (
-        arguments.proportion is None and arguments.scalar is None and arguments.num_repeats is None
+        arguments.size is None and arguments.scalar is None and arguments.num_repeats is None
     )
     demo_grid = arguments.model is None and grid_left_out
     limit = arguments.eval_limit
-    if limit is not None and limit < 1:
-        raise UsageError("--eval_limit", limit, "expected a whole number of at least 1")
+    check_at_least(1, {"--eval_limit": limit})
     return ExperimentConfig(
-        methods=tuple(dict.fromkeys(getattr(arguments, "methods", script.methods))),
-        model=model_config(arguments),
-        math=CalibrationSource(MATH, Path(arguments.train_dataset or DEMO.train_dataset)),
-        calibration=calibration_sets(arguments),
-        skill=arguments.skill,
-        evaluation=EvaluationConfig(
+        model_config(arguments),
+        DataConfig(
+            math=math_set(arguments),
+            calibration=calibration_sets(arguments),
+            num_samples=arguments.num_samples,
+            num_repeats=_given(arguments.num_repeats, DEMO.num_repeats if demo_grid else 5),
+            random_state=arguments.random_state,
+            batch_tokens=arguments.batch_tokens,
+        ),
+        GridConfig(
+            methods=tuple(dict.fromkeys(getattr(arguments, "methods", methods_of(script)))),
+            skill=arguments.skill,
+            sizes=unique(arguments.size or (DEMO.proportions if demo_grid else PUBLISHED_GRID)),
+            scalars=unique(arguments.scalar or (0.0,)),
+            pre_train_eval=arguments.pre_train_eval or demo_grid,
+        ),
+        EvaluationConfig(
             math_task=arguments.train_lm_eval_task or DEMO.train_lm_eval_task,
             other_tasks=tuple(arguments.eval_datasets or DEMO.eval_datasets),
             math_documents=_smaller(arguments.eval_dataset_subset, limit),
@@ -57,21 +71,14 @@ def parse_experiment(
             include_path=arguments.include_path,
             batch_size=arguments.eval_batch_size,
         ),
-        save_path=Path(arguments.save_path or DEMO.save_path),
-        text_file=arguments.text_file,
-        proportions=unique(
-            arguments.proportion or (DEMO.proportions if demo_grid else PUBLISHED_GRID)
+        OutputConfig(
+            save_path=Path(arguments.save_path or DEMO.save_path),
+            text_file=arguments.text_file,
+            save_masks=arguments.save_masks,
+            save_model=arguments.save_model,
+            overwrite=arguments.overwrite,
+            dry_run=arguments.dry_run,
         ),
-        scalars=unique(arguments.scalar or (0.0,)),
-        num_repeats=_given(arguments.num_repeats, DEMO.num_repeats if demo_grid else 5),
-        num_samples=arguments.num_samples,
-        random_state=arguments.random_state,
-        pre_train_eval=arguments.pre_train_eval or demo_grid,
-        batch_tokens=arguments.batch_tokens,
-        save_masks=arguments.save_masks,
-        save_model=arguments.save_model,
-        overwrite=arguments.overwrite,
-        dry_run=arguments.dry_run,
     )
 
 
@@ -85,6 +92,11 @@ def model_config(arguments: argparse.Namespace) -> ModelConfig:
         device_map=arguments.device_map,
         trust_remote_code=arguments.trust_remote_code,
     )
+
+
+def math_set(arguments: argparse.Namespace) -> CalibrationSource:
+    """The math set that `add_calibration_flags` has read; the demo's without `--train_dataset`."""
+    return CalibrationSource(MATH, Path(arguments.train_dataset or DEMO.train_dataset))
 
 
 def calibration_sets(arguments: argparse.Namespace) -> tuple[CalibrationSource, ...]:
@@ -108,8 +120,8 @@ def unique(values: Sequence[float]) -> tuple[float, ...]:
     return tuple(dict.fromkeys(value + 0.0 for value in values))
 
 
-def run_experiment_script(script: Script, description: str, argv: Sequence[str] | None) -> int:
-    """One of the three scripts: parse, check what can be checked at once, then do the work."""
+def run_experiment_script(script: str, description: str, argv: Sequence[str] | None) -> int:
+    """Run one of the scripts: parse, check what can be checked at once, then do the work."""
 
     def run(argv: Sequence[str] | None) -> None:
         config = parse_experiment(script, description, argv)
@@ -117,11 +129,12 @@ def run_experiment_script(script: Script, description: str, argv: Sequence[str] 
         # Heavy imports come one by one: bad input is refused before the next one is paid for.
         from neurosurgery.activations.calibration import read_calibration_set
 
-        sets = {source.name: read_calibration_set(source) for source in config.sources}
+        sets = {source.name: read_calibration_set(source) for source in config.data.sources}
 
-        from neurosurgery.grid.experiment import run_experiment
+        from neurosurgery.grid.experiment import Experiment
 
-        run_experiment(config, sets, sys.argv if argv is None else [script.name, *argv])
+        command = sys.argv if argv is None else [script, *argv]
+        Experiment(config, sets, command).run()
 
     return run_script(run, argv)
 
@@ -133,15 +146,31 @@ def run_script(
 ) -> int:
     """Call a script's body; an expected error becomes one line on stderr and an exit status.
 
-    `program` is a command's name for its errors; without it the script's, which can be resumed.
+    Status 2 is bad input, 1 what else stopped the run: the machine's troubles (a full disk, too
+    little memory) as well. `NEUROSURGERY_TRACEBACK=1` shows where in the code.
+
+    Args:
+        run: the body.
+        argv: the command line; None means the process's.
+        program: a command's name for its errors; without it the script's, which can be resumed.
     """
     try:
         run(argv)
-    except (UsageError, RunError) as error:
-        print(f"{program or Path(sys.argv[0]).name}: error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The reader (`| head`) has enough. What Python still flushes at exit goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         resume = "" if program else "; the same command goes on from here"
         print(f"interrupted{resume}", file=sys.stderr)
         return 130
+    except Exception as error:
+        known = isinstance(error, (UsageError, RunError))
+        line = str(error) if known else machine_error(error)
+        if line is None:
+            raise
+        if os.environ.get("NEUROSURGERY_TRACEBACK") == "1":
+            traceback.print_exc()
+        print(f"{program or Path(sys.argv[0]).name}: error: {line}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
     return 0

@@ -18,11 +18,10 @@ def add_parser(subparsers: Any) -> None:
         "report", help="figures and a page from a results folder", description=_DESCRIPTION
     )
     parser.add_argument("save_path", type=Path, metavar="SAVE_PATH", help="a results folder")
-    parser.add_argument("--model", metavar="LABEL", help="which, where the folder holds several")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Write the report and say where it is."""
     from neurosurgery.report import make_report
 
-    print(f"report in {make_report(arguments.save_path, arguments.model)}")
+    print(f"report in {make_report(arguments.save_path)}")

@@ -1,66 +1,152 @@
-"""What a cell of the grid is called, and which activation statistics its method needs."""
+"""What identifies a cell of the grid: a selection and an edit. File names and columns follow."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
-from neurosurgery.config.experiment import LAPE, MATH, MATHNEURO
+from neurosurgery.config.methods import METHODS
+
+MATH = "math"
+"""Name of the math set, which no calibration set may take."""
 
 BASELINE = "baseline"
+"""What tables call the unedited model in the column `method`."""
 
-ACTIVATION_NORMS = "activation_norms"
-FIRING_COUNTS = "firing_counts"
-
-
-def statistics_kind(method: str) -> str:
-    """Which statistics a method needs; scripts that need the same ones share them."""
-    return FIRING_COUNTS if method == LAPE else ACTIVATION_NORMS
+SCALE = "scale"
+"""The kind of edit that multiplies the selected weights by a scalar."""
 
 
 @dataclass(frozen=True)
-class RunKey:
-    """Identity of one cell of the grid: one state of the model.
+class SelectionKey:
+    """Identity of one selection.
 
-    `calibration` is the set whose top-K is taken off; empty for methods that have none. For LAPE
-    `proportion` is the ratio of neurons. The defaults are the baseline's: nothing selected,
-    nothing scaled.
+    `against` is the set whose top-K is taken off, empty for methods without one. `size` is the
+    method's: a proportion of every matrix, or a ratio of the model's neurons.
     """
 
     method: str
-    calibration: str = ""
-    proportion: float = 0.0
-    scalar: float = 1.0
-    repeat: int = 0
     skill: str = MATH
+    against: str = ""
+    size: float = 0.0
+    repeat: int = 0
 
     @property
     def stem(self) -> str:
-        """Path without suffix, in the published form; pruning has no scalar in it."""
-        if self.method == BASELINE:
-            return "pre_results"
-        scalar = f"_scalar{self.scalar}" if self.scalar else ""
-        if self.method == LAPE:
-            name = f"run{self.repeat}_ratio{self.proportion}{scalar}"
-        else:
-            against = f"{self.calibration}_" if self.calibration else ""
-            name = f"{against}calculate{self.proportion}_run{self.repeat}{scalar}"
-        method = "" if self.method == MATHNEURO else f"{self.method}/"
-        skill = "" if self.skill == MATH else f"skill_{self.skill}/"
-        return f"{skill}{method}{name}"
+        """Path without suffix, in the published form."""
+        method = METHODS[self.method]
+        against = f"{self.against}_" if self.against else ""
+        name = method.stem.format(against=against, size=self.size, repeat=self.repeat)
+        folder = method.name if method.folder is None else method.folder
+        skill = "" if self.skill == MATH else f"skill_{self.skill}"
+        return "/".join(part for part in (skill, folder, name) if part)
 
     @property
     def order(self) -> tuple[object, ...]:
-        """Sorts the baseline first, then by skill, method and grid point."""
-        return (
-            self.method != BASELINE,
-            self.skill != MATH,
-            self.skill,
-            self.method,
-            self.calibration,
-            self.proportion,
-            self.scalar,
-            self.repeat,
+        """Sorts by skill, method, set and size; math first."""
+        return self.skill != MATH, self.skill, self.method, self.against, self.size
+
+
+@dataclass(frozen=True)
+class EditKey:
+    """Identity of one edit: its kind, and the values that tell edits of this kind apart."""
+
+    kind: str
+    values: tuple[tuple[str, float | int | str], ...]
+
+    @property
+    def scalar(self) -> float | None:
+        """The factor of a scaling edit; None for other kinds."""
+        return float(dict(self.values)["scalar"]) if self.kind == SCALE else None
+
+    @property
+    def suffix(self) -> str:
+        """The end of a cell's file name; empty for pruning, as published."""
+        if self.scalar == 0:
+            return ""
+        kind = "" if self.kind == SCALE else f"_{self.kind}"
+        return kind + "".join(f"_{name}{value}" for name, value in self.values)
+
+
+def scale_by(scalar: float) -> EditKey:
+    """The identity of scaling by `scalar`; 0 prunes."""
+    return EditKey(SCALE, (("scalar", scalar),))
+
+
+@dataclass(frozen=True)
+class CellKey:
+    """Identity of one state of the model; without selection and edit it is the unedited model."""
+
+    selection: SelectionKey | None = None
+    edit: EditKey | None = None
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether this is the unedited model."""
+        return self.selection is None
+
+    @property
+    def method(self) -> str:
+        """The method's name, `baseline` for the unedited model."""
+        return self.selection.method if self.selection else BASELINE
+
+    @property
+    def stem(self) -> str:
+        """Path without suffix, in the published form."""
+        if self.selection is None:
+            return "pre_results"
+        return self.selection.stem + (self.edit.suffix if self.edit else "")
+
+    @property
+    def point(self) -> CellKey:
+        """The point of the grid, which its repeats share."""
+        return replace(self, selection=self.selection and replace(self.selection, repeat=0))
+
+    @property
+    def order(self) -> tuple[object, ...]:
+        """Sorts the baseline first, then by selection, edit and repeat."""
+        if self.selection is None or self.edit is None:
+            return (False,)
+        return True, *self.selection.order, self.edit.kind, self.edit.values, self.selection.repeat
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The columns of the tables that name the cell; the baseline has only a method."""
+        if self.selection is None:
+            return {"method": BASELINE}
+        return {
+            "method": self.selection.method,
+            "calibration": self.selection.against,
+            "proportion": self.selection.size,
+            "scalar": self.edit.scalar if self.edit else None,
+            "repeat": self.selection.repeat,
+            "skill": self.selection.skill,
+        }
+
+    def record(self) -> dict[str, Any]:
+        """The key as JSON: its columns, and the edit where it is no scaling."""
+        if self.edit is None or self.edit.kind == SCALE:
+            return self.columns
+        edit = {"kind": self.edit.kind, "values": dict(self.edit.values)}
+        return self.columns | {"edit": edit}
+
+    @classmethod
+    def from_record(cls, content: Mapping[str, Any]) -> CellKey:
+        """Read what `record` gave."""
+        if content["method"] == BASELINE:
+            return cls()
+        selection = SelectionKey(
+            content["method"],
+            content["skill"],
+            content["calibration"],
+            content["proportion"],
+            content["repeat"],
         )
+        if "edit" not in content:
+            return cls(selection, scale_by(content["scalar"]))
+        edit = content["edit"]
+        return cls(selection, EditKey(edit["kind"], tuple(edit["values"].items())))
 
 
-BASELINE_KEY = RunKey(BASELINE)
+BASELINE_KEY = CellKey()

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from neurosurgery.common.errors import RunError, UsageError, first_line
 from neurosurgery.common.files import write_atomically
 from neurosurgery.edit.export_folder import RECORD, check_output, replaced_folder
-from neurosurgery.edit.model_card import Edit, model_card
+from neurosurgery.edit.model_card import AppliedEdit, model_card
 from neurosurgery.edit.scale import scaled_weights
 from neurosurgery.masks.mask import ParameterMask
 
@@ -30,7 +30,7 @@ def export_model(
     provenance: Mapping[str, Any],
     *,
     overwrite: bool = False,
-) -> Edit:
+) -> AppliedEdit:
     """Scale the selected weights, write the model, and put the weights back.
 
     The folder holds safetensors, configuration, generation configuration, tokenizer, a model card
@@ -56,7 +56,7 @@ def export_model(
         if factor is not None and not all(map(math.isfinite, factor)):
             raise UsageError("--scalar", scalar, f"makes weights infinite in {dtype}")
         parameters = sum(parameter.numel() for parameter in model.parameters())
-        edit = Edit(mask, scalar, factor, dtype, parameters, provenance)
+        edit = AppliedEdit(mask, scalar, factor, dtype, parameters, provenance)
         try:
             model.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
@@ -71,7 +71,7 @@ def export_model(
     return edit
 
 
-def _record(edit: Edit) -> dict[str, Any]:
+def _record(edit: AppliedEdit) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "base_model": edit.base_model,

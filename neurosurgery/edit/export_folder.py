@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.experiment import check_writable
+from neurosurgery.config.checks import check_writable
 
 RECORD = "neurosurgery.json"
 """In every exported folder: what was done, for programs, and the proof that the folder is ours."""

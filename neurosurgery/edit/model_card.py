@@ -39,7 +39,7 @@ _ROWS = {
 
 
 @dataclass(frozen=True)
-class Edit:
+class AppliedEdit:
     """What was done to a model.
 
     `factor` is the one really applied after rounding to `dtype`, None where all selected weights
@@ -71,7 +71,7 @@ def is_hub_id(name: str) -> bool:
     return not (Path(name).is_dir() or name.startswith((".", "/", "~")) or name.count("/") > 1)
 
 
-def model_card(edit: Edit) -> str:
+def model_card(edit: AppliedEdit) -> str:
     """The text of README.md, YAML front matter included."""
     base = str(edit.provenance.get("model") or "")
     data = ModelCardData(
@@ -83,7 +83,7 @@ def model_card(edit: Edit) -> str:
     return str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{_text(edit)}"))
 
 
-def _text(edit: Edit) -> str:
+def _text(edit: AppliedEdit) -> str:
     selected = edit.mask.count()
     kinds = "\n".join(
         f"| {kind} | {overlap.count_a:,} | {overlap.size:,} |"
@@ -124,18 +124,18 @@ be measured. The licence of `{edit.base_model}` applies.
 """
 
 
-def _action(edit: Edit) -> str:
+def _action(edit: AppliedEdit) -> str:
     share = edit.mask.count() / edit.parameters
     count = f"{edit.mask.count():,} weights ({share:.2%} of the model)"
     return f"{count} set to zero" if edit.scalar == 0 else f"{count} scaled by {edit.scalar:g}"
 
 
-def _revision(edit: Edit) -> str:
+def _revision(edit: AppliedEdit) -> str:
     revision = edit.provenance.get("revision")
     return f" (revision {revision})" if revision else ""
 
 
-def _provenance_table(edit: Edit) -> str:
+def _provenance_table(edit: AppliedEdit) -> str:
     rows = [
         f"| {label} | {edit.provenance[key]} |"
         for key, label in _ROWS.items()
@@ -148,7 +148,7 @@ def _provenance_table(edit: Edit) -> str:
     return "\n".join(["| | |", "|---|---|", *rows])
 
 
-def _factor_text(edit: Edit) -> str:
+def _factor_text(edit: AppliedEdit) -> str:
     if edit.factor is None:
         return "No selected weight differed from zero, so that nothing changed."
     found = {f"{value:.5g}" for value in edit.factor}

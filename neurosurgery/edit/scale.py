@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -37,8 +37,36 @@ def scaled_weights(
 ) -> Iterator[AppliedFactor | None]:
     """Multiply the selected weights by `scalar` inside the block; restore them on leaving it.
 
-    Only the original values of the selected entries are kept, so the restore is exact in every
-    dtype. Yields the factor really applied, or None where no selected weight differs from zero.
+    Yields the factor really applied, or None where no selected weight differs from zero. The
+    restore is exact in every dtype.
+
+    Raises:
+        ValueError: the mask names a parameter that the model does not have in that shape.
+    """
+    factors: list[torch.Tensor] = []
+
+    def scale(_name: str, values: torch.Tensor) -> torch.Tensor:
+        edited = values * scalar
+        factors.append(_factors(values, edited))
+        return edited
+
+    with changed_weights(model, mask, scale):
+        yield _summary(factors)
+
+
+@contextmanager
+def changed_weights(
+    model: nn.Module, mask: ParameterMask, change: Callable[[str, torch.Tensor], torch.Tensor]
+) -> Iterator[None]:
+    """Replace the selected weights inside the block; restore them, bit for bit, on leaving it.
+
+    Only the original values of the selected entries are kept.
+
+    Args:
+        model: its weights are written in place.
+        mask: the entries that change.
+        change: gets a parameter's name and its selected values, (entries,), in the order of the
+            flattened weight, and gives their new values.
 
     Raises:
         ValueError: the mask names a parameter that the model does not have in that shape.
@@ -51,16 +79,13 @@ def scaled_weights(
             found = tuple(parameters[name].shape)
             raise ValueError(f"{name} has shape {found} in the model and {shape} in the mask")
     originals: dict[str, torch.Tensor] = {}
-    factors: list[torch.Tensor] = []
     with torch.no_grad():
         try:
             for name in mask:
                 weight, selected = _selected(parameters[name], mask, name)
                 originals[name] = weight[selected]
-                edited = originals[name] * scalar
-                weight[selected] = edited
-                factors.append(_factors(originals[name], edited))
-            yield _summary(factors)
+                weight[selected] = change(name, originals[name])
+            yield
         finally:
             for name, values in originals.items():
                 weight, selected = _selected(parameters[name], mask, name)

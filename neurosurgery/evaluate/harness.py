@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import os
-import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TextIO
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,29 +14,14 @@ from lm_eval.api.task import Task
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
+from lm_eval.utils import handle_non_serializable
 
 from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.config.experiment import EvaluationConfig
 from neurosurgery.evaluate.engine.language_model import LanguageModel
+from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.evaluate.isolation import FEWSHOT_SEED, preserved_generators
 from neurosurgery.models.load import LoadedModel
-
-FEWSHOT_SEED = 1234
-"""The harness's own default, so that our shots are the shots of `lm_eval`."""
-
-_CHATTY = ("lm_eval", "transformers", "datasets", "huggingface_hub", "accelerate", "evaluate")
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What the harness said of one model state.
-
-    `results` is the harness's `results` object; `documents` holds one record per document and
-    filter (`task filter doc_id doc_hash metrics answer`); `groups` lists the tasks of each group.
-    """
-
-    results: dict[str, dict[str, Any]]
-    documents: list[dict[str, Any]]
-    groups: dict[str, list[str]]
 
 
 class Harness:
@@ -105,7 +86,7 @@ class Harness:
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
         documents = document_records(found["samples"], self._loaded["tasks"])
-        return Evaluation(found["results"], documents, self._groups)
+        return Evaluation(_plain(found["results"]), _plain(documents), self._groups)
 
 
 def load_harnesses(manager: TaskManager, config: EvaluationConfig) -> dict[str, Harness]:
@@ -149,6 +130,11 @@ def _build_requests_once(task: Task) -> None:
     task.build_all_requests = build_or_reuse
 
 
+def _plain(content: Any) -> Any:
+    """What of the content JSON can hold, so that it can go to a file or another process."""
+    return json.loads(json.dumps(content, default=handle_non_serializable))
+
+
 def _leaves(group: str, children: dict[str, list[str]]) -> list[str]:
     """The tasks below a group, groups in between left out."""
     found: list[str] = []
@@ -189,42 +175,3 @@ def _document(task: str, sample: dict[str, Any], output_type: str) -> dict[str, 
     else:
         record["answer"] = responses[0]
     return record
-
-
-@contextlib.contextmanager
-def preserved_generators() -> Iterator[None]:
-    """Give the global random generators back as they were; the harness resets them."""
-    python, numpy, torch_cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    random.seed(0)
-    np.random.seed(FEWSHOT_SEED)
-    torch.manual_seed(FEWSHOT_SEED)
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_rng_state(torch_cpu)
-        if cuda:
-            torch.cuda.set_rng_state_all(cuda)
-
-
-@contextlib.contextmanager
-def chatter_to(file: TextIO) -> Iterator[None]:
-    """Send the libraries' logging, progress bars and prints to a file for the block's length."""
-    # The harness's bootstrap would start a pool of processes and print for every cell.
-    os.environ["DISABLE_MULTIPROC"] = "1"
-    handler = logging.StreamHandler(file)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
-    loggers = [logging.getLogger(name) for name in _CHATTY]
-    before = [(logger.handlers[:], logger.propagate, logger.level) for logger in loggers]
-    for logger in loggers:
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.INFO)
-    try:
-        with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
-            yield
-    finally:
-        for logger, (handlers, propagate, level) in zip(loggers, before, strict=True):
-            logger.handlers, logger.propagate = handlers, propagate
-            logger.setLevel(level)

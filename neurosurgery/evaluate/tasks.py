@@ -7,7 +7,8 @@ import difflib
 from lm_eval.tasks import TaskManager
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.experiment import TASKS_FOLDER, EvaluationConfig
+from neurosurgery.config.demo import TASKS_FOLDER
+from neurosurgery.config.experiment import EvaluationConfig
 
 
 def task_manager(config: EvaluationConfig) -> TaskManager:

@@ -2,102 +2,103 @@
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-
-import numpy as np
-import torch
-from tqdm import tqdm
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from neurosurgery.activations.calibration import CalibrationSet
-from neurosurgery.activations.collect import (
-    OnBatch,
-    collect_activation_norms,
-    collect_firing_counts,
-    encode_samples,
-)
-from neurosurgery.config.experiment import ExperimentConfig
-from neurosurgery.models.load import LoadedModel, Target, context_length
-from neurosurgery.models.neurons import NeuronLayer
+from neurosurgery.activations.collect import STATISTICS, ByRepeat, collect_from_set
+from neurosurgery.common.errors import RunError
+from neurosurgery.config.experiment import DataConfig
+from neurosurgery.config.methods import ACTIVATION_NORMS, FIRING_COUNTS
+from neurosurgery.locate.selectors import Evidence
+from neurosurgery.models.load import LoadedModel
+from neurosurgery.models.targets import find_targets, scored_share
 from neurosurgery.results.store import ResultStore
 
-ByRepeat = list[dict[str, torch.Tensor]]
-Collect = Callable[[list[list[int]], np.ndarray, "int | None", OnBatch], ByRepeat]
-"""A pass over token ids with their multiplicities, a token budget, and who hears of batches."""
+SCORED_SHARE_WARNING = 0.9
 
 
-def say(text: str) -> None:
-    """Print a line above whatever progress bar is running."""
-    tqdm.write(text, file=sys.stdout)
+def gather_evidence(
+    loaded: LoadedModel,
+    data: DataConfig,
+    sets: Mapping[str, CalibrationSet],
+    needed: Mapping[str, Sequence[str]],
+    sizes: Sequence[float],
+    store: ResultStore,
+) -> Evidence:
+    """Find the statistics that selections need, or compute and keep them.
+
+    Args:
+        loaded: the unedited model.
+        data: how samples are drawn.
+        sets: calibration sets by name.
+        needed: kind of statistics to the names of the sets that need it.
+        sizes: of the grid.
+        store: where statistics are kept.
+
+    Raises:
+        RunError: the model has no part of the kind that is observed, or an activation is not
+            finite.
+    """
+    targets = find_targets(loaded.model)
+    parts: dict[str, Sequence[Any]] = {}
+    statistics: dict[str, dict[str, ByRepeat]] = {}
+    for kind, names in needed.items():
+        found = STATISTICS[kind].find(loaded.model)
+        if not found:
+            raise RunError(f"this model has {STATISTICS[kind].missing}")
+        parts[kind] = found
+        statistics[kind] = {
+            name: _of_set(kind, loaded, found, data, sets[name], store) for name in names
+        }
+    return Evidence(targets, parts, statistics, sizes, data.random_state)
 
 
-class Gatherer:
-    """Finds the statistics of a set in the folder, or computes and keeps them."""
+def _of_set(
+    kind: str,
+    loaded: LoadedModel,
+    parts: Sequence[Any],
+    data: DataConfig,
+    calibration_set: CalibrationSet,
+    store: ResultStore,
+) -> ByRepeat:
+    """One entry per repeat.
 
-    def __init__(
-        self,
-        config: ExperimentConfig,
-        sets: Mapping[str, CalibrationSet],
-        store: ResultStore,
-        loaded: LoadedModel,
-    ) -> None:
-        self._config = config
-        self._sets = sets
-        self._store = store
-        self._loaded = loaded
-
-    def activation_norms(self, name: str, kind: str, targets: Sequence[Target]) -> ByRepeat:
-        """Per repeat the norms v of every target on one set (`ActivationNorms`)."""
-        collect = partial(collect_activation_norms, self._loaded.model, targets)
-        return self._find(name, kind, collect)
-
-    def firing_counts(self, name: str, kind: str, layers: Sequence[NeuronLayer]) -> ByRepeat:
-        """Per repeat the firing counts of every neuron on one set (`FiringCounts`)."""
-        collect = partial(collect_firing_counts, self._loaded.model, layers)
-        return self._find(name, kind, collect)
-
-    def _find(self, name: str, kind: str, collect: Collect) -> ByRepeat:
-        """One entry per repeat.
-
-        A pass always covers all repeats, so that a killed run that is started again forms the
-        same batches and so the same numbers to the last bit.
-        """
-        repeats = range(self._config.num_repeats)
-        found = [self._store.read_statistics(kind, name, repeat) for repeat in repeats]
-        if any(statistics is None for statistics in found):
-            computed = self._compute(self._sets[name], collect)
-            for repeat in repeats:
-                if found[repeat] is None:
-                    self._store.write_statistics(kind, name, repeat, computed[repeat])
-                    found[repeat] = computed[repeat]
-        return [statistics for statistics in found if statistics is not None]
-
-    def _compute(self, calibration_set: CalibrationSet, collect: Collect) -> ByRepeat:
-        loaded, config = self._loaded, self._config
+    A pass always covers all repeats, so that a killed run that is started again forms the same
+    batches and so the same numbers to the last bit.
+    """
+    name = calibration_set.name
+    found = [store.read_statistics(kind, name, repeat) for repeat in range(data.num_repeats)]
+    if any(statistics is None for statistics in found):
         multiplicities = calibration_set.multiplicities(
-            config.num_samples, config.num_repeats, config.random_state
+            data.num_samples, data.num_repeats, data.random_state
         )
-        drawn = np.flatnonzero(multiplicities.any(axis=0))
-        encoded = encode_samples(
-            [calibration_set.samples[index] for index in drawn],
-            loaded.tokenizer,
-            context_length(loaded.model, loaded.tokenizer),
+        computed = collect_from_set(
+            kind, loaded, parts, calibration_set, multiplicities, data.batch_tokens
         )
-        if encoded.truncated:
-            say(f"{calibration_set.name}: {encoded.truncated} samples cut at the context length")
-        start = time.monotonic()
-        tokens = 0
-        with tqdm(
-            total=len(drawn), desc=f"scoring {calibration_set.name}", unit="sample"
-        ) as progress:
+        for repeat, statistics in enumerate(found):
+            if statistics is None:
+                store.write_statistics(kind, name, repeat, computed[repeat])
+                found[repeat] = computed[repeat]
+    return [statistics for statistics in found if statistics is not None]
 
-            def on_batch(samples: int, batch_tokens: int) -> None:
-                nonlocal tokens
-                tokens += batch_tokens
-                rate = tokens / (time.monotonic() - start)
-                progress.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
-                progress.update(samples)
 
-            return collect(encoded.ids, multiplicities[:, drawn], config.batch_tokens, on_batch)
+def describe_evidence(label: str, loaded: LoadedModel, evidence: Evidence) -> Iterator[str]:
+    """Lines on the model and on what of it is observed."""
+    parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
+    start = f"{label}: {parameters:,} parameters, {loaded.dtype}; "
+    if ACTIVATION_NORMS in evidence.parts:
+        share = scored_share(loaded.model, evidence.targets)
+        yield (
+            f"{start}{len(evidence.targets)} weight matrices are scored, {share:.1%} of what is "
+            "not embeddings"
+        )
+        if share < SCORED_SHARE_WARNING:
+            yield (
+                f"warning: {1 - share:.1%} of the parameters outside the embeddings are in no "
+                "linear module and are not scored; a skill may sit there"
+            )
+    if FIRING_COUNTS in evidence.parts:
+        layers = evidence.parts[FIRING_COUNTS]
+        neurons = sum(layer.neurons for layer in layers)
+        yield f"{start}{neurons:,} neurons in {len(layers)} MLPs"

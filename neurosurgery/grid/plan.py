@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from neurosurgery.activations.calibration import CalibrationSet
-from neurosurgery.config.experiment import AGAINST_A_SET, LAPE, ExperimentConfig
-from neurosurgery.config.keys import BASELINE_KEY, RunKey
+from neurosurgery.config.experiment import DataConfig, ExperimentConfig, GridConfig
+from neurosurgery.config.keys import BASELINE_KEY, MATH, CellKey, SelectionKey, scale_by
+from neurosurgery.config.methods import METHODS
 from neurosurgery.results.store import ResultStore
 
 if TYPE_CHECKING:
+    # transformers, which takes seconds to import, is not needed to lay out a grid.
     from neurosurgery.models.load import ModelSize
 
 
@@ -19,134 +21,156 @@ if TYPE_CHECKING:
 class Plan:
     """Every cell of a run in the order in which it is computed, and what is still to do.
 
-    `pending` cells are to be evaluated; `to_mask` are those and the evaluated ones whose mask or
-    model is asked for and not on disk yet. `sets_needed` have a say in the masks.
+    `pending` cells are to be evaluated; `to_select` are those and the evaluated ones of which a
+    mask, a model or a list of units is asked for and not on disk yet. `needed` gives, by kind of
+    statistics, the sets on which these selections depend.
     """
 
-    keys: tuple[RunKey, ...]
-    pending: tuple[RunKey, ...]
-    to_mask: tuple[RunKey, ...]
+    keys: tuple[CellKey, ...]
+    pending: tuple[CellKey, ...]
+    to_select: tuple[CellKey, ...]
     baseline_pending: bool
-    sets_needed: tuple[str, ...]
+    needed: dict[str, tuple[str, ...]]
+
+    @property
+    def is_done(self) -> bool:
+        """Whether nothing is left to compute."""
+        return not (self.to_select or self.baseline_pending)
 
 
-def grid_keys(config: ExperimentConfig) -> tuple[RunKey, ...]:
-    """Set × repeat × proportion × method × scalar, then what does not depend on a set."""
-    groups = [(name, [m for m in config.methods if m in AGAINST_A_SET]) for name in config.against]
-    groups.append(("", [method for method in config.methods if method not in AGAINST_A_SET]))
+def against_sets(data: DataConfig, grid: GridConfig) -> tuple[str, ...]:
+    """The sets that the skill is told apart from."""
+    return tuple(name for name in data.names if name != grid.skill)
+
+
+def grid_keys(data: DataConfig, grid: GridConfig) -> tuple[CellKey, ...]:
+    """Set × repeat × size × method × scalar, then what does not depend on a set."""
+    with_set = [method for method in grid.methods if METHODS[method].against_a_set]
+    groups = [(name, with_set) for name in against_sets(data, grid)]
+    groups.append(("", [method for method in grid.methods if method not in with_set]))
     return tuple(
-        RunKey(method, name, proportion, scalar, repeat, config.skill)
+        CellKey(SelectionKey(method, grid.skill, name, size, repeat), scale_by(scalar))
         for name, methods in groups
-        for repeat in range(config.num_repeats)
-        for proportion in config.proportions
+        for repeat in range(data.num_repeats)
+        for size in grid.sizes
         for method in methods
-        for scalar in config.scalars
+        for scalar in grid.scalars
     )
 
 
-def _sets_needed(config: ExperimentConfig, keys: Sequence[RunKey]) -> tuple[str, ...]:
-    """The sets whose statistics these cells depend on, math first."""
-    names: set[str] = set()
-    for key in keys:
-        names |= {key.skill, key.calibration}
-        if key.method == LAPE:
-            # A neuron's entropy is over all sets.
-            names |= {source.name for source in config.sources}
-    return tuple(source.name for source in config.sources if source.name in names)
+def _needed(data: DataConfig, keys: Sequence[CellKey]) -> dict[str, tuple[str, ...]]:
+    """Kind of statistics to the sets that these cells depend on, math first."""
+    names: dict[str, set[str]] = {}
+    for selection in (key.selection for key in keys if key.selection):
+        method = METHODS[selection.method]
+        mine = names.setdefault(method.statistics, set())
+        mine |= {selection.skill, selection.against}
+        if method.over_all_sets:
+            mine |= set(data.names)
+    return {kind: tuple(n for n in data.names if n in found) for kind, found in names.items()}
 
 
 def make_plan(config: ExperimentConfig, store: ResultStore) -> Plan:
     """Lay out the grid and find what of it is done."""
-    keys = grid_keys(config)
+    data, grid, output = config.data, config.grid, config.output
+    keys = grid_keys(data, grid)
 
     # With --overwrite nothing of what is there counts.
-    def is_done(key: RunKey) -> bool:
-        return not config.overwrite and store.is_done(key)
+    def is_done(key: CellKey) -> bool:
+        return not output.overwrite and store.is_done(key)
 
-    def is_saved(key: RunKey) -> bool:
+    def is_saved(key: CellKey) -> bool:
+        if key.selection is None:
+            return True
         files = (
-            *([store.mask_file(key)] if config.save_masks else []),
-            *([store.model_folder(key)] if config.save_model else []),
+            *([store.mask_file(key.selection)] if output.save_masks else []),
+            *([store.unit_file(key.selection)] if METHODS[key.method].unit else []),
+            *([store.model_folder(key)] if output.save_model else []),
         )
         return all(file.exists() for file in files)
 
-    to_mask = tuple(key for key in keys if not (is_done(key) and is_saved(key)))
+    to_select = tuple(key for key in keys if not (is_done(key) and is_saved(key)))
     return Plan(
         keys,
         pending=tuple(key for key in keys if not is_done(key)),
-        to_mask=to_mask,
-        baseline_pending=config.pre_train_eval and not is_done(BASELINE_KEY),
-        sets_needed=_sets_needed(config, to_mask),
+        to_select=to_select,
+        baseline_pending=grid.pre_train_eval and not is_done(BASELINE_KEY),
+        needed=_needed(data, to_select),
     )
 
 
-def describe_plan(
-    config: ExperimentConfig,
-    plan: Plan,
-    store: ResultStore,
-    sets: Sequence[CalibrationSet],
-    size: ModelSize,
-    kind: str,
-) -> str:
-    """What `--dry_run` prints; `kind` is the statistics' that the methods need."""
-    lines = [
-        f"model        {config.model.label}",
-        f"results in   {store.root}",
-        *(f"cells        {_cells(config, plan, method)}" for method in config.methods),
-        f"baseline     {_baseline_state(config, plan, store)}",
-    ]
-    total = 0
-    for calibration_set in sets:
-        drawn = calibration_set.multiplicities(
-            config.num_samples, config.num_repeats, config.random_state
+@dataclass(frozen=True)
+class PlanText:
+    """What `--dry_run` prints of a plan; `size` is what the model's weights take."""
+
+    config: ExperimentConfig
+    plan: Plan
+    store: ResultStore
+    size: ModelSize
+
+    def lines(self, sets: Sequence[CalibrationSet]) -> list[str]:
+        """One line per thing to know."""
+        states = len(self.plan.pending) + self.plan.baseline_pending
+        evaluation = self.config.evaluation
+        largest = int(1.5 * self.size.largest_matrix)
+        return [
+            f"model        {self.config.model.label}",
+            f"results in   {self.store.root}",
+            *(f"cells        {self._cells(method)}" for method in self.config.grid.methods),
+            f"baseline     {self._baseline()}",
+            *self._scoring(sets),
+            f"evaluation   {states} model states × ({evaluation.math_task} on "
+            f"{_documents(evaluation.math_documents)}; {', '.join(evaluation.other_tasks)} on "
+            f"{_documents(evaluation.other_documents)} each)",
+            f"memory       weights {_size(self.size.weights)}, while scoring 1.5 × the largest "
+            f"matrix in float32 ({_size(largest)}) and one batch more",
+        ]
+
+    def _cells(self, method: str) -> str:
+        mine = [key for key in self.plan.keys if key.method == method]
+        to_do = sum(key.method == method for key in self.plan.pending)
+        sets = len(against_sets(self.config.data, self.config.grid))
+        of_sets = f"{sets} calibration sets × " if METHODS[method].against_a_set else ""
+        skill = "" if self.config.grid.skill == MATH else f" for the skill {self.config.grid.skill}"
+        return (
+            f"{method}{skill} {len(mine)} ({len(mine) - to_do} done, {to_do} to do): {of_sets}"
+            f"{self.config.data.num_repeats} repeats × {len(self.config.grid.sizes)} "
+            f"{METHODS[method].size_name}s × {len(self.config.grid.scalars)} scalars"
         )
-        unique = int(drawn.any(axis=0).sum())
-        missing = calibration_set.name in plan.sets_needed and (
-            config.overwrite
-            or not all(
-                store.statistics_file(kind, calibration_set.name, repeat).exists()
-                for repeat in range(config.num_repeats)
+
+    def _baseline(self) -> str:
+        if self.plan.baseline_pending:
+            return "to do"
+        if self.store.is_done(BASELINE_KEY) and not self.config.output.overwrite:
+            return "done"
+        return "none; without --pre_train_eval there is no verdict"
+
+    def _scoring(self, sets: Sequence[CalibrationSet]) -> list[str]:
+        lines = []
+        total = 0
+        data = self.config.data
+        for calibration_set in sets:
+            drawn = calibration_set.multiplicities(
+                data.num_samples, data.num_repeats, data.random_state
             )
+            unique = int(drawn.any(axis=0).sum())
+            passes = unique * sum(
+                calibration_set.name in names and self._is_missing(kind, calibration_set.name)
+                for kind, names in self.plan.needed.items()
+            )
+            total += passes
+            lines.append(
+                f"scoring      {calibration_set.name}: {data.num_samples} of "
+                f"{len(calibration_set.samples)} samples × {data.num_repeats} repeats = {unique} "
+                f"forward passes{'' if passes else ' (not needed)'}"
+            )
+        return [*lines, f"             {total} forward passes in all, of the base model"]
+
+    def _is_missing(self, kind: str, name: str) -> bool:
+        return self.config.output.overwrite or not all(
+            self.store.statistics_file(kind, name, repeat).exists()
+            for repeat in range(self.config.data.num_repeats)
         )
-        total += unique if missing else 0
-        lines.append(
-            f"scoring      {calibration_set.name}: {config.num_samples} of "
-            f"{len(calibration_set.samples)} samples × {config.num_repeats} repeats = {unique} "
-            f"forward passes{'' if missing else ' (not needed)'}"
-        )
-    lines.append(f"             {total} forward passes in all, of the base model")
-    states = len(plan.pending) + plan.baseline_pending
-    evaluation = config.evaluation
-    lines.append(
-        f"evaluation   {states} model states × ({evaluation.math_task} on "
-        f"{_documents(evaluation.math_documents)}; {', '.join(evaluation.other_tasks)} on "
-        f"{_documents(evaluation.other_documents)} each)"
-    )
-    lines.append(
-        f"memory       weights {_size(size.weights)}, while scoring 1.5 × the largest matrix in "
-        f"float32 ({_size(int(1.5 * size.largest_matrix))}) and one batch more"
-    )
-    return "\n".join(lines)
-
-
-def _cells(config: ExperimentConfig, plan: Plan, method: str) -> str:
-    mine = [key for key in plan.keys if key.method == method]
-    to_do = sum(key.method == method for key in plan.pending)
-    sets = f"{len(config.against)} calibration sets × " if method in AGAINST_A_SET else ""
-    skill = "" if config.skill == config.math.name else f" for the skill {config.skill}"
-    return (
-        f"{method}{skill} {len(mine)} ({len(mine) - to_do} done, {to_do} to do): {sets}"
-        f"{config.num_repeats} repeats × {len(config.proportions)} "
-        f"{'ratios' if method == LAPE else 'proportions'} × {len(config.scalars)} scalars"
-    )
-
-
-def _baseline_state(config: ExperimentConfig, plan: Plan, store: ResultStore) -> str:
-    if plan.baseline_pending:
-        return "to do"
-    if store.is_done(BASELINE_KEY) and not config.overwrite:
-        return "done"
-    return "none; without --pre_train_eval there is no verdict"
 
 
 def _documents(limit: int | None) -> str:

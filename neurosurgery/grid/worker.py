@@ -1,159 +1,103 @@
-"""A loaded model, taken through the cells of a plan: select, edit, evaluate, restore, store."""
+"""A loaded model that computes cells: select, edit, evaluate, restore. It prints nothing."""
 
 from __future__ import annotations
 
-import gc
+import io
 import time
-from collections.abc import Mapping, Sequence
-
-from lm_eval.models.huggingface import HFLM
-from tqdm import tqdm
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 from neurosurgery.common.errors import RunError
-from neurosurgery.config.experiment import LAPE, ExperimentConfig
-from neurosurgery.config.keys import ACTIVATION_NORMS, BASELINE_KEY, FIRING_COUNTS, RunKey
+from neurosurgery.config.experiment import EvaluationConfig
+from neurosurgery.config.keys import CellKey, SelectionKey
+from neurosurgery.config.methods import METHODS
+from neurosurgery.edit.edits import make_edit
 from neurosurgery.edit.export import export_model
-from neurosurgery.edit.scale import AppliedFactor, scaled_weights
-from neurosurgery.evaluate.harness import (
-    Evaluation,
-    Harness,
-    chatter_to,
-    harness_model,
-    preserved_generators,
-)
-from neurosurgery.grid.gather import Gatherer, say
-from neurosurgery.grid.plan import Plan
-from neurosurgery.locate.selectors import NeuronSelector, Selection, Selector, WeightSelector
-from neurosurgery.models.load import LoadedModel, Target, find_targets, scored_share
-from neurosurgery.models.neurons import find_neuron_layers
-from neurosurgery.results.provenance import model_fingerprint
-from neurosurgery.results.store import CellRecord, ResultStore
-from neurosurgery.verdicts.table import VerdictTable
-
-SCORED_SHARE_WARNING = 0.9
+from neurosurgery.edit.scale import AppliedFactor
+from neurosurgery.evaluate.harness import Harness, harness_model
+from neurosurgery.evaluate.isolation import chatter_to, preserved_generators
+from neurosurgery.locate.selectors import Evidence
+from neurosurgery.masks.selection import Selection
+from neurosurgery.models.load import LoadedModel
+from neurosurgery.results.cells import CellRecord, CellResult
 
 
-class Grid:
-    """A loaded model, taken through the cells of a plan."""
+class Worker:
+    """Computes cells with a model that it owns.
+
+    Between two cells the model is the unedited one, bit for bit. All that is to be said or kept of
+    a cell is in its `CellResult`, so that a worker can live in another process.
+
+    Args:
+        loaded: the unedited model.
+        evidence: what selections are chosen from.
+        harnesses: the math task under `math`, the other tasks under `other` (`load_harnesses`).
+        evaluation: how many documents, in which batches.
+    """
 
     def __init__(
         self,
-        config: ExperimentConfig,
-        store: ResultStore,
         loaded: LoadedModel,
-        gatherer: Gatherer,
+        evidence: Evidence,
         harnesses: Mapping[str, Harness],
-        verdicts: VerdictTable,
+        evaluation: EvaluationConfig,
     ) -> None:
-        self._config = config
-        self._store = store
         self._loaded = loaded
-        self._gatherer = gatherer
+        self._evidence = evidence
         self._harnesses = harnesses
-        self._verdicts = verdicts
-        with store.open_log() as log, chatter_to(log):
-            self._lm: HFLM = harness_model(loaded, config.evaluation.batch_size)
-        self._commit = getattr(loaded.model.config, "_commit_hash", None)
+        self._evaluation = evaluation
+        self._chatter = io.StringIO()
+        with chatter_to(self._chatter):
+            self._lm = harness_model(loaded, evaluation.batch_size)
         self._parameters = sum(p.numel() for p in loaded.model.parameters())
 
-    def run(self, plan: Plan) -> None:
-        """Compute what is pending; every finished cell is on disk before the next one starts.
+    def select(self, key: SelectionKey) -> Selection:
+        """The selection of one cell.
+
+        Raises:
+            RunError: a weight is not finite.
+        """
+        return self._evidence.select(key)
+
+    def run(self, key: CellKey) -> CellResult:
+        """Compute one cell.
 
         Raises:
             RunError: the model, its weights or its activations are not fit for the method.
         """
-        if not (plan.baseline_pending or self._store.is_done(BASELINE_KEY)):
-            say("no baseline in this folder: without --pre_train_eval there will be no verdict")
-        if 1 in self._config.scalars:
-            say("--scalar 1 changes nothing: its cells repeat the baseline")
-        selector = self._selector(plan)
-        # What is there by now stays; a full collection would look through it in every cell, which
-        # takes a tenth of a second and more.
-        gc.freeze()
-        try:
-            with tqdm(
-                total=len(plan.pending) + plan.baseline_pending, desc="grid", unit="cell"
-            ) as progress:
-                if plan.baseline_pending:
-                    self._evaluate(BASELINE_KEY)
-                    progress.update()
-                for key in plan.to_mask:
-                    selection = selector.select(key)
-                    self._save(key, selection)
-                    if key in plan.pending:
-                        self._run_cell(key, selection)
-                        progress.update()
-        finally:
-            gc.unfreeze()
+        if key.selection is None or key.edit is None:
+            return self._evaluate(key)
+        selection = self.select(key.selection)
+        edit = make_edit(key.edit, selection)
+        with edit.applied(self._loaded.model) as factor:
+            return self._evaluate(key, selection, edit.edited, factor)
 
-    def _selector(self, plan: Plan) -> Selector:
-        targets = find_targets(self._loaded.model)
-        if LAPE in self._config.methods:
-            return self._neuron_selector(plan, targets)
-        norms = {
-            name: self._gatherer.activation_norms(name, ACTIVATION_NORMS, targets)
-            for name in plan.sets_needed
-        }
-        if norms:
-            # A module that no sample reached (the image side of a model, say) has no importance.
-            reached = set.intersection(*(set(of_set[0]) for of_set in norms.values()))
-            targets = [target for target in targets if target.name in reached]
-        self._describe_model(targets)
-        proportions = list(dict.fromkeys(key.proportion for key in plan.to_mask))
-        return WeightSelector(targets, norms, proportions, self._config.random_state)
+    def export(
+        self, key: CellKey, selection: Selection, folder: Path, provenance: Mapping[str, object]
+    ) -> None:
+        """Write a cell's edited model to a folder.
 
-    def _neuron_selector(self, plan: Plan, targets: Sequence[Target]) -> NeuronSelector:
-        layers = find_neuron_layers(self._loaded.model)
-        if not layers:
-            raise RunError(
-                f"{self._config.model.label} has no MLP with an activation module between linear "
-                "modules; LAPE needs one"
-            )
-        neurons = sum(layer.neurons for layer in layers)
-        say(
-            f"{self._config.model.label}: {self._parameters:,} parameters, {self._loaded.dtype}; "
-            f"{neurons:,} neurons in {len(layers)} MLPs"
-        )
-        counts = {
-            name: self._gatherer.firing_counts(name, FIRING_COUNTS, layers)
-            for name in plan.sets_needed
-        }
-        return NeuronSelector(targets, layers, counts)
-
-    def _describe_model(self, targets: Sequence[Target]) -> None:
-        share = scored_share(self._loaded.model, targets)
-        say(
-            f"{self._config.model.label}: {self._parameters:,} parameters, {self._loaded.dtype}; "
-            f"{len(targets)} weight matrices are scored, {share:.1%} of what is not embeddings"
-        )
-        if share < SCORED_SHARE_WARNING:
-            say(
-                f"warning: {1 - share:.1%} of the parameters outside the embeddings are in no "
-                "linear module and are not scored; a skill may sit there"
-            )
-
-    def _run_cell(self, key: RunKey, selection: Selection) -> None:
-        if selection.neurons is not None:
-            say(f"{key.stem}: {_neurons_text(selection.neurons, key.skill)}")
-        with scaled_weights(self._loaded.model, selection.mask, key.scalar) as factor:
-            if factor is not None and factor.blurs(key.scalar):
-                say(
-                    f"{key.stem}: in {self._loaded.dtype} the factor {key.scalar} became "
-                    f"{factor.median:.5g} (median; {factor.smallest:.5g} to {factor.largest:.5g})"
-                )
-            self._evaluate(key, selection, factor)
+        Raises:
+            RunError: it cannot be written, or the edit is none of weights.
+        """
+        if key.edit is None or key.edit.scalar is None:
+            raise RunError(f"{key.stem}: only scaled models can be saved")
+        with self._quiet():
+            model, tokenizer = self._loaded.model, self._loaded.tokenizer
+            export_model(model, tokenizer, selection.mask, key.edit.scalar, folder, provenance)
 
     def _evaluate(
         self,
-        key: RunKey,
+        key: CellKey,
         selection: Selection | None = None,
+        edited: int = 0,
         factor: AppliedFactor | None = None,
-    ) -> None:
+    ) -> CellResult:
         start = time.monotonic()
-        with self._store.open_log() as log, chatter_to(log), preserved_generators():
-            math = self._harness("math", self._config.evaluation.math_documents)
-            other = self._harness("other", self._config.evaluation.other_documents)
-        edited = selection.mask.count() if selection else 0
+        with self._quiet(), preserved_generators():
+            math = self._harnesses["math"].evaluate(self._lm, self._evaluation.math_documents)
+            other = self._harnesses["other"].evaluate(self._lm, self._evaluation.other_documents)
         topk = selection.topk if selection else None
         record = CellRecord(
             key=key,
@@ -163,46 +107,38 @@ class Grid:
             factor=factor,
             seconds=time.monotonic() - start,
             groups=math.groups | other.groups,
-            neurons=selection.neurons if selection else None,
+            units=selection.unit_counts if selection else None,
         )
-        self._store.write_cell(record, math, other)
-        self._verdicts.update()
+        notes = tuple(self._notes(key, selection, factor))
+        return CellResult(record, math, other, selection, notes, self._take_chatter())
 
-    def _harness(self, name: str, limit: int | None) -> Evaluation:
-        return self._harnesses[name].evaluate(self._lm, limit)
+    def _notes(
+        self, key: CellKey, selection: Selection | None, factor: AppliedFactor | None
+    ) -> Iterator[str]:
+        """What the user should know of this cell."""
+        if selection is not None and selection.unit_counts is not None and key.selection:
+            yield f"{key.stem}: {_units_text(selection.unit_counts, key.selection)}"
+        scalar = key.edit.scalar if key.edit else None
+        if factor is not None and scalar is not None and factor.blurs(scalar):
+            yield (
+                f"{key.stem}: in {self._loaded.dtype} the factor {scalar} became "
+                f"{factor.median:.5g} (median; {factor.smallest:.5g} to {factor.largest:.5g})"
+            )
 
-    def _save(self, key: RunKey, selection: Selection) -> None:
-        """Write the mask and the edited model, where they are asked for and not there yet."""
-        mask_file, folder = self._store.mask_file(key), self._store.model_folder(key)
-        if self._config.save_masks and not mask_file.exists():
-            selection.mask.save(mask_file, self._provenance(key, selection))
-        if self._config.save_model and not folder.exists():
-            model, tokenizer = self._loaded.model, self._loaded.tokenizer
-            provenance = self._provenance(key, selection)
-            with self._store.open_log() as log, chatter_to(log):
-                export_model(model, tokenizer, selection.mask, key.scalar, folder, provenance)
+    @contextmanager
+    def _quiet(self) -> Iterator[None]:
+        with chatter_to(self._chatter):
+            yield
 
-    def _provenance(self, key: RunKey, selection: Selection) -> dict[str, object]:
-        return {
-            "model": self._config.model.name,
-            "revision": self._config.model.revision,
-            "model_content": model_fingerprint(self._config.model.name, self._commit),
-            "method": key.method,
-            "skill": key.skill,
-            "calibration": key.calibration,
-            "proportion": key.proportion,
-            "repeat": key.repeat,
-            "seed": self._config.random_state,
-            "num_samples": self._config.num_samples,
-            "counts": selection.mask.counts(),
-            "skill_topk": selection.topk,
-            "neurons": selection.neurons,
-        }
+    def _take_chatter(self) -> str:
+        chatter = self._chatter.getvalue()
+        self._chatter = io.StringIO()
+        return chatter
 
 
-def _neurons_text(neurons: Mapping[str, int], skill: str) -> str:
+def _units_text(counts: Mapping[str, int], key: SelectionKey) -> str:
     text = (
-        f"{neurons['selected']:,} of {neurons['all']:,} neurons selected, "
-        f"{neurons['skill']:,} belong to {skill}"
+        f"{counts['selected']:,} of {counts['all']:,} {METHODS[key.method].unit}s selected, "
+        f"{counts['skill']:,} belong to {key.skill}"
     )
-    return text if neurons["skill"] else f"{text}; the model is evaluated unedited"
+    return text if counts["skill"] else f"{text}; the model is evaluated unedited"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
@@ -16,11 +16,15 @@ import torch
 from tqdm import tqdm
 
 from neurosurgery.activations.calibration import CalibrationSet, generator
-from neurosurgery.activations.collect import collect_activation_norms, encode_samples
-from neurosurgery.config.experiment import MATH
-from neurosurgery.masks.mask import TopK
+from neurosurgery.activations.collect import collect_from_set
+from neurosurgery.common.numbers import number_text
+from neurosurgery.config.experiment import DataConfig
+from neurosurgery.config.keys import MATH
+from neurosurgery.config.methods import ACTIVATION_NORMS
+from neurosurgery.locate.ranking import TopK
 from neurosurgery.masks.overlap import Overlap, overlap_by_parameter, total
-from neurosurgery.models.load import LoadedModel, Target, context_length, find_targets
+from neurosurgery.models.load import LoadedModel
+from neurosurgery.models.targets import Target, find_targets
 
 
 class Subset(NamedTuple):
@@ -42,6 +46,8 @@ class Pair(NamedTuple):
 
 Norms = dict[Subset, dict[str, torch.Tensor]]
 """Activation norms of every target (`ActivationNorms`), per subset of one set."""
+
+Overlaps = dict[Pair, Overlap]
 
 
 def usable_sizes(
@@ -73,97 +79,77 @@ def subset_multiplicities(
     return multiplicities
 
 
-def subset_norms(
-    loaded: LoadedModel,
-    targets: Sequence[Target],
-    calibration_set: CalibrationSet,
-    subsets: Sequence[Subset],
-    seed: int,
-    batch_tokens: int | None = None,
-) -> Norms:
-    """The norms of every subset, from one pass over the samples that any of them holds.
+class Checkpoint(Protocol):
+    """Keeps what is finished, so that a killed measurement goes on where it was."""
 
-    Raises:
-        NonFiniteActivations: a target's input held an infinity or NaN.
-    """
-    multiplicities = subset_multiplicities(calibration_set, subsets, seed)
-    drawn = np.flatnonzero(multiplicities.any(axis=0))
-    encoded = encode_samples(
-        [calibration_set.samples[index] for index in drawn],
-        loaded.tokenizer,
-        context_length(loaded.model, loaded.tokenizer),
-    )
-    if encoded.truncated:
-        tqdm.write(f"{calibration_set.name}: {encoded.truncated} samples cut at the context length")
-    with tqdm(total=len(drawn), desc=f"scoring {calibration_set.name}", unit="sample") as progress:
+    def norms(self, name: str) -> Norms | None:
+        """The norms of a set, None where they are not there yet."""
 
-        def on_batch(samples: int, _tokens: int) -> None:
-            progress.update(samples)
+    def keep_norms(self, name: str, norms: Norms) -> None:
+        """Keep the norms of a set."""
 
-        norms = collect_activation_norms(
-            loaded.model, targets, encoded.ids, multiplicities[:, drawn], batch_tokens, on_batch
-        )
-    return dict(zip(subsets, norms, strict=True))
+    def overlaps(self) -> tuple[int, Overlaps]:
+        """How many weight matrices are compared, and their overlaps added up."""
+
+    def keep_overlaps(self, compared: int, overlaps: Overlaps) -> None:
+        """Keep the overlaps of the first `compared` weight matrices."""
 
 
 def compare_subsets(
-    targets: Sequence[Target], norms: Mapping[str, Norms], proportions: Sequence[float]
-) -> dict[Pair, Overlap]:
-    """The overlap of the math-specific masks of every two subsets of one size.
+    target: Target, norms: Mapping[str, Norms], proportions: Sequence[float]
+) -> Overlaps:
+    """The overlaps, within one weight matrix, of the masks of every two subsets of one size.
 
-    Goes one weight matrix after the other, so that the masks of only one matrix and size are in
-    memory at a time.
+    Goes one size after the other, so that the masks of only one size are in memory at a time.
 
     Args:
-        targets: the scored weights, unedited.
+        target: the scored weights, unedited.
         norms: set name to its norms. The math set's hold every subset of the others.
         proportions: sizes of the top-Ks.
     """
-    overlaps: dict[Pair, Overlap] = {}
-    for target in tqdm(targets, desc="comparing", unit="matrix"):
-        for size in sorted({subset.size for subset in norms[MATH]}):
-            ranked = {
-                name: {
-                    subset.number: TopK([target], of_subset, proportions)
-                    for subset, of_subset in of_set.items()
-                    if subset.size == size
-                }
-                for name, of_set in norms.items()
+    overlaps: Overlaps = {}
+    for size in sorted({subset.size for subset in norms[MATH]}):
+        ranked = {
+            name: {
+                subset.number: TopK([target], of_subset, proportions)
+                for subset, of_subset in of_set.items()
+                if subset.size == size
             }
-            math = ranked.pop(MATH)
-            for proportion in proportions:
-                top = {number: ranking.mask(proportion) for number, ranking in math.items()}
-                for calibration, rankings in ranked.items():
-                    masks = {
-                        number: top[number] - ranking.mask(proportion)
-                        for number, ranking in rankings.items()
-                    }
-                    for a, b in combinations(masks, 2):
-                        pair = Pair(calibration, size, proportion, a, b)
-                        found = total(overlap_by_parameter(masks[a], masks[b]))
-                        overlaps[pair] = overlaps.get(pair, Overlap()) + found
+            for name, of_set in norms.items()
+        }
+        math = ranked.pop(MATH)
+        for proportion in proportions:
+            top = {number: ranking.mask(proportion) for number, ranking in math.items()}
+            for calibration, rankings in ranked.items():
+                masks = {
+                    number: top[number] - ranking.mask(proportion)
+                    for number, ranking in rankings.items()
+                }
+                for a, b in combinations(masks, 2):
+                    pair = Pair(calibration, size, proportion, a, b)
+                    overlaps[pair] = total(overlap_by_parameter(masks[a], masks[b]))
     return overlaps
 
 
 def measure_consistency(
     loaded: LoadedModel,
+    data: DataConfig,
     sets: Mapping[str, CalibrationSet],
     sizes: Mapping[str, Sequence[int]],
     num_subsets: int,
     proportions: Sequence[float],
-    seed: int,
-    batch_tokens: int | None = None,
+    checkpoint: Checkpoint,
 ) -> pd.DataFrame:
     """Draw subsets, score them, compare the masks that they give.
 
     Args:
         loaded: the unedited model.
+        data: the seed of the draws, and padded tokens per batch.
         sets: set name to samples, math among them.
         sizes: name of every other set to its sizes of subsets (`usable_sizes`).
         num_subsets: how many subsets of every size, at least 2.
         proportions: sizes of the top-Ks.
-        seed: of the draws.
-        batch_tokens: padded tokens per batch; None chooses by device.
+        checkpoint: takes and gives what is finished.
 
     Returns:
         One row per set, size, proportion and pair of subsets, in this order; see `Overlap` for the
@@ -174,23 +160,30 @@ def measure_consistency(
     """
     every = {**sizes, MATH: sorted({size for of_set in sizes.values() for size in of_set})}
     targets = find_targets(loaded.model)
-    norms = {
-        name: subset_norms(
-            loaded,
-            targets,
-            sets[name],
-            [Subset(size, number) for size in of_set for number in range(num_subsets)],
-            seed,
-            batch_tokens,
-        )
-        for name, of_set in every.items()
-    }
+    norms: dict[str, Norms] = {}
+    for name, of_set in every.items():
+        subsets = [Subset(size, number) for size in of_set for number in range(num_subsets)]
+        found = checkpoint.norms(name)
+        if found is None:
+            drawn = subset_multiplicities(sets[name], subsets, data.random_state)
+            rows = collect_from_set(
+                ACTIVATION_NORMS, loaded, targets, sets[name], drawn, data.batch_tokens
+            )
+            found = dict(zip(subsets, rows, strict=True))
+            checkpoint.keep_norms(name, found)
+        norms[name] = found
     # A module that no sample reached, in some set, has no importance there.
     reached = set.intersection(
         *(set(norm) for of_set in norms.values() for norm in of_set.values())
     )
     targets = [target for target in targets if target.name in reached]
-    overlaps = compare_subsets(targets, norms, proportions)
+    compared, overlaps = checkpoint.overlaps()
+    with tqdm(total=len(targets), initial=compared, desc="comparing", unit="matrix") as progress:
+        for number, target in enumerate(targets[compared:], compared + 1):
+            for pair, overlap in compare_subsets(target, norms, proportions).items():
+                overlaps[pair] = overlaps.get(pair, Overlap()) + overlap
+            checkpoint.keep_overlaps(number, overlaps)
+            progress.update()
     names = list(sizes)
     return pd.DataFrame(
         {
@@ -237,7 +230,7 @@ def consistency_text(table: pd.DataFrame) -> str:
                 row["pairs"],
                 f"{(row['count_a'] + row['count_b']) / 2:,.0f}",
                 *(
-                    "–" if np.isnan(row[column]) else f"{row[column]:.3f}"
+                    number_text(row[column], missing="–")
                     for column in ("overlap", "overlap_by_chance", "jaccard", "jaccard_by_chance")
                 ),
             )

@@ -1,152 +1,176 @@
-"""What each method selects in the weights of a model: a mask for a cell of the grid."""
+"""How each method selects: one function per method, from the evidence of a scoring pass."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
 from neurosurgery.activations.calibration import generator
+from neurosurgery.activations.collect import ByRepeat
 from neurosurgery.activations.sums import TOKENS
-from neurosurgery.config.experiment import RANDOM
-from neurosurgery.config.keys import RunKey
-from neurosurgery.locate.lape import NeuronSelection, select_neurons
-from neurosurgery.masks.mask import ParameterMask, TopK
-from neurosurgery.models.load import Target
+from neurosurgery.config.keys import SelectionKey
+from neurosurgery.config.methods import (
+    ACTIVATION_NORMS,
+    FIRING_COUNTS,
+    LAPE,
+    MATHNEURO,
+    NEURON,
+    RANDOM,
+    WANDA,
+)
+from neurosurgery.locate.lape import entropy, select_neurons
+from neurosurgery.locate.ranking import TopK
+from neurosurgery.locate.twins import random_twin
+from neurosurgery.masks.mask import ParameterMask
+from neurosurgery.masks.selection import Selection
+from neurosurgery.masks.units import Site, Slice, Unit, place_of, unit_table, units_mask
 from neurosurgery.models.neurons import NeuronLayer
+from neurosurgery.models.targets import Target
+
+Statistics = Mapping[str, Mapping[str, ByRepeat]]
+"""Kind of statistics to set name to one entry per repeat."""
 
 
-@dataclass(frozen=True)
-class Selection:
-    """A cell's mask, and what it was chosen from.
+class Evidence:
+    """What a selector chooses from: the unedited weights and the statistics of every set.
 
-    `topk` is the size of the skill's top-K, None for methods without one. `neurons` is LAPE's: how
-    many there are, were selected, and belong to the skill.
-    """
-
-    mask: ParameterMask
-    topk: int | None = None
-    neurons: dict[str, int] | None = None
-
-
-class Selector(Protocol):
-    """Anything that has a mask for a cell."""
-
-    def select(self, key: RunKey) -> Selection:
-        """The selection of one cell; the weights must be the unedited ones."""
-
-
-class WeightSelector:
-    """MathNeuro, random and Wanda: selections by importance, |W| times the norm of the input.
-
-    MathNeuro (arXiv 2410.16930, §3) takes the skill's top-K minus another set's. Random takes as
-    many entries of every matrix at random. Wanda, as the paper calls it, takes the skill's top-K
-    as it is; Wanda proper (Sun et al., arXiv 2306.11695) ranks within every output row, by
-    |W| · sqrt(mean_n ‖X_n‖²).
-
-    Every set and repeat is ranked once, whatever asks for it; the ranking is kept as two numbers
-    per matrix and proportion.
+    Args:
+        targets: the scored weight matrices.
+        parts: kind of statistics to the parts of the model that it observed.
+        statistics: of every kind, set and repeat that the selections need.
+        sizes: of the grid; every matrix is ranked once for all of them.
+        seed: of whatever a selector draws at random.
     """
 
     def __init__(
         self,
         targets: Sequence[Target],
-        norms: Mapping[str, Sequence[Mapping[str, torch.Tensor]]],
-        proportions: Sequence[float],
+        parts: Mapping[str, Sequence[Any]],
+        statistics: Statistics,
+        sizes: Sequence[float],
         seed: int,
     ) -> None:
-        self._targets = targets
-        self._norms = norms
-        self._proportions = proportions
-        self._seed = seed
+        self.parts = parts
+        self.statistics = statistics
+        self.seed = seed
+        self._sizes = sizes
+        norms = statistics.get(ACTIVATION_NORMS, {})
+        # A module that no sample reached (the image side of a model, say) has no importance.
+        reached = [set(repeat) for of_set in norms.values() for repeat in of_set[:1]]
+        self.targets = [t for t in targets if all(t.name in names for names in reached)]
         self._rankings: dict[tuple[str, int], TopK] = {}
         self._last: tuple[tuple[object, ...], ParameterMask, int] | None = None
 
-    def _ranking(self, name: str, repeat: int) -> TopK:
+    def select(self, key: SelectionKey) -> Selection:
+        """The selection of one cell; the weights must be the unedited ones.
+
+        Raises:
+            RunError: a weight is not finite.
+        """
+        return SELECTORS[key.method](self, key)
+
+    def top_k(self, name: str, repeat: int, proportion: float) -> ParameterMask:
+        """A set's top-K of every matrix; a set and repeat are ranked once, whoever asks."""
         place = name, repeat
         if place not in self._rankings:
-            norms = self._norms[name][repeat]
-            self._rankings[place] = TopK(self._targets, norms, self._proportions)
-        return self._rankings[place]
+            norms = self.statistics[ACTIVATION_NORMS][name][repeat]
+            self._rankings[place] = TopK(self.targets, norms, self._sizes)
+        return self._rankings[place].mask(proportion)
 
-    def _specific(self, key: RunKey) -> tuple[ParameterMask, int]:
-        """The top-K minus the other set's, if there is one, and the size of the top-K.
+    def specific(self, key: SelectionKey) -> tuple[ParameterMask, int]:
+        """The skill's top-K minus the other set's, if there is one; and the size of the top-K.
 
-        The last one is kept, for the cells that differ in method or scalar follow each other.
+        The last one is kept: cells that differ only in method or scalar follow each other.
         """
-        place = key.skill, key.calibration, key.repeat, key.proportion
+        place = key.skill, key.against, key.repeat, key.size
         if self._last is None or self._last[0] != place:
-            top = mask = self._ranking(key.skill, key.repeat).mask(key.proportion)
-            if key.calibration:
-                mask = top - self._ranking(key.calibration, key.repeat).mask(key.proportion)
+            top = mask = self.top_k(key.skill, key.repeat, key.size)
+            if key.against:
+                mask = top - self.top_k(key.against, key.repeat, key.size)
             self._last = place, mask, top.count()
         return self._last[1:]
 
-    def select(self, key: RunKey) -> Selection:
-        """The selection of one cell."""
-        mask, topk = self._specific(key)
-        if key.method == RANDOM:
-            role = f"random twin of {key.skill} at {key.proportion}"
-            mask = mask.random_twin(generator(self._seed, key.repeat, key.calibration, role))
-        return Selection(mask, topk)
+    def firing_probabilities(self, repeat: int) -> dict[str, np.ndarray]:
+        """Per set, each neuron's probability of firing on a token, all MLPs in a row; float64."""
+        found = {}
+        for name, of_set in self.statistics[FIRING_COUNTS].items():
+            counts = of_set[repeat]
+            fired = torch.cat([counts[layer.name] for layer in self.parts[FIRING_COUNTS]])
+            found[name] = fired.numpy() / int(counts[TOKENS])
+        return found
 
 
-class NeuronSelector:
-    """LAPE: all weights that read the neurons which fire for the skill and hardly else.
+def by_importance(evidence: Evidence, key: SelectionKey) -> Selection:
+    """MathNeuro and Wanda: the largest |W| times the norm of the input.
 
-    Args:
-        targets: every scored matrix, so that the masks are comparable with the other methods'.
-        layers: the MLPs, from `find_neuron_layers`.
-        counts: set name to firing counts per repeat, from `collect_firing_counts`.
+    MathNeuro (arXiv 2410.16930, §3) takes the skill's top-K minus another set's. Wanda, as that
+    paper calls it, takes the skill's top-K as it is; Wanda proper (Sun et al., arXiv 2306.11695)
+    ranks within every output row, by |W| · sqrt(mean_n ‖X_n‖²).
     """
-
-    def __init__(
-        self,
-        targets: Sequence[Target],
-        layers: Sequence[NeuronLayer],
-        counts: Mapping[str, Sequence[Mapping[str, torch.Tensor]]],
-    ) -> None:
-        self._targets = targets
-        self._layers = layers
-        self._names = list(counts)
-        self._probabilities = [
-            np.stack([_probabilities(of_set, layers) for of_set in of_repeat])
-            for of_repeat in zip(*counts.values(), strict=True)
-        ]
-
-    def select(self, key: RunKey) -> Selection:
-        """The selection of one cell."""
-        found = select_neurons(self._probabilities[key.repeat], key.proportion)
-        mine = found.belongs[self._names.index(key.skill)]
-        return Selection(self._mask(mine), neurons=_count(found, mine))
-
-    def _mask(self, neurons: np.ndarray) -> ParameterMask:
-        """Every weight of an output projection that reads one of the neurons."""
-        columns: dict[str, torch.Tensor] = {}
-        start = 0
-        for layer in self._layers:
-            columns[layer.output.name] = torch.from_numpy(neurons[start : start + layer.neurons])
-            start += layer.neurons
-        masks = {}
-        for target in self._targets:
-            selected = columns.get(target.name, torch.zeros(target.in_features, dtype=torch.bool))
-            row = selected[:, None] if target.transposed else selected[None, :]
-            masks[target.parameter_name] = row.expand(target.weight.shape)
-        return ParameterMask.from_tensors(masks)
+    return Selection(*evidence.specific(key))
 
 
-def _probabilities(counts: Mapping[str, torch.Tensor], layers: Sequence[NeuronLayer]) -> np.ndarray:
-    """Of firing on a token, (neurons,), all layers one after the other; float64."""
-    fired = torch.cat([counts[layer.name] for layer in layers]).numpy()
-    return fired / int(counts[TOKENS])
+def at_random(evidence: Evidence, key: SelectionKey) -> Selection:
+    """Random: in every matrix as many random weights as the skill-specific mask has there."""
+    mask, topk = evidence.specific(key)
+    role = f"random twin of {key.skill} at {key.size}"
+    draw = generator(evidence.seed, key.repeat, key.against, role)
+    return Selection(random_twin(mask, draw), topk)
 
 
-def _count(found: NeuronSelection, mine: np.ndarray) -> dict[str, int]:
-    return {
-        "all": len(mine),
-        "selected": int(found.selected.sum()),
-        "skill": int(mine.sum()),
+def by_firing(evidence: Evidence, key: SelectionKey) -> Selection:
+    """LAPE (arXiv 2402.16438, §2.2): the neurons that fire for the skill and hardly elsewhere.
+
+    The mask holds all weights of the output projections that read these neurons.
+    """
+    probabilities = evidence.firing_probabilities(key.repeat)
+    stacked = np.stack(list(probabilities.values()))
+    found = select_neurons(stacked, key.size)
+    mine = found.belongs[list(probabilities).index(key.skill)]
+    chosen = np.flatnonzero(found.selected)
+    layers: Sequence[NeuronLayer] = evidence.parts[FIRING_COUNTS]
+    selected = _neurons(layers, chosen)
+    units = tuple(unit for unit, place in zip(selected, chosen, strict=True) if mine[place])
+    columns = {
+        "belongs": mine[chosen].astype(int),
+        "entropy": entropy(stacked)[chosen],
+        **{f"probability_{name}": values[chosen] for name, values in probabilities.items()},
     }
+    shapes = {t.parameter_name: tuple(t.weight.shape) for t in evidence.targets}
+    return Selection(
+        units_mask(units, shapes),
+        units=units,
+        unit_table=unit_table(selected, columns),
+        unit_counts={"all": len(mine), "selected": len(chosen), "skill": len(units)},
+    )
+
+
+def _neurons(layers: Sequence[NeuronLayer], places: np.ndarray) -> list[Unit]:
+    """The neurons at ascending places, counted through all MLPs one after the other."""
+    units = []
+    start = 0
+    for layer in layers:
+        end = start + layer.neurons
+        weight = layer.output.parameter_name
+        dimension = 0 if layer.output.transposed else 1
+        for index in (places[(start <= places) & (places < end)] - start).tolist():
+            part = Slice(weight, dimension, index, index + 1)
+            site = Site(layer.output.name, "input", index, index + 1)
+            layer_number = place_of(layer.name).layer
+            units.append(Unit(NEURON, layer_number, layer.name, index, (part,), site))
+        start = end
+    return units
+
+
+Selector = Callable[[Evidence, SelectionKey], Selection]
+
+SELECTORS: dict[str, Selector] = {
+    MATHNEURO: by_importance,
+    RANDOM: at_random,
+    WANDA: by_importance,
+    LAPE: by_firing,
+}
+"""How each method of `config.methods.METHODS` selects."""

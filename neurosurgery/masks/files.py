@@ -1,27 +1,55 @@
-"""Mask files as a user gives them: read, checked, with the provenance in their metadata."""
+"""Mask files: one writer, one reader.
+
+Format `neurosurgery-mask/1`: safetensors with one uint8 tensor per parameter name, the mask as
+`numpy.packbits` packs it; `format`, `shapes` and the provenance stand in the metadata as JSON.
+"""
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from neurosurgery.common.errors import UsageError, first_line
-from neurosurgery.masks.mask import ParameterMask
+from neurosurgery.common.files import write_atomically
+from neurosurgery.masks.mask import ParameterMask, Shapes
+
+FORMAT = "neurosurgery-mask/1"
 
 _OWN = {"format", "shapes"}
 
 
 @dataclass(frozen=True)
+class MaskInfo:
+    """What a mask file says in its metadata; `provenance` as `write_mask_file` was given it."""
+
+    path: Path
+    shapes: Shapes
+    provenance: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class MaskFile:
-    """A mask, where it came from, and its provenance as `ParameterMask.save` was given it."""
+    """A mask, where it came from, and its provenance as `write_mask_file` was given it."""
 
     path: Path
     mask: ParameterMask
     provenance: dict[str, Any]
+
+
+def write_mask_file(path: Path, mask: ParameterMask, provenance: Mapping[str, object]) -> None:
+    """Write a mask with its provenance; the values are stored as JSON."""
+    metadata = {key: json.dumps(value) for key, value in provenance.items()}
+    metadata |= {"format": FORMAT, "shapes": json.dumps(mask.shapes)}
+    write_atomically(path, save(dict(mask.packed), metadata))
 
 
 def read_mask_file(path: Path, flag: str = "MASK") -> MaskFile:
@@ -30,25 +58,93 @@ def read_mask_file(path: Path, flag: str = "MASK") -> MaskFile:
     Raises:
         UsageError: no such file, not a mask file, or a damaged one; names `flag`.
     """
+    with _one_line(path, flag):
+        mask = load_mask(path)
+        return MaskFile(path, mask, _provenance(_metadata(path)))
+
+
+def read_mask_info(path: Path, flag: str = "MASK") -> MaskInfo:
+    """Read a mask file's metadata alone: the masks of a large model are gigabytes.
+
+    Raises:
+        UsageError: no such file, not a mask file, or a damaged one; names `flag`.
+    """
+    with _one_line(path, flag):
+        metadata = _metadata(path)
+        return MaskInfo(path, _read_shapes(metadata.get("shapes", "")), _provenance(metadata))
+
+
+def load_mask(path: Path) -> ParameterMask:
+    """Read the mask alone.
+
+    Raises:
+        ValueError: not a mask file of this format, or one that contradicts itself.
+    """
+    shapes = _read_shapes(_metadata(path).get("shapes", ""))
+    with safe_open(path, framework="numpy") as file:
+        if sorted(file.keys()) != sorted(shapes):
+            raise ValueError(f"{path} does not hold the tensors that its shapes name")
+        packed = {name: file.get_tensor(name) for name in shapes}
+    for name, bits in packed.items():
+        numel = math.prod(shapes[name])
+        if bits.dtype != np.uint8 or bits.shape != (-(-numel // 8),):
+            raise ValueError(f"{path}: {name} is no packed mask of shape {shapes[name]}")
+        # Bits behind the last entry would be counted.
+        if numel % 8 and bits[-1] & (0xFF >> numel % 8):
+            raise ValueError(f"{path}: {name} has bits set behind its last entry")
+    return ParameterMask(packed, shapes)
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="numpy") as file:
+        metadata = file.metadata() or {}
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"{path} has no metadata format = {FORMAT}")
+    return metadata
+
+
+def _provenance(metadata: Mapping[str, str]) -> dict[str, Any]:
+    # safetensors hands metadata back in any order.
+    return {key: _value(metadata[key]) for key in sorted(metadata.keys() - _OWN)}
+
+
+def _value(text: str) -> Any:
+    """Our metadata are JSON; what others have added may be any text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _read_shapes(text: str) -> dict[str, tuple[int, ...]]:
+    """The metadata `shapes`, which may come from anywhere.
+
+    Raises:
+        ValueError: not a JSON object from names to lists of whole numbers.
+    """
+    content = json.loads(text)
+    valid = isinstance(content, dict) and all(
+        isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
+        for shape in content.values()
+    )
+    if not valid:
+        raise ValueError("the metadata's shapes are no lists of whole numbers by name")
+    return {name: tuple(shape) for name, shape in content.items()}
+
+
+@contextmanager
+def _one_line(path: Path, flag: str) -> Iterator[None]:
+    """Turn what an unreadable mask file raises into one line.
+
+    Raises:
+        UsageError: names flag, file and reason.
+    """
     if path.is_dir():
         raise UsageError(flag, path, "is a folder; expected a mask file (--save_masks writes them)")
     try:
-        mask = ParameterMask.load(path)
-        with safe_open(path, framework="numpy") as file:
-            metadata: dict[str, str] = file.metadata()
+        yield
     except FileNotFoundError:
         raise UsageError(flag, path, "no such file; expected a mask file") from None
     except (OSError, SafetensorError, ValueError) as error:
         reason = first_line(error).removeprefix(f"{path}").lstrip(": ")
         raise UsageError(flag, path, f"is no readable mask file ({reason})") from None
-    # safetensors hands metadata back in any order.
-    provenance = {key: _value(metadata[key]) for key in sorted(metadata.keys() - _OWN)}
-    return MaskFile(path, mask, provenance)
-
-
-def _value(text: str) -> Any:
-    """Metadata of ours are JSON; what others have added may be any text."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text

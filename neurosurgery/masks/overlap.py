@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from neurosurgery.masks.mask import ParameterMask
+from neurosurgery.masks.mask import ParameterMask, Shapes
+from neurosurgery.masks.units import layer_order, place_of, short_kinds
 
-Shapes = Mapping[str, tuple[int, ...]]
 _Group = TypeVar("_Group")
 
 
@@ -95,13 +95,15 @@ def total(overlaps: Mapping[str, Overlap]) -> Overlap:
 
 def by_layer(overlaps: Mapping[str, Overlap]) -> dict[int | None, Overlap]:
     """Per layer, in order; None, at the end, for what is in no layer."""
-    groups = _grouped(overlaps, layer_of)
-    return dict(sorted(groups.items(), key=lambda item: (item[0] is None, item[0] or 0)))
+    groups = _grouped(overlaps, lambda name: place_of(name).layer)
+    return dict(sorted(groups.items(), key=lambda item: layer_order(item[0])))
 
 
 def by_kind(overlaps: Mapping[str, Overlap]) -> dict[str, Overlap]:
-    """Per kind of module, in the model's order."""
-    return _grouped(overlaps, kind_of)
+    """Per kind of module, by its shortest unambiguous name, in the model's order."""
+    kinds = {name: place_of(name).kind for name in overlaps}
+    short = short_kinds(list(dict.fromkeys(kinds.values())))
+    return _grouped(overlaps, lambda name: short[kinds[name]])
 
 
 def _grouped(
@@ -112,16 +114,6 @@ def _grouped(
         group = group_of(name)
         groups[group] = groups.get(group, Overlap()) + overlap
     return groups
-
-
-def layer_of(parameter: str) -> int | None:
-    """The first number in a parameter's path; None for what is in no layer (`lm_head`)."""
-    return next((int(part) for part in parameter.split(".") if part.isdecimal()), None)
-
-
-def kind_of(parameter: str) -> str:
-    """The last component of the module's name: `q_proj`, `down_proj`, `lm_head`."""
-    return parameter.removesuffix(".weight").rpartition(".")[2]
 
 
 def first_difference(a: Shapes, b: Shapes) -> str | None:

@@ -1,15 +1,14 @@
-"""Load a model, and find in it what can be scored: structurally, without a table of families."""
+"""Load a model and its tokenizer, or size it up from its configuration."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -18,39 +17,11 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.pytorch_utils import Conv1D
 
 from neurosurgery.common.errors import RunError, UsageError, first_line
 from neurosurgery.config.experiment import ModelConfig
 from neurosurgery.models.devices import choose_device, choose_dtype
-
-
-@dataclass(frozen=True)
-class Target:
-    """A linear module whose weight is scored.
-
-    The weight has shape (out_features, in_features), or (in_features, out_features) where
-    `transposed` (GPT-2's Conv1D).
-    """
-
-    name: str
-    module: nn.Module
-    transposed: bool
-
-    @property
-    def parameter_name(self) -> str:
-        """The weight's name in the model's state."""
-        return f"{self.name}.weight"
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """The weight itself, not a copy."""
-        return self.module.get_parameter("weight")
-
-    @property
-    def in_features(self) -> int:
-        """Length of the module's input vectors."""
-        return self.weight.shape[0 if self.transposed else 1]
+from neurosurgery.models.targets import find_targets
 
 
 @dataclass(frozen=True)
@@ -171,61 +142,3 @@ def model_shapes(config: ModelConfig) -> ModelShapes:
         {name: tuple(parameter.shape) for name, parameter in model.named_parameters()},
         {target.parameter_name: tuple(target.weight.shape) for target in find_targets(model)},
     )
-
-
-def find_targets(model: PreTrainedModel) -> list[Target]:
-    """Every linear module with a weight of its own, in the model's order.
-
-    An output head that is tied to the embedding is not a parameter of its own and is left out;
-    embeddings are no linear modules and never found. A weight that several modules share counts
-    once, under the name by which the model lists it.
-    """
-    embedding = model.get_input_embeddings()
-    own = {name for name, _ in model.named_parameters()}
-    targets = []
-    for name, module in model.named_modules():
-        transposed = isinstance(module, Conv1D)
-        if not transposed and not isinstance(module, nn.Linear):
-            continue
-        tied = embedding is not None and module.weight is embedding.weight
-        if not tied and f"{name}.weight" in own:
-            targets.append(Target(name, module, transposed))
-    return targets
-
-
-def scored_share(model: PreTrainedModel, targets: Sequence[Target]) -> float:
-    """The targets' share of the parameters outside the embeddings, which are never scored."""
-    embeddings = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, nn.Embedding)
-        for parameter in module.parameters(recurse=False)
-    }
-    total = sum(p.numel() for p in model.parameters() if id(p) not in embeddings)
-    return sum(target.weight.numel() for target in targets) / total
-
-
-def context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens that the model can read at once; samples longer than this are cut."""
-    config = model.config.get_text_config()
-    limits = [
-        getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "n_ctx")
-    ]
-    # A tokenizer without a limit of its own reports an astronomically large one.
-    return int(
-        min([limit for limit in limits if isinstance(limit, int)] + [tokenizer.model_max_length])
-    )
-
-
-def base_forward(model: PreTrainedModel, batch: Sequence[Sequence[int]]) -> torch.Tensor:
-    """One pass, padded on the right; returns the head's input, (samples, tokens, hidden).
-
-    In a causal model no real token sees what stands to its right, so no attention mask is needed.
-    Logits are never formed.
-    """
-    longest = max(map(len, batch))
-    ids = torch.zeros(len(batch), longest, dtype=torch.long)
-    for row, sample in enumerate(batch):
-        ids[row, : len(sample)] = torch.tensor(sample)
-    device = model.get_input_embeddings().weight.device
-    return model.base_model(input_ids=ids.to(device), use_cache=False).last_hidden_state

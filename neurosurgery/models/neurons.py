@@ -9,8 +9,9 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from neurosurgery.models.forward import base_forward
 from neurosurgery.models.hooks import Observe, input_hooks, output_hooks
-from neurosurgery.models.load import Target, base_forward, find_targets
+from neurosurgery.models.targets import Target, find_targets
 
 _PROBE_TOKENS = 8
 

@@ -8,24 +8,26 @@ from pathlib import Path
 _OURS = re.compile(r"(isolation|proportion|scalar|number|where|consistency)(_.*)?\.(png|pdf)")
 
 
-def make_report(save_path: Path, model: str | None = None) -> Path:
+def make_report(save_path: Path) -> Path:
     """Write figures (PNG, PDF) and report.html under `save_path/report`; the page's path.
 
-    `model` chooses one where the folder holds several.
-
     Raises:
-        UsageError: there are no results of the scripts, or not of that model.
+        UsageError: there are no results of the scripts.
     """
     # matplotlib takes a second to import: not before somebody wants a report.
     from neurosurgery.common.files import write_atomically
+    from neurosurgery.report.draw.canvas import Drawing
     from neurosurgery.report.draw.style import figure_style
-    from neurosurgery.report.page.figures import Drawing, draw_all
+    from neurosurgery.report.page.figures import draw_all
     from neurosurgery.report.page.page import render_page
     from neurosurgery.report.read.folder import read_folder
     from neurosurgery.report.read.points import grid_points
+    from neurosurgery.report.read.units import read_units
+    from neurosurgery.report.show.units import unit_lists
 
-    folder = read_folder(save_path, model)
+    folder = read_folder(save_path)
     points = grid_points(folder)
+    units = unit_lists(read_units(save_path / "masks" / folder.model))
     target = save_path / "report"
     with figure_style():
         sections = draw_all(folder, points)
@@ -39,5 +41,5 @@ def make_report(save_path: Path, model: str | None = None) -> Path:
         if _OURS.fullmatch(old.name) and old.stem not in names:
             old.unlink()
     page = target / "report.html"
-    write_atomically(page, render_page(folder, points, sections))
+    write_atomically(page, render_page(folder, points, sections, units))
     return page

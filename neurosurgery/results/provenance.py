@@ -13,7 +13,8 @@ from pathlib import Path
 import torch
 
 from neurosurgery.activations.calibration import CalibrationSet
-from neurosurgery.config.experiment import LAPE, ExperimentConfig
+from neurosurgery.config.experiment import DataConfig, EvaluationConfig, GridConfig, ModelConfig
+from neurosurgery.config.methods import METHODS
 
 _PACKAGES = ("torch", "transformers", "lm_eval", "accelerate", "datasets", "numpy", "scipy")
 _MODEL_FILES = {".json", ".safetensors", ".bin", ".jinja", ".model", ".txt"}
@@ -23,10 +24,12 @@ _CHUNK = 1 << 16
 
 
 def meaning(
-    config: ExperimentConfig,
+    model: ModelConfig,
+    data: DataConfig,
+    grid: GridConfig,
+    evaluation: EvaluationConfig,
     sets: Mapping[str, CalibrationSet],
     dtype: str,
-    kind: str,
     commit: str | None,
 ) -> dict[str, object]:
     """Flag to value for all that changes what a number in the results means.
@@ -34,10 +37,9 @@ def meaning(
     The grid is not among it: more proportions, scalars, repeats or sets are more cells.
     `--num_samples` belongs to a kind of statistics, which methods share.
     """
-    evaluation = config.evaluation
     content: dict[str, object] = {
-        "--model": config.model.label,
-        "--revision": config.model.revision,
+        "--model": model.label,
+        "--revision": model.revision,
         "--dtype": dtype,
         "--train_lm_eval_task": evaluation.math_task,
         "--eval_datasets": sorted(evaluation.other_tasks),
@@ -45,20 +47,21 @@ def meaning(
         "--eval_dataset_size/--eval_limit": evaluation.other_documents,
         "--num_fewshot": evaluation.num_fewshot,
         "--apply_chat_template": evaluation.apply_chat_template,
-        "--random_state": config.random_state,
-        f"--num_samples[{kind}]": config.num_samples,
-        "--train_dataset": _content(sets[config.math.name].sha256),
+        "--random_state": data.random_state,
+        **{f"--num_samples[{kind}]": data.num_samples for kind in grid.statistics},
+        "--train_dataset": _content(sets[data.math.name].sha256),
     }
-    state = model_fingerprint(config.model.name, commit)
+    state = model_fingerprint(model.name, commit)
     # A hub model's commit is known only once its configuration has been fetched.
     if state is not None:
         content["--model[files]"] = _content(state)
-    for source in config.calibration:
+    for source in data.calibration:
         content[f"--calibration_datasets[{source.name}]"] = _content(sets[source.name].sha256)
-    if LAPE in config.methods:
-        # A neuron's entropy is over all sets: another set does not add cells, it changes them.
-        names = sorted(source.name for source in config.calibration)
-        content[f"--calibration_dataset_names[{LAPE}]"] = names
+    for method in grid.methods:
+        if METHODS[method].over_all_sets:
+            # Another set does not add cells to such a method, it changes them.
+            names = sorted(source.name for source in data.calibration)
+            content[f"--calibration_dataset_names[{method}]"] = names
     return content
 
 

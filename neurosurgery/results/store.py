@@ -1,26 +1,24 @@
-"""The results folder: what a cell is called, where its files are, what may share a folder."""
+"""The results folder: where each file is, and what may share a folder."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, TextIO
 
+import psutil
 import torch
-from lm_eval.utils import handle_non_serializable
 from safetensors.torch import load_file, save
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.files import write_atomically
-from neurosurgery.config.keys import RunKey
+from neurosurgery.config.keys import CellKey, SelectionKey
+from neurosurgery.results.cells import Cell, CellRecord, CellResult
 
-if TYPE_CHECKING:
-    from neurosurgery.evaluate.harness import Evaluation
-
-FORMAT = "neurosurgery-results/1"
+FORMAT = "neurosurgery-results/2"
 
 _OWN_FOLDERS = ("eval_results", "samples", "cells", "statistics", "masks", "logs")
 _DERIVED = ("models", "report", "consistency.csv")
@@ -28,33 +26,8 @@ _DERIVED = ("models", "report", "consistency.csv")
 
 _OWN_FILES = ("results.csv", "summary.csv", "comparison.csv", "config.json")
 
-
-@dataclass(frozen=True)
-class CellRecord:
-    """What is known of a cell besides its evaluation.
-
-    `edited_share` is of all the model's parameters, `topk_share` of the skill's top-K; `factor` is
-    the one that the weights' dtype made of the scalar (median, smallest, largest). `neurons` is
-    LAPE's: how many there are, were selected, and belong to the skill.
-    """
-
-    key: RunKey
-    edited: int
-    edited_share: float
-    topk_share: float | None
-    factor: tuple[float, float, float] | None
-    seconds: float
-    groups: dict[str, list[str]]
-    neurons: dict[str, int] | None = None
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A finished cell: its record, the harness's results, and the documents by (task, filter)."""
-
-    record: CellRecord
-    results: dict[str, dict[str, Any]]
-    documents: dict[tuple[str, str], list[dict[str, Any]]]
+_TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp")
+"""The name of a file that is being written, with the number of the process that writes it."""
 
 
 class ResultStore:
@@ -65,7 +38,7 @@ class ResultStore:
         self._model = model_label
 
     def open_log(self) -> TextIO:
-        """Where the libraries' chatter goes, opened for appending."""
+        """Open the file for the libraries' chatter, for appending."""
         path = self.root / "logs" / "lm_eval.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("a", encoding="utf-8")
@@ -74,52 +47,50 @@ class ResultStore:
         """Where the verdict goes as text."""
         return self.root / "eval_results" / self._model / name
 
-    def _result_files(self, key: RunKey) -> tuple[Path, Path]:
+    def _result_files(self, key: CellKey) -> tuple[Path, Path]:
         folder = self.root / "eval_results" / self._model
         return folder / f"{key.stem}.json", folder / f"{key.stem}_train_task.json"
 
-    def _sample_file(self, key: RunKey) -> Path:
+    def _sample_file(self, key: CellKey) -> Path:
         return self.root / "samples" / self._model / f"{key.stem}.jsonl"
 
-    def _record_file(self, key: RunKey) -> Path:
+    def _record_file(self, key: CellKey) -> Path:
         return self.root / "cells" / self._model / f"{key.stem}.json"
 
-    def mask_file(self, key: RunKey) -> Path:
-        """Where `--save_masks` puts a cell's mask; one mask serves every scalar."""
-        plain = replace(key, scalar=0.0)
-        return self.root / "masks" / self._model / f"{plain.stem}.safetensors"
+    def mask_file(self, key: SelectionKey) -> Path:
+        """Where `--save_masks` puts a selection's mask; one mask serves every edit."""
+        return self.root / "masks" / self._model / f"{key.stem}.safetensors"
 
-    def model_folder(self, key: RunKey) -> Path:
+    def unit_file(self, key: SelectionKey) -> Path:
+        """Where a selection's units are listed, beside its mask."""
+        return self.mask_file(key).with_suffix(".csv")
+
+    def model_folder(self, key: CellKey) -> Path:
         """Where `--save_model` puts a cell's edited model."""
         return self.root / "models" / self._model / key.stem
 
-    def is_done(self, key: RunKey) -> bool:
+    def is_done(self, key: CellKey) -> bool:
         """Whether the cell is there, with all of its files."""
         files = (*self._result_files(key), self._record_file(key), self._sample_file(key))
         return all(path.exists() for path in files)
 
-    def write_cell(self, record: CellRecord, math: Evaluation, other: Evaluation) -> None:
+    def write_cell(self, result: CellResult) -> None:
         """Write samples, record and, last, the harness's results."""
-        lines = (
-            json.dumps(document, default=handle_non_serializable, ensure_ascii=False)
-            for document in (*math.documents, *other.documents)
-        )
-        write_atomically(self._sample_file(record.key), "".join(f"{line}\n" for line in lines))
-        write_atomically(self._record_file(record.key), _to_json(asdict(record)))
-        other_file, math_file = self._result_files(record.key)
-        write_atomically(other_file, _to_json(other.results))
-        write_atomically(math_file, _to_json(math.results))
+        key = result.record.key
+        documents = (*result.math.documents, *result.other.documents)
+        lines = (json.dumps(document, ensure_ascii=False) for document in documents)
+        write_atomically(self._sample_file(key), "".join(f"{line}\n" for line in lines))
+        write_atomically(self._record_file(key), _to_json(result.record.to_json()))
+        other_file, math_file = self._result_files(key)
+        write_atomically(other_file, _to_json(result.other.results))
+        write_atomically(math_file, _to_json(result.math.results))
 
-    def read_cell(self, key: RunKey) -> Cell:
+    def read_cell(self, key: CellKey) -> Cell:
         """Read a finished cell back."""
-        content = json.loads(self._record_file(key).read_text(encoding="utf-8"))
-        factor = content["factor"]
-        record = CellRecord(
-            **content | {"key": RunKey(**content["key"]), "factor": factor and tuple(factor)}
-        )
+        record = CellRecord.from_json(_read_json(self._record_file(key)))
         results: dict[str, dict[str, Any]] = {}
         for path in reversed(self._result_files(key)):
-            results |= json.loads(path.read_text(encoding="utf-8"))
+            results |= _read_json(path)
         documents: dict[tuple[str, str], list[dict[str, Any]]] = {}
         with self._sample_file(key).open(encoding="utf-8") as file:
             for line in file:
@@ -128,22 +99,18 @@ class ResultStore:
                 documents.setdefault(place, []).append(document)
         return Cell(record, results, documents)
 
-    def keys(self) -> Iterator[RunKey]:
+    def keys(self) -> Iterator[CellKey]:
         """Every finished cell in the folder, the baseline first, then in the grid's order."""
-        records = sorted((self.root / "cells" / self._model).rglob("*.json"))
-        found = []
-        for path in records:
-            key = RunKey(**json.loads(path.read_text(encoding="utf-8"))["key"])
-            if self.is_done(key):
-                found.append(key)
-        yield from sorted(found, key=lambda key: key.order)
+        records = (self.root / "cells" / self._model).rglob("*.json")
+        keys = (CellKey.from_record(_read_json(path)["key"]) for path in records)
+        yield from sorted(filter(self.is_done, keys), key=lambda key: key.order)
 
     def statistics_file(self, kind: str, name: str, repeat: int) -> Path:
         """Where the activation statistics of one kind, set and repeat are kept."""
         return self.root / "statistics" / self._model / kind / f"{name}_run{repeat}.safetensors"
 
     def read_statistics(self, kind: str, name: str, repeat: int) -> dict[str, torch.Tensor] | None:
-        """Activation statistics of one set and repeat, None where they are not there yet."""
+        """Activation statistics of one set and repeat; None where they are not there yet."""
         path = self.statistics_file(kind, name, repeat)
         return load_file(path) if path.exists() else None
 
@@ -156,14 +123,14 @@ class ResultStore:
     def clear(self) -> None:
         """Delete what the scripts have written here; config.json, which proves it, last."""
         for name in (*_OWN_FOLDERS, *_DERIVED, *_OWN_FILES):
-            path = self.root / name
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            _delete(self.root / name)
 
     def sweep(self) -> None:
-        """Delete the temporary files and folders that a killed run has left."""
+        """Delete the temporary files and folders that a killed run has left.
+
+        Only the folder's owner may do so (`results.lock`). A command that needs no lock, `report`
+        say, may be writing meanwhile: what a living process of this machine writes stays.
+        """
         left = [
             path
             for name in (*_OWN_FOLDERS, *_DERIVED)
@@ -172,19 +139,23 @@ class ResultStore:
         for name in (*_OWN_FILES, *_DERIVED):
             left += self.root.glob(f".{name}.*.tmp")
         for path in left:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
+            writer = _TEMPORARY.fullmatch(path.name)
+            if writer and not psutil.pid_exists(int(writer.group(1))):
+                _delete(path)
 
     def check_folder(self) -> None:
         """Refuse a folder in which somebody else's files bear our names.
 
         Raises:
-            UsageError: it holds such files, and no config.json of ours.
+            UsageError: it holds such files and no config.json of ours, or another version's.
         """
-        if self._config().get("format") == FORMAT:
+        found = self._config().get("format")
+        if found == FORMAT:
             return
+        if str(found).startswith(FORMAT.partition("/")[0]):
+            raise UsageError(
+                "--save_path", self.root, f"holds results in the format {found}, not {FORMAT}"
+            )
         for name in (*_OWN_FOLDERS, *_OWN_FILES):
             if (self.root / name).exists():
                 raise UsageError(
@@ -223,14 +194,22 @@ class ResultStore:
         write_atomically(self.root / "config.json", _to_json(content))
 
     def _config(self) -> dict[str, Any]:
-        path = self.root / "config.json"
-        if not path.exists():
-            return {}
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
+            content = _read_json(self.root / "config.json")
+        except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _short(value: object) -> str:
@@ -239,4 +218,4 @@ def _short(value: object) -> str:
 
 
 def _to_json(content: object) -> str:
-    return json.dumps(content, default=handle_non_serializable, indent=1) + "\n"
+    return json.dumps(content, indent=1) + "\n"

@@ -16,8 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from neurosurgery.config.experiment import MATH
-from neurosurgery.config.keys import BASELINE
+from neurosurgery.config.keys import BASELINE, MATH
 from neurosurgery.verdicts.intervals import CONFIDENCE, NO_INTERVAL, Interval
 
 HALF = 0.5

@@ -231,3 +231,12 @@ def interval_over_repeats(edited: Sequence[Metric], baseline: Metric) -> Interva
     )
     reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(total)
     return Interval(mean - reach, mean + reach)
+
+
+def verdict(difference: float, interval: Interval) -> str:
+    """`within noise` where the interval holds 0; empty where there is no interval."""
+    if math.isnan(interval.low) or math.isnan(interval.high):
+        return ""
+    if interval.holds_zero:
+        return "within noise"
+    return "higher" if difference > 0 else "lower"

@@ -5,15 +5,16 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from neurosurgery.common.files import write_atomically
-from neurosurgery.config.keys import BASELINE, BASELINE_KEY, RunKey
-from neurosurgery.results.store import Cell, ResultStore
+from neurosurgery.config.keys import BASELINE_KEY, CellKey
+from neurosurgery.results.cells import Cell
+from neurosurgery.results.store import ResultStore
+from neurosurgery.verdicts.columns import COLUMNS, GRID
 from neurosurgery.verdicts.comparison import compare_methods, primary_metrics
 from neurosurgery.verdicts.intervals import (
     NO_INTERVAL,
@@ -24,13 +25,8 @@ from neurosurgery.verdicts.intervals import (
     metric_from_documents,
     paired_interval,
     retention,
+    verdict,
 )
-
-COLUMNS = (
-    "model method calibration proportion scalar repeat task metric value stderr n baseline "
-    "difference ci_low ci_high p_value edited edited_share topk_share seconds "
-    "skill chance retention"
-).split()
 
 _MetricKey = tuple[str, str]
 """Task, and the harness's name of a metric: `metric,filter`."""
@@ -72,7 +68,7 @@ class VerdictTable:
         for (task, name), metric in metrics.items():
             row: dict[str, Any] = {
                 "model": self._model,
-                "method": key.method,
+                **key.columns,
                 "task": task,
                 "metric": name,
                 "value": cell.results[task][name],
@@ -84,14 +80,7 @@ class VerdictTable:
                 "seconds": round(cell.record.seconds, 3),
                 "chance": _chance(cell, task, name),
             }
-            if key.method != BASELINE:
-                row |= {
-                    "calibration": key.calibration,
-                    "proportion": key.proportion,
-                    "scalar": key.scalar,
-                    "repeat": key.repeat,
-                    "skill": key.skill,
-                }
+            if not key.is_baseline:
                 row |= self._comparison(task, name, row["value"], metric)
                 if "baseline" in row:
                     row["retention"] = retention(
@@ -120,10 +109,10 @@ class VerdictTable:
 
     def summary(self) -> pd.DataFrame:
         """One row per grid point and metric, over repeats: means, interval, verdict, largest p."""
-        points: dict[RunKey, list[str]] = {}
+        points: dict[CellKey, list[str]] = {}
         for key in self._keys:
-            if key.method != BASELINE:
-                points.setdefault(replace(key, repeat=0), []).append(key.stem)
+            if not key.is_baseline:
+                points.setdefault(key.point, []).append(key.stem)
         rows = []
         for point, stems in points.items():
             by_metric: dict[_MetricKey, list[dict[str, Any]]] = {}
@@ -136,7 +125,7 @@ class VerdictTable:
         return table
 
     def _summary_row(
-        self, point: RunKey, rows: Sequence[dict[str, Any]], stems: Sequence[str]
+        self, point: CellKey, rows: Sequence[dict[str, Any]], stems: Sequence[str]
     ) -> dict[str, Any]:
         """Summarise one metric; `rows` and `stems` are those of the repeats."""
         task, name = rows[0]["task"], rows[0]["metric"]
@@ -151,11 +140,7 @@ class VerdictTable:
         )
         return {
             "model": self._model,
-            "skill": point.skill,
-            "method": point.method,
-            "calibration": point.calibration,
-            "proportion": point.proportion,
-            "scalar": point.scalar,
+            **{name: point.columns[name] for name in GRID},
             "task": task,
             "metric": name,
             "repeats": len(rows),
@@ -184,15 +169,6 @@ class VerdictTable:
         table = compare_methods(primary_metrics(self.table, tasks), math_task)
         _write_csv(self._store.root / "comparison.csv", table)
         return table
-
-
-def verdict(difference: float, interval: Interval) -> str:
-    """`within noise` where the interval holds 0; empty where there is no interval."""
-    if math.isnan(interval.low):
-        return ""
-    if interval.holds_zero:
-        return "within noise"
-    return "higher" if difference > 0 else "lower"
 
 
 def _metrics(cell: Cell) -> dict[_MetricKey, Metric | None]:

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from neurosurgery.config.experiment import MATH, EvaluationConfig
+from neurosurgery.common.numbers import interval_text, number_text, p_value_text
+from neurosurgery.config.experiment import EvaluationConfig
+from neurosurgery.config.keys import MATH
 from neurosurgery.verdicts.comparison import QUANTITIES, primary_metrics
 from neurosurgery.verdicts.table import VerdictTable
 
@@ -64,11 +66,11 @@ def verdict_text(summary: pd.DataFrame, tasks: Sequence[str]) -> str:
                     f"{row['edited']:,.0f}",
                     f"{row['edited_share']:.2%}",
                     "" if math.isnan(row["topk_share"]) else f"{row['topk_share']:.0%}",
-                    _number(row["value"]),
-                    _number(row["baseline"]),
-                    _number(row["difference"], sign=True),
-                    _interval(row["ci_low"], row["ci_high"]),
-                    _p_value(row["largest_p_value"]),
+                    number_text(row["value"]),
+                    number_text(row["baseline"]),
+                    number_text(row["difference"], sign=True),
+                    interval_text(row["ci_low"], row["ci_high"]),
+                    p_value_text(row["largest_p_value"]),
                     row["verdict"],
                 ]
                 lines.append(_VERDICT.format(*cells).rstrip())
@@ -149,20 +151,3 @@ def control_text(summary: pd.DataFrame, tasks: Sequence[str]) -> str:
                 f"({least['verdict'] or 'no interval'})"
             )
     return "\n".join(lines) + "\n" if len(lines) > 1 else ""
-
-
-def _number(value: float, *, sign: bool = False) -> str:
-    if math.isnan(value):
-        return ""
-    digits = 3 if abs(value) < 10 else 2 if abs(value) < 1000 else 0
-    return f"{value:{'+' if sign else ''},.{digits}f}"
-
-
-def _interval(low: float, high: float) -> str:
-    return "" if math.isnan(low) else f"[{_number(low, sign=True)}, {_number(high, sign=True)}]"
-
-
-def _p_value(value: float) -> str:
-    if math.isnan(value):
-        return ""
-    return "< .001" if value < 0.001 else f"{value:.3f}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import torch
 
-from neurosurgery.activations.collect import length_sorted_batches
+from neurosurgery.activations.batches import length_sorted_batches
 from neurosurgery.evaluate.engine.passes import CachedPasses, Past, Step, pass_budget
 from neurosurgery.evaluate.engine.prefixes import group_by_prefix
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import torch
 
-from neurosurgery.activations.collect import length_sorted_batches
+from neurosurgery.activations.batches import length_sorted_batches
 from neurosurgery.evaluate.engine.passes import CachedPasses, Past, pass_budget
 from neurosurgery.evaluate.engine.prefixes import (
     MINIMUM_TOKENS,

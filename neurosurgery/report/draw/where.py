@@ -12,23 +12,26 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, Rectangle
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
+from neurosurgery.common.numbers import percent_text
+from neurosurgery.config.methods import method_label
+from neurosurgery.masks.units import Place, layer_order, short_kinds
 from neurosurgery.report.draw.canvas import Drawing, legend, new_figure
-from neurosurgery.report.draw.style import PAGE, Looks, method_name, one_line, percent
-from neurosurgery.report.read.where import OUTSIDE, MaskCounts, Place, short_kinds
+from neurosurgery.report.draw.style import PAGE, Looks, one_line
+from neurosurgery.report.read.where import MaskCounts, Part
 from neurosurgery.report.show.panels import Facts
 
 _HEAD = "outside"
 
 
-def _places(masks: Sequence[MaskCounts]) -> tuple[list[int], list[str]]:
+def _places(masks: Sequence[MaskCounts]) -> tuple[list[int | None], list[str]]:
     """Layers in order, what is outside of them last; kinds in the order of the model."""
-    layers = {place[0] for mask in masks for place in mask.existing}
-    kinds = dict.fromkeys(place[1] for mask in masks for place in mask.existing)
-    return sorted(layers, key=lambda layer: (layer == OUTSIDE, layer)), list(kinds)
+    layers = {place.layer for mask in masks for place in mask.existing}
+    kinds = dict.fromkeys(place.kind for mask in masks for place in mask.existing)
+    return sorted(layers, key=layer_order), list(kinds)
 
 
-def _layer_name(layer: int | str) -> str:
-    return _HEAD if layer == OUTSIDE else str(layer)
+def _layer_name(layer: int | str | None) -> str:
+    return _HEAD if layer is None else str(layer)
 
 
 def draw_heat_map(name: str, masks: Sequence[MaskCounts], looks: Looks) -> Drawing:
@@ -56,7 +59,7 @@ def draw_heat_map(name: str, masks: Sequence[MaskCounts], looks: Looks) -> Drawi
         axes.set_title(_mask_name(mask, looks))
         for column, layer in enumerate(layers):
             for row, kind in enumerate(kinds):
-                place = layer, kind
+                place = Place(layer, kind)
                 if place not in mask.existing:
                     continue
                 cell = Rectangle(
@@ -83,15 +86,15 @@ def draw_heat_map(name: str, masks: Sequence[MaskCounts], looks: Looks) -> Drawi
         axes.remove()
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=shown, aspect=14 * rows, pad=0.015)
     bar.set_label("selected")
-    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: percent(value)))
+    bar.ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: percent_text(value)))
     bar.outline.set_visible(False)
     return drawing
 
 
-def _layer_axis(axes: Axes, layers: Sequence[int]) -> None:
+def _layer_axis(axes: Axes, layers: Sequence[int | None]) -> None:
     step = max(1, -(-len(layers) // 16))
-    shown = [i for i, layer in enumerate(layers) if i % step == 0 or layer == OUTSIDE]
-    if len(shown) > 1 and layers[shown[-1]] == OUTSIDE and shown[-1] - shown[-2] < step:
+    shown = [i for i, layer in enumerate(layers) if i % step == 0 or layer is None]
+    if len(shown) > 1 and layers[shown[-1]] is None and shown[-1] - shown[-2] < step:
         del shown[-2]
     axes.set_xticks(shown, [_layer_name(layers[i]) for i in shown])
     axes.set_xlabel("layer")
@@ -111,8 +114,8 @@ def draw_bars(name: str, masks: Sequence[MaskCounts], looks: Looks) -> Drawing:
         figure,
     )
     by_layer, by_kind = figure.subplots(1, 2)
-    _bars(drawing, by_layer, masks, looks, [*layers])
-    _bars(drawing, by_kind, masks, looks, [*kinds])
+    _bars(drawing, by_layer, masks, looks, "layer", layers)
+    _bars(drawing, by_kind, masks, looks, "kind", kinds)
     by_layer.set_title("By layer")
     by_layer.set_ylabel("share of the mask's weights")
     _layer_axis(by_layer, layers)
@@ -129,9 +132,9 @@ def _bars(
     axes: Axes,
     masks: Sequence[MaskCounts],
     looks: Looks,
-    keys: Sequence[int | str],
+    part: Part,
+    keys: Sequence[int | str | None],
 ) -> None:
-    part = 0 if isinstance(keys[0], int) else 1
     width = 0.8 / len(masks)
     for index, mask in enumerate(masks):
         found = mask.shares(part)
@@ -151,14 +154,13 @@ def _bars(
             axes.add_patch(bar)
             if even:
                 axes.plot([left, left + width], [even] * 2, "-", color="black", linewidth=0.9)
-            where = "layer" if part == 0 else "kind"
             drawing.known(
                 bar,
                 (
                     *_mask_facts(mask),
-                    (where, _layer_name(key)),
-                    ("of the mask", percent(share)),
-                    ("of all scored weights", percent(even)),
+                    (part, _layer_name(key)),
+                    ("of the mask", percent_text(share)),
+                    ("of all scored weights", percent_text(even)),
                 ),
             )
     axes.set_xlim(-0.6, len(keys) - 0.4)
@@ -186,7 +188,7 @@ def _mask_name(mask: MaskCounts, looks: Looks) -> str:
 
 
 def _mask_facts(mask: MaskCounts) -> Facts:
-    facts = [("method", method_name(mask.method))]
+    facts = [("method", method_label(mask.method))]
     if mask.calibration:
         facts.append(("set", mask.calibration))
     return (*facts, ("proportion", f"{mask.proportion:g}"), ("repeats", str(mask.repeats)))
@@ -195,8 +197,8 @@ def _mask_facts(mask: MaskCounts) -> Facts:
 def _facts(mask: MaskCounts, place: Place) -> Facts:
     return (
         *_mask_facts(mask),
-        ("layer", _layer_name(place[0])),
-        ("kind", place[1]),
+        ("layer", _layer_name(place.layer)),
+        ("kind", place.kind),
         ("selected", f"{mask.selected.get(place, 0) / mask.repeats:,.0f} weights"),
-        ("of the matrix", percent(mask.density(place))),
+        ("of the matrix", percent_text(mask.density(place))),
     )

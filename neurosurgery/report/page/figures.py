@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from neurosurgery.config.experiment import MATH
+from neurosurgery.config.keys import MATH
+from neurosurgery.config.methods import without_own_counts
 from neurosurgery.report.draw.canvas import Drawing
 from neurosurgery.report.draw.grid import draw_grid, draw_isolation
 from neurosurgery.report.draw.masks import draw_consistency, draw_number
@@ -183,7 +184,7 @@ def choose_masks(masks: Sequence[MaskCounts], found: Sequence[Isolation]) -> lis
     Wanda takes the same share of every matrix, and random masks copy the counts of others: both
     are left out where there is anything else.
     """
-    others = [mask for mask in masks if mask.method not in ("random", "wanda")]
+    others = [mask for mask in masks if mask.method not in without_own_counts()]
     nearest = best(found)
     chosen = []
     for key in dict.fromkeys((mask.method, mask.calibration) for mask in others or masks):

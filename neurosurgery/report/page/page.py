@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from neurosurgery.config.experiment import MATH
+from neurosurgery.common.numbers import p_value_text, percent_text
+from neurosurgery.config.keys import MATH
+from neurosurgery.config.methods import method_label
 from neurosurgery.report.draw.canvas import Drawing
-from neurosurgery.report.draw.style import interval, method_name, number, percent
 from neurosurgery.report.page.figures import Missing
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.show.missing_commands import command_text, recorded
 from neurosurgery.report.show.panels import records
+from neurosurgery.report.show.texts import interval, number
+from neurosurgery.report.show.units import UnitList
 from neurosurgery.report.show.words import cautions, findings
 
 _PARTS = Path(__file__).parent
@@ -46,7 +50,10 @@ class Table(NamedTuple):
 
 
 def render_page(
-    folder: Folder, points: pd.DataFrame, sections: list[tuple[str, list[Drawing | Missing]]]
+    folder: Folder,
+    points: pd.DataFrame,
+    sections: list[tuple[str, list[Drawing | Missing]]],
+    units: Sequence[UnitList],
 ) -> str:
     """Fill the template. Everything that comes from data is escaped by it."""
     drawings = [item for _, items in sections for item in items if isinstance(item, Drawing)]
@@ -66,6 +73,7 @@ def render_page(
         comparison=comparison_table(folder.comparison),
         verdicts=verdict_table(folder, points),
         sections=[(title, [_item(item) for item in items]) for title, items in sections if items],
+        units=[(unit.title, unit.note, unit_table(unit.rows)) for unit in units],
         facts={drawing.name: drawing.facts for drawing in drawings},
         runs=[_run(run) for run in folder.runs],
         meaning=_meaning(folder),
@@ -96,7 +104,7 @@ def verdict_table(folder: Folder, points: pd.DataFrame) -> Table:
     rows = []
     for row in records(points):
         cells = [
-            CellText(method_name(row["method"]), row["method"]),
+            CellText(method_label(row["method"]), row["method"]),
             CellText(row["calibration"] or "–", row["calibration"]),
             _number_cell(row["proportion"], f"{row['proportion']:g}"),
             _number_cell(row["scalar"], _scalar_text(folder, row)),
@@ -106,18 +114,34 @@ def verdict_table(folder: Folder, points: pd.DataFrame) -> Table:
             _number_cell(row["value"], number(row["value"])),
             _number_cell(row["difference"], number(row["difference"], sign=True)),
             _number_cell(row["ci_low"], interval(row["ci_low"], row["ci_high"]) or "–"),
-            _number_cell(row["largest_p_value"], _p_value(row["largest_p_value"])),
+            _number_cell(row["largest_p_value"], p_value_text(row["largest_p_value"], missing="–")),
             CellText(row["verdict"] or "–", row["verdict"], _kind(row["verdict"])),
             _number_cell(
                 row["edited"], "–" if math.isnan(row["edited"]) else f"{row['edited']:,.0f}"
             ),
-            _number_cell(row["edited_share"], percent(row["edited_share"])),
-            _number_cell(row["topk_share"], percent(row["topk_share"])),
+            _number_cell(row["edited_share"], percent_text(row["edited_share"])),
+            _number_cell(row["topk_share"], percent_text(row["topk_share"])),
         ]
         if controls:
             cells.insert(0, CellText(row["skill"], row["skill"]))
         rows.append(cells)
     return Table(["Skill", *head] if controls else head, rows)
+
+
+def unit_table(rows: pd.DataFrame) -> Table:
+    """A unit list (`show.units.UnitList`) as a table of the page."""
+    head = [str(name).replace("probability_", "P(fires) on ") for name in rows]
+    found = []
+    for row in records(rows):
+        layer = row["layer"]
+        cells = [
+            _number_cell(layer, "–" if math.isnan(layer) else f"{layer:.0f}"),
+            CellText(row["module"], row["module"]),
+            *(_number_cell(row[name], f"{row[name]}") for name in ("index", "found")),
+        ]
+        rest = [name for name in row if name not in ("layer", "module", "index", "found")]
+        found.append([*cells, *(_number_cell(row[name], number(row[name])) for name in rest)])
+    return Table([name.capitalize() if name.islower() else name for name in head], found)
 
 
 def _number_cell(value: float, text: str) -> CellText:
@@ -127,12 +151,6 @@ def _number_cell(value: float, text: str) -> CellText:
 
 def _kind(verdict: str) -> str:
     return "noise" if verdict == "within noise" else verdict
-
-
-def _p_value(value: float) -> str:
-    if math.isnan(value):
-        return "–"
-    return "< .001" if value < 0.001 else f"{value:.3f}"
 
 
 def _scalar_text(folder: Folder, row: dict[str, Any]) -> str:
@@ -166,7 +184,7 @@ def comparison_table(table: pd.DataFrame) -> Table | None:
 
 def _name_cell(column: str, value: str, has_sets: bool) -> CellText:
     if column == "method":
-        return CellText(method_name(value), value)
+        return CellText(method_label(value), value)
     if column == "skill":
         return CellText(value or MATH, value)
     return CellText(value or ("mean over sets" if has_sets else "–"), value)

@@ -10,24 +10,16 @@ from typing import Any
 import pandas as pd
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.experiment import MATH
-from neurosurgery.config.keys import BASELINE
+from neurosurgery.config.keys import BASELINE, MATH
+from neurosurgery.verdicts.columns import COLUMNS, GRID
 from neurosurgery.verdicts.comparison import primary_metrics
 
-GRID = ["skill", "method", "calibration", "proportion", "scalar"]
-"""The columns that name a point of the grid."""
-
 _TEXT = {"model", "method", "calibration", "task", "metric", "skill", "verdict", "quantity"}
-_NEEDED = ("model", "method", "task", "metric", "value")
-_EXPECTED = (
-    "calibration proportion scalar repeat stderr n baseline difference ci_low ci_high p_value "
-    "edited edited_share topk_share skill chance retention"
-).split()
 
 
 @dataclass(frozen=True)
 class Folder:
-    """What the report knows: the tables of one model, reduced to every task's primary metric.
+    """What the report knows: the tables, reduced to every task's primary metric.
 
     `cells` are the edited states, a row per task and repeat; `baseline` a row per task; `summary`
     may be empty or older than the cells. `factors` gives (median, smallest, largest) of what the
@@ -75,31 +67,30 @@ class Folder:
         return tuple(sorted(found, key=lambda name: (name == MATH, name)))
 
 
-def read_folder(path: Path, model: str | None = None) -> Folder:
+def read_folder(path: Path) -> Folder:
     """Read what the scripts left in a results folder.
 
     Raises:
-        UsageError: there are no results of the scripts, or not of that model.
+        UsageError: there are no results of the scripts.
     """
     results = _read_table(path / "results.csv")
-    if any(column not in results for column in _NEEDED):
+    if not set(COLUMNS) <= set(results.columns):
         raise UsageError("SAVE_PATH", path, "expected a results folder of the scripts")
     if results.empty:
         raise UsageError("SAVE_PATH", path, "holds no finished cell yet; run a script first")
-    model = _choose(results, model)
+    results["skill"] = results["skill"].replace("", MATH)
+    model = str(results["model"].iloc[0])
     config = _read_json(path / "config.json")
-    results = _of_model(_complete(results), model)
     math, other = _tasks(config, results)
     results = primary_metrics(results, [*math, *other])
-    summary = _of_model(_complete(_read_table(path / "summary.csv")), model)
     return Folder(
         path=path,
         model=model,
         cells=results[results["method"] != BASELINE].reset_index(drop=True),
         baseline=results[results["method"] == BASELINE].reset_index(drop=True),
-        summary=summary,
-        comparison=_of_model(_read_table(path / "comparison.csv"), model),
-        consistency=_of_model(_read_table(path / "consistency.csv"), model),
+        summary=_read_table(path / "summary.csv"),
+        comparison=_read_table(path / "comparison.csv"),
+        consistency=_read_table(path / "consistency.csv"),
         config=config,
         math_tasks=math,
         other_tasks=other,
@@ -124,31 +115,6 @@ def _read_table(path: Path) -> pd.DataFrame:
         if column not in _TEXT:
             table[column] = pd.to_numeric(table[column], errors="coerce")
     return table
-
-
-def _complete(table: pd.DataFrame) -> pd.DataFrame:
-    """Give a table the columns that an older version of the scripts did not write."""
-    for column in _EXPECTED:
-        if column not in table:
-            table[column] = "" if column in _TEXT else float("nan")
-    table["skill"] = table["skill"].replace("", MATH)
-    return table
-
-
-def _of_model(table: pd.DataFrame, model: str) -> pd.DataFrame:
-    return table[table["model"] == model] if "model" in table else table
-
-
-def _choose(results: pd.DataFrame, model: str | None) -> str:
-    models = sorted(set(results["model"]))
-    if model is None and len(models) == 1:
-        return str(models[0])
-    if model in models:
-        return str(model)
-    names = ", ".join(models)
-    if model is None:
-        raise UsageError("--model", "", f"the folder holds several models; choose one of {names}")
-    raise UsageError("--model", model, f"expected one of {names}")
 
 
 def _tasks(
@@ -189,14 +155,9 @@ def _factors(
     for path in sorted(folder.rglob("*.json")):
         record = _read_json(path)
         key, factor = record.get("key"), record.get("factor")
-        if isinstance(key, dict) and isinstance(factor, list) and len(factor) == 3:
-            point = (
-                str(key.get("skill", MATH)),
-                str(key.get("method", "")),
-                str(key.get("calibration", "")),
-                float(key.get("proportion", 0)),
-                float(key.get("scalar", 0)),
-            )
+        if isinstance(key, dict) and isinstance(factor, list) and "edit" not in key:
+            skill, method, calibration, proportion, scalar = (key[name] for name in GRID)
+            point = (skill, method, calibration, float(proportion), float(scalar))
             median, low, high = (float(value) for value in factor)
             before = found.get(point)
             if before is not None:

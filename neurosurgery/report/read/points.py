@@ -8,10 +8,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from neurosurgery.config.experiment import MATH
-from neurosurgery.report.draw.style import method_rank
-from neurosurgery.report.read.folder import GRID, Folder
-from neurosurgery.verdicts.intervals import LOWER_IS_BETTER, Interval
+from neurosurgery.config.keys import MATH
+from neurosurgery.config.methods import method_rank
+from neurosurgery.report.read.folder import Folder
+from neurosurgery.verdicts.columns import GRID
+from neurosurgery.verdicts.intervals import LOWER_IS_BETTER, Interval, retention, verdict
 
 _FROM_SUMMARY = ["ci_low", "ci_high", "largest_p_value"]
 _POINT = [*GRID, "task", "metric"]
@@ -22,23 +23,12 @@ def lower_is_better(metric: str) -> bool:
     return metric.partition(",")[0] in LOWER_IS_BETTER
 
 
-def retention(rows: pd.DataFrame, value: pd.Series) -> pd.Series:
-    """The share of the baseline's ability that `value` is, guessing taken off.
-
-    `(value - chance) / (baseline - chance)` for accuracies, `baseline / value` for perplexities;
-    NaN where the baseline itself is no better than guessing. `rows` gives metric, baseline, chance.
-    """
-    chance = rows["chance"].fillna(0)
-    above = rows["baseline"] - chance
-    accuracy = (value - chance) / above.where(above > 0)
-    perplexity = rows["baseline"] / value.where(value > 0)
-    return perplexity.where(rows["metric"].map(lower_is_better), accuracy)
-
-
-def with_retention(cells: pd.DataFrame) -> pd.DataFrame:
-    """Cells with a retention each: the one that is there, or else worked out."""
-    worked_out = retention(cells, cells["value"])
-    return cells.assign(retention=cells["retention"].fillna(worked_out))
+def _retention(rows: pd.DataFrame, values: pd.Series) -> list[float]:
+    """The share of the baseline's ability that each value is (`verdicts.intervals.retention`)."""
+    return [
+        retention(row["metric"].partition(",")[0], value, row["baseline"], row["chance"])
+        for row, value in zip(rows.to_dict("records"), values, strict=True)
+    ]
 
 
 def grid_points(folder: Folder) -> pd.DataFrame:
@@ -49,9 +39,8 @@ def grid_points(folder: Folder) -> pd.DataFrame:
     edited_share topk_share n`. Standard deviations are over repeats, NaN for one. Intervals are
     the summary's where it is of these repeats; one repeat's own otherwise.
     """
-    cells = with_retention(folder.cells)
     points = (
-        cells.groupby(_POINT, sort=False)
+        folder.cells.groupby(_POINT, sort=False)
         .agg(
             repeats=("value", "size"),
             value=("value", "mean"),
@@ -73,12 +62,12 @@ def grid_points(folder: Folder) -> pd.DataFrame:
         .reset_index()
     )
     points = _with_intervals(points, folder.summary)
-    low = retention(points, points["baseline"] + points["ci_low"])
-    high = retention(points, points["baseline"] + points["ci_high"])
+    low = _retention(points, points["baseline"] + points["ci_low"])
+    high = _retention(points, points["baseline"] + points["ci_high"])
     points["retention_low"] = np.fmin(low, high)
     points["retention_high"] = np.fmax(low, high)
     points["verdict"] = [
-        _verdict(difference, Interval(low, high))
+        verdict(difference, Interval(low, high))
         for difference, low, high in zip(
             points["difference"], points["ci_low"], points["ci_high"], strict=True
         )
@@ -117,11 +106,3 @@ def _with_intervals(points: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame
         for column in _FROM_SUMMARY:
             own[column] = there[column].where(valid, own[column])
     return pd.concat([points.drop(columns=["own_low", "own_high", "own_p"]), own], axis=1)
-
-
-def _verdict(difference: float, interval: Interval) -> str:
-    if np.isnan(interval.low) or np.isnan(interval.high):
-        return ""
-    if interval.holds_zero:
-        return "within noise"
-    return "higher" if difference > 0 else "lower"

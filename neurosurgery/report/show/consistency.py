@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from neurosurgery.report.draw.style import number
+from neurosurgery.config.methods import MATHNEURO
 from neurosurgery.report.show.panels import Curve, Mark, Panel, records
+from neurosurgery.report.show.texts import number
 
 _NEEDED = "calibration num_samples proportion count_a overlap overlap_by_chance".split()
 
@@ -38,7 +39,7 @@ def consistency_panels(table: pd.DataFrame) -> list[Consistency]:
             over_pairs = _over_pairs(rows[rows["proportion"] == proportion])
             name = f"{float(proportion):g}"
             marks = _marks(over_pairs, str(calibration), name)
-            curves.append(Curve("mathneuro", str(calibration), marks, name))
+            curves.append(Curve(MATHNEURO, str(calibration), marks, name))
             chance[name] = list(zip(over_pairs["num_samples"], over_pairs["chance"], strict=True))
         title = f"Against {calibration}" if calibration else "Math top-K"
         panels.append(Consistency(Panel(title, tuple(curves), "overlap of two masks"), chance))

@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from neurosurgery.report.draw.style import method_rank, number
+from neurosurgery.config.methods import method_rank
 from neurosurgery.report.read.folder import Folder
-from neurosurgery.report.read.points import with_retention
 from neurosurgery.report.show.panels import (
     NAN,
     Curve,
@@ -22,6 +21,7 @@ from neurosurgery.report.show.panels import (
     records,
     size_facts,
 )
+from neurosurgery.report.show.texts import number
 
 _POINT = ["method", "calibration", "proportion"]
 
@@ -58,7 +58,7 @@ class Isolation:
 def isolation_points(folder: Folder, points: pd.DataFrame, skill: str) -> list[Isolation]:
     """The pruned grid points of one skill for which both coordinates are known."""
     points = points[(points["skill"] == skill) & (points["scalar"] == 0)]
-    cells = with_retention(folder.cells)
+    cells = folder.cells
     cells = cells[(cells["skill"] == skill) & (cells["scalar"] == 0)]
     by_point = dict(iter(cells.groupby(_POINT, sort=False)))
     found = [

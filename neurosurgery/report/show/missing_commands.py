@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
+from neurosurgery.config.methods import METHODS, methods_of
 from neurosurgery.report.read.folder import Folder
 
 _OF_THE_MODEL_AND_ITS_DATA = (
@@ -39,7 +40,7 @@ def repeat_with(folder: Folder, flag: str, *values: str) -> str:
         # A factor alone would bring the published grid with it; that of the folder is meant.
         repeats = folder.cells["repeat"].nunique() if len(folder.cells) else 1
         proportions = [f"{p:g}" for p in sorted(set(folder.cells["proportion"]))]
-        grid = "--ratio" if command[0] == "LAPE.py" else "--proportion"
+        grid = METHODS[methods_of(command[0])[0]].size_flag
         if grid not in command and proportions:
             command += [grid, *proportions]
         if "--num_repeats" not in command:

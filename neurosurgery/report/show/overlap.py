@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from neurosurgery.masks.mask import ParameterMask
-from neurosurgery.masks.overlap import Overlap, by_kind, by_layer, overlap_by_parameter, total
+from neurosurgery.masks.overlap import Overlap, by_kind, by_layer, total
 
 WHOLE, KIND, LAYER = "whole", "kind", "layer"
 
@@ -88,10 +87,13 @@ def overlap_text(table: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def counts_text(mask: ParameterMask) -> str:
-    """How many weights a mask selects, of how many: in all, per kind, per layer."""
+def counts_text(overlaps: Mapping[str, Overlap]) -> str:
+    """Say how many weights a mask selects: in all, per kind, per layer.
+
+    Takes the mask's overlap with itself (`overlap_by_parameter`).
+    """
     lines = [_SHOW.format("", "selected", "of", "share")]
-    for part, group, overlap in _groups(overlap_by_parameter(mask, mask)):
+    for part, group, overlap in _groups(overlaps):
         share = f"{overlap.count_a / overlap.size:.3%}" if overlap.size else "–"
         lines.append(
             _SHOW.format(_label(part, group), f"{overlap.count_a:,}", f"{overlap.size:,}", share)

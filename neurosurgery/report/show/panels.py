@@ -9,9 +9,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from neurosurgery.report.draw.style import interval, method_name, number, percent
+from neurosurgery.common.numbers import percent_text
+from neurosurgery.config.methods import method_label, twins
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.read.points import lower_is_better
+from neurosurgery.report.show.texts import interval, number
 
 NAN = math.nan
 Facts = tuple[tuple[str, str], ...]
@@ -144,7 +146,7 @@ def point_facts(row: dict[str, Any]) -> Facts:
 
 def name_facts(row: dict[str, Any]) -> Facts:
     """What names a grid point."""
-    facts = [("method", method_name(row["method"]))]
+    facts = [("method", method_label(row["method"]))]
     if row["calibration"]:
         facts.append(("set", row["calibration"]))
     facts.append(("proportion", f"{row['proportion']:g}"))
@@ -157,7 +159,7 @@ def size_facts(row: dict[str, Any]) -> Facts:
     """How many weights were edited, and over how many repeats the numbers are means."""
     text = f"{row['edited']:,.0f}" if not math.isnan(row["edited"]) else "–"
     if not math.isnan(row["edited_share"]):
-        text += f" ({percent(row['edited_share'])} of the model)"
+        text += f" ({percent_text(row['edited_share'])} of the model)"
     return ("weights edited", text), ("repeats", f"{row['repeats']:.0f}")
 
 
@@ -165,7 +167,7 @@ def size_panels(points: pd.DataFrame) -> list[Panel]:
     """The size of the masks, in weights and as a share of the math top-K."""
     one_task = points.drop_duplicates(["method", "calibration", "proportion"])
     # A random mask is by definition as large as the one it is the twin of.
-    one_task = one_task[one_task["method"] != "random"]
+    one_task = one_task[~one_task["method"].isin(twins())]
     panels = []
     for column, title, label in (
         ("edited", "Weights in the mask", "weights"),
@@ -189,7 +191,7 @@ def _size_curves(rows: pd.DataFrame) -> tuple[Curve, ...]:
                 (
                     *name_facts(row),
                     *size_facts(row),
-                    ("of the top-K", percent(row["topk_share"])),
+                    ("of the top-K", percent_text(row["topk_share"])),
                 ),
             )
             for row in records(group.sort_values("proportion"))

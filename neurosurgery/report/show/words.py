@@ -7,22 +7,23 @@ from typing import Any
 
 import pandas as pd
 
-from neurosurgery.config.experiment import MATH
-from neurosurgery.report.draw.style import Looks, interval, method_name, number, percent
+from neurosurgery.common.numbers import percent_text
+from neurosurgery.config.keys import MATH
+from neurosurgery.config.methods import method_label, twins
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.show.isolation import Isolation, best, isolation_points
 from neurosurgery.report.show.panels import records
+from neurosurgery.report.show.texts import curve_label, interval, number
 
 
 def findings(folder: Folder, points: pd.DataFrame) -> list[str]:
     """Sentences on what the numbers say."""
-    looks = Looks(folder.methods, folder.sets)
     said = [_baseline(folder)] if len(folder.baseline) else []
     said += _counts(points)
     said += _comparison(folder)
     isolated = isolation_points(folder, points, MATH)
     chosen = sorted(best(isolated).values(), key=lambda point: point.distance)
-    said += [_point(folder, points, point, looks) for point in chosen if point.method != "random"]
+    said += [_point(folder, points, point) for point in chosen if point.method not in twins()]
     if chosen:
         said.append(
             "These are the points nearest to the ideal of the isolation figure (all of math gone, "
@@ -61,13 +62,13 @@ def _comparison(folder: Folder) -> list[str]:
     rows = table[table["calibration"] == ""]
     if "skill" in rows:
         rows = rows[rows["skill"].isin(["", MATH])]
-    never = [method_name(name) for name in rows["method"][rows["loss_at_half_mean"].isna()]]
+    never = [method_label(name) for name in rows["method"][rows["loss_at_half_mean"].isna()]]
     ranked = records(rows.dropna(subset=["loss_at_half_mean"]).sort_values("loss_at_half_mean"))
     without = f" {' and '.join(never)} never lose{'s' if len(never) == 1 else ''} half."
     if not ranked:
         return [f"By the comparison table{without[:-1]} of math."] if never else []
     parts = [
-        f"{method_name(row['method'])} {number(row['loss_at_half_mean'])} "
+        f"{method_label(row['method'])} {number(row['loss_at_half_mean'])} "
         f"{_span(row, 'loss_at_half_mean')}".strip()
         for row in ranked
     ]
@@ -82,7 +83,7 @@ def _span(row: dict[str, Any], quantity: str) -> str:
     return interval(low, high, sign=False)
 
 
-def _point(folder: Folder, points: pd.DataFrame, point: Isolation, looks: Looks) -> str:
+def _point(folder: Folder, points: pd.DataFrame, point: Isolation) -> str:
     rows = points[
         (points["skill"] == MATH)
         & (points["scalar"] == 0)
@@ -96,9 +97,9 @@ def _point(folder: Folder, points: pd.DataFrame, point: Isolation, looks: Looks)
     moved = [row for row in others if row["verdict"] not in ("", "within noise")]
     unknown = sum(row["verdict"] == "" for row in others)
     text = (
-        f"{looks.look(point.method, point.calibration).label}, proportion {point.proportion:g}: "
-        f"pruning {point.edited:,.0f} weights ({percent(point.edited_share)} of the model) takes "
-        f"{math_text}. Of the {len(others)} other tasks "
+        f"{curve_label(point.method, point.calibration)}, proportion {point.proportion:g}: "
+        f"pruning {point.edited:,.0f} weights ({percent_text(point.edited_share)} of the model) "
+        f"takes {math_text}. Of the {len(others)} other tasks "
     )
     if moved:
         text += f"{len(moved)} moved beyond noise: {'; '.join(_moved(row) for row in moved)}."
@@ -140,7 +141,7 @@ def _scaling(folder: Folder, points: pd.DataFrame) -> list[str]:
         f"at {higher}, lower at {lower}, within noise at {len(rows) - higher - lower}."
     )
     return [
-        f"{text} The largest change upwards: {method_name(largest['method'])} "
+        f"{text} The largest change upwards: {method_label(largest['method'])} "
         f"{largest['calibration']} at proportion {largest['proportion']:g}, "
         f"scalar {largest['scalar']:g}, {_change(largest)}."
     ]

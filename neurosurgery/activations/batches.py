@@ -1,0 +1,50 @@
+"""Texts as tokens, and token sequences as batches of similar length."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+BATCH_TOKENS_ON_CPU = 2048
+BATCH_TOKENS_ON_GPU = 16384
+
+
+@dataclass(frozen=True)
+class EncodedSamples:
+    """Token ids per sample, and how many samples were cut at the context length."""
+
+    ids: list[list[int]]
+    truncated: int
+
+
+def encode_samples(
+    samples: Sequence[str], tokenizer: PreTrainedTokenizerBase, context: int
+) -> EncodedSamples:
+    """Tokenise, with the special tokens that the tokenizer adds by itself."""
+    # verbose=False: too long samples are counted here, not warned about one by one.
+    full = [tokenizer.encode(sample, verbose=False) for sample in samples]
+    return EncodedSamples([ids[:context] for ids in full], sum(len(ids) > context for ids in full))
+
+
+def default_batch_tokens(device: torch.device) -> int:
+    """Padded tokens per batch where nobody says otherwise."""
+    return BATCH_TOKENS_ON_CPU if device.type == "cpu" else BATCH_TOKENS_ON_GPU
+
+
+def length_sorted_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
+    """Group sample indices so that padded tokens stay within the budget, longest samples first.
+
+    A sample longer than the budget has a batch of its own.
+    """
+    batches: list[list[int]] = []
+    longest = 0
+    for index in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if batches and (len(batches[-1]) + 1) * longest <= budget:
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+            longest = lengths[index]
+    return batches

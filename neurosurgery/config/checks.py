@@ -1,0 +1,119 @@
+"""Checks of what a user gives, made before any model is loaded. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from neurosurgery.common.errors import UsageError
+from neurosurgery.config.keys import MATH
+
+_SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def check_at_least(least: int, values: Mapping[str, int | None]) -> None:
+    """Refuse the first flag whose value is too small; None is no value.
+
+    Raises:
+        UsageError: names flag and value.
+    """
+    for flag, value in values.items():
+        if value is not None and value < least:
+            raise UsageError(flag, value, f"expected a whole number of at least {least}")
+
+
+def check_fractions(flag: str, values: Sequence[float]) -> None:
+    """Refuse what is no fraction in (0, 1].
+
+    Raises:
+        UsageError: names flag and value.
+    """
+    for value in values:
+        if not 0 < value <= 1:
+            raise UsageError(flag, value, "expected a fraction in (0, 1]")
+
+
+def check_finite(flag: str, values: Sequence[float]) -> None:
+    """Refuse infinities and NaN.
+
+    Raises:
+        UsageError: names flag and value.
+    """
+    for value in values:
+        if not math.isfinite(value):
+            raise UsageError(flag, value, "expected a finite number")
+
+
+def check_one_place(device: str | None, device_map: str | None) -> None:
+    """Refuse `--device` together with `--device_map`.
+
+    Raises:
+        UsageError: both are given.
+    """
+    if device is not None and device_map is not None:
+        raise UsageError("--device", device, "cannot be had with --device_map")
+
+
+def check_set_names(names: Sequence[str]) -> None:
+    """Refuse names of calibration sets that cannot be file names, or that are taken.
+
+    Raises:
+        UsageError: names the first of them.
+    """
+    flag = "--calibration_dataset_names"
+    seen: set[str] = set()
+    for name in names:
+        if not _SET_NAME.fullmatch(name):
+            raise UsageError(flag, name, "expected letters, digits, '.', '_' and '-'")
+        if name.casefold() == MATH:
+            raise UsageError(flag, name, "is the name of the math set")
+        # Names become file names, and some file systems do not tell case apart.
+        if name.casefold() in seen:
+            raise UsageError(flag, name, "two calibration sets of one name")
+        seen.add(name.casefold())
+
+
+def check_model_folder(name: str) -> None:
+    """Refuse a local folder that is no model, and a quantised checkpoint.
+
+    A name that is no folder is taken for a hub id and checked when its config is fetched.
+
+    Raises:
+        UsageError: no readable config.json, or a quantised checkpoint.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
+            raise UsageError("--model", name, "expected a model folder or a hub id")
+        return
+    file = folder / "config.json"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UsageError("--model", name, "expected a folder with a config.json") from None
+    except (OSError, ValueError) as error:
+        raise UsageError("--model", name, f"config.json cannot be read ({error})") from None
+    if not isinstance(content, dict):
+        raise UsageError("--model", name, "config.json holds no object")
+    if content.get("quantization_config") is not None:
+        raise UsageError("--model", name, "is quantised; expected float weights to edit")
+
+
+def check_writable(folder: Path, flag: str = "--save_path") -> None:
+    """Make sure that a folder can be created and written, without leaving anything behind.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        with tempfile.TemporaryFile(dir=existing):
+            return
+    except OSError as error:
+        raise UsageError(
+            flag, folder, f"expected a folder that can be written ({error.strerror})"
+        ) from None

@@ -1,0 +1,33 @@
+"""The embedded demo, the published grid, and where the repository's own files are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TASKS_FOLDER = ROOT / "lm-evaluation-harness"
+
+PUBLISHED_GRID = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15)
+"""The proportions of the published scripts."""
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What flags without a published default fall back to."""
+
+    model: str = str(ROOT / "demo" / "model")
+    train_dataset: str = str(ROOT / "data" / "demo" / "math.csv")
+    calibration_datasets: tuple[str, ...] = (
+        str(ROOT / "data" / "demo" / "race.csv"),
+        str(ROOT / "data" / "demo" / "mmlu.csv"),
+    )
+    calibration_dataset_names: tuple[str, ...] = ("Race", "MMLU")
+    train_lm_eval_task: str = "demo_gsm8k_cot"
+    eval_datasets: tuple[str, ...] = ("demo_race", "demo_mmlu", "demo_stories")
+    save_path: str = "results/demo"
+    proportions: tuple[float, ...] = (0.001, 0.005, 0.01, 0.05, 0.075, 0.1)
+    num_repeats: int = 3
+
+
+DEMO = Demo()

@@ -1,0 +1,77 @@
+"""What a killed `consistency` leaves behind, so that it goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import astuple
+from pathlib import Path
+
+from safetensors.torch import load_file, save
+
+from neurosurgery.common.files import write_atomically
+from neurosurgery.locate.consistency import Norms, Overlaps, Pair, Subset
+from neurosurgery.masks.overlap import Overlap
+
+_FOLDER = "consistency"
+
+
+class SubsetCheckpoint:
+    """Norms and overlaps of an unfinished measurement, in a folder of their own.
+
+    Another measurement (another seed, other files, another model) finds nothing here.
+
+    Args:
+        parent: where the folder goes.
+        meaning: all that the numbers depend on, as JSON can hold it.
+    """
+
+    def __init__(self, parent: Path, meaning: Mapping[str, object]) -> None:
+        self._parent = parent / _FOLDER
+        text = json.dumps(meaning, sort_keys=True)
+        self._folder = self._parent / hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def norms(self, name: str) -> Norms | None:
+        """The norms of a set; None where they are not there yet."""
+        path = self._norms_file(name)
+        if not path.exists():
+            return None
+        norms: Norms = {}
+        for key, values in load_file(path).items():
+            size, number, module = key.split("/", 2)
+            norms.setdefault(Subset(int(size), int(number)), {})[module] = values
+        # safetensors sorts its entries; subsets are compared in their own order.
+        return dict(sorted(norms.items()))
+
+    def keep_norms(self, name: str, norms: Norms) -> None:
+        """Keep the norms of a set."""
+        tensors = {
+            f"{subset.size}/{subset.number}/{module}": values
+            for subset, of_subset in norms.items()
+            for module, values in of_subset.items()
+        }
+        write_atomically(self._norms_file(name), save(tensors))
+
+    def overlaps(self) -> tuple[int, Overlaps]:
+        """How many weight matrices are compared, and their overlaps added up."""
+        path = self._folder / "overlaps.json"
+        if not path.exists():
+            return 0, {}
+        content = json.loads(path.read_text(encoding="utf-8"))
+        overlaps = {Pair(*pair): Overlap(*values) for pair, values in content["overlaps"]}
+        return content["compared"], overlaps
+
+    def keep_overlaps(self, compared: int, overlaps: Overlaps) -> None:
+        """Keep the overlaps of the first `compared` weight matrices."""
+        rows = [(pair, astuple(overlap)) for pair, overlap in overlaps.items()]
+        content = json.dumps({"compared": compared, "overlaps": rows})
+        write_atomically(self._folder / "overlaps.json", content)
+
+    def clear(self) -> None:
+        """Delete this and every other unfinished measurement of the model."""
+        shutil.rmtree(self._parent, ignore_errors=True)
+
+    def _norms_file(self, name: str) -> Path:
+        return self._folder / f"{name}.safetensors"

@@ -1,0 +1,106 @@
+"""The one writer of a results folder while a grid runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+from tqdm import tqdm
+
+from neurosurgery.common.files import write_atomically
+from neurosurgery.config.experiment import OutputConfig
+from neurosurgery.config.keys import SelectionKey
+from neurosurgery.masks.files import write_mask_file
+from neurosurgery.masks.selection import Selection
+from neurosurgery.masks.units import unit_csv
+from neurosurgery.results.cells import CellResult
+from neurosurgery.results.lock import FolderLock
+from neurosurgery.results.store import ResultStore
+from neurosurgery.verdicts.table import VerdictTable
+
+
+def say(text: str) -> None:
+    """Print a line above whatever progress bar is running."""
+    tqdm.write(text, file=sys.stdout)
+
+
+class Recorder:
+    """Takes results of cells, whichever process computed them, and writes all that is kept.
+
+    Args:
+        store: the folder.
+        lock: of the folder, held by this process.
+        verdicts: the tables of the folder.
+        output: what is written besides the numbers.
+        origin: what every mask's provenance says: model, revision, seed and so on.
+    """
+
+    def __init__(
+        self,
+        store: ResultStore,
+        lock: FolderLock,
+        verdicts: VerdictTable,
+        output: OutputConfig,
+        origin: Mapping[str, object],
+    ) -> None:
+        self._store = store
+        self._lock = lock
+        self._verdicts = verdicts
+        self._output = output
+        self._origin = origin
+
+    def record(self, result: CellResult) -> None:
+        """Keep a finished cell and update results.csv; then it is done.
+
+        Raises:
+            RunError: the folder has vanished or cannot be written.
+        """
+        self._lock.check()
+        for note in result.notes:
+            say(note)
+        self.log(result.chatter)
+        key = result.record.key
+        if result.selection is not None and key.selection is not None:
+            self.record_selection(key.selection, result.selection)
+        self._store.write_cell(result)
+        self._verdicts.update()
+
+    def record_selection(self, key: SelectionKey, selection: Selection) -> None:
+        """Keep what a selection chose: its units, and with `--save_masks` its mask.
+
+        Raises:
+            RunError: the folder has vanished or cannot be written.
+        """
+        self._lock.check()
+        units, mask = self._store.unit_file(key), self._store.mask_file(key)
+        if selection.unit_table is not None and not units.exists():
+            write_atomically(units, unit_csv(selection.unit_table, _origin(key)))
+        if self._output.save_masks and not mask.exists():
+            write_mask_file(mask, selection.mask, self.provenance(key, selection))
+
+    def provenance(self, key: SelectionKey, selection: Selection) -> dict[str, object]:
+        """Where a mask comes from, for its file and for an exported model."""
+        return {
+            **self._origin,
+            **_origin(key),
+            "counts": selection.mask.counts(),
+            "skill_topk": selection.topk,
+            "units": selection.unit_counts,
+        }
+
+    def log(self, text: str) -> None:
+        """Add what the libraries said to the log."""
+        if text:
+            with self._store.open_log() as file:
+                file.write(text)
+
+
+def _origin(key: SelectionKey) -> dict[str, object]:
+    """A selection's identity, by the tables' names of columns."""
+    return {
+        "method": key.method,
+        "skill": key.skill,
+        "calibration": key.against,
+        "proportion": key.size,
+        "repeat": key.repeat,
+    }

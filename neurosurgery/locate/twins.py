@@ -1,0 +1,45 @@
+"""Random twins: masks with as many entries in every matrix as another mask, drawn at random."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from neurosurgery.locate.importance import CHUNK_ON_CPU
+from neurosurgery.locate.top_k import top_k_bits, top_k_cutoffs
+from neurosurgery.masks.mask import ParameterMask
+
+
+def random_twin(mask: ParameterMask, generator: np.random.Generator) -> ParameterMask:
+    """A mask with as many entries in every matrix, drawn at random without replacement."""
+    packed = {}
+    for name, count in mask.counts().items():
+        keys = _RandomKeys(generator, math.prod(mask.shapes[name]))
+        (cutoff,) = top_k_cutoffs(keys, [count])
+        packed[name] = top_k_bits(keys, cutoff)
+    return ParameterMask(packed, mask.shapes)
+
+
+class _RandomKeys:
+    """`Scores` that are uniform numbers: drawn from the same state again rather than kept."""
+
+    def __init__(self, generator: np.random.Generator, numel: int) -> None:
+        self._generator = generator
+        self._state = generator.bit_generator.state
+        self.numel = numel
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        self._generator.bit_generator.state = self._state
+        for start in range(0, self.numel, CHUNK_ON_CPU):
+            yield self._draw(min(CHUNK_ON_CPU, self.numel - start))
+
+    def sample(self, size: int) -> torch.Tensor:
+        """The first ones are as random as any."""
+        self._generator.bit_generator.state = self._state
+        return self._draw(size)
+
+    def _draw(self, size: int) -> torch.Tensor:
+        return torch.from_numpy(self._generator.random(size, dtype=np.float32))

@@ -1,0 +1,28 @@
+"""The units that methods found: read from the lists beside the masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from neurosurgery.config.methods import METHODS
+from neurosurgery.masks.units import read_unit_csv
+
+ORIGIN = ["method", "skill", "proportion", "repeat"]
+
+
+def read_units(folder: Path) -> pd.DataFrame:
+    """The lists under `masks/MODEL`, under each other; empty where there are none.
+
+    Columns: those of `masks.units.unit_csv`.
+    """
+    tables = [read_unit_csv(path) for path in sorted(folder.rglob("*.csv"))]
+    known = [
+        table
+        for table in tables
+        if table is not None
+        and set(ORIGIN) <= set(table.columns)
+        and set(table["method"]) <= METHODS.keys()
+    ]
+    return pd.concat(known, ignore_index=True) if known else pd.DataFrame(columns=ORIGIN)

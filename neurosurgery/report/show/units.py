@@ -1,0 +1,77 @@
+"""Which units belong to the skill: one row per unit, over repeats."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pandas as pd
+
+from neurosurgery.config.methods import METHODS
+from neurosurgery.report.read.units import ORIGIN
+
+_MOST = 200
+"""Rows that a page shows; the files hold all."""
+
+_UNIT = ["layer", "module", "index"]
+_PROBABILITY = "probability_"
+
+
+class UnitList(NamedTuple):
+    """The units of one method and skill at one size of the grid.
+
+    `rows` has the columns `layer module index found entropy` and a probability for every set;
+    `found` counts the repeats that found the unit, the rest are means over these.
+    """
+
+    title: str
+    note: str
+    rows: pd.DataFrame
+
+
+def unit_lists(units: pd.DataFrame) -> list[UnitList]:
+    """One list per method and skill, at the largest size: it holds what the smaller ones hold."""
+    lists = []
+    for (name, skill), mine in units.groupby(["method", "skill"], sort=False):
+        method = METHODS[str(name)]
+        size = float(mine["proportion"].max())
+        at_size = mine[mine["proportion"] == size]
+        rows = _over_repeats(at_size[at_size["belongs"] == 1])
+        repeats = at_size["repeat"].nunique()
+        note = (
+            f"{method.label}, {method.size_name} {size:g}: {len(rows):,} {method.unit}s belong to "
+            f"{skill} in at least one of {repeats} repeats. "
+        )
+        if len(rows) > _MOST:
+            note += f"The first {_MOST} are shown: those found most often, of lowest entropy. "
+        note += "The files masks/…/*.csv list all that were selected."
+        title = f"{method.unit.capitalize()}s of {skill}"
+        lists.append(UnitList(title, note, rows.head(_MOST)))
+    return lists
+
+
+def _over_repeats(rows: pd.DataFrame) -> pd.DataFrame:
+    probabilities = [name for name in rows if str(name).startswith(_PROBABILITY)]
+    means = rows.groupby(_UNIT, dropna=False).agg(
+        found=("repeat", "nunique"),
+        entropy=("entropy", "mean"),
+        **{str(name): (name, "mean") for name in probabilities},
+    )
+    order = ["found", "entropy", *_UNIT]
+    ascending = [False, *[True] * (len(order) - 1)]
+    table = means.reset_index().sort_values(order, ascending=ascending, ignore_index=True)
+    # A set that another run did not have leaves a column of nothing.
+    return table.dropna(axis="columns", how="all") if len(table) else table
+
+
+def units_text(table: pd.DataFrame) -> str:
+    """Lay out a list of one selection (`masks.units.read_unit_csv`) for the terminal."""
+    origin = [name for name in ("calibration", *ORIGIN) if name in table]
+    shown = table.drop(columns=["kind", *origin])
+    shown = shown.sort_values(["belongs", "entropy"], ascending=[False, True], kind="stable")
+    kinds = "/".join(sorted(set(table["kind"]))) or "unit"
+    mine = int(table["belongs"].sum())
+    head = f"{len(table):,} {kinds}s selected, {mine:,} of them belong to the skill (belongs = 1)"
+    if len(table) > _MOST:
+        head += f"; the {_MOST} first of them, the others are in the CSV file beside the mask"
+    rows = shown.head(_MOST).to_string(index=False, float_format="%.4f")
+    return f"{head}\n\n{rows}" if len(table) else head

@@ -1,0 +1,92 @@
+"""One owner of a results folder at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from neurosurgery.common.errors import RunError, UsageError
+
+NAME = ".lock"
+
+_PATIENCE = 2.0
+"""Seconds for a new owner to write who it is."""
+
+
+class FolderLock:
+    """The lock of a results folder, held while a script runs.
+
+    The operating system frees it when the process ends, however it ends. Its file stays and says
+    who holds it, or held it last. Where a network file system has no locks of its own, filelock
+    falls back to a file that a killed process leaves behind; delete `.lock` by hand then.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file = folder / NAME
+        self._lock = FileLock(self._file)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock inside the block.
+
+        A folder that was made for the lock and into which nothing else was written goes again.
+
+        Raises:
+            UsageError: another process holds it; names host, process and since when.
+        """
+        made = [path for path in (self._folder, *self._folder.parents) if not path.exists()]
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            raise UsageError("--save_path", self._folder, self._owner()) from None
+        try:
+            self._sign()
+            yield
+        finally:
+            # Who waits for a file that is unlinked notices: filelock compares the two.
+            with suppress(OSError):
+                if made and [path.name for path in self._folder.iterdir()] == [NAME]:
+                    self._file.unlink()
+                    for path in made:
+                        path.rmdir()
+            self._lock.release()
+
+    def check(self) -> None:
+        """Make sure that the folder is still there.
+
+        Raises:
+            RunError: it was deleted, moved or unmounted.
+        """
+        if not self._file.exists():
+            raise RunError(f"{self._folder} has vanished during the run; nothing more is written")
+
+    def _sign(self) -> None:
+        now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+        owner = {"host": platform.node(), "process": os.getpid(), "since": now}
+        # In place: a new file under this name would be another lock.
+        self._file.write_text(json.dumps(owner), encoding="utf-8")
+
+    def _owner(self) -> str:
+        """Who holds the lock, in words."""
+        end = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                owner = json.loads(self._file.read_text(encoding="utf-8"))
+                who = f"by process {owner['process']} on {owner['host']} since {owner['since']}"
+                break
+            except (OSError, ValueError, KeyError, TypeError):
+                if time.monotonic() > end:
+                    who = "by another process"
+                    break
+                time.sleep(0.05)
+        return f"is in use {who}; start this again when that one has ended"

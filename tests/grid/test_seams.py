@@ -1,0 +1,202 @@
+"""The seams are real: a method, an edit and a worker of our own need no other changes."""
+
+from __future__ import annotations
+
+import copy
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from scripts import COMMON, MODEL, files_with_times, without_timings
+from weights import bits
+
+from neurosurgery.activations.calibration import read_calibration_set
+from neurosurgery.cli.parse import parse_experiment, run_experiment_script
+from neurosurgery.config.experiment import OutputConfig
+from neurosurgery.config.keys import CellKey, EditKey, SelectionKey, scale_by
+from neurosurgery.config.methods import METHODS, Method
+from neurosurgery.edit.edits import EDITS
+from neurosurgery.edit.scale import changed_weights
+from neurosurgery.evaluate.harness import load_harnesses
+from neurosurgery.evaluate.tasks import task_manager
+from neurosurgery.grid.gather import gather_evidence
+from neurosurgery.grid.recorder import Recorder
+from neurosurgery.grid.worker import Worker
+from neurosurgery.locate.selectors import SELECTORS
+from neurosurgery.masks.files import load_mask
+from neurosurgery.masks.mask import ParameterMask
+from neurosurgery.masks.selection import Selection
+from neurosurgery.models.load import load_model, load_tokenizer
+from neurosurgery.results.lock import FolderLock
+from neurosurgery.results.store import ResultStore
+from neurosurgery.verdicts.table import VerdictTable
+
+TOY = "first_rows"
+
+
+def first_rows(evidence, key):
+    """The first share of every matrix's entries: a method that no paper has."""
+    masks = {}
+    for target in evidence.targets:
+        mask = torch.zeros(target.weight.numel(), dtype=torch.bool)
+        mask[: int(key.size * mask.numel())] = True
+        masks[target.parameter_name] = mask.view(target.weight.shape)
+    return Selection(ParameterMask.from_tensors(masks))
+
+
+@pytest.fixture
+def toy_method(monkeypatch):
+    """A descriptor and a selector, and nothing else."""
+    method = Method(TOY, "First rows", "Toy.py", against_a_set=True, size_flag="--part")
+    monkeypatch.setitem(METHODS, TOY, method)
+    monkeypatch.setitem(SELECTORS, TOY, first_rows)
+
+
+def run_toy(model: Path, save_path: Path, *more: str) -> int:
+    where = ["--model", str(model), "--save_path", str(save_path)]
+    return run_experiment_script("Toy.py", "A toy.", [*where, *COMMON, *more])
+
+
+def test_a_method_is_a_descriptor_and_a_selector(tiny_model, tmp_path, toy_method, capsys):
+    part = tmp_path / "part"
+    assert run_toy(tiny_model, part, "--part", ".2", "--pre_train_eval") == 0
+    before = files_with_times(part)
+    assert run_toy(tiny_model, part, "--part", ".2", ".4", "--pre_train_eval") == 0
+    after = files_with_times(part)
+    kept = [p for p in before if p.relative_to(part).parts[0] in ("cells", "statistics")]
+    assert len(kept) > 4
+    for path in kept:
+        assert after[path] == before[path], f"{path} was made again"
+    output = capsys.readouterr().out
+    whole = tmp_path / "whole"
+    assert run_toy(tiny_model, whole, "--part", ".2", ".4", "--pre_train_eval") == 0
+    assert without_timings(part) == without_timings(whole)
+    assert (part / "eval_results" / MODEL / TOY / "Race_calculate0.4_run1.json").is_file()
+    rows = pd.read_csv(part / "results.csv").query("method == @TOY")
+    assert set(rows["proportion"]) == {0.2, 0.4}
+    assert set(rows["calibration"]) == {"Race", "MMLU"}
+    assert TOY in output
+    assert "First rows" in (part / "report" / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_method_of_ours_is_compared_on_equal_terms(tmp_path, toy_method):
+    """On the demo model, for a comparison takes a model that is better than guessing."""
+    few = "--num_repeats 1 --num_samples 5 --eval_limit 12 --pre_train_eval".split()
+    save_path = tmp_path / "r"
+    flags = ["--part", ".1", ".5", *few, "--save_path", str(save_path)]
+    assert run_experiment_script("Toy.py", "A toy.", flags) == 0
+    assert TOY in set(pd.read_csv(save_path / "comparison.csv")["method"])
+    assert (save_path / "report" / "isolation.png").is_file()
+
+
+class Noise:
+    """A toy edit: noise on the selected weights."""
+
+    def __init__(self, key: EditKey, selection: Selection) -> None:
+        self.key = key
+        self.edited = selection.mask.count()
+        self._mask = selection.mask
+
+    @contextmanager
+    def applied(self, model):
+        generator = torch.Generator().manual_seed(int(dict(self.key.values)["seed"]))
+
+        def add_noise(_name, values):
+            return values + torch.randn(values.shape, generator=generator)
+
+        with changed_weights(model, self._mask, add_noise):
+            yield None
+
+
+def prepare(model: Path, save_path: Path):
+    """What a worker is made of: settings, evidence and harnesses; statistics from the folder."""
+    where = ["--model", str(model), "--save_path", str(save_path), "--proportion", ".05"]
+    config = parse_experiment("MathNeuro.py", "", [*where, *COMMON])
+    sets = {source.name: read_calibration_set(source) for source in config.data.sources}
+    loaded = load_model(config.model, load_tokenizer(config.model))
+    store = ResultStore(save_path, config.model.label)
+    needed = {"activation_norms": ("math", "Race")}
+    evidence = gather_evidence(loaded, config.data, sets, needed, [0.05], store)
+    harnesses = load_harnesses(task_manager(config.evaluation), config.evaluation)
+    return config, loaded, store, Worker(loaded, evidence, harnesses, config.evaluation)
+
+
+def key(edit: EditKey) -> CellKey:
+    return CellKey(SelectionKey("mathneuro", against="Race", size=0.05), edit)
+
+
+def test_an_edit_of_ours_goes_through_a_worker_and_is_undone_bit_for_bit(
+    tiny_model, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(EDITS, "noise", Noise)
+    _, loaded, store, worker = prepare(tiny_model, tmp_path / "r")
+    before = {name: bits(value) for name, value in copy.deepcopy(loaded.model.state_dict()).items()}
+    noisy = key(EditKey("noise", (("seed", 3),)))
+    result = worker.run(noisy)
+    unedited = worker.run(CellKey())
+    for name, value in loaded.model.state_dict().items():
+        assert torch.equal(bits(value), before[name]), name
+    assert result.record.edited == result.selection.mask.count() > 0
+    assert noisy.stem == "Race_calculate0.05_run0_noise_seed3"
+    assert CellKey.from_record(noisy.record()) == noisy
+    # The noise was there while the model answered.
+    stories = [
+        next(d["metrics"] for d in each.other.documents if d["task"] == "demo_stories")
+        for each in (result, unedited)
+    ]
+    assert stories[0] != stories[1]
+    store.write_cell(result)
+    assert list(store.keys()) == [noisy]
+
+
+def test_a_worker_prints_and_writes_nothing(tiny_model, tmp_path, capfd):
+    _, _, _, worker = prepare(tiny_model, tmp_path / "r")
+    before = files_with_times(tmp_path)
+    capfd.readouterr()
+    worker.run(key(scale_by(0.0)))
+    assert capfd.readouterr() == ("", "")
+    assert files_with_times(tmp_path) == before
+
+
+def run_elsewhere(model: Path, save_path: Path):
+    """In another process: load everything, compute one cell, send it back."""
+    torch.set_num_threads(1)
+    *_, worker = prepare(model, save_path)
+    return worker.run(key(scale_by(0.0)))
+
+
+def test_a_cell_from_another_process_is_recorded_in_the_same_bytes(tiny_model, tmp_path):
+    contents = []
+    for place in ("here", "there"):
+        save_path = tmp_path / place
+        config, _, store, worker = prepare(tiny_model, save_path)
+        if place == "here":
+            result = worker.run(key(scale_by(0.0)))
+        else:
+            context = get_context("spawn")
+            with ProcessPoolExecutor(1, mp_context=context) as pool:
+                result = pool.submit(run_elsewhere, tiny_model, save_path).result()
+        lock = FolderLock(save_path)
+        with lock.held():
+            verdicts = VerdictTable(store, config.model.label)
+            output = OutputConfig(save_path, save_masks=True)
+            Recorder(store, lock, verdicts, output, {"model": "m"}).record(result)
+        assert store.is_done(key(scale_by(0.0)))
+        contents.append(without_timings(save_path))
+    assert contents[0] == contents[1]
+    names = [
+        {p.relative_to(tmp_path / place) for p in files_with_times(tmp_path / place)}
+        for place in ("here", "there")
+    ]
+    assert names[0] == names[1]
+    for name in names[0]:
+        # All but what holds a time.
+        if name.parts[0] in ("eval_results", "samples", "masks", "statistics"):
+            here, there = (tmp_path / place / name for place in ("here", "there"))
+            assert here.read_bytes() == there.read_bytes() or name.parts[0] == "masks", name
+            if name.parts[0] == "masks":
+                assert load_mask(here) == load_mask(there)

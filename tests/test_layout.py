@@ -1,0 +1,196 @@
+"""The package is laid out as the method runs: imports go one way, files stay short."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+PACKAGE = ROOT / "neurosurgery"
+
+FOLDERS = (
+    "common config models activations masks locate edit evaluate results verdicts report grid cli"
+).split()
+"""A folder imports only from folders that stand before it."""
+
+REPORT_MAY = {
+    "common",
+    "config",
+    "results",
+    "verdicts",
+    "masks.files",
+    "masks.units",
+    "masks.overlap",
+    "report",
+}
+REPORT_FOLDERS = ["read", "show", "draw", "page"]
+"""The same rule within the report."""
+
+HEAVY = {"transformers", "lm_eval", "accelerate", "peft"}
+"""What `results/` and `verdicts/` must not need."""
+
+SETTINGS_MAY_BE_SEEN_WHOLE = {
+    "config/experiment.py",
+    "cli/parse.py",
+    "grid/plan.py",
+    "grid/experiment.py",
+}
+"""The conductor of a run, its plan and the command line; every other room gets its own part."""
+
+LONGEST = 250
+
+
+def python_files(folder: Path = PACKAGE) -> list[Path]:
+    return sorted(folder.rglob("*.py"))
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def imports(path: Path, package: Path = PACKAGE) -> Iterator[tuple[str, int]]:
+    """Every module that a file names in an import, wherever in the file, with its line."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                place = path.relative_to(package.parent).with_suffix("").parts[: -node.level]
+                base = ".".join((*place, base)).rstrip(".")
+            for alias in node.names:
+                # `from neurosurgery.masks import units` names a module, too.
+                inner = package.parent / base.replace(".", "/") / alias.name
+                is_module = inner.is_dir() or inner.with_suffix(".py").is_file()
+                yield (f"{base}.{alias.name}" if is_module else base), node.lineno
+
+
+def forbidden(path: Path, module: str, package: Path = PACKAGE) -> str | None:
+    """Why a file may not import a module; None where it may."""
+    mine = path.relative_to(package).with_suffix("").parts
+    if len(mine) == 1:
+        # __init__ and __main__ gather what there is.
+        return None
+    folder = mine[0]
+    if folder in ("results", "verdicts") and module.partition(".")[0] in HEAVY:
+        return f"{folder}/ is to answer without {module}"
+    first, _, rest = module.partition(".")
+    if first != "neurosurgery" or not rest:
+        return None
+    theirs = rest.split(".")
+    if folder == "report":
+        if theirs[0] == "report":
+            if len(mine) < 3 or len(theirs) < 3:
+                return None
+            if REPORT_FOLDERS.index(theirs[1]) > REPORT_FOLDERS.index(mine[1]):
+                return f"report/{theirs[1]}/ comes after report/{mine[1]}/"
+            return None
+        allowed = theirs[0] in REPORT_MAY or ".".join(theirs[:2]) in REPORT_MAY
+        return None if allowed else "the report reads only files, their units and their verdicts"
+    if FOLDERS.index(theirs[0]) > FOLDERS.index(folder):
+        return f"{theirs[0]}/ comes after {folder}/"
+    return None
+
+
+def violations(package: Path = PACKAGE) -> list[str]:
+    return [
+        f"{path.relative_to(package)}:{line} imports {module}: {reason}"
+        for path in python_files(package)
+        for module, line in imports(path, package)
+        if (reason := forbidden(path, module, package)) is not None
+    ]
+
+
+def test_imports_go_one_way():
+    assert violations() == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "reason"),
+    [
+        ("masks/mask.py", "from neurosurgery.locate.lape import entropy", "locate/ comes after"),
+        ("masks/mask.py", "from neurosurgery.locate import lape", "locate/ comes after"),
+        ("masks/mask.py", "import neurosurgery.grid.plan", "grid/ comes after"),
+        ("masks/mask.py", "from ..locate import lape", "locate/ comes after"),
+        ("models/load.py", "def f():\n    from neurosurgery.cli import flags", "cli/ comes after"),
+        ("results/store.py", "import transformers", "is to answer without transformers"),
+        ("verdicts/text.py", "from lm_eval.utils import x", "is to answer without lm_eval"),
+        ("report/read/folder.py", "from neurosurgery.masks.mask import pack", "the report reads"),
+        ("report/read/folder.py", "import neurosurgery.models.load", "the report reads"),
+        (
+            "report/show/words.py",
+            "from neurosurgery.report.draw.grid import x",
+            "draw/ comes after",
+        ),
+        ("grid/plan.py", "from neurosurgery.cli.flags import build_parser", "cli/ comes after"),
+    ],
+)
+def test_a_forbidden_import_is_found_and_both_files_are_named(tmp_path, file, line, reason):
+    package = tmp_path / "neurosurgery"
+    for path in python_files():
+        copy = package / path.relative_to(PACKAGE)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    changed = package / file
+    changed.write_text(f"{changed.read_text(encoding='utf-8')}\n\n{line}\n", encoding="utf-8")
+    (found,) = violations(package)
+    assert found.startswith(file)
+    assert reason in found
+
+
+def test_every_folder_stands_in_the_table():
+    there = {
+        path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"
+    }
+    assert there == set(FOLDERS)
+    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    positions = [table.index(f"| `{folder}/`") for folder in FOLDERS]
+    assert positions == sorted(positions)
+
+
+def test_no_file_outgrows_its_room():
+    long = {
+        relative(path): lines
+        for path in python_files()
+        if (lines := path.read_text(encoding="utf-8").count("\n")) > LONGEST
+    }
+    assert long == {}
+
+
+def test_only_the_command_line_and_the_conductor_see_all_settings():
+    seen = {
+        relative(path)
+        for path in python_files()
+        if "ExperimentConfig" in path.read_text(encoding="utf-8")
+    }
+    assert seen == SETTINGS_MAY_BE_SEEN_WHOLE
+
+
+def test_a_method_is_named_in_its_descriptor_and_its_selector_alone():
+    """Elsewhere code asks the descriptor; only the paper's own figure is about one method."""
+    names = {"mathneuro", "random", "wanda", "lape"}
+    named = {
+        relative(path)
+        for path in python_files()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if (isinstance(node, ast.Constant) and node.value in names)
+        or (isinstance(node, ast.Name) and node.id.lower() in names and node.id.isupper())
+    }
+    model_card_tag, consistency_figure = "edit/model_card.py", "report/show/consistency.py"
+    assert named - {model_card_tag, consistency_figure} == {
+        "config/methods.py",
+        "locate/selectors.py",
+    }
+
+
+def test_only_the_scripts_and_main_use_the_command_line():
+    users = [
+        path
+        for path in python_files()
+        for module, _ in imports(path)
+        if module.startswith("neurosurgery.cli")
+    ]
+    assert {path.relative_to(PACKAGE).parts[0] for path in users} <= {"cli", "__main__.py"}
