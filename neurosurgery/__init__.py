@@ -1,7 +1,6 @@
-"""Skill localisation in language models: find the parameters of one skill, edit them, prove it.
+"""Find the parameters of one skill in a language model, edit them, and measure the effect.
 
-What a notebook needs can be imported from here; each name is loaded, with torch, when it is first
-used. The modules, in the order in which data flow through them, are listed in CONTRIBUTING.md.
+Every name in `__all__` is imported, with torch, at its first use. CONTRIBUTING.md lists modules.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`python -m neurosurgery COMMAND`: what can be done besides, and with, the scripts' runs."""
+"""`python -m neurosurgery COMMAND`: use the results of the scripts, and further analyses."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ PROGRAM = "python -m neurosurgery"
 
 
 def build_parser() -> OneLineParser:
-    """A subparser per command, under its module's name; all report a bad flag in one line."""
-    description = "What can be done with what the scripts have found, and besides the scripts."
+    """Build a parser with one subparser per command, named like the command's module."""
+    description = "Report, inspect and apply the scripts' results; measure mask consistency."
     parser = OneLineParser(prog=PROGRAM, description=description, allow_abbrev=False)
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
@@ -36,7 +36,7 @@ def _name(command: ModuleType) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; the exit status is 0, 2 for bad input, 1 for what else stopped it."""
+    """Run a command. Exit status: 0, 1 for an expected failure, 2 for bad input."""
     return run_script(run, argv, program=PROGRAM)
 
 

@@ -1,1 +1,1 @@
-"""Calibration samples, and what a scoring pass remembers of a model's activations."""
+"""Calibration samples, and activation statistics from a scoring pass over them."""

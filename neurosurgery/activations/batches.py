@@ -1,4 +1,4 @@
-"""Texts as tokens, and token sequences as batches of similar length."""
+"""Tokenise texts and group them into batches of similar length."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ class EncodedSamples:
 def encode_samples(
     samples: Sequence[str], tokenizer: PreTrainedTokenizerBase, context: int
 ) -> EncodedSamples:
-    """Tokenise, with the special tokens that the tokenizer adds by itself."""
-    # verbose=False: too long samples are counted here, not warned about one by one.
+    """Tokenise with the tokenizer's default special tokens."""
+    # verbose=False: long samples are counted here, without one warning each.
     full = [tokenizer.encode(sample, verbose=False) for sample in samples]
     return EncodedSamples([ids[:context] for ids in full], sum(len(ids) > context for ids in full))
 
 
 def default_batch_tokens(device: torch.device) -> int:
-    """Padded tokens per batch where nobody says otherwise."""
+    """The default number of padded tokens per batch."""
     return BATCH_TOKENS_ON_CPU if device.type == "cpu" else BATCH_TOKENS_ON_GPU
 
 
 def length_sorted_batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     """Group sample indices so that padded tokens stay within the budget, longest samples first.
 
-    A sample longer than the budget has a batch of its own.
+    A sample longer than the budget gets its own batch.
     """
     batches: list[list[int]] = []
     longest = 0

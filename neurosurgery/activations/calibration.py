@@ -1,4 +1,4 @@
-"""Calibration sets: read a CSV file, check it, draw samples from it."""
+"""Read a calibration set from a CSV file, check it, draw samples from it."""
 
 from __future__ import annotations
 
@@ -32,9 +32,8 @@ class CalibrationSet:
     def multiplicities(self, num_samples: int, num_repeats: int, seed: int) -> np.ndarray:
         """How often each sample is drawn in each repeat, shape (repeats, samples), int64.
 
-        Samples are drawn with replacement, as the published scripts draw them. Every repeat of
-        every set has a generator of its own, so that repeats are independent of each other and of
-        whatever else draws random numbers in the process.
+        Samples are drawn with replacement, as in the published scripts. Every repeat of every set
+        has its own generator, independent of all other random numbers.
         """
         return np.stack(
             [
@@ -50,7 +49,7 @@ class CalibrationSet:
 
 
 def generator(seed: int, repeat: int, name: str, role: str) -> np.random.Generator:
-    """The random generator of one purpose: one per (seed, repeat, set, role)."""
+    """The random generator of one (seed, repeat, set, role)."""
     digest = hashlib.sha256(f"{name}\0{role}".encode()).digest()
     return np.random.default_rng([seed, repeat, int.from_bytes(digest[:8], "big")])
 
@@ -81,7 +80,7 @@ def read_calibration_set(source: CalibrationSource) -> CalibrationSet:
     except pd.errors.ParserError as error:
         raise UsageError(flag, path, f"is not a CSV file ({first_line(error)})") from None
     if not isinstance(table.index, pd.RangeIndex):
-        # pandas takes the first column for row labels where rows are longer than the header.
+        # pandas uses the first column as row labels if rows are longer than the header.
         raise UsageError(
             flag, path, "has rows with more fields than the header; quote texts that hold commas"
         )
@@ -104,7 +103,7 @@ def _samples(table: pd.DataFrame, flag: str, path: Path) -> list[str]:
             raise UsageError(flag, path, f"sample {empty[0] + 1} is empty in column {column}")
     if wanted == ("qa",):
         return table["qa"].tolist()
-    # The published format for problems that are solved by a program.
+    # The published format of problems solved by a program.
     return [
         f"Instruct: {question} Let's write a Python program.\nOutput:\n{solution}"
         for question, solution in zip(table["question"], table["solution"], strict=True)

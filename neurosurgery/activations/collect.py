@@ -1,4 +1,4 @@
-"""The scoring pass: one batched run of the base model over the unique samples for every repeat."""
+"""The scoring pass: one batched run over the unique samples serves all repeats."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from neurosurgery.models.neurons import NeuronLayer, find_neuron_layers
 from neurosurgery.models.targets import Target, find_targets
 
 ByRepeat = list[dict[str, torch.Tensor]]
-"""Per repeat, the statistics of one set: module name to a vector."""
+"""The statistics of one set: per repeat, module name to a vector."""
 
 OnBatch = Callable[[int, int], None]
 """Called with (samples, tokens) after every batch."""
@@ -44,11 +44,11 @@ def collect_activation_norms(
     batch_tokens: int | None = None,
     on_batch: OnBatch | None = None,
 ) -> ByRepeat:
-    """Run the base model once over every sample that any repeat drew, observing inputs.
+    """Run the base model once over all drawn samples; sum the norms of the targets' inputs.
 
     Args:
         model: in evaluation mode.
-        targets: what to observe, from `find_targets`.
+        targets: the observed modules, from `find_targets`.
         samples: token ids per sample; ragged.
         multiplicities: how often each repeat drew each sample, shape (repeats, samples).
         batch_tokens: padded tokens per batch; None chooses by device.
@@ -59,11 +59,11 @@ def collect_activation_norms(
 
     Raises:
         NonFiniteActivations: a target's input held an infinity or NaN.
-        torch.OutOfMemoryError: one single sample does not fit.
+        torch.OutOfMemoryError: a single sample does not fit.
     """
     norms = ActivationNorms(targets, len(multiplicities))
     hooks = norms.hooks()
-    # Logits are never formed: the head's input is the base model's output.
+    # The base model's output is the head's input, so that no logits are computed.
     head_hook = hooks.pop(model.get_output_embeddings(), None)
     _run(
         model,
@@ -86,7 +86,7 @@ def collect_firing_counts(
     batch_tokens: int | None = None,
     on_batch: OnBatch | None = None,
 ) -> ByRepeat:
-    """Run the base model once over every sample that any repeat drew, counting firing neurons.
+    """Run the base model once over all drawn samples; count firing neurons.
 
     Arguments and errors are those of `collect_activation_norms`, with `layers` from
     `find_neuron_layers`.
@@ -118,7 +118,7 @@ def _run(
     batch_tokens: int | None,
     on_batch: OnBatch | None,
 ) -> None:
-    """Length-sorted batches; one that does not fit in memory is split, and nothing counts twice."""
+    """Run length-sorted batches; halve them if memory runs out, and count no sample twice."""
     if batch_tokens is None:
         batch_tokens = default_batch_tokens(model.device)
     remaining = np.flatnonzero(multiplicities.any(axis=0)).tolist()
@@ -141,7 +141,7 @@ def _run(
                     if on_batch is not None:
                         on_batch(len(batch), sum(batch_lengths))
             except Exception as error:
-                # The batch that failed is not committed, so it is still among the remaining.
+                # The failed batch was not committed: its samples are still in `remaining`.
                 if len(batch) == 1 or not should_reduce_batch_size(error):
                     raise
                 batch_tokens = max(batch_tokens // 2, 1)
@@ -152,10 +152,10 @@ def _run(
 
 @dataclass(frozen=True)
 class Statistic:
-    """A kind of activation statistics: which parts of a model it observes, and how.
+    """A kind of activation statistics.
 
-    `find` gives the parts of a model, and `missing` says what a model without such parts has.
-    `collect` is called like `collect_activation_norms`.
+    `find` returns the observed parts of a model; `missing` describes a model without such parts;
+    `collect` has the signature of `collect_activation_norms`.
     """
 
     find: Callable[[PreTrainedModel], Sequence[Any]]
@@ -173,7 +173,7 @@ STATISTICS: dict[str, Statistic] = {
         collect_firing_counts,
     ),
 }
-"""Every kind by the name that `Method.statistics` gives."""
+"""Every kind, by its name in `Method.statistics`."""
 
 
 def collect_from_set(
@@ -184,12 +184,12 @@ def collect_from_set(
     multiplicities: np.ndarray,
     batch_tokens: int | None,
 ) -> ByRepeat:
-    """One pass over the drawn samples of a calibration set, with a progress bar.
+    """Collect the statistics of one calibration set, with a progress bar.
 
     Args:
-        kind: of the statistics, a key of `STATISTICS`.
+        kind: a key of `STATISTICS`.
         loaded: the unedited model.
-        parts: what is observed, from the kind's `find`.
+        parts: the observed parts, from the kind's `find`.
         calibration_set: the samples.
         multiplicities: how often each row drew each sample, (rows, samples).
         batch_tokens: padded tokens per batch; None chooses by device.

@@ -1,4 +1,4 @@
-"""What a scoring pass remembers of the activations: sums over samples, a row for every repeat."""
+"""Sums of activation statistics over samples, one row per repeat."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from neurosurgery.models.neurons import NeuronLayer
 from neurosurgery.models.targets import Target
 
 NORM_DTYPE = torch.float32
-"""In which the norm of one sample is taken, whatever the model computes in."""
+"""The dtype of the norm of one sample, independent of the model's dtype."""
 
 TOKENS = "tokens"
-"""Name of the token count among the firing counts."""
+"""Key of the token count in the firing counts."""
 
 
 class NonFiniteActivations(RunError):
@@ -24,35 +24,35 @@ class NonFiniteActivations(RunError):
 
 
 class SampleSums:
-    """Per module and repeat the sum over samples n of m_n · f(activation on sample n).
+    """Per module and repeat, the sum over samples n of m_n · f(activation on sample n).
 
-    m_n is how often the repeat drew sample n. What f is, a subclass says. The state is one vector
-    per module and repeat, constant in the number of samples. A batch counts when it is committed,
-    so that one that failed half way leaves nothing behind.
+    m_n is how often the repeat drew sample n; a subclass defines f. Memory is one vector per module
+    and repeat, for any number of samples. A batch counts only after `commit_batch`, so that a
+    failed batch leaves no trace.
     """
 
     def __init__(self, num_repeats: int) -> None:
         self._num_repeats = num_repeats
         self._sums: dict[str, torch.Tensor] = {}
         self._pending: dict[str, torch.Tensor] = {}
-        # Modules that see only some tokens (routed experts): no telling which sample's.
+        # Modules that see only some tokens (routed experts): a token's sample is unknown there.
         self._unattributable: set[str] = set()
         self._lengths: list[int]
         self._longest: int
         self._weights: torch.Tensor
 
     def begin_batch(self, lengths: Sequence[int], multiplicities: np.ndarray) -> None:
-        """Say what the next forward pass holds: token counts, multiplicities (repeats, samples)."""
+        """Set the next batch: tokens per sample, and multiplicities (repeats, samples)."""
         self._lengths, self._longest = list(lengths), max(lengths)
         self._weights = torch.from_numpy(multiplicities)
         self.discard_batch()
 
     def discard_batch(self) -> None:
-        """Forget a forward pass that failed."""
+        """Drop the sums of a failed forward pass."""
         self._pending = {}
 
     def commit_batch(self) -> None:
-        """Add a forward pass that succeeded."""
+        """Add the sums of a successful forward pass."""
         for name, values in self._pending.items():
             earlier = self._sums.get(name)
             self._sums[name] = values if earlier is None else earlier + values
@@ -67,16 +67,16 @@ class SampleSums:
         return whole
 
     def _by_sample(self, activation: torch.Tensor) -> torch.Tensor:
-        """As (samples, tokens, features), padding among the tokens."""
+        """Reshape to (samples, tokens, features), padding included."""
         return activation.reshape(len(self._lengths), self._longest, activation.shape[-1])
 
     def _own_tokens(self, activation: torch.Tensor) -> list[torch.Tensor]:
-        """Per sample (tokens, features), without the padding."""
+        """One tensor per sample, (tokens, features), without padding."""
         samples = self._by_sample(activation).unbind()
         return [sample[:n] for sample, n in zip(samples, self._lengths, strict=True)]
 
     def _without_padding(self, activation: torch.Tensor) -> torch.Tensor:
-        """As (samples, tokens, features), zeros where padding was."""
+        """Reshape to (samples, tokens, features), with zeros in place of padding."""
         activation = self._by_sample(activation)
         if min(self._lengths) == self._longest:
             return activation
@@ -87,10 +87,10 @@ class SampleSums:
     def _weigh(self, values: torch.Tensor) -> torch.Tensor:
         """Σ_n m_n · values_n: (samples, features) to (repeats, features).
 
-        In double precision where the device has it (Apple's GPUs do not).
+        In float64, which only Apple's GPUs lack.
         """
         precise = torch.float32 if values.device.type == "mps" else torch.float64
-        # Kept so for the batch's next modules, most of which are on the same device.
+        # The converted weights are kept: most other modules are on the same device.
         self._weights = self._weights.to(values.device, precise)
         return self._weights @ values.to(precise)
 
@@ -99,7 +99,7 @@ class SampleSums:
         self._pending[name] = values if earlier is None else earlier + values
 
     def _totals(self) -> dict[str, torch.Tensor]:
-        """Name to (repeats, features), float64 on the CPU, of what can be attributed."""
+        """Name to (repeats, features), float64 on the CPU, without unattributable modules."""
         return {
             name: values.cpu().double()
             for name, values in self._sums.items()
@@ -108,7 +108,7 @@ class SampleSums:
 
 
 class ActivationNorms(SampleSums):
-    """For every target and repeat the vector v_j = Σ_n m_n · ‖X_n[:, j]‖₂ over samples n.
+    """Per target and repeat, the vector v_j = Σ_n m_n · ‖X_n[:, j]‖₂ over samples n.
 
     X_n, shape (tokens, in_features), is the target's input on sample n (MathNeuro,
     arXiv 2410.16930, §3).
@@ -125,7 +125,7 @@ class ActivationNorms(SampleSums):
         return {target.module: self._hook(target.name) for target in self._targets}
 
     def discard_batch(self) -> None:
-        """Forget a forward pass that failed."""
+        """Drop the sums of a failed forward pass."""
         super().discard_batch()
         self._last_input = None
 
@@ -142,11 +142,11 @@ class ActivationNorms(SampleSums):
         return record
 
     def _norms(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Of every sample and feature, over the sample's own tokens: (samples, features)."""
+        """Norms over each sample's own tokens: (samples, features)."""
         if inputs.device.type == "cpu":
-            # A tenth of vector_norm's time: a sample's squares stay in cache, and adding up rows
-            # is vectorised (pairwise too, so the sum is the more accurate one). Nothing is copied
-            # to hide the padding. A GPU would rather have few large kernels.
+            # A tenth of vector_norm's time: a sample's squares stay in the cache, the sum of rows
+            # is vectorised (and pairwise, so more accurate), and padding needs no masked copy.
+            # A GPU is faster with few large kernels.
             sums = [torch.sum(_squares(sample), dim=0) for sample in self._own_tokens(inputs)]
             return torch.stack(sums).sqrt_()
         return torch.linalg.vector_norm(self._without_padding(inputs), dim=1, dtype=NORM_DTYPE)
@@ -154,8 +154,7 @@ class ActivationNorms(SampleSums):
     def result(self) -> list[dict[str, torch.Tensor]]:
         """Per repeat: target name to v, shape (in_features,), float64 on the CPU.
 
-        Targets that no forward pass reached, and those that see a selection of the tokens (a
-        routed expert), are absent.
+        Targets without a forward pass, or with only some tokens (routed experts), are absent.
 
         Raises:
             NonFiniteActivations: a target's input held an infinity or NaN.
@@ -175,14 +174,14 @@ class ActivationNorms(SampleSums):
 
 def _squares(values: torch.Tensor) -> torch.Tensor:
     converted = values.to(NORM_DTYPE)
-    # In place where the conversion has made a copy: half the time in bfloat16.
+    # In place if the conversion made a copy: half the time in bfloat16.
     return converted.square() if converted is values else converted.mul_(converted)
 
 
 class FiringCounts(SampleSums):
-    """For every MLP, neuron and repeat the tokens on which the neuron's activation is positive.
+    """Per MLP, neuron and repeat, the number of tokens with a positive activation.
 
-    Only real tokens count, each as often as its sample was drawn (LAPE, Tang et al.,
+    Padding does not count; a token counts as often as its sample was drawn (LAPE, Tang et al.,
     arXiv 2402.16438, §2.2: probability over tokens).
     """
 
@@ -199,17 +198,16 @@ class FiringCounts(SampleSums):
             if not self._attributable(name, outputs):
                 return
             counts, finite = self._counts(outputs)
-            # A comparison would take NaN for silence; NaN in the sum is noticed in the result.
+            # NaN > 0 is False and would hide a NaN; NaN in the sum makes `result` raise.
             self._add(name, torch.where(finite, self._weigh(counts), torch.nan))
 
         return record
 
     def _counts(self, outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Of every sample and neuron, (samples, neurons); whether every real token is finite."""
+        """The counts, (samples, neurons), and whether every real token is finite."""
         if outputs.device.type == "cpu":
-            # An eighth of the time: nothing is copied to hide the padding, 32 bits are added up
-            # by vector instructions, and extremes, which are NaN where any value is, tell faster
-            # than a look at every value.
+            # An eighth of the time: padding needs no masked copy, int32 sums are vectorised, and
+            # isfinite of the extremes (NaN if any value is NaN) is faster than of all values.
             own = self._own_tokens(outputs)
             counts = [torch.sum(sample > 0, dim=0, dtype=torch.int32) for sample in own]
             extremes = [torch.stack(torch.aminmax(sample)) for sample in own if len(sample)]
@@ -218,7 +216,7 @@ class FiringCounts(SampleSums):
         return (outputs > 0).sum(dim=1), torch.isfinite(outputs).all()
 
     def commit_batch(self) -> None:
-        """Add a forward pass that succeeded."""
+        """Add the sums of a successful forward pass."""
         self._add(TOKENS, self._weigh(torch.tensor(self._lengths)[:, None]))
         super().commit_batch()
 
@@ -227,7 +225,7 @@ class FiringCounts(SampleSums):
 
         Raises:
             NonFiniteActivations: an activation was an infinity or NaN.
-            RunError: a layer sees a selection of the tokens (a routed expert).
+            RunError: a layer sees only some of the tokens (a routed expert).
         """
         sums = self._totals()
         for layer in self._layers:

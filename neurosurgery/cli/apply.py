@@ -57,7 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Check everything that can be checked without weights, then load, edit, write.
+    """Check all input that needs no weights, then load the model, edit it and write it.
 
     Raises:
         UsageError: an unusable value, a mask of another model, a model that cannot be loaded.
@@ -84,7 +84,7 @@ def run(arguments: argparse.Namespace) -> None:
         name, revision, device="cpu", trust_remote_code=arguments.trust_remote_code
     )
 
-    # transformers, which takes seconds to import.
+    # These import transformers, which takes seconds.
     from neurosurgery.edit.export import export_model
     from neurosurgery.edit.model_card import model_label
     from neurosurgery.masks.overlap import first_misfit
@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> None:
     if found_in is not None and (other_weights or model_label(found_in) != model_label(name)):
         provenance["mask_model"] = model_label(found_in)
     if other_weights:
-        # A fine-tuned relative is a fair target, but nobody should meet one by accident.
+        # A fine-tuned relative is a valid target, but the user must know about it.
         print(
             f"warning: the mask was found in a model with other weights than {name}",
             file=sys.stderr,
@@ -128,7 +128,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _check_apart(output: Path, *inputs: Path) -> None:
-    """Overwriting must not delete what is read."""
+    """Refuse an output folder that holds an input, because --overwrite would delete it."""
     for path in inputs:
         if path.exists() and path.resolve().is_relative_to(output.resolve()):
             raise UsageError("--output", output, f"holds {path}, which is read; expected another")

@@ -1,4 +1,4 @@
-"""`consistency`: do masks agree that are found from different samples?"""
+"""`consistency`: measure how well masks from different samples agree."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ DEFAULT_SIZES = (1, 10, 50, 100, 500)
 FILE = "consistency.csv"
 
 _DESCRIPTION = f"""\
-How well do math-specific masks agree that are found from different samples (the paper's Fig. 6)?
+How well do math-specific masks from different samples agree (the paper's Fig. 6)?
 Random subsets of several sizes are drawn without replacement from every set, math included; each
 gives a mask, and every two masks of one size are compared, against what chance would give. All
 subsets share one pass over the samples. With no flags the embedded demo runs, offline.
 
-Subsets of most of a file share samples, and agree for that alone: take sizes far below it.
+Subsets of most of a file agree because they share samples: choose much smaller sizes.
 
 Writes {FILE} into --save_path, which may be the folder of a run of the same model.
 """
@@ -70,7 +70,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Check, draw, score, compare, write, print.
+    """Check the input, measure the agreement of masks, and write consistency.csv.
 
     Raises:
         UsageError: a value, file, folder or model that cannot be used as asked.
@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> None:
     if file.exists() and not arguments.overwrite:
         raise UsageError("--save_path", save_path, f"holds {FILE}; --overwrite replaces it")
 
-    # Heavy imports come one by one: bad input is refused before the next one is paid for.
+    # Heavy imports come one by one, so that bad input is refused before the next import.
     from neurosurgery.activations.calibration import read_calibration_set
 
     sets = {source.name: read_calibration_set(source) for source in data.sources}
@@ -154,7 +154,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _check_folder(save_path: Path, model: ModelConfig) -> None:
-    """The folder is new, or that of the scripts' runs of the same model."""
+    """Refuse a folder of another program or another model."""
     from neurosurgery.results.store import ResultStore
 
     store = ResultStore(save_path, model.label)

@@ -12,7 +12,7 @@ from neurosurgery.config.methods import METHODS, Method, methods_of
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """Reports a bad flag in one line, without the usage text in front."""
+    """A parser that reports a bad flag in one line, without the usage text."""
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""
@@ -20,7 +20,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def build_parser(script: str, description: str) -> argparse.ArgumentParser:
-    """The published flags under their published names and defaults, then the new ones."""
+    """Build a script's parser; published flags keep their names and defaults."""
     parser = OneLineParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -37,7 +37,7 @@ def build_parser(script: str, description: str) -> argparse.ArgumentParser:
 
 
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
-    """Which model, in which number format, where."""
+    """Add the flags for the model, its dtype and its device."""
     model = parser.add_argument_group("model")
     model.add_argument("--model", help="hub id or local folder (default: the embedded demo)")
     model.add_argument("--revision", help="branch, tag or commit of a hub model")
@@ -58,7 +58,7 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def add_calibration_flags(parser: argparse.ArgumentParser) -> None:
-    """Files of calibration samples."""
+    """Add the flags for the files of calibration samples."""
     data = parser.add_argument_group("calibration data (CSV: a column qa, or question + solution)")
     data.add_argument("--train_dataset", metavar="CSV", help="math samples (default: the demo's)")
     data.add_argument(

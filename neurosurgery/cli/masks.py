@@ -1,4 +1,4 @@
-"""`masks compare` and `masks show`: how far masks agree beyond chance, and what a mask holds."""
+"""`masks compare` measures how well masks agree beyond chance; `masks show` describes a mask."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ example:
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add `masks` with its own commands."""
+    """Add `masks compare` and `masks show`."""
     masks = subparsers.add_parser("masks", help="compare masks, or show one", allow_abbrev=False)
     commands = masks.add_subparsers(metavar="COMMAND", required=True)
     compare = commands.add_parser(
@@ -54,7 +54,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Compare or show.
+    """Run `compare` or `show`.
 
     Raises:
         UsageError: fewer than two masks, an unreadable one, masks of different models, an output
@@ -96,7 +96,7 @@ def _compare(arguments: argparse.Namespace) -> None:
         table = overlap_table(overlaps)
         tables.append((paths[a], paths[b], table))
         texts.append(f"{names[a]} (A) and {names[b]} (B)\n\n{overlap_text(table)}\n")
-    # The files first: whoever reads the text may stop reading (`| head`).
+    # Files first: the reader of the text (`| head`) may end the program.
     if arguments.csv is not None:
         write_atomically(arguments.csv, tidy_table(tables).to_csv(index=False))
     if arguments.figure is not None:
@@ -117,7 +117,7 @@ def _show(arguments: argparse.Namespace) -> None:
     file = read_mask_file(arguments.mask)
     print(arguments.mask)
     for key, value in file.provenance.items():
-        # The counts follow as a table.
+        # The counts are printed as a table below.
         if key != "counts":
             print(f"  {key:<12} {'–' if value is None else value}")
     print(f"\n{counts_text(overlap_by_parameter(file.mask, file.mask))}")

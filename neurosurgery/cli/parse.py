@@ -1,7 +1,4 @@
-"""From a command line to a checked configuration, and from there to an exit status.
-
-Imports no torch, so that bad flags answer at once.
-"""
+"""Parse a command line, and run a script. Imports no torch, so that bad flags fail at once."""
 
 from __future__ import annotations
 
@@ -83,7 +80,7 @@ def parse_experiment(script: str, description: str, argv: Sequence[str] | None) 
 
 
 def model_config(arguments: argparse.Namespace) -> ModelConfig:
-    """What `add_model_flags` has read; the demo without `--model`."""
+    """The model from the flags of `add_model_flags`; the demo's without `--model`."""
     return ModelConfig(
         name=arguments.model or DEMO.model,
         revision=arguments.revision,
@@ -95,12 +92,12 @@ def model_config(arguments: argparse.Namespace) -> ModelConfig:
 
 
 def math_set(arguments: argparse.Namespace) -> CalibrationSource:
-    """The math set that `add_calibration_flags` has read; the demo's without `--train_dataset`."""
+    """The math set from the flags of `add_calibration_flags`; by default the demo's."""
     return CalibrationSource(MATH, Path(arguments.train_dataset or DEMO.train_dataset))
 
 
 def calibration_sets(arguments: argparse.Namespace) -> tuple[CalibrationSource, ...]:
-    """The non-math sets that `add_calibration_flags` has read; the demo's without them."""
+    """The other sets from the flags of `add_calibration_flags`; by default the demo's."""
     if arguments.calibration_datasets is None and arguments.calibration_dataset_names is None:
         return name_calibration_sets(DEMO.calibration_datasets, DEMO.calibration_dataset_names)
     paths = arguments.calibration_datasets or DEMO.calibration_datasets
@@ -121,12 +118,12 @@ def unique(values: Sequence[float]) -> tuple[float, ...]:
 
 
 def run_experiment_script(script: str, description: str, argv: Sequence[str] | None) -> int:
-    """Run one of the scripts: parse, check what can be checked at once, then do the work."""
+    """Run one of the scripts: parse, read the calibration sets, run; return the exit status."""
 
     def run(argv: Sequence[str] | None) -> None:
         config = parse_experiment(script, description, argv)
 
-        # Heavy imports come one by one: bad input is refused before the next one is paid for.
+        # Heavy imports come one by one, so that bad input is refused before the next import.
         from neurosurgery.activations.calibration import read_calibration_set
 
         sets = {source.name: read_calibration_set(source) for source in config.data.sources}
@@ -146,19 +143,19 @@ def run_script(
 ) -> int:
     """Call a script's body; an expected error becomes one line on stderr and an exit status.
 
-    Status 2 is bad input, 1 what else stopped the run: the machine's troubles (a full disk, too
-    little memory) as well. `NEUROSURGERY_TRACEBACK=1` shows where in the code.
+    Status 2 is bad input, 1 any other expected failure, including a full disk or too little memory.
+    `NEUROSURGERY_TRACEBACK=1` adds a traceback.
 
     Args:
         run: the body.
-        argv: the command line; None means the process's.
-        program: a command's name for its errors; without it the script's, which can be resumed.
+        argv: the command line; None for the process's.
+        program: the name of a command in error messages; None for a script, which can be resumed.
     """
     try:
         run(argv)
         sys.stdout.flush()
     except BrokenPipeError:
-        # The reader (`| head`) has enough. What Python still flushes at exit goes nowhere.
+        # The reader (`| head`) has closed the pipe: what Python flushes at exit must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         resume = "" if program else "; the same command goes on from here"

@@ -13,7 +13,7 @@ files in a results folder. No model is loaded.
 
 
 def add_parser(subparsers: Any) -> None:
-    """Describe the command's flags."""
+    """Add `report`."""
     parser = subparsers.add_parser(
         "report", help="figures and a page from a results folder", description=_DESCRIPTION
     )
@@ -21,7 +21,7 @@ def add_parser(subparsers: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Write the report and say where it is."""
+    """Write the report and print its path."""
     from neurosurgery.report import make_report
 
     print(f"report in {make_report(arguments.save_path)}")

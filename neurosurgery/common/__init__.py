@@ -1,1 +1,1 @@
-"""Errors that end a run with one line, and files that are complete or absent. Imports no torch."""
+"""One-line errors, atomic file writes, numbers as text. Imports no torch."""

@@ -1,9 +1,11 @@
-"""Files that are there completely or not at all."""
+"""Write files atomically: a file is complete or absent."""
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 from neurosurgery.common.errors import RunError
 
@@ -12,7 +14,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     """Write under a temporary name in the same folder, flush to disk, then rename.
 
     Raises:
-        RunError: the disk is full, the folder cannot be written, or whatever else the system says.
+        RunError: the file cannot be written (full disk, no permission or another OSError).
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -32,8 +34,18 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 def _forget(path: Path) -> None:
-    """Delete a half-written file, if the folder lets us."""
+    """Delete an incomplete file; ignore a failure."""
     try:
         path.unlink(missing_ok=True)
     except OSError:
         return
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it holds no JSON.
+    """
+    return json.loads(path.read_text(encoding="utf-8"))

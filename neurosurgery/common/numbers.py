@@ -1,4 +1,4 @@
-"""Numbers as text, the same in the terminal, in tables and on the report's page."""
+"""Format numbers in the same way for the terminal, the tables and the report."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def number_text(value: float, *, sign: bool = False, missing: str = "") -> str:
-    """Three digits behind the point, fewer for large numbers; `missing` for NaN."""
+    """Format with three decimals, fewer for large numbers; `missing` for NaN."""
     if math.isnan(value):
         return missing
     if math.isinf(value):
@@ -16,21 +16,21 @@ def number_text(value: float, *, sign: bool = False, missing: str = "") -> str:
 
 
 def interval_text(low: float, high: float, *, sign: bool = True) -> str:
-    """An interval in brackets; empty where an end is NaN."""
+    """The interval in brackets; empty if one end is NaN."""
     if math.isnan(low) or math.isnan(high):
         return ""
     return f"[{number_text(low, sign=sign)}, {number_text(high, sign=sign)}]"
 
 
 def p_value_text(value: float, *, missing: str = "") -> str:
-    """A p-value with three digits; `missing` for NaN."""
+    """The p-value with three decimals; `missing` for NaN."""
     if math.isnan(value):
         return missing
     return "< .001" if value < 0.001 else f"{value:.3f}"
 
 
 def percent_text(value: float) -> str:
-    """A share in percent, with more digits where it is small; `–` for NaN."""
+    """A fraction in percent, with more decimals for small values; `–` for NaN."""
     if math.isnan(value):
         return "–"
     digits = 0 if value >= 0.1 or value == 0 else 1 if value >= 0.01 else 2

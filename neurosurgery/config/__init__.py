@@ -1,1 +1,1 @@
-"""What a run is: its settings, methods, cells, and the checks of what a user gives. No torch."""
+"""Settings of a run, methods, identities of cells, checks of user input. Imports no torch."""

@@ -1,4 +1,4 @@
-"""Checks of what a user gives, made before any model is loaded. Imports no torch."""
+"""Checks of user input before any model is loaded. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 def check_at_least(least: int, values: Mapping[str, int | None]) -> None:
-    """Refuse the first flag whose value is too small; None is no value.
+    """Refuse a value below `least`; None is skipped.
 
     Raises:
-        UsageError: names flag and value.
+        UsageError: names the first such flag and its value.
     """
     for flag, value in values.items():
         if value is not None and value < least:
@@ -27,7 +27,7 @@ def check_at_least(least: int, values: Mapping[str, int | None]) -> None:
 
 
 def check_fractions(flag: str, values: Sequence[float]) -> None:
-    """Refuse what is no fraction in (0, 1].
+    """Refuse values outside (0, 1].
 
     Raises:
         UsageError: names flag and value.
@@ -59,10 +59,10 @@ def check_one_place(device: str | None, device_map: str | None) -> None:
 
 
 def check_set_names(names: Sequence[str]) -> None:
-    """Refuse names of calibration sets that cannot be file names, or that are taken.
+    """Refuse set names that are not valid file names, occur twice, or are `math`.
 
     Raises:
-        UsageError: names the first of them.
+        UsageError: names the first such set.
     """
     flag = "--calibration_dataset_names"
     seen: set[str] = set()
@@ -71,16 +71,16 @@ def check_set_names(names: Sequence[str]) -> None:
             raise UsageError(flag, name, "expected letters, digits, '.', '_' and '-'")
         if name.casefold() == MATH:
             raise UsageError(flag, name, "is the name of the math set")
-        # Names become file names, and some file systems do not tell case apart.
+        # Names become file names, and some file systems ignore case.
         if name.casefold() in seen:
             raise UsageError(flag, name, "two calibration sets of one name")
         seen.add(name.casefold())
 
 
 def check_model_folder(name: str) -> None:
-    """Refuse a local folder that is no model, and a quantised checkpoint.
+    """Refuse a local folder without a model, and a quantised checkpoint.
 
-    A name that is no folder is taken for a hub id and checked when its config is fetched.
+    A possible hub id is checked later, when its config is fetched.
 
     Raises:
         UsageError: no readable config.json, or a quantised checkpoint.
@@ -104,10 +104,10 @@ def check_model_folder(name: str) -> None:
 
 
 def check_writable(folder: Path, flag: str = "--save_path") -> None:
-    """Make sure that a folder can be created and written, without leaving anything behind.
+    """Check that the folder can be created and written; leave no file behind.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: the folder cannot be created or written.
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:

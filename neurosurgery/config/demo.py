@@ -1,4 +1,4 @@
-"""The embedded demo, the published grid, and where the repository's own files are."""
+"""The embedded demo, the published proportions, and paths in the repository."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PUBLISHED_GRID = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15)
 
 @dataclass(frozen=True)
 class Demo:
-    """What flags without a published default fall back to."""
+    """Defaults of flags without a published default."""
 
     model: str = str(ROOT / "demo" / "model")
     train_dataset: str = str(ROOT / "data" / "demo" / "math.csv")

@@ -1,4 +1,4 @@
-"""What a run is: small settings, one for each part of the work. Imports no torch."""
+"""The settings of a run, one dataclass for each part. Imports no torch."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class CalibrationSource:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Which model, in which number format, where.
+    """The model, its number format and its device.
 
-    `dtype` and `device` None mean: bfloat16 on a GPU, float32 on a CPU; a GPU if there is one.
+    `dtype` None means bfloat16 on a GPU, float32 on a CPU; `device` None, a GPU if available.
     """
 
     name: str
@@ -47,10 +47,10 @@ class ModelConfig:
         return Path(self.name).resolve().name if Path(self.name).is_dir() else self.name
 
     def check(self) -> None:
-        """Check what can be checked without loading anything.
+        """Check the settings without loading the model.
 
         Raises:
-            UsageError: no model folder, a quantised one, or two flags that exclude each other.
+            UsageError: bad or quantised model folder, or --device together with --device_map.
         """
         check_one_place(self.device, self.device_map)
         check_model_folder(self.name)
@@ -58,7 +58,7 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Which calibration sets, and how samples are drawn from them.
+    """The calibration sets, and how samples are drawn from them.
 
     `batch_tokens` are padded tokens per batch of the scoring pass; None chooses by device.
     """
@@ -100,9 +100,9 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class GridConfig:
-    """Which cells: methods × sizes × scalars (the repeats are the data's).
+    """The cells: methods × sizes × scalars (the repeats are in `DataConfig`).
 
-    `skill` names the set whose parameters are sought.
+    `skill` is the set whose parameters are searched for.
     """
 
     methods: tuple[str, ...]
@@ -128,7 +128,7 @@ class GridConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Which harness tasks, on how many documents of each.
+    """The harness tasks, and the number of documents of each.
 
     `math_documents` and `other_documents` are limits per task; None means all.
     """
@@ -148,7 +148,7 @@ class EvaluationConfig:
         return (self.math_task, *self.other_tasks)
 
     def check(self) -> None:
-        """Check counts, the folder of task files, and that no task is named twice.
+        """Check counts, the folder of task files, and that every task occurs once.
 
         Raises:
             UsageError: names the flag.
@@ -171,7 +171,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class OutputConfig:
-    """Where results go, and what is written besides the numbers."""
+    """The results folder, and which optional files are written."""
 
     save_path: Path
     text_file: str = "results.txt"
@@ -193,7 +193,7 @@ class OutputConfig:
 
 @dataclass(frozen=True)
 class ExperimentConfig:
-    """One call of a script: all settings, checked for what can be checked without a model.
+    """All settings of one script run, checked without loading the model.
 
     Raises:
         UsageError: a value is out of its range, or values contradict each other.
@@ -216,10 +216,10 @@ class ExperimentConfig:
 def name_calibration_sets(
     paths: Sequence[str], names: Sequence[str] | None
 ) -> tuple[CalibrationSource, ...]:
-    """Pair files with names; without names a file's own name serves.
+    """Pair files with names; the default is the file name without suffix.
 
     Raises:
-        UsageError: not one name per file.
+        UsageError: the numbers of names and files differ.
     """
     if names is None:
         names = [Path(path).stem for path in paths]

@@ -1,4 +1,4 @@
-"""What identifies a cell of the grid: a selection and an edit. File names and columns follow."""
+"""Identity of a cell of the grid: a selection and an edit. Gives file names and table columns."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 from neurosurgery.config.methods import METHODS
 
 MATH = "math"
-"""Name of the math set, which no calibration set may take."""
+"""Name of the math set; no calibration set may have it."""
 
 BASELINE = "baseline"
-"""What tables call the unedited model in the column `method`."""
+"""The unedited model in the tables' column `method`."""
 
 SCALE = "scale"
 """The kind of edit that multiplies the selected weights by a scalar."""
@@ -22,8 +22,8 @@ SCALE = "scale"
 class SelectionKey:
     """Identity of one selection.
 
-    `against` is the set whose top-K is taken off, empty for methods without one. `size` is the
-    method's: a proportion of every matrix, or a ratio of the model's neurons.
+    `against` is the set whose top-K is subtracted; empty for methods without one. `size` is a
+    proportion of every matrix or a ratio of the model's neurons, by the method.
     """
 
     method: str
@@ -34,7 +34,7 @@ class SelectionKey:
 
     @property
     def stem(self) -> str:
-        """Path without suffix, in the published form."""
+        """Path without suffix, as in the published scripts."""
         method = METHODS[self.method]
         against = f"{self.against}_" if self.against else ""
         name = method.stem.format(against=against, size=self.size, repeat=self.repeat)
@@ -44,13 +44,13 @@ class SelectionKey:
 
     @property
     def order(self) -> tuple[object, ...]:
-        """Sorts by skill, method, set and size; math first."""
+        """Sort key: skill (math first), method, set, size."""
         return self.skill != MATH, self.skill, self.method, self.against, self.size
 
 
 @dataclass(frozen=True)
 class EditKey:
-    """Identity of one edit: its kind, and the values that tell edits of this kind apart."""
+    """Identity of one edit: its kind and its parameter values."""
 
     kind: str
     values: tuple[tuple[str, float | int | str], ...]
@@ -62,7 +62,7 @@ class EditKey:
 
     @property
     def suffix(self) -> str:
-        """The end of a cell's file name; empty for pruning, as published."""
+        """Suffix of a cell's file name; empty for pruning, as in the published scripts."""
         if self.scalar == 0:
             return ""
         kind = "" if self.kind == SCALE else f"_{self.kind}"
@@ -70,13 +70,13 @@ class EditKey:
 
 
 def scale_by(scalar: float) -> EditKey:
-    """The identity of scaling by `scalar`; 0 prunes."""
+    """The key of the edit that multiplies by `scalar`; 0 prunes."""
     return EditKey(SCALE, (("scalar", scalar),))
 
 
 @dataclass(frozen=True)
 class CellKey:
-    """Identity of one state of the model; without selection and edit it is the unedited model."""
+    """Identity of one cell; without selection and edit it is the unedited model."""
 
     selection: SelectionKey | None = None
     edit: EditKey | None = None
@@ -93,26 +93,26 @@ class CellKey:
 
     @property
     def stem(self) -> str:
-        """Path without suffix, in the published form."""
+        """Path without suffix, as in the published scripts."""
         if self.selection is None:
             return "pre_results"
         return self.selection.stem + (self.edit.suffix if self.edit else "")
 
     @property
     def point(self) -> CellKey:
-        """The point of the grid, which its repeats share."""
+        """The same key with repeat 0, which identifies all repeats of the grid point."""
         return replace(self, selection=self.selection and replace(self.selection, repeat=0))
 
     @property
     def order(self) -> tuple[object, ...]:
-        """Sorts the baseline first, then by selection, edit and repeat."""
+        """Sort key: the baseline first, then selection, edit, repeat."""
         if self.selection is None or self.edit is None:
             return (False,)
         return True, *self.selection.order, self.edit.kind, self.edit.values, self.selection.repeat
 
     @property
     def columns(self) -> dict[str, Any]:
-        """The columns of the tables that name the cell; the baseline has only a method."""
+        """The table columns that identify the cell; the baseline has only `method`."""
         if self.selection is None:
             return {"method": BASELINE}
         return {
@@ -125,7 +125,7 @@ class CellKey:
         }
 
     def record(self) -> dict[str, Any]:
-        """The key as JSON: its columns, and the edit where it is no scaling."""
+        """The key as JSON: its columns, and the edit if it does not scale."""
         if self.edit is None or self.edit.kind == SCALE:
             return self.columns
         edit = {"kind": self.edit.kind, "values": dict(self.edit.values)}
@@ -133,7 +133,7 @@ class CellKey:
 
     @classmethod
     def from_record(cls, content: Mapping[str, Any]) -> CellKey:
-        """Read what `record` gave."""
+        """The inverse of `record`."""
         if content["method"] == BASELINE:
             return cls()
         selection = SelectionKey(

@@ -1,4 +1,4 @@
-"""The methods: one descriptor each. How a method selects is in `locate/selectors.py`."""
+"""One descriptor per method. `locate/selectors.py` holds the selection itself."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ NEURON = "neuron"
 
 @dataclass(frozen=True)
 class Method:
-    """What the rest of the suite has to know of a method.
+    """The facts about a method that other modules need.
 
     Attributes:
-        name: on the command line, in tables and in paths.
-        label: in texts and figures.
-        script: the script that offers it.
-        statistics: the activation statistics that it needs; methods share them.
-        against_a_set: it has one selection for every set that the skill is told apart from.
+        name: its name on the command line, in tables and in paths.
+        label: its name in texts and figures.
+        script: the script that runs it.
+        statistics: the kind of activation statistics that it needs; methods may share one.
+        against_a_set: it makes one selection for every set that it compares the skill with.
         over_all_sets: its selection depends on every calibration set.
-        own_counts: it decides how many weights of each matrix it takes. False for a copy of another
-            method's counts and for a fixed share of every matrix: then "where" says nothing.
-        twin: it copies another method's counts, so that its size says nothing either.
+        own_counts: it decides the number of weights in each matrix. If False (copied counts or a
+            fixed share), their distribution over the matrices carries no information.
+        twin: it copies another method's counts, so that its size carries no information either.
         unit: the kind of unit that it selects; empty for single weights.
-        size_flag: the flag of its size; its name without dashes is the size's name.
-        size_help: what the size is a fraction of.
+        size_flag: the flag that sets its size.
+        size_help: the help text of that flag.
         num_samples: the published default of `--num_samples`.
-        folder: its part of a result's path; None means its name.
-        stem: a selection's file name, with the fields `against size repeat`.
+        folder: its folder in a result's path; None means its name.
+        stem: template of a selection's file name, with the fields `against size repeat`.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Method:
 
     @property
     def size_name(self) -> str:
-        """What its size is called: `proportion`, `ratio`."""
+        """The name of its size: `proportion` or `ratio`."""
         return self.size_flag.removeprefix("--")
 
 
@@ -89,31 +89,31 @@ METHODS: dict[str, Method] = {
 
 
 def method_label(name: str) -> str:
-    """A method's name in texts; an unknown one is its own label."""
+    """The method's label; an unknown method keeps its name."""
     return METHODS[name].label if name in METHODS else name
 
 
 def twins() -> set[str]:
-    """The methods that copy another one's counts."""
+    """The methods that copy the counts of another method."""
     return {method.name for method in METHODS.values() if method.twin}
 
 
 def without_own_counts() -> set[str]:
-    """The methods of which it says nothing how their weights divide over the matrices."""
+    """The methods that do not decide the number of weights in each matrix."""
     return {method.name for method in METHODS.values() if not method.own_counts}
 
 
 def methods_of(script: str) -> tuple[str, ...]:
-    """The methods that a script offers. They share their statistics and the flag of their size."""
+    """The methods of a script. They share their statistics and their size flag."""
     return tuple(method.name for method in METHODS.values() if method.script == script)
 
 
 def method_rank(name: str) -> tuple[int, str]:
-    """Where a method stands in legends and tables; unknown ones come last, by name."""
+    """Sort key for legends and tables; unknown methods come last, by name."""
     known = list(METHODS)
     return known.index(name) if name in METHODS else len(known), name
 
 
 def statistics_of(methods: tuple[str, ...]) -> tuple[str, ...]:
-    """The kinds of statistics that these methods need, each once."""
+    """The kinds of statistics that these methods need, without repetition."""
     return tuple(dict.fromkeys(METHODS[name].statistics for name in methods))

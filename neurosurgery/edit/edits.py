@@ -1,4 +1,4 @@
-"""Edits: what is done to a model for one cell of the grid, and undone afterwards."""
+"""Edits: reversible changes of a model for one cell of the grid."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from neurosurgery.masks.selection import Selection
 
 
 class Edit(Protocol):
-    """A change of a model that can be undone.
+    """A reversible change of a model.
 
-    `key` is its identity: equal keys over equal selections are the same edit. `edited` counts the
-    weights that it changes.
+    Equal keys with equal selections mean the same edit; `edited` is the number of changed weights.
     """
 
     key: EditKey
     edited: int
 
     def applied(self, model: PreTrainedModel) -> AbstractContextManager[AppliedFactor | None]:
-        """Change the model inside the block; on leaving it, every weight is bit-identical again.
+        """Change the model inside the block; restore every weight bit for bit afterwards.
 
-        Yields the factor that rounding made of a scalar; None for edits that do not scale.
+        Yields the factor actually applied, after rounding; None for edits that do not scale.
         """
 
 
@@ -45,9 +44,9 @@ class Scale:
 
 
 EDITS: dict[str, Callable[[EditKey, Selection], Edit]] = {SCALE: Scale}
-"""Every kind of edit by the name that `EditKey.kind` gives."""
+"""Every kind of edit, by its name in `EditKey.kind`."""
 
 
 def make_edit(key: EditKey, selection: Selection) -> Edit:
-    """The edit that a key stands for."""
+    """Create the edit with this key."""
     return EDITS[key.kind](key, selection)

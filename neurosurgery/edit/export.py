@@ -1,4 +1,4 @@
-"""Write an edited model as an ordinary Hugging Face folder that says what was done to it."""
+"""Write an edited model as a Hugging Face folder with a record of the edit."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def export_model(
     *,
     overwrite: bool = False,
 ) -> AppliedEdit:
-    """Scale the selected weights, write the model, and put the weights back.
+    """Scale the selected weights, write the model, and restore the weights.
 
     The folder holds safetensors, configuration, generation configuration, tokenizer, a model card
-    and neurosurgery.json. It appears at once and complete, or not at all.
+    and neurosurgery.json. It is complete or absent.
 
     Args:
-        model: unedited; its dtype is that of the export.
+        model: the unedited model; the export has its dtype.
         tokenizer: the model's.
-        mask: of this model.
+        mask: a mask of this model.
         scalar: factor for the selected weights; 0 prunes.
-        output: the folder; new, or empty.
-        provenance: what `ParameterMask.save` was given, with the model edited here as `model`.
+        output: a new or empty folder.
+        provenance: the mask's (`write_mask_file`), with the edited model as `model`.
         overwrite: replace an earlier export.
 
     Raises:
@@ -65,7 +65,7 @@ def export_model(
         card = folder / "README.md"
         write_atomically(card, model_card(edit))
         for weights in folder.glob("*.safetensors"):
-            # safetensors leaves them to their owner alone.
+            # safetensors makes them readable only by their owner.
             weights.chmod(card.stat().st_mode)
         write_atomically(folder / RECORD, json.dumps(_record(edit), indent=1) + "\n")
     return edit

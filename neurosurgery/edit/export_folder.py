@@ -1,4 +1,4 @@
-"""The folder of an exported model: complete or not there. Imports no torch."""
+"""The folder of an exported model: complete or absent. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from neurosurgery.common.errors import UsageError
 from neurosurgery.config.checks import check_writable
 
 RECORD = "neurosurgery.json"
-"""In every exported folder: what was done, for programs, and the proof that the folder is ours."""
+"""The record of the edit as JSON; only a folder that contains it may be overwritten."""
 
 
 def check_output(output: Path, *, overwrite: bool, flag: str = "--output") -> None:
-    """Refuse a folder that cannot become an export, without leaving anything behind.
+    """Refuse a folder that cannot hold the export; leave no file behind.
 
     Raises:
-        UsageError: it cannot be written; it is not empty and not to be overwritten; or it is to be
-            overwritten but no export of ours, which a program has no business to delete.
+        UsageError: the folder cannot be written, or is not empty and either `overwrite` is False
+            or it contains no earlier export.
     """
     if output.exists() and not output.is_dir():
         raise UsageError(flag, output, "is a file; expected a new folder")
@@ -36,9 +36,9 @@ def check_output(output: Path, *, overwrite: bool, flag: str = "--output") -> No
 
 @contextmanager
 def replaced_folder(output: Path) -> Iterator[Path]:
-    """A new folder beside `output` to write into, which takes its place if the block succeeds.
+    """Yield a temporary folder that replaces `output` if the block succeeds.
 
-    Whatever happens in the block, `output` is the old one or the complete new one.
+    If the block fails, `output` is unchanged.
     """
     output = output.resolve()
     output.parent.mkdir(parents=True, exist_ok=True)

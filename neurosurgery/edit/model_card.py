@@ -1,4 +1,4 @@
-"""The model card of an edited model: what was done to which model, and how to load the result."""
+"""The model card of an edited model: its base model, the edit, and how to load it."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ _ROWS = {
     "repeat": "repeat",
     "seed": "seed",
 }
-"""What a mask's provenance may say, in the card's words."""
+"""Keys of a mask's provenance, and their labels on the card."""
 
 
 @dataclass(frozen=True)
 class AppliedEdit:
-    """What was done to a model.
+    """The edit of one model.
 
-    `factor` is the one really applied after rounding to `dtype`, None where all selected weights
-    were zero; `parameters` counts all of the model's; `provenance` is that of the mask
-    (`ParameterMask.save`), with the model that was edited as its `model`.
+    `factor` is the factor actually applied, after rounding to `dtype`; None if all selected weights
+    were zero. `parameters` is the model's total number of parameters. `provenance` is the mask's
+    (`write_mask_file`), with the edited model as `model`.
     """
 
     mask: ParameterMask
@@ -61,13 +61,13 @@ class AppliedEdit:
 
 
 def model_label(model: object) -> str:
-    """A hub id as it is, of a local path the folder's name: a path is of no use elsewhere."""
+    """The hub id, or the folder's name for a local path, which is useless on other machines."""
     name = str(model or "unknown")
     return name if is_hub_id(name) else Path(name).resolve().name
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a model's name can be one on the hub and is no folder here."""
+    """Whether a model's name can be a hub id and is not a local folder."""
     return not (Path(name).is_dir() or name.startswith((".", "/", "~")) or name.count("/") > 1)
 
 
@@ -115,7 +115,7 @@ tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")
 or in [lm-eval](https://github.com/EleutherAI/lm-evaluation-harness):
 `lm_eval --model hf --model_args pretrained=THIS_FOLDER,dtype=auto --tasks …`
 
-This is a research artefact: it shows what the edited weights do. What the edit does besides has to
+This is a research artefact: it shows what the edited weights do. Other effects of the edit have to
 be measured. The licence of `{edit.base_model}` applies.
 
 ## Citation

@@ -1,4 +1,4 @@
-"""Edit weights in place and put them back, bit for bit."""
+"""Edit weights in place and restore them bit for bit."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import nn
 from neurosurgery.masks.mask import ParameterMask
 
 BLURRED = 0.01
-"""A factor that misses `scalar - 1` by more than this share is worth a word."""
+"""Largest accepted error of a factor, as a fraction of `scalar - 1`."""
 
 _SAMPLE = 1 << 16
-"""Entries of a matrix that the median factor is taken from, at most."""
+"""Approximate number of entries per matrix that the median factor uses."""
 
 
 class AppliedFactor(NamedTuple):
-    """What rounding to the weights' dtype made of a scalar, over the selected weights."""
+    """The factors actually applied to the selected weights, after rounding to their dtype."""
 
     median: float
     smallest: float
@@ -35,10 +35,10 @@ class AppliedFactor(NamedTuple):
 def scaled_weights(
     model: nn.Module, mask: ParameterMask, scalar: float
 ) -> Iterator[AppliedFactor | None]:
-    """Multiply the selected weights by `scalar` inside the block; restore them on leaving it.
+    """Multiply the selected weights by `scalar` inside the block; restore them afterwards.
 
-    Yields the factor really applied, or None where no selected weight differs from zero. The
-    restore is exact in every dtype.
+    Yields the factor actually applied, or None if all selected weights are zero. The restored
+    weights are bit-identical in every dtype.
 
     Raises:
         ValueError: the mask names a parameter that the model does not have in that shape.
@@ -58,15 +58,15 @@ def scaled_weights(
 def changed_weights(
     model: nn.Module, mask: ParameterMask, change: Callable[[str, torch.Tensor], torch.Tensor]
 ) -> Iterator[None]:
-    """Replace the selected weights inside the block; restore them, bit for bit, on leaving it.
+    """Replace the selected weights inside the block; restore them bit for bit afterwards.
 
-    Only the original values of the selected entries are kept.
+    Only the original values of the selected entries are stored.
 
     Args:
         model: its weights are written in place.
         mask: the entries that change.
-        change: gets a parameter's name and its selected values, (entries,), in the order of the
-            flattened weight, and gives their new values.
+        change: takes a parameter's name and its selected values, (entries,), in the order of the
+            flattened weight; returns the new values.
 
     Raises:
         ValueError: the mask names a parameter that the model does not have in that shape.
@@ -97,8 +97,8 @@ def _selected(
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
     """A view of the weight, and the indices of the selected entries in it.
 
-    Cheaper than a boolean tensor, which every use would search for them. A weight that does not lie
-    in memory in its logical order cannot be seen as flat.
+    Indices are cheaper than a boolean tensor, which every use would search again. Only a contiguous
+    weight has a flat view.
     """
     indices = mask.indices(name).to(weight.device)
     if weight.is_contiguous():
@@ -107,7 +107,7 @@ def _selected(
 
 
 def _factors(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-    """Smallest, largest, then a sample of after / before over the entries that are not zero."""
+    """Minimum, maximum and a sample of after / before, over the entries that are not zero."""
     exact = torch.float32 if before.device.type == "mps" else torch.float64
     changed = before != 0
     if not changed.all():

@@ -8,10 +8,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the harness said of one model state, as JSON can hold it.
+    """The harness's output for one model state, in types that JSON can hold.
 
     `results` is the harness's `results` object; `documents` holds one record per document and
-    filter (`task filter doc_id doc_hash metrics answer`); `groups` lists the tasks of each group.
+    filter (`task filter doc_id doc_hash metrics answer`); `groups` maps each group to its tasks.
     """
 
     results: dict[str, dict[str, Any]]

@@ -1,4 +1,4 @@
-"""The lm-eval harness: tasks built once, the loaded model reused, side effects isolated."""
+"""Run lm-eval tasks: each task is built once, and the loaded model is reused."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from neurosurgery.models.load import LoadedModel
 
 
 class Harness:
-    """Some tasks of the harness, loaded once and evaluated for any number of model states.
+    """A set of harness tasks, loaded once and evaluated for any number of model states.
 
     Raises:
-        UsageError: a task's data cannot be loaded, or it would run generated code in this process.
+        UsageError: a task cannot be loaded, runs generated code or needs a multimodal model.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Harness:
     ) -> None:
         self._config = config
         try:
-            # Some tasks shuffle while they load; the harness seeds before that.
+            # Some tasks shuffle while they load, so the generators are seeded first.
             with preserved_generators():
                 self._loaded = manager.load(list(names))
         except (OSError, ValueError, RuntimeError, ImportError) as error:
@@ -53,7 +53,7 @@ class Harness:
         for task in self._loaded["tasks"].values():
             _build_requests_once(task)
             default = task.get_config("num_fewshot")
-            # A task that fixes zero shots means it; this is the harness's own rule.
+            # The harness's own rule: a task that fixes zero shots keeps them.
             if config.num_fewshot is not None and default != 0:
                 task.set_config(key="num_fewshot", value=config.num_fewshot)
             elif default is None:
@@ -61,11 +61,11 @@ class Harness:
 
     @property
     def leaves(self) -> set[str]:
-        """The tasks that are run, those of groups and tags among them."""
+        """The names of the tasks that run, including the members of groups and tags."""
         return set(self._loaded["tasks"])
 
     def evaluate(self, lm: HFLM, limit: int | None) -> Evaluation:
-        """Evaluate the model as it is now, on the first `limit` documents of each task."""
+        """Evaluate the model on the first `limit` documents of each task."""
         while True:
             for task in self._loaded["tasks"].values():
                 task.set_fewshot_seed(seed=FEWSHOT_SEED)
@@ -90,10 +90,10 @@ class Harness:
 
 
 def load_harnesses(manager: TaskManager, config: EvaluationConfig) -> dict[str, Harness]:
-    """The math task under `math`, the other tasks under `other`.
+    """Load the math task (under `math`) and the other tasks (under `other`).
 
     Raises:
-        UsageError: a task cannot be used, or is on both sides.
+        UsageError: a task cannot be used, or is both the math task and another task.
     """
     harnesses = {
         "math": Harness(manager, "--train_lm_eval_task", [config.math_task], config),
@@ -106,14 +106,14 @@ def load_harnesses(manager: TaskManager, config: EvaluationConfig) -> dict[str, 
 
 
 def harness_model(loaded: LoadedModel, batch_size: int) -> HFLM:
-    """The loaded model behind the harness's interface; edits of its weights are seen at once."""
+    """Wrap the loaded model for the harness; later edits of its weights take effect at once."""
     return LanguageModel(loaded.model, loaded.tokenizer, batch_size)
 
 
 def _build_requests_once(task: Task) -> None:
-    """Have a task form its prompts for the first model state only; the next get the same ones.
+    """Make a task build its prompts once and reuse them for every model state.
 
-    A harness has one tokenizer and one set of flags: only the number of documents may differ.
+    Only `limit` can change the prompts: a harness has one tokenizer and one set of flags.
     """
     build = task.build_all_requests
     built: dict[int | None, list[Instance]] = {}
@@ -124,19 +124,19 @@ def _build_requests_once(task: Task) -> None:
             built[limit] = task.instances
         for instance in built[limit]:
             instance.resps, instance.filtered_resps = [], {}
-        # As the harness's own cache of requests does, which goes through files and pickle.
+        # The harness's own request cache sets this too, but goes through files and pickle.
         task._instances = built[limit]
 
     task.build_all_requests = build_or_reuse
 
 
 def _plain(content: Any) -> Any:
-    """What of the content JSON can hold, so that it can go to a file or another process."""
+    """Convert content to JSON types, for files and other processes."""
     return json.loads(json.dumps(content, default=handle_non_serializable))
 
 
 def _leaves(group: str, children: dict[str, list[str]]) -> list[str]:
-    """The tasks below a group, groups in between left out."""
+    """The tasks in a group and in all of its subgroups."""
     found: list[str] = []
     for child in children.get(group, []):
         found += _leaves(child, children) if child in children else [child]
@@ -146,7 +146,7 @@ def _leaves(group: str, children: dict[str, list[str]]) -> list[str]:
 def document_records(
     samples: Mapping[str, Sequence[dict[str, Any]]], tasks: Mapping[str, Task]
 ) -> list[dict[str, Any]]:
-    """What is kept of the harness's samples, by task: one record per document and filter."""
+    """Convert the harness's samples (by task) to one record per document and filter."""
     return [
         _document(name, sample, tasks[name].OUTPUT_TYPE)
         for name, of_task in samples.items()
@@ -155,7 +155,6 @@ def document_records(
 
 
 def _document(task: str, sample: dict[str, Any], output_type: str) -> dict[str, Any]:
-    """What is kept of one document: its metrics and what the model answered."""
     responses = sample["filtered_resps"]
     record = {
         "task": task,

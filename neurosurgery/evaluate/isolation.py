@@ -1,4 +1,4 @@
-"""Keep the harness's side effects to itself: random generators, logging, prints."""
+"""Contain the harness's side effects: random generators, logging and printed text."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import numpy as np
 import torch
 
 FEWSHOT_SEED = 1234
-"""The harness's own default, so that our shots are the shots of `lm_eval`."""
+"""The harness's default seed, so that few-shot examples equal those of `lm_eval`."""
 
 _CHATTY = ("lm_eval", "transformers", "datasets", "huggingface_hub", "accelerate", "evaluate")
 
 
 @contextlib.contextmanager
 def preserved_generators() -> Iterator[None]:
-    """Give the global random generators back as they were; the harness resets them."""
+    """Seed the global random generators for the block, then restore their states."""
     python, numpy, torch_cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
     random.seed(0)
@@ -38,8 +38,8 @@ def preserved_generators() -> Iterator[None]:
 
 @contextlib.contextmanager
 def chatter_to(file: TextIO) -> Iterator[None]:
-    """Send the libraries' logging, progress bars and prints to a file for the block's length."""
-    # The harness's bootstrap would start a pool of processes and print for every cell.
+    """Send the libraries' logs, progress bars and prints to a file inside the block."""
+    # Otherwise the harness's bootstrap starts a pool of processes and prints for every cell.
     os.environ["DISABLE_MULTIPROC"] = "1"
     handler = logging.StreamHandler(file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))

@@ -1,4 +1,4 @@
-"""The index of the harness's tasks. Imports no model code, so that an unknown name answers soon."""
+"""The index of harness tasks. Imports no model code, so that an unknown name fails fast."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from neurosurgery.config.experiment import EvaluationConfig
 
 
 def task_manager(config: EvaluationConfig) -> TaskManager:
-    """An index that holds the tasks: ours alone where that suffices, as it answers at once.
+    """Index the requested tasks; the harness's slow full index is loaded only if needed.
 
     Raises:
-        UsageError: a task that nobody knows; similar names are suggested.
+        UsageError: a task is unknown; the message suggests similar names.
     """
     names = {config.math_task: "--train_lm_eval_task"}
     names |= dict.fromkeys(config.other_tasks, "--eval_datasets")

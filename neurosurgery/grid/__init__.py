@@ -1,1 +1,1 @@
-"""Take a model through the cells of a grid: plan, gather statistics, work, record."""
+"""Run the cells of a grid: plan, gather statistics, compute, record."""

@@ -1,4 +1,4 @@
-"""What a killed `consistency` leaves behind, so that it goes on where it was."""
+"""Checkpoints of `consistency`, so that a killed measurement can resume."""
 
 from __future__ import annotations
 
@@ -19,13 +19,11 @@ _FOLDER = "consistency"
 
 
 class SubsetCheckpoint:
-    """Norms and overlaps of an unfinished measurement, in a folder of their own.
-
-    Another measurement (another seed, other files, another model) finds nothing here.
+    """Norms and overlaps of an unfinished measurement, in a folder named by its meaning.
 
     Args:
-        parent: where the folder goes.
-        meaning: all that the numbers depend on, as JSON can hold it.
+        parent: the parent of the folder.
+        meaning: everything that the numbers depend on (model, files, seed), in JSON types.
     """
 
     def __init__(self, parent: Path, meaning: Mapping[str, object]) -> None:
@@ -34,7 +32,7 @@ class SubsetCheckpoint:
         self._folder = self._parent / hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def norms(self, name: str) -> Norms | None:
-        """The norms of a set; None where they are not there yet."""
+        """Read the norms of a set; None if there is no file."""
         path = self._norms_file(name)
         if not path.exists():
             return None
@@ -42,11 +40,11 @@ class SubsetCheckpoint:
         for key, values in load_file(path).items():
             size, number, module = key.split("/", 2)
             norms.setdefault(Subset(int(size), int(number)), {})[module] = values
-        # safetensors sorts its entries; subsets are compared in their own order.
+        # safetensors sorts entries as text; subsets are compared in numeric order.
         return dict(sorted(norms.items()))
 
     def keep_norms(self, name: str, norms: Norms) -> None:
-        """Keep the norms of a set."""
+        """Write the norms of a set."""
         tensors = {
             f"{subset.size}/{subset.number}/{module}": values
             for subset, of_subset in norms.items()
@@ -55,7 +53,7 @@ class SubsetCheckpoint:
         write_atomically(self._norms_file(name), save(tensors))
 
     def overlaps(self) -> tuple[int, Overlaps]:
-        """How many weight matrices are compared, and their overlaps added up."""
+        """Read the number of compared weight matrices, and the sums of their overlaps."""
         path = self._folder / "overlaps.json"
         if not path.exists():
             return 0, {}
@@ -64,7 +62,7 @@ class SubsetCheckpoint:
         return content["compared"], overlaps
 
     def keep_overlaps(self, compared: int, overlaps: Overlaps) -> None:
-        """Keep the overlaps of the first `compared` weight matrices."""
+        """Write the summed overlaps of the first `compared` weight matrices."""
         rows = [(pair, astuple(overlap)) for pair, overlap in overlaps.items()]
         content = json.dumps({"compared": compared, "overlaps": rows})
         write_atomically(self._folder / "overlaps.json", content)

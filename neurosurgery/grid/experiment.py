@@ -1,4 +1,4 @@
-"""What a script does: check, plan, run the grid, report."""
+"""Run a script: check, plan, run the grid, report."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.store import ResultStore
 
 if TYPE_CHECKING:
-    # What imports transformers takes seconds: not before bad flags are refused.
+    # transformers takes seconds to import, so bad flags are refused first.
     from transformers import PreTrainedTokenizerBase
 
     from neurosurgery.grid.recorder import Recorder
@@ -34,22 +34,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One call of a script: its settings, its calibration sets, and its command line.
-
-    Hands to each room the settings of that room alone.
-    """
+    """One call of a script: its settings, its calibration sets, and its command line."""
 
     config: ExperimentConfig
     sets: Mapping[str, CalibrationSet]
     command: Sequence[str]
 
     def run(self) -> None:
-        """Do what the script was asked to do.
+        """Run the script.
 
         Raises:
-            UsageError: the model, the device, a task or the results folder cannot be used as
-                asked; or another process is at work in the folder.
-            RunError: something failed on the way; what was finished is kept.
+            UsageError: the model, the device, a task or the results folder cannot be used, or
+                another process uses the folder.
+            RunError: a failure during the run; finished cells are kept.
         """
         lock = FolderLock(self.config.output.save_path)
         with nullcontext() if self.config.output.dry_run else lock.held():
@@ -80,7 +77,7 @@ class Experiment:
             return
         verdicts = VerdictTable(store, self.config.model.label)
         if plan.is_done:
-            # A run may have been killed after its last cell.
+            # A run that was killed after its last cell leaves temporary files.
             store.sweep()
         else:
             keep_freed_memory(device)
@@ -91,7 +88,7 @@ class Experiment:
         self._publish(store, verdicts)
 
     def _meaning(self, store: ResultStore, dtype: str, commit: str | None) -> dict[str, object]:
-        """What gives the cells their meaning; refuses a folder in which it is another one."""
+        """The meaning of the cells (`provenance.meaning`); refuses a folder with another one."""
         config = self.config
         meaning = provenance.meaning(
             config.model,
@@ -116,7 +113,7 @@ class Experiment:
         meaning: Mapping[str, object],
         device: str,
     ) -> Iterator[Worker]:
-        """A worker with model, tasks and statistics; from here on the folder is written."""
+        """Load a worker with model, tasks and statistics; start to write the folder."""
         from neurosurgery.evaluate.harness import load_harnesses
         from neurosurgery.evaluate.isolation import chatter_to
         from neurosurgery.grid.gather import describe_evidence, gather_evidence
@@ -124,14 +121,14 @@ class Experiment:
         from neurosurgery.grid.worker import Worker
         from neurosurgery.models.load import load_model
 
-        # Kept in memory until it is sure that the run will start: bad input writes nothing.
+        # The log stays in memory until the run can start: bad input must write nothing.
         chatter = io.StringIO()
         with chatter_to(chatter):
             harnesses = load_harnesses(manager, self.config.evaluation)
         loaded = load_model(self.config.model, tokenizer)
         if self.config.output.overwrite:
             store.clear()
-        # First of all files, as it is what proves the folder ours.
+        # The first file, because it marks the folder as ours.
         store.write_config(meaning, provenance.describe_run(list(self.command), device))
         store.sweep()
         with store.open_log() as log:
@@ -145,8 +142,8 @@ class Experiment:
         for line in describe_evidence(self.config.model.label, loaded, evidence):
             say(line)
         worker = Worker(loaded, evidence, harnesses, self.config.evaluation)
-        # What is there by now stays; a full collection would look through it in every cell, which
-        # takes a tenth of a second and more.
+        # Otherwise a full garbage collection in every cell visits all of these objects, which takes
+        # a tenth of a second and more.
         gc.freeze()
         try:
             yield worker
@@ -170,7 +167,7 @@ class Experiment:
     def _run_cells(
         self, plan: Plan, worker: Worker, recorder: Recorder, store: ResultStore
     ) -> None:
-        """Compute what is pending; a finished cell is on disk before the next one starts."""
+        """Compute the pending cells; each is on disk before the next one starts."""
         from tqdm import tqdm
 
         total = len(plan.pending) + plan.baseline_pending
@@ -196,7 +193,7 @@ class Experiment:
                     worker.export(key, selection, folder, origin)
 
     def _publish(self, store: ResultStore, verdicts: VerdictTable) -> None:
-        """Say what the whole folder holds: as text, as tables, as figures."""
+        """Write and print the text of the whole folder, and make its report."""
         from neurosurgery.report import make_report
         from neurosurgery.verdicts.text import folder_text
 

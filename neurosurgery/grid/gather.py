@@ -1,4 +1,4 @@
-"""Activation statistics of the calibration sets: from the results folder, or from one pass."""
+"""Read activation statistics from the results folder, or compute them in one pass."""
 
 from __future__ import annotations
 
@@ -26,19 +26,18 @@ def gather_evidence(
     sizes: Sequence[float],
     store: ResultStore,
 ) -> Evidence:
-    """Find the statistics that selections need, or compute and keep them.
+    """Read the statistics that selections need, or compute and write them.
 
     Args:
         loaded: the unedited model.
         data: how samples are drawn.
         sets: calibration sets by name.
-        needed: kind of statistics to the names of the sets that need it.
-        sizes: of the grid.
-        store: where statistics are kept.
+        needed: for each kind of statistics, the names of its sets.
+        sizes: the sizes of the grid.
+        store: where statistics are read and written.
 
     Raises:
-        RunError: the model has no part of the kind that is observed, or an activation is not
-            finite.
+        RunError: the model lacks the observed parts, or an activation is not finite.
     """
     targets = find_targets(loaded.model)
     parts: dict[str, Sequence[Any]] = {}
@@ -62,10 +61,10 @@ def _of_set(
     calibration_set: CalibrationSet,
     store: ResultStore,
 ) -> ByRepeat:
-    """One entry per repeat.
+    """The statistics of one set, one entry per repeat.
 
-    A pass always covers all repeats, so that a killed run that is started again forms the same
-    batches and so the same numbers to the last bit.
+    A pass always covers all repeats, so a resumed run forms the same batches and gets bitwise equal
+    numbers.
     """
     name = calibration_set.name
     found = [store.read_statistics(kind, name, repeat) for repeat in range(data.num_repeats)]
@@ -84,7 +83,7 @@ def _of_set(
 
 
 def describe_evidence(label: str, loaded: LoadedModel, evidence: Evidence) -> Iterator[str]:
-    """Lines on the model and on what of it is observed."""
+    """Lines about the model and its observed parts."""
     parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     start = f"{label}: {parameters:,} parameters, {loaded.dtype}; "
     if ACTIVATION_NORMS in evidence.parts:

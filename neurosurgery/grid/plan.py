@@ -1,4 +1,4 @@
-"""The grid of a run: its cells, what of them is done, and what the rest will take."""
+"""The plan of a run: its cells, which of them are done, and the cost of the rest."""
 
 from __future__ import annotations
 
@@ -13,17 +13,16 @@ from neurosurgery.config.methods import METHODS
 from neurosurgery.results.store import ResultStore
 
 if TYPE_CHECKING:
-    # transformers, which takes seconds to import, is not needed to lay out a grid.
+    # Planning works without transformers, which takes seconds to import.
     from neurosurgery.models.load import ModelSize
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Every cell of a run in the order in which it is computed, and what is still to do.
+    """The cells of a run in the order of computation, and the work that is left.
 
-    `pending` cells are to be evaluated; `to_select` are those and the evaluated ones of which a
-    mask, a model or a list of units is asked for and not on disk yet. `needed` gives, by kind of
-    statistics, the sets on which these selections depend.
+    `pending` cells must be evaluated; `to_select` adds evaluated cells that lack a requested mask,
+    model or unit list. `needed` maps a kind of statistics to the sets that these selections use.
     """
 
     keys: tuple[CellKey, ...]
@@ -39,12 +38,12 @@ class Plan:
 
 
 def against_sets(data: DataConfig, grid: GridConfig) -> tuple[str, ...]:
-    """The sets that the skill is told apart from."""
+    """The calibration sets except the skill's own."""
     return tuple(name for name in data.names if name != grid.skill)
 
 
 def grid_keys(data: DataConfig, grid: GridConfig) -> tuple[CellKey, ...]:
-    """Set × repeat × size × method × scalar, then what does not depend on a set."""
+    """All cells: set × repeat × size × method × scalar, then the methods without a set."""
     with_set = [method for method in grid.methods if METHODS[method].against_a_set]
     groups = [(name, with_set) for name in against_sets(data, grid)]
     groups.append(("", [method for method in grid.methods if method not in with_set]))
@@ -59,7 +58,7 @@ def grid_keys(data: DataConfig, grid: GridConfig) -> tuple[CellKey, ...]:
 
 
 def _needed(data: DataConfig, keys: Sequence[CellKey]) -> dict[str, tuple[str, ...]]:
-    """Kind of statistics to the sets that these cells depend on, math first."""
+    """For each kind of statistics, the sets that these cells depend on, math first."""
     names: dict[str, set[str]] = {}
     for selection in (key.selection for key in keys if key.selection):
         method = METHODS[selection.method]
@@ -71,11 +70,11 @@ def _needed(data: DataConfig, keys: Sequence[CellKey]) -> dict[str, tuple[str, .
 
 
 def make_plan(config: ExperimentConfig, store: ResultStore) -> Plan:
-    """Lay out the grid and find what of it is done."""
+    """List the cells of the grid and find the finished ones."""
     data, grid, output = config.data, config.grid, config.output
     keys = grid_keys(data, grid)
 
-    # With --overwrite nothing of what is there counts.
+    # --overwrite ignores the existing cells.
     def is_done(key: CellKey) -> bool:
         return not output.overwrite and store.is_done(key)
 
@@ -101,7 +100,7 @@ def make_plan(config: ExperimentConfig, store: ResultStore) -> Plan:
 
 @dataclass(frozen=True)
 class PlanText:
-    """What `--dry_run` prints of a plan; `size` is what the model's weights take."""
+    """The output of `--dry_run`; `size` is the memory of the model's weights."""
 
     config: ExperimentConfig
     plan: Plan
@@ -109,7 +108,7 @@ class PlanText:
     size: ModelSize
 
     def lines(self, sets: Sequence[CalibrationSet]) -> list[str]:
-        """One line per thing to know."""
+        """The lines to print."""
         states = len(self.plan.pending) + self.plan.baseline_pending
         evaluation = self.config.evaluation
         largest = int(1.5 * self.size.largest_matrix)

@@ -1,4 +1,4 @@
-"""The one writer of a results folder while a grid runs."""
+"""The only writer of a results folder while a grid runs."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from neurosurgery.verdicts.table import VerdictTable
 
 
 def say(text: str) -> None:
-    """Print a line above whatever progress bar is running."""
+    """Print a line above a running progress bar."""
     tqdm.write(text, file=sys.stdout)
 
 
 class Recorder:
-    """Takes results of cells, whichever process computed them, and writes all that is kept.
+    """Writes the results of cells, from any process, to the folder.
 
     Args:
         store: the folder.
-        lock: of the folder, held by this process.
+        lock: the lock of the folder, held by this process.
         verdicts: the tables of the folder.
-        output: what is written besides the numbers.
-        origin: what every mask's provenance says: model, revision, seed and so on.
+        output: which files to write besides the numbers.
+        origin: the provenance that all masks share: model, revision, seed and so on.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Recorder:
         self._origin = origin
 
     def record(self, result: CellResult) -> None:
-        """Keep a finished cell and update results.csv; then it is done.
+        """Write a finished cell and update results.csv.
 
         Raises:
             RunError: the folder has vanished or cannot be written.
@@ -66,7 +66,7 @@ class Recorder:
         self._verdicts.update()
 
     def record_selection(self, key: SelectionKey, selection: Selection) -> None:
-        """Keep what a selection chose: its units, and with `--save_masks` its mask.
+        """Write a selection's units and, with `--save_masks`, its mask.
 
         Raises:
             RunError: the folder has vanished or cannot be written.
@@ -79,7 +79,7 @@ class Recorder:
             write_mask_file(mask, selection.mask, self.provenance(key, selection))
 
     def provenance(self, key: SelectionKey, selection: Selection) -> dict[str, object]:
-        """Where a mask comes from, for its file and for an exported model."""
+        """The provenance of a mask, for its file and for an exported model."""
         return {
             **self._origin,
             **_origin(key),
@@ -89,14 +89,14 @@ class Recorder:
         }
 
     def log(self, text: str) -> None:
-        """Add what the libraries said to the log."""
+        """Append the libraries' output to the log."""
         if text:
             with self._store.open_log() as file:
                 file.write(text)
 
 
 def _origin(key: SelectionKey) -> dict[str, object]:
-    """A selection's identity, by the tables' names of columns."""
+    """A selection's identity, under the tables' column names."""
     return {
         "method": key.method,
         "skill": key.skill,

@@ -1,4 +1,4 @@
-"""A loaded model that computes cells: select, edit, evaluate, restore. It prints nothing."""
+"""Compute cells with a loaded model: select, edit, evaluate, restore. Prints nothing."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from neurosurgery.results.cells import CellRecord, CellResult
 class Worker:
     """Computes cells with a model that it owns.
 
-    Between two cells the model is the unedited one, bit for bit. All that is to be said or kept of
-    a cell is in its `CellResult`, so that a worker can live in another process.
+    Between two cells the model is the unedited one, bit for bit. The whole output of a cell is in
+    its `CellResult`, so a worker can run in another process.
 
     Args:
         loaded: the unedited model.
-        evidence: what selections are chosen from.
-        harnesses: the math task under `math`, the other tasks under `other` (`load_harnesses`).
-        evaluation: how many documents, in which batches.
+        evidence: weights and statistics for the selections.
+        harnesses: the result of `load_harnesses`.
+        evaluation: numbers of documents, batch size.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Worker:
         """Compute one cell.
 
         Raises:
-            RunError: the model, its weights or its activations are not fit for the method.
+            RunError: the method cannot use the model, its weights or its activations.
         """
         if key.selection is None or key.edit is None:
             return self._evaluate(key)
@@ -79,7 +79,7 @@ class Worker:
         """Write a cell's edited model to a folder.
 
         Raises:
-            RunError: it cannot be written, or the edit is none of weights.
+            RunError: the folder cannot be written, or the edit does not scale weights.
         """
         if key.edit is None or key.edit.scalar is None:
             raise RunError(f"{key.stem}: only scaled models can be saved")
@@ -115,7 +115,7 @@ class Worker:
     def _notes(
         self, key: CellKey, selection: Selection | None, factor: AppliedFactor | None
     ) -> Iterator[str]:
-        """What the user should know of this cell."""
+        """Lines about this cell for the user."""
         if selection is not None and selection.unit_counts is not None and key.selection:
             yield f"{key.stem}: {_units_text(selection.unit_counts, key.selection)}"
         scalar = key.edit.scalar if key.edit else None

@@ -1,7 +1,6 @@
-"""How well math-specific masks agree that are found from different samples (the paper's Fig. 6).
+"""Overlap of math-specific masks from different samples (arXiv 2410.16930, Fig. 6).
 
-The samples of a set go through the model once, however many subsets, sizes and proportions are
-asked for.
+One pass over the samples of a set serves all subsets, sizes and proportions.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ from neurosurgery.models.targets import Target, find_targets
 
 
 class Subset(NamedTuple):
-    """One of several random subsets of `size` samples of every set, by its number."""
+    """A random subset of `size` samples of a set; `number` tells subsets of one size apart."""
 
     size: int
     number: int
 
 
 class Pair(NamedTuple):
-    """Two subsets of one size by their numbers, and the masks found from them."""
+    """The masks from two subsets of one size, with the numbers `a` and `b`."""
 
     calibration: str
     size: int
@@ -53,7 +52,7 @@ Overlaps = dict[Pair, Overlap]
 def usable_sizes(
     sizes: Sequence[int], sets: Mapping[str, CalibrationSet]
 ) -> dict[str, tuple[int, ...]]:
-    """Name of every set but math to the sizes that both it and math have samples for."""
+    """For every set except math, the sizes for which it and math have enough samples."""
     reach = {name: len(of_set.samples) for name, of_set in sets.items()}
     return {
         name: tuple(size for size in sizes if size <= min(reach[name], reach[MATH]))
@@ -65,9 +64,9 @@ def usable_sizes(
 def subset_multiplicities(
     calibration_set: CalibrationSet, subsets: Sequence[Subset], seed: int
 ) -> np.ndarray:
-    """Which samples each subset holds, shape (subsets, samples), int64, of 0 and 1.
+    """Draw the subsets: shape (subsets, samples), int64, 1 for the samples in a subset, else 0.
 
-    Drawn without replacement, by a generator of its own for every (seed, size, number, set).
+    Drawn without replacement; every (seed, size, number, set) has its own generator.
 
     Raises:
         ValueError: a subset is larger than the set.
@@ -80,32 +79,32 @@ def subset_multiplicities(
 
 
 class Checkpoint(Protocol):
-    """Keeps what is finished, so that a killed measurement goes on where it was."""
+    """Stores finished parts, so that an interrupted measurement can resume."""
 
     def norms(self, name: str) -> Norms | None:
-        """The norms of a set, None where they are not there yet."""
+        """The stored norms of a set; None if there are none."""
 
     def keep_norms(self, name: str, norms: Norms) -> None:
-        """Keep the norms of a set."""
+        """Store the norms of a set."""
 
     def overlaps(self) -> tuple[int, Overlaps]:
-        """How many weight matrices are compared, and their overlaps added up."""
+        """The number of compared weight matrices, and their summed overlaps."""
 
     def keep_overlaps(self, compared: int, overlaps: Overlaps) -> None:
-        """Keep the overlaps of the first `compared` weight matrices."""
+        """Store the summed overlaps of the first `compared` weight matrices."""
 
 
 def compare_subsets(
     target: Target, norms: Mapping[str, Norms], proportions: Sequence[float]
 ) -> Overlaps:
-    """The overlaps, within one weight matrix, of the masks of every two subsets of one size.
+    """Compare the masks of every two subsets of one size, within one weight matrix.
 
-    Goes one size after the other, so that the masks of only one size are in memory at a time.
+    Only the masks of one size are in memory at a time.
 
     Args:
         target: the scored weights, unedited.
-        norms: set name to its norms. The math set's hold every subset of the others.
-        proportions: sizes of the top-Ks.
+        norms: set name to its norms; math has every subset of the other sets.
+        proportions: sizes of the top-K selections.
     """
     overlaps: Overlaps = {}
     for size in sorted({subset.size for subset in norms[MATH]}):
@@ -140,16 +139,16 @@ def measure_consistency(
     proportions: Sequence[float],
     checkpoint: Checkpoint,
 ) -> pd.DataFrame:
-    """Draw subsets, score them, compare the masks that they give.
+    """Draw subsets, score them, and compare their masks.
 
     Args:
         loaded: the unedited model.
         data: the seed of the draws, and padded tokens per batch.
         sets: set name to samples, math among them.
-        sizes: name of every other set to its sizes of subsets (`usable_sizes`).
-        num_subsets: how many subsets of every size, at least 2.
-        proportions: sizes of the top-Ks.
-        checkpoint: takes and gives what is finished.
+        sizes: name of every other set to its subset sizes (`usable_sizes`).
+        num_subsets: number of subsets of every size, at least 2.
+        proportions: sizes of the top-K selections.
+        checkpoint: stores the finished parts.
 
     Returns:
         One row per set, size, proportion and pair of subsets, in this order; see `Overlap` for the
@@ -172,7 +171,7 @@ def measure_consistency(
             found = dict(zip(subsets, rows, strict=True))
             checkpoint.keep_norms(name, found)
         norms[name] = found
-    # A module that no sample reached, in some set, has no importance there.
+    # A module has no importance for a set whose samples do not reach it.
     reached = set.intersection(
         *(set(norm) for of_set in norms.values() for norm in of_set.values())
     )
@@ -208,7 +207,7 @@ _LINE = "{:<12} {:>10} {:>8} {:>6} {:>12} {:>8} {:>10} {:>8} {:>10}"
 
 
 def consistency_text(table: pd.DataFrame) -> str:
-    """The means over pairs, laid out for the terminal."""
+    """Format the means over pairs for the terminal."""
     lines = [
         "Agreement of masks from different samples, mean over pairs of subsets",
         "",

@@ -11,7 +11,7 @@ import torch
 SCORE_DTYPE = torch.float32
 
 CHUNK_ON_CPU = 1 << 18
-"""Scores formed at a time: a megabyte, which a core's own cache about holds."""
+"""Scores computed at a time: one megabyte, about the size of a core's own cache."""
 
 CHUNK_ON_GPU = 1 << 24
 
@@ -28,30 +28,30 @@ def importance_scores(
     Args:
         weight: (out_features, in_features), or (in_features, out_features) where `transposed`.
         norms: v, (in_features,), from `activations.collect_activation_norms`.
-        transposed: whether the weight is stored so.
-        out: float32 of the weight's shape and device, to be overwritten.
+        transposed: whether the weight is (in_features, out_features).
+        out: float32 tensor of the weight's shape and device; overwritten.
 
     Returns:
         `out`, or a new tensor of the weight's shape, on the weight's device.
     """
-    # One buffer of the weight's size, in which everything happens.
+    # All steps work in this buffer, to save memory.
     if out is None:
         out = torch.empty(weight.shape, dtype=SCORE_DTYPE, device=weight.device)
     factors = norms.to(weight.device, SCORE_DTYPE)
     if transposed:
         factors = factors[:, None]
     if weight.dtype == SCORE_DTYPE:
-        # The same to the last bit, v not being negative, without a pass that only copies.
+        # Bit-identical, since v ≥ 0, and saves a copying pass.
         return torch.mul(weight.detach(), factors, out=out).abs_()
     return out.copy_(weight.detach()).abs_().mul_(factors)
 
 
 class ImportanceScores:
-    """The scores of one matrix, in pieces, so that they are never in memory as a whole.
+    """The scores of one matrix, computed in pieces, so that they are never all in memory.
 
-    Iterating gives them in the order of the flattened weight, a few rows at a time: one-dimensional
-    float32 tensors whose lengths, but for the last, are multiples of eight. The next piece
-    overwrites the one before it. Arguments are those of `importance_scores`.
+    Iteration follows the flattened weight, a few rows at a time: one-dimensional float32 tensors;
+    all lengths except the last are multiples of eight. Each piece overwrites the previous one.
+    Arguments are those of `importance_scores`.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ImportanceScores:
         if not self.numel:
             return
         chunk = CHUNK_ON_CPU if self._weight.device.type == "cpu" else CHUNK_ON_GPU
-        # Eight rows end on a whole byte of the packed mask, however long a row is.
+        # Eight rows end on a whole byte of the packed mask, for any row length.
         step = max(chunk // columns // 8, 1) * 8
         buffer = torch.empty(
             (min(step, rows), columns), dtype=SCORE_DTYPE, device=self._weight.device
@@ -80,7 +80,7 @@ class ImportanceScores:
             ).view(-1)
 
     def sample(self, size: int) -> torch.Tensor:
-        """Scores at `size` places, drawn with replacement; the same places every time."""
+        """Scores of `size` entries, drawn with replacement; the same entries every time."""
         row, column = (
             places.to(self._weight.device) for places in _sample_places(*self._weight.shape, size)
         )
@@ -90,7 +90,7 @@ class ImportanceScores:
 
 @lru_cache(maxsize=16)
 def _sample_places(rows: int, columns: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Rows and columns of `size` entries; remembered, for a model has few shapes of matrices."""
+    """Rows and columns of `size` entries; cached, since a model has few matrix shapes."""
     generator = np.random.default_rng(0)
     return (
         torch.from_numpy(generator.integers(rows, size=size)),
@@ -99,5 +99,5 @@ def _sample_places(rows: int, columns: int, size: int) -> tuple[torch.Tensor, to
 
 
 def top_k_counts(numel: int, proportions: Sequence[float]) -> list[int]:
-    """K per proportion: `int(numel * proportion)`, as the published scripts count."""
+    """K per proportion: `int(numel * proportion)`, as in the published scripts."""
     return [int(numel * proportion) for proportion in proportions]

@@ -1,7 +1,6 @@
 """Language activation probability entropy (LAPE): pure functions of firing probabilities.
 
-Source: Tang et al., arXiv 2402.16438, §2.2; its languages are our calibration sets, math among
-them.
+Source: Tang et al., arXiv 2402.16438, §2.2; calibration sets, math included, replace languages.
 """
 
 from __future__ import annotations
@@ -14,14 +13,13 @@ BAR = 0.95
 """The quantile of all probabilities above which a neuron counts as active for a set."""
 
 _DIGITS = 12
-"""Decimals to which entropies are compared, so that equal ones tie in whatever order they were
-summed."""
+"""Decimals of entropies: rounding makes ties independent of the order of summation."""
 
 
 class NeuronSelection(NamedTuple):
-    """Which neurons are set-specific, (neurons,), and to which sets they belong, (sets, neurons).
+    """The set-specific neurons, (neurons,), and their sets, (sets, neurons).
 
-    A neuron that is selected belongs to at least one set, and may belong to several.
+    A selected neuron belongs to one or more sets.
     """
 
     selected: np.ndarray
@@ -36,10 +34,10 @@ def activation_bar(probabilities: np.ndarray) -> float:
 
 
 def entropy(probabilities: np.ndarray) -> np.ndarray:
-    """Entropy in nats of every neuron's normalised probabilities; 0 where it never fires.
+    """Entropy in nats of every neuron's normalised probabilities; 0 if it never fires.
 
     Args:
-        probabilities: of firing, (sets, neurons); float64.
+        probabilities: firing probabilities, (sets, neurons), float64.
 
     Returns:
         (neurons,), rounded to twelve decimals.
@@ -51,13 +49,13 @@ def entropy(probabilities: np.ndarray) -> np.ndarray:
 
 
 def select_neurons(probabilities: np.ndarray, ratio: float) -> NeuronSelection:
-    """The neurons of lowest entropy, `int(neurons · ratio)` of them, and whose they are.
+    """Select the `int(neurons · ratio)` neurons of lowest entropy, and find their sets.
 
-    Neurons whose probability is nowhere above the bar are dropped first; where fewer are left than
-    asked for, all of those are selected. Ties go to the lowest index.
+    Neurons without a probability above the bar are dropped first; if too few are left, all of them
+    are selected. Ties go to the lowest index.
 
     Args:
-        probabilities: of firing, (sets, neurons); float64.
+        probabilities: firing probabilities, (sets, neurons), float64.
         ratio: fraction of all neurons, in (0, 1].
     """
     above = probabilities > activation_bar(probabilities)

@@ -16,10 +16,9 @@ from neurosurgery.models.targets import Target
 class TopK:
     """The top-K selections of one calibration set and repeat, at every proportion of a grid.
 
-    Every matrix is ranked once; a selection is then two numbers per matrix and proportion, and a
-    mask is formed when it is asked for, from scores that are formed again: that is cheaper than to
-    keep either. The weights must be the unedited ones both when this is made and when a mask is
-    formed.
+    Every matrix is ranked once; a selection is then two numbers per matrix and proportion. `mask`
+    computes the scores again, which is cheaper than keeping scores or masks. The weights must be
+    unedited at construction and whenever `mask` is called.
 
     Raises:
         RunError: a weight is not finite; the message names it.
@@ -47,7 +46,7 @@ class TopK:
         return ImportanceScores(target.weight, norms, transposed=target.transposed)
 
     def mask(self, proportion: float) -> ParameterMask:
-        """The top-K mask at one of the proportions given at the start."""
+        """The top-K mask at one of the constructor's proportions."""
         packed = {}
         shapes = {}
         for target in self._targets:

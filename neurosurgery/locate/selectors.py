@@ -1,4 +1,4 @@
-"""How each method selects: one function per method, from the evidence of a scoring pass."""
+"""The selection of every method: one function each, from the evidence of a scoring pass."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from neurosurgery.models.neurons import NeuronLayer
 from neurosurgery.models.targets import Target
 
 Statistics = Mapping[str, Mapping[str, ByRepeat]]
-"""Kind of statistics to set name to one entry per repeat."""
+"""Kind of statistics, then set name, to one entry per repeat."""
 
 
 class Evidence:
-    """What a selector chooses from: the unedited weights and the statistics of every set.
+    """The input of a selector: the unedited weights and the statistics of every set.
 
     Args:
         targets: the scored weight matrices.
-        parts: kind of statistics to the parts of the model that it observed.
+        parts: kind of statistics to the observed parts of the model.
         statistics: of every kind, set and repeat that the selections need.
-        sizes: of the grid; every matrix is ranked once for all of them.
-        seed: of whatever a selector draws at random.
+        sizes: all sizes of the grid; every matrix is ranked once for all of them.
+        seed: the seed of random selections.
     """
 
     def __init__(
@@ -58,14 +58,14 @@ class Evidence:
         self.seed = seed
         self._sizes = sizes
         norms = statistics.get(ACTIVATION_NORMS, {})
-        # A module that no sample reached (the image side of a model, say) has no importance.
+        # A module that no sample reached (an image encoder) has no importance.
         reached = [set(repeat) for of_set in norms.values() for repeat in of_set[:1]]
         self.targets = [t for t in targets if all(t.name in names for names in reached)]
         self._rankings: dict[tuple[str, int], TopK] = {}
         self._last: tuple[tuple[object, ...], ParameterMask, int] | None = None
 
     def select(self, key: SelectionKey) -> Selection:
-        """The selection of one cell; the weights must be the unedited ones.
+        """The selection of one cell; the model must be unedited.
 
         Raises:
             RunError: a weight is not finite.
@@ -73,7 +73,7 @@ class Evidence:
         return SELECTORS[key.method](self, key)
 
     def top_k(self, name: str, repeat: int, proportion: float) -> ParameterMask:
-        """A set's top-K of every matrix; a set and repeat are ranked once, whoever asks."""
+        """A set's top-K of every matrix; every set and repeat is ranked once."""
         place = name, repeat
         if place not in self._rankings:
             norms = self.statistics[ACTIVATION_NORMS][name][repeat]
@@ -81,9 +81,9 @@ class Evidence:
         return self._rankings[place].mask(proportion)
 
     def specific(self, key: SelectionKey) -> tuple[ParameterMask, int]:
-        """The skill's top-K minus the other set's, if there is one; and the size of the top-K.
+        """The skill's top-K minus the other set's, if any, and the size of the skill's top-K.
 
-        The last one is kept: cells that differ only in method or scalar follow each other.
+        The last result is cached: cells that differ only in method or scalar follow each other.
         """
         place = key.skill, key.against, key.repeat, key.size
         if self._last is None or self._last[0] != place:
@@ -94,7 +94,7 @@ class Evidence:
         return self._last[1:]
 
     def firing_probabilities(self, repeat: int) -> dict[str, np.ndarray]:
-        """Per set, each neuron's probability of firing on a token, all MLPs in a row; float64."""
+        """Per set, the firing probability per token of each neuron, MLPs concatenated; float64."""
         found = {}
         for name, of_set in self.statistics[FIRING_COUNTS].items():
             counts = of_set[repeat]
@@ -104,17 +104,17 @@ class Evidence:
 
 
 def by_importance(evidence: Evidence, key: SelectionKey) -> Selection:
-    """MathNeuro and Wanda: the largest |W| times the norm of the input.
+    """MathNeuro and Wanda: select the largest |W| · input norm.
 
-    MathNeuro (arXiv 2410.16930, §3) takes the skill's top-K minus another set's. Wanda, as that
-    paper calls it, takes the skill's top-K as it is; Wanda proper (Sun et al., arXiv 2306.11695)
-    ranks within every output row, by |W| · sqrt(mean_n ‖X_n‖²).
+    MathNeuro (arXiv 2410.16930, §3) takes the skill's top-K minus another set's. That paper's Wanda
+    takes the skill's whole top-K; the original Wanda (Sun et al., arXiv 2306.11695) ranks within
+    every output row, by |W| · sqrt(mean_n ‖X_n‖²).
     """
     return Selection(*evidence.specific(key))
 
 
 def at_random(evidence: Evidence, key: SelectionKey) -> Selection:
-    """Random: in every matrix as many random weights as the skill-specific mask has there."""
+    """Random: in every matrix, select as many random weights as the skill-specific mask."""
     mask, topk = evidence.specific(key)
     role = f"random twin of {key.skill} at {key.size}"
     draw = generator(evidence.seed, key.repeat, key.against, role)
@@ -122,9 +122,9 @@ def at_random(evidence: Evidence, key: SelectionKey) -> Selection:
 
 
 def by_firing(evidence: Evidence, key: SelectionKey) -> Selection:
-    """LAPE (arXiv 2402.16438, §2.2): the neurons that fire for the skill and hardly elsewhere.
+    """LAPE (arXiv 2402.16438, §2.2): select neurons that fire mainly for the skill.
 
-    The mask holds all weights of the output projections that read these neurons.
+    The mask holds the weights by which the output projections multiply these neurons.
     """
     probabilities = evidence.firing_probabilities(key.repeat)
     stacked = np.stack(list(probabilities.values()))
@@ -149,7 +149,7 @@ def by_firing(evidence: Evidence, key: SelectionKey) -> Selection:
 
 
 def _neurons(layers: Sequence[NeuronLayer], places: np.ndarray) -> list[Unit]:
-    """The neurons at ascending places, counted through all MLPs one after the other."""
+    """The neurons at ascending indices into the concatenated MLPs."""
     units = []
     start = 0
     for layer in layers:
@@ -173,4 +173,4 @@ SELECTORS: dict[str, Selector] = {
     WANDA: by_importance,
     LAPE: by_firing,
 }
-"""How each method of `config.methods.METHODS` selects."""
+"""The selector of every method in `config.methods.METHODS`."""

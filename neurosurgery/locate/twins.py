@@ -1,4 +1,4 @@
-"""Random twins: masks with as many entries in every matrix as another mask, drawn at random."""
+"""Random twins: random masks with another mask's number of entries in every matrix."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from neurosurgery.masks.mask import ParameterMask
 
 
 def random_twin(mask: ParameterMask, generator: np.random.Generator) -> ParameterMask:
-    """A mask with as many entries in every matrix, drawn at random without replacement."""
+    """A random mask with as many entries in every matrix as `mask`."""
     packed = {}
     for name, count in mask.counts().items():
         keys = _RandomKeys(generator, math.prod(mask.shapes[name]))
@@ -24,7 +24,7 @@ def random_twin(mask: ParameterMask, generator: np.random.Generator) -> Paramete
 
 
 class _RandomKeys:
-    """`Scores` that are uniform numbers: drawn from the same state again rather than kept."""
+    """Uniform random `Scores`; every iteration draws them again from the same state."""
 
     def __init__(self, generator: np.random.Generator, numel: int) -> None:
         self._generator = generator
@@ -37,7 +37,7 @@ class _RandomKeys:
             yield self._draw(min(CHUNK_ON_CPU, self.numel - start))
 
     def sample(self, size: int) -> torch.Tensor:
-        """The first ones are as random as any."""
+        """The first `size` scores: all places are equally random."""
         self._generator.bit_generator.state = self._state
         return self._draw(size)
 

@@ -1,1 +1,1 @@
-"""Selections of weights: the mask, its file, its units, and how far two masks agree."""
+"""Selections of weights: masks, mask files, units, and the overlap of two masks."""

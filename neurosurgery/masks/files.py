@@ -1,7 +1,7 @@
-"""Mask files: one writer, one reader.
+"""Read and write mask files.
 
-Format `neurosurgery-mask/1`: safetensors with one uint8 tensor per parameter name, the mask as
-`numpy.packbits` packs it; `format`, `shapes` and the provenance stand in the metadata as JSON.
+Format `neurosurgery-mask/1`: safetensors with one uint8 tensor per parameter, packed by
+`numpy.packbits`. The metadata hold `format`, and `shapes` and the provenance as JSON.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _OWN = {"format", "shapes"}
 
 @dataclass(frozen=True)
 class MaskInfo:
-    """What a mask file says in its metadata; `provenance` as `write_mask_file` was given it."""
+    """The metadata of a mask file; `provenance` as passed to `write_mask_file`."""
 
     path: Path
     shapes: Shapes
@@ -38,7 +38,7 @@ class MaskInfo:
 
 @dataclass(frozen=True)
 class MaskFile:
-    """A mask, where it came from, and its provenance as `write_mask_file` was given it."""
+    """A mask, its file, and its provenance as passed to `write_mask_file`."""
 
     path: Path
     mask: ParameterMask
@@ -46,17 +46,17 @@ class MaskFile:
 
 
 def write_mask_file(path: Path, mask: ParameterMask, provenance: Mapping[str, object]) -> None:
-    """Write a mask with its provenance; the values are stored as JSON."""
+    """Write a mask with its provenance, whose values are stored as JSON."""
     metadata = {key: json.dumps(value) for key, value in provenance.items()}
     metadata |= {"format": FORMAT, "shapes": json.dumps(mask.shapes)}
     write_atomically(path, save(dict(mask.packed), metadata))
 
 
 def read_mask_file(path: Path, flag: str = "MASK") -> MaskFile:
-    """Read a mask and what is known of it.
+    """Read a mask and its provenance.
 
     Raises:
-        UsageError: no such file, not a mask file, or a damaged one; names `flag`.
+        UsageError: the file is missing, damaged or no mask file; names `flag`.
     """
     with _one_line(path, flag):
         mask = load_mask(path)
@@ -64,10 +64,10 @@ def read_mask_file(path: Path, flag: str = "MASK") -> MaskFile:
 
 
 def read_mask_info(path: Path, flag: str = "MASK") -> MaskInfo:
-    """Read a mask file's metadata alone: the masks of a large model are gigabytes.
+    """Read only a mask file's metadata: the masks of a large model take gigabytes.
 
     Raises:
-        UsageError: no such file, not a mask file, or a damaged one; names `flag`.
+        UsageError: the file is missing, damaged or no mask file; names `flag`.
     """
     with _one_line(path, flag):
         metadata = _metadata(path)
@@ -75,10 +75,10 @@ def read_mask_info(path: Path, flag: str = "MASK") -> MaskInfo:
 
 
 def load_mask(path: Path) -> ParameterMask:
-    """Read the mask alone.
+    """Read a mask without its provenance.
 
     Raises:
-        ValueError: not a mask file of this format, or one that contradicts itself.
+        ValueError: the file has another format or is inconsistent.
     """
     shapes = _read_shapes(_metadata(path).get("shapes", ""))
     with safe_open(path, framework="numpy") as file:
@@ -89,7 +89,7 @@ def load_mask(path: Path) -> ParameterMask:
         numel = math.prod(shapes[name])
         if bits.dtype != np.uint8 or bits.shape != (-(-numel // 8),):
             raise ValueError(f"{path}: {name} is no packed mask of shape {shapes[name]}")
-        # Bits behind the last entry would be counted.
+        # Bits after the last entry would be counted.
         if numel % 8 and bits[-1] & (0xFF >> numel % 8):
             raise ValueError(f"{path}: {name} has bits set behind its last entry")
     return ParameterMask(packed, shapes)
@@ -104,12 +104,12 @@ def _metadata(path: Path) -> dict[str, str]:
 
 
 def _provenance(metadata: Mapping[str, str]) -> dict[str, Any]:
-    # safetensors hands metadata back in any order.
+    # safetensors returns metadata in any order.
     return {key: _value(metadata[key]) for key in sorted(metadata.keys() - _OWN)}
 
 
 def _value(text: str) -> Any:
-    """Our metadata are JSON; what others have added may be any text."""
+    """Parse JSON, which we write; keep any other text, which other programs may add."""
     try:
         return json.loads(text)
     except ValueError:
@@ -117,7 +117,7 @@ def _value(text: str) -> Any:
 
 
 def _read_shapes(text: str) -> dict[str, tuple[int, ...]]:
-    """The metadata `shapes`, which may come from anywhere.
+    """Parse and check the metadata `shapes`.
 
     Raises:
         ValueError: not a JSON object from names to lists of whole numbers.
@@ -134,11 +134,7 @@ def _read_shapes(text: str) -> dict[str, tuple[int, ...]]:
 
 @contextmanager
 def _one_line(path: Path, flag: str) -> Iterator[None]:
-    """Turn what an unreadable mask file raises into one line.
-
-    Raises:
-        UsageError: names flag, file and reason.
-    """
+    """Turn the errors of an unreadable mask file into a UsageError."""
     if path.is_dir():
         raise UsageError(flag, path, "is a folder; expected a mask file (--save_masks writes them)")
     try:

@@ -1,4 +1,4 @@
-"""Masks: which parameters are selected, as packed bits; set operations and counts."""
+"""Masks of selected weights as packed bits, with set operations and counts."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class ParameterMask:
-    """A selection of weights: per parameter name one bit per entry, True = selected.
+    """A selection of weights: one bit per entry of every parameter, True = selected.
 
-    Held packed (`numpy.packbits` of the flattened mask), so that a mask of a whole model takes an
-    eighth of a byte per parameter in memory as in its file.
+    The bits are packed (`numpy.packbits` of the flattened mask): an eighth of a byte per entry, in
+    memory and in the file.
     """
 
     def __init__(
@@ -57,20 +57,20 @@ class ParameterMask:
         return torch.from_numpy(bits.view(np.bool_)).reshape(shape)
 
     def indices(self, name: str) -> torch.Tensor:
-        """One parameter's selected entries: ascending places in the flattened weight, int64."""
+        """One parameter's selected entries: ascending indices into the flattened weight, int64."""
         bits = np.unpackbits(self._packed[name], count=math.prod(self.shapes[name]))
         return torch.from_numpy(np.flatnonzero(bits.view(np.bool_)))
 
     def counts(self) -> dict[str, int]:
-        """Selected entries per parameter."""
+        """The number of selected entries per parameter."""
         return {name: int(np.bitwise_count(bits).sum()) for name, bits in self._packed.items()}
 
     def count(self) -> int:
-        """Selected entries in all."""
+        """The total number of selected entries."""
         return sum(self.counts().values())
 
     def __sub__(self, other: ParameterMask) -> ParameterMask:
-        """Set difference: what is selected here and not there."""
+        """Set difference."""
         self._check_comparable(other)
         return ParameterMask(
             {name: bits & ~other._packed[name] for name, bits in self._packed.items()},
@@ -92,7 +92,7 @@ class ParameterMask:
 
     @property
     def packed(self) -> Mapping[str, np.ndarray]:
-        """Parameter name to its mask as `numpy.packbits` packs it, uint8."""
+        """Parameter name to its mask, packed by `numpy.packbits`, uint8."""
         return self._packed
 
 

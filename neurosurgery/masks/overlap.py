@@ -1,4 +1,4 @@
-"""How far two masks agree, against what chance alone would give: whole, per layer, per kind."""
+"""Overlap of two masks and its expectation by chance: in total, per layer, per kind."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from neurosurgery.masks.mask import ParameterMask, Shapes
-from neurosurgery.masks.units import layer_order, place_of, short_kinds
+from neurosurgery.masks.units import layer_order, place_of, short_kinds, without_layer
 
 _Group = TypeVar("_Group")
 
@@ -19,11 +19,11 @@ def _ratio(numerator: float, denominator: float) -> float:
 
 @dataclass(frozen=True)
 class Overlap:
-    """Two selections among the same `size` weights, counted.
+    """Counts of two selections among the same `size` weights.
 
-    `common_by_chance` is the exact expectation of `common` for two independent selections that are
-    uniformly random but have the same counts in every weight matrix: Σ a_m · b_m / n_m over
-    matrices m of n_m weights. Every measure is NaN where it would divide by nothing.
+    `common_by_chance` is the exact expectation of `common` for two independent, uniformly random
+    selections with the same counts in every weight matrix: Σ a_m · b_m / n_m over matrices m of n_m
+    weights. Every measure is NaN if its denominator is 0.
     """
 
     size: int = 0
@@ -33,7 +33,7 @@ class Overlap:
     common_by_chance: float = 0.0
 
     def __add__(self, other: Overlap) -> Overlap:
-        """Both sets of weights together."""
+        """Add the counts of two disjoint sets of weights."""
         return Overlap(
             self.size + other.size,
             self.count_a + other.count_a,
@@ -44,37 +44,37 @@ class Overlap:
 
     @property
     def jaccard(self) -> float:
-        """Common weights over those in either selection."""
+        """Jaccard index: common weights / weights in at least one selection."""
         return _ratio(self.common, self.count_a + self.count_b - self.common)
 
     @property
     def jaccard_by_chance(self) -> float:
-        """The ratio of the expectations, which is near the expectation of the ratio."""
+        """The ratio of the expectations, close to the expected Jaccard index."""
         return _ratio(self.common_by_chance, self.count_a + self.count_b - self.common_by_chance)
 
     @property
     def overlap_coefficient(self) -> float:
-        """Common weights over those of the smaller selection."""
+        """Common weights / weights in the smaller selection."""
         return _ratio(self.common, min(self.count_a, self.count_b))
 
     @property
     def overlap_coefficient_by_chance(self) -> float:
-        """Its exact expectation: the counts are fixed."""
+        """The exact expectation of `overlap_coefficient`: the counts are fixed."""
         return _ratio(self.common_by_chance, min(self.count_a, self.count_b))
 
     @property
     def overlap(self) -> float:
-        """Common weights over the mean count of both (2410.16930, Fig. 6; Dice's coefficient)."""
+        """Dice coefficient: common weights / mean of both counts (arXiv 2410.16930, Fig. 6)."""
         return _ratio(2 * self.common, self.count_a + self.count_b)
 
     @property
     def overlap_by_chance(self) -> float:
-        """Its exact expectation: the counts are fixed."""
+        """The exact expectation of `overlap`: the counts are fixed."""
         return _ratio(2 * self.common_by_chance, self.count_a + self.count_b)
 
 
 def overlap_by_parameter(a: ParameterMask, b: ParameterMask) -> dict[str, Overlap]:
-    """Parameter name to overlap.
+    """The overlap of every parameter, by name.
 
     Raises:
         ValueError: the masks are of different models.
@@ -89,18 +89,18 @@ def overlap_by_parameter(a: ParameterMask, b: ParameterMask) -> dict[str, Overla
 
 
 def total(overlaps: Mapping[str, Overlap]) -> Overlap:
-    """All parameters together."""
+    """The overlap of all parameters together."""
     return sum(overlaps.values(), Overlap())
 
 
 def by_layer(overlaps: Mapping[str, Overlap]) -> dict[int | None, Overlap]:
-    """Per layer, in order; None, at the end, for what is in no layer."""
+    """The overlap per layer, in order; None, at the end, for parameters outside the layers."""
     groups = _grouped(overlaps, lambda name: place_of(name).layer)
     return dict(sorted(groups.items(), key=lambda item: layer_order(item[0])))
 
 
 def by_kind(overlaps: Mapping[str, Overlap]) -> dict[str, Overlap]:
-    """Per kind of module, by its shortest unambiguous name, in the model's order."""
+    """The overlap per kind of module, by its shortest unique name, in the model's order."""
     kinds = {name: place_of(name).kind for name in overlaps}
     short = short_kinds(list(dict.fromkeys(kinds.values())))
     return _grouped(overlaps, lambda name: short[kinds[name]])
@@ -117,7 +117,7 @@ def _grouped(
 
 
 def first_difference(a: Shapes, b: Shapes) -> str | None:
-    """Words on the first parameter by which two masks are not of one model; None if they are."""
+    """Describe the first shape mismatch between two masks; None if all shapes agree."""
     for name in (*a, *b):
         if a.get(name) != b.get(name):
             return f"{name} is {_shape_text(a, name)} here and {_shape_text(b, name)} there"
@@ -125,29 +125,23 @@ def first_difference(a: Shapes, b: Shapes) -> str | None:
 
 
 def first_misfit(mask: Shapes, parameters: Shapes, targets: Shapes) -> str | None:
-    """Words on the first parameter by which a mask is not of a model; None if it fits.
+    """Describe the first mismatch between a mask and a model; None if the mask fits.
 
     Args:
-        mask: the mask's shapes.
-        parameters: those of all the model's parameters.
-        targets: those of its scored weights. A mask may leave out some (a part that no sample
-            reached), but not a module that it has in another layer: then layers are missing.
+        mask: shapes in the mask.
+        parameters: shapes of all parameters of the model.
+        targets: shapes of its scored weights. A mask may lack some (no sample reached them), but
+            not a module that it has in another layer: then layers are missing.
     """
     for name, shape in mask.items():
         if parameters.get(name) != shape:
             return f"{name} is {shape} in the mask and {_shape_text(parameters, name)} in the model"
-    covered = {_without_layer(name) for name in mask}
+    covered = {without_layer(name) for name in mask}
     for name, shape in targets.items():
-        if name not in mask and _without_layer(name) in covered:
+        if name not in mask and without_layer(name) in covered:
             return f"{name} is missing in the mask and {shape} in the model"
     return None
 
 
 def _shape_text(shapes: Shapes, name: str) -> str:
     return str(tuple(shapes[name])) if name in shapes else "missing"
-
-
-def _without_layer(parameter: str) -> tuple[str, ...]:
-    parts = parameter.split(".")
-    first = next((i for i, part in enumerate(parts) if part.isdecimal()), len(parts))
-    return (*parts[:first], "*", *parts[first + 1 :])

@@ -1,4 +1,4 @@
-"""A selection: which units a method chose, and the mask that they come to."""
+"""A selection: the units that a method chose, and their mask."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from neurosurgery.masks.units import Unit
 
 @dataclass(frozen=True)
 class Selection:
-    """What a method chose for one cell.
+    """The choice of a method for one cell.
 
     Attributes:
-        mask: the weights to be edited.
+        mask: the weights to edit.
         topk: size of the skill's top-K; None for methods without one.
-        units: the chosen units, where the method chooses units and not single weights.
-        unit_table: one row per unit that was selected, with what speaks for it, and in the column
-            `belongs` whether it is one of `units` (`masks.units.unit_table`).
-        unit_counts: how many units there are (`all`), were `selected`, and belong to the `skill`.
+        units: the chosen units; empty for methods that choose single weights.
+        unit_table: one row per selected unit, with its statistics (`masks.units.unit_table`); the
+            column `belongs` is 1 for the members of `units`.
+        unit_counts: the numbers of `all` units, `selected` units, and units of the `skill`.
     """
 
     mask: ParameterMask

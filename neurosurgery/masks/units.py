@@ -1,7 +1,6 @@
-"""Units: the named parts of a model that a method selects, and where in the model they are.
+"""Units: named parts of a model that a method selects instead of single weights (MLP neurons).
 
-A unit is what a selection is made of where single weights are not: an MLP neuron now. It knows the
-slices of the parameters that are its own, and the site where its activation can be seen.
+A unit holds the slices of its parameters, and the site of its activation.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ _UNIT_COLUMNS = ("kind", "layer", "module", "index", "belongs", "entropy")
 
 
 class Place(NamedTuple):
-    """Where a parameter is: its layer, None for what is in none (`lm_head`), and its kind."""
+    """Location of a parameter: its layer (None outside the layers, as `lm_head`) and its kind."""
 
     layer: int | None
     kind: str
@@ -43,7 +42,7 @@ class Slice(NamedTuple):
 
 
 class Site(NamedTuple):
-    """Where a unit's activation can be seen: some features of a module's `input` or `output`."""
+    """Location of a unit's activation: some features of a module's `input` or `output`."""
 
     module: str
     side: str
@@ -53,10 +52,7 @@ class Site(NamedTuple):
 
 @dataclass(frozen=True)
 class Unit:
-    """A named part of a model.
-
-    `index` counts the units of a kind within their module, from 0.
-    """
+    """A named part of a model; `index` counts the units of a kind in a module, from 0."""
 
     kind: str
     layer: int | None
@@ -67,9 +63,9 @@ class Unit:
 
 
 def place_of(parameter: str) -> Place:
-    """Layer and kind of a parameter or module: the first number in its name, and what follows it.
+    """Layer and kind of a parameter or module: the first number in its name, and the rest after it.
 
-    The numbers of experts are left out, so that the experts of a layer are one kind.
+    Numbers of experts are left out, so that all experts of a layer are one kind.
     """
     name = parameter.removesuffix(".weight")
     layer = _LAYER.search(name)
@@ -79,13 +75,18 @@ def place_of(parameter: str) -> Place:
     return Place(int(layer.group(1)), ".".join(p for p in rest.split(".") if not p.isdigit()))
 
 
+def without_layer(parameter: str) -> str:
+    """A parameter's name with `*` for the number of its layer."""
+    return _LAYER.sub(lambda found: found.group(0).replace(found.group(1), "*"), parameter, 1)
+
+
 def layer_order(layer: int | None) -> float:
-    """Sorts layers; what is in none comes last."""
+    """Sort key of layers; None comes last."""
     return math.inf if layer is None else layer
 
 
 def short_kinds(kinds: Sequence[str]) -> dict[str, str]:
-    """The last part of every kind's name, or all of it where the last part is not unique."""
+    """The last part of every kind's name, or the whole name if the last part is not unique."""
     last = [kind.rpartition(".")[2] for kind in kinds]
     return {
         kind: name if last.count(name) == 1 else kind
@@ -94,14 +95,10 @@ def short_kinds(kinds: Sequence[str]) -> dict[str, str]:
 
 
 def units_mask(units: Sequence[Unit], shapes: Shapes) -> ParameterMask:
-    """The mask of all weights that belong to the units.
-
-    Args:
-        units: of a model with these parameters.
-        shapes: name to shape of every parameter that the mask is to cover.
+    """The mask of all weights of the units, over the parameters in `shapes`.
 
     Raises:
-        KeyError: a unit owns part of a parameter that is not among them.
+        KeyError: a unit owns part of a parameter that is not in `shapes`.
     """
     owned: dict[str, dict[int, list[int]]] = defaultdict(lambda: defaultdict(list))
     for unit in units:
@@ -130,7 +127,7 @@ def unit_table(
 
 
 def unit_csv(table: pd.DataFrame, origin: Mapping[str, object]) -> str:
-    """A unit table as the text of a CSV file, with `origin` as columns of one value each."""
+    """A unit table as CSV text, with every entry of `origin` as a constant column."""
     text = io.StringIO()
     full = table.copy()
     for name, value in origin.items():
@@ -140,7 +137,7 @@ def unit_csv(table: pd.DataFrame, origin: Mapping[str, object]) -> str:
 
 
 def read_unit_csv(path: Path) -> pd.DataFrame | None:
-    """Read what `unit_csv` gave; None where there is no such file or it holds something else."""
+    """Read the output of `unit_csv`; None if the file is missing or holds no unit table."""
     if not path.is_file():
         return None
     try:

@@ -1,1 +1,1 @@
-"""Load a model, and find its parts: weight matrices, neurons, devices, hooks."""
+"""Load a model, find its weight matrices and neurons, run it with hooks."""

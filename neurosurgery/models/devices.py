@@ -1,4 +1,4 @@
-"""Where a model runs and in which number format. Imports torch, but not transformers."""
+"""Choose a model's device and number format. Imports torch, but not transformers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from neurosurgery.config.experiment import ModelConfig
 
 
 def choose_device(config: ModelConfig) -> torch.device:
-    """The device asked for, else a GPU if there is one, else the CPU.
+    """The configured device, else a GPU if available, else the CPU.
 
     Raises:
-        UsageError: no such device on this machine.
+        UsageError: this machine does not have the device.
     """
     if config.device is None:
         if torch.cuda.is_available():
@@ -30,17 +30,17 @@ def choose_device(config: ModelConfig) -> torch.device:
 
 
 def choose_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
-    """The number format asked for, else bfloat16 on a GPU and float32 on a CPU."""
+    """The configured number format, else bfloat16 on a GPU and float32 on a CPU."""
     if config.dtype is not None:
         return getattr(torch, config.dtype)
     return torch.float32 if device.type == "cpu" else torch.bfloat16
 
 
 def keep_freed_memory(device: torch.device) -> None:
-    """On a CPU, let glibc keep what is freed, for this process; elsewhere do nothing.
+    """On a CPU, make glibc keep freed memory in this process; otherwise do nothing.
 
-    By default it hands large blocks back to the system after every layer and clears new ones page
-    by page: a tenth of a forward pass.
+    By default glibc returns large blocks to the system after every layer and clears new ones page
+    by page, which takes a tenth of a forward pass.
     """
     if device.type == "cpu" and platform.libc_ver()[0] == "glibc":
         trim_threshold, mmap_threshold = -1, -3  # from malloc.h

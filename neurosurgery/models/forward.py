@@ -9,22 +9,22 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Tokens that the model can read at once; samples longer than this are cut."""
+    """The maximum number of input tokens; longer samples are cut."""
     config = model.config.get_text_config()
     limits = [
         getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "n_ctx")
     ]
-    # A tokenizer without a limit of its own reports an astronomically large one.
+    # A tokenizer without a limit reports a very large number.
     return int(
         min([limit for limit in limits if isinstance(limit, int)] + [tokenizer.model_max_length])
     )
 
 
 def base_forward(model: PreTrainedModel, batch: Sequence[Sequence[int]]) -> torch.Tensor:
-    """One pass, padded on the right; returns the head's input, (samples, tokens, hidden).
+    """Run one right-padded batch; return the head's input, (samples, tokens, hidden).
 
-    In a causal model no real token sees what stands to its right, so no attention mask is needed.
-    Logits are never formed.
+    No attention mask is needed: in a causal model no token attends to the padding on its right.
+    Logits are never computed.
     """
     longest = max(map(len, batch))
     ids = torch.zeros(len(batch), longest, dtype=torch.long)

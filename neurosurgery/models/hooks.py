@@ -1,4 +1,4 @@
-"""Forward hooks that are gone afterwards."""
+"""Attach forward hooks inside a block and remove them afterwards."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 Observe = Callable[[torch.Tensor], "torch.Tensor | None"]
-"""Sees a tensor on its way and may return another in its place."""
+"""Called with the tensor; a returned tensor replaces it."""
 
 
 @contextmanager
 def input_hooks(hooks: Mapping[nn.Module, Observe]) -> Iterator[None]:
     """Call each hook with the first positional input of its module before every forward pass.
 
-    Only the hooks attached here are removed; others on the same modules stay.
+    Only these hooks are removed afterwards; other hooks on the same modules stay.
     """
 
     def adapt(hook: Observe) -> Callable[[nn.Module, tuple], Any]:

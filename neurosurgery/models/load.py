@@ -1,4 +1,4 @@
-"""Load a model and its tokenizer, or size it up from its configuration."""
+"""Load a model and its tokenizer, or compute its size and shapes from its configuration."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from neurosurgery.models.targets import find_targets
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready to be scored, edited and evaluated."""
+    """A model in evaluation mode, its tokenizer, and the name of its dtype."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -39,7 +39,7 @@ def _source(config: ModelConfig) -> dict[str, Any]:
 
 @contextmanager
 def _loading(config: ModelConfig) -> Iterator[None]:
-    """Turn what transformers raises for a model that cannot be had into one line."""
+    """Turn the errors of transformers for a model that cannot be loaded into one line."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -50,10 +50,10 @@ def _loading(config: ModelConfig) -> Iterator[None]:
 
 
 def read_model_config(config: ModelConfig) -> PretrainedConfig:
-    """Fetch the model's own configuration, the cheapest proof that there is a model.
+    """Fetch the model's configuration: the cheapest check that the model exists.
 
     Raises:
-        UsageError: it cannot be had, or the checkpoint is quantised.
+        UsageError: it cannot be loaded, or the checkpoint is quantised.
     """
     with _loading(config):
         found = AutoConfig.from_pretrained(config.name, **_source(config))
@@ -66,7 +66,7 @@ def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
     """Load the model's tokenizer.
 
     Raises:
-        UsageError: there is none.
+        UsageError: it cannot be loaded.
     """
     with _loading(config):
         return AutoTokenizer.from_pretrained(config.name, **_source(config))
@@ -77,10 +77,10 @@ def load_model(
 ) -> LoadedModel:
     """Load the weights for inference.
 
-    `dtype` in place of the configuration's; `auto` is the checkpoint's own, which changes no bit.
+    `dtype` replaces the configured one; `auto` is the checkpoint's dtype, which keeps every bit.
 
     Raises:
-        UsageError: they cannot be loaded, or part of the model would be off the devices.
+        UsageError: the model cannot be loaded, or --device_map leaves weights off the devices.
     """
     device = choose_device(config)
     wanted = dtype or choose_dtype(config, device)
@@ -110,7 +110,7 @@ class ModelSize(NamedTuple):
 
 
 def model_size(config: PretrainedConfig, dtype: torch.dtype) -> ModelSize:
-    """Size a model up from its configuration alone, without its weights."""
+    """Compute a model's size from its configuration, without loading weights."""
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     model.tie_weights()
@@ -122,17 +122,17 @@ def model_size(config: PretrainedConfig, dtype: torch.dtype) -> ModelSize:
 
 
 class ModelShapes(NamedTuple):
-    """Parameter name to shape: of all parameters, and of those that are scored."""
+    """Parameter name to shape, for all parameters and for the scored ones."""
 
     parameters: dict[str, tuple[int, ...]]
     targets: dict[str, tuple[int, ...]]
 
 
 def model_shapes(config: ModelConfig) -> ModelShapes:
-    """The shapes of a model's parameters, from its configuration alone.
+    """Read the parameter shapes from a model's configuration, without loading weights.
 
     Raises:
-        UsageError: there is no such model, or it is quantised.
+        UsageError: the model does not exist, or it is quantised.
     """
     found = read_model_config(config)
     with _loading(config), torch.device("meta"):

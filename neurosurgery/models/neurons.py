@@ -1,4 +1,4 @@
-"""Find the neurons of a model's MLPs: structurally, without a table of families."""
+"""Find the neurons of a model's MLPs by structure, without a list of architectures."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from neurosurgery.models.targets import Target, find_targets
 _PROBE_TOKENS = 8
 
 _IDENTITIES = (nn.Dropout, nn.Identity)
-"""What does nothing in inference would pass for the activation that it repeats."""
+"""Modules without effect in inference: the search would mistake them for the activation."""
 
 
 @dataclass(frozen=True)
 class NeuronLayer:
-    """An MLP's activation and the output projection that reads it, neuron by neuron.
+    """An MLP's activation module, and the output projection whose inputs are the neurons.
 
-    Scaling the activation of neuron j is the same linear map as scaling what the output projection
-    has for input j: a column of its weight, or a row where the weight is stored transposed.
+    Scaling the activation of neuron j equals scaling column j of the projection's weight, or row j
+    if the weight is stored transposed.
     """
 
     name: str
@@ -33,13 +33,13 @@ class NeuronLayer:
 
     @property
     def neurons(self) -> int:
-        """How many there are."""
+        """The number of neurons."""
         return self.output.in_features
 
 
 @dataclass
 class _Probe:
-    """What one forward pass showed of a module with an activation between linear modules."""
+    """Observations of a forward pass: a candidate activation and the linear modules beside it."""
 
     activation: nn.Module
     linears: dict[nn.Module, Target]
@@ -50,14 +50,13 @@ class _Probe:
 
 
 def find_neuron_layers(model: PreTrainedModel) -> list[NeuronLayer]:
-    """Every MLP with an activation module between linear modules, in the model's order.
+    """Find every MLP with an activation module between linear modules, in the model's order.
 
-    A candidate is a module whose direct children are linear modules and at least one module
-    without parameters. One forward pass over a few tokens shows what runs after what: the output
-    projection is the last linear module that runs after the activation. A second pass, in which
-    the activation is multiplied by a different power of two for every neuron, proves it: the
-    projection's input must follow, each neuron at its own place. Gates between the two, or none,
-    fused or separate input projections make no difference.
+    A candidate is a module with linear modules and a module without parameters among its direct
+    children. A first forward pass over a few tokens gives the order of calls: the output projection
+    is the last linear module after the activation. A second pass multiplies the activation of every
+    neuron by 1 or 2, at random, and checks that the projection's input changes by the same factors.
+    This works with and without gates, and with fused or separate input projections.
     """
     targets = {target.module: target for target in find_targets(model)}
     probes = {
@@ -127,10 +126,9 @@ def _is_plausible(probe: _Probe) -> bool:
 
 
 def _proof(name: str, probe: _Probe, proven: set[str]) -> tuple[Observe, Observe]:
-    """A hook that scales the activation, and one that checks the projection's input and undoes it.
+    """Two hooks: one scales the activation, one checks and restores the projection's input.
 
-    Powers of two are exact, so that after the undoing nothing behind the projection has changed
-    and one pass proves all layers.
+    Scaling by powers of two is exact, so that later layers see no change and one pass checks all.
     """
     before = probe.projected
     if before is None:

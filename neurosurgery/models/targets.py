@@ -1,4 +1,4 @@
-"""Find the weight matrices that can be scored: structurally, without a table of families."""
+"""Find the weight matrices to score by structure, without a list of architectures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 class Target:
     """A linear module whose weight is scored.
 
-    The weight has shape (out_features, in_features), or (in_features, out_features) where
+    The weight has shape (out_features, in_features), or (in_features, out_features) if
     `transposed` (GPT-2's Conv1D).
     """
 
@@ -25,7 +25,7 @@ class Target:
 
     @property
     def parameter_name(self) -> str:
-        """The weight's name in the model's state."""
+        """The weight's name in the model's state dict."""
         return f"{self.name}.weight"
 
     @property
@@ -40,11 +40,10 @@ class Target:
 
 
 def find_targets(model: PreTrainedModel) -> list[Target]:
-    """Every linear module with a weight of its own, in the model's order.
+    """Find every linear module with its own weight, in the model's order.
 
-    An output head that is tied to the embedding is not a parameter of its own and is left out;
-    embeddings are no linear modules and never found. A weight that several modules share counts
-    once, under the name by which the model lists it.
+    Embeddings and an output head tied to them are left out. A weight that several modules share
+    counts once, under its name in `named_parameters`.
     """
     embedding = model.get_input_embeddings()
     own = {name for name, _ in model.named_parameters()}
@@ -60,7 +59,7 @@ def find_targets(model: PreTrainedModel) -> list[Target]:
 
 
 def scored_share(model: PreTrainedModel, targets: Sequence[Target]) -> float:
-    """The targets' share of the parameters outside the embeddings, which are never scored."""
+    """The fraction of all parameters outside the embeddings that the targets hold."""
     embeddings = {
         id(parameter)
         for module in model.modules()

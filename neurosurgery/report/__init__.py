@@ -1,4 +1,4 @@
-"""Figures and a page from a results folder; no model is loaded."""
+"""Write figures and a page from a results folder. Loads no model."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ _OURS = re.compile(r"(isolation|proportion|scalar|number|where|consistency)(_.*)
 
 
 def make_report(save_path: Path) -> Path:
-    """Write figures (PNG, PDF) and report.html under `save_path/report`; the page's path.
+    """Write figures (PNG, PDF) and report.html under `save_path/report`; return the page's path.
 
     Raises:
-        UsageError: there are no results of the scripts.
+        UsageError: the folder holds no results of the scripts.
     """
-    # matplotlib takes a second to import: not before somebody wants a report.
+    # matplotlib takes a second to import, so only a report imports it.
     from neurosurgery.common.files import write_atomically
     from neurosurgery.report.draw.canvas import Drawing
     from neurosurgery.report.draw.style import figure_style
@@ -37,7 +37,7 @@ def make_report(save_path: Path) -> Path:
     target.mkdir(exist_ok=True)
     names = {drawing.name for drawing in drawings}
     for old in target.iterdir():
-        # A figure of an earlier report whose data are gone would pass for one of this report.
+        # An old figure whose data are gone would look like a figure of this report.
         if _OURS.fullmatch(old.name) and old.stem not in names:
             old.unlink()
     page = target / "report.html"

@@ -1,1 +1,1 @@
-"""The results folder: its files, their meaning, its owner. No transformers."""
+"""The results folder: its files, their meaning, its lock. Imports no transformers."""

@@ -1,4 +1,4 @@
-"""A finished cell as plain data: it can come from another process."""
+"""A finished cell as plain data, which can come from another process."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from neurosurgery.masks.selection import Selection
 
 @dataclass(frozen=True)
 class CellRecord:
-    """What is known of a cell besides its evaluation.
+    """The facts of a cell besides its evaluation.
 
-    `edited_share` is of all the model's parameters, `topk_share` of the skill's top-K; `factor` is
-    the one that the weights' dtype made of the scalar (median, smallest, largest). `units` counts
-    a method's units (`Selection.unit_counts`).
+    `edited` counts weights; `edited_share` is their share of all parameters, `topk_share` their
+    share of the skill's top-K. `factor` is the scalar after rounding to the weights' dtype (median,
+    smallest, largest). `units` is `Selection.unit_counts`.
     """
 
     key: CellKey
@@ -30,12 +30,12 @@ class CellRecord:
     units: dict[str, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As a JSON object; `from_json` reads it."""
+        """Convert to a JSON object for `from_json`."""
         return asdict(self) | {"key": self.key.record()}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> CellRecord:
-        """Read what `to_json` gave."""
+        """Convert back from `to_json`."""
         factor = content["factor"]
         changed = {"key": CellKey.from_record(content["key"]), "factor": factor and tuple(factor)}
         return cls(**dict(content) | changed)
@@ -43,10 +43,10 @@ class CellRecord:
 
 @dataclass(frozen=True)
 class CellResult:
-    """All that a worker has to say of one cell.
+    """Everything that a worker returns for one cell.
 
-    `notes` are lines for the user, `chatter` is what the libraries logged. `selection` is None for
-    the baseline.
+    `notes` are lines for the user, `chatter` is the output of the libraries. `selection` is None
+    for the baseline.
     """
 
     record: CellRecord
@@ -59,7 +59,7 @@ class CellResult:
 
 @dataclass(frozen=True)
 class Cell:
-    """A finished cell read back: its record, the harness's results, documents by (task, filter)."""
+    """A finished cell, read from disk; `documents` are grouped by (task, filter)."""
 
     record: CellRecord
     results: dict[str, dict[str, Any]]

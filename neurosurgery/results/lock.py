@@ -1,4 +1,4 @@
-"""One owner of a results folder at a time."""
+"""A lock, so that one process at a time writes to a results folder."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from neurosurgery.common.errors import RunError, UsageError
 NAME = ".lock"
 
 _PATIENCE = 2.0
-"""Seconds for a new owner to write who it is."""
+"""Seconds to wait until a new owner has written its name."""
 
 
 class FolderLock:
     """The lock of a results folder, held while a script runs.
 
-    The operating system frees it when the process ends, however it ends. Its file stays and says
-    who holds it, or held it last. Where a network file system has no locks of its own, filelock
-    falls back to a file that a killed process leaves behind; delete `.lock` by hand then.
+    The operating system frees it when the process ends. Its file stays and names the last owner. On
+    a network file system without locks, filelock uses a file that a killed process leaves behind;
+    delete `.lock` by hand then.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -36,12 +36,10 @@ class FolderLock:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the lock inside the block.
-
-        A folder that was made for the lock and into which nothing else was written goes again.
+        """Hold the lock inside the block; delete a folder that it created but that stayed empty.
 
         Raises:
-            UsageError: another process holds it; names host, process and since when.
+            UsageError: another process holds it; the message names host, process and start time.
         """
         made = [path for path in (self._folder, *self._folder.parents) if not path.exists()]
         try:
@@ -53,7 +51,7 @@ class FolderLock:
             self._sign()
             yield
         finally:
-            # Who waits for a file that is unlinked notices: filelock compares the two.
+            # Safe for a waiting process: filelock notices that its file was unlinked.
             with suppress(OSError):
                 if made and [path.name for path in self._folder.iterdir()] == [NAME]:
                     self._file.unlink()
@@ -62,7 +60,7 @@ class FolderLock:
             self._lock.release()
 
     def check(self) -> None:
-        """Make sure that the folder is still there.
+        """Check that the folder still exists.
 
         Raises:
             RunError: it was deleted, moved or unmounted.
@@ -73,11 +71,11 @@ class FolderLock:
     def _sign(self) -> None:
         now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
         owner = {"host": platform.node(), "process": os.getpid(), "since": now}
-        # In place: a new file under this name would be another lock.
+        # Written in place: a new file under this name would be another lock.
         self._file.write_text(json.dumps(owner), encoding="utf-8")
 
     def _owner(self) -> str:
-        """Who holds the lock, in words."""
+        """The error text that names the lock's owner."""
         end = time.monotonic() + _PATIENCE
         while True:
             try:

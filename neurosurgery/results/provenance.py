@@ -1,4 +1,4 @@
-"""What a run depended on: hashes, versions, hardware; and what gives a cell its meaning."""
+"""The provenance of a run: hashes, versions, hardware, and the flags that define its cells."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def meaning(
     dtype: str,
     commit: str | None,
 ) -> dict[str, object]:
-    """Flag to value for all that changes what a number in the results means.
+    """Map every flag that changes the meaning of a result to its value.
 
-    The grid is not among it: more proportions, scalars, repeats or sets are more cells.
-    `--num_samples` belongs to a kind of statistics, which methods share.
+    The grid is not included: more proportions, scalars, repeats or sets only add cells.
+    `--num_samples` belongs to a kind of statistics, because methods share statistics.
     """
     content: dict[str, object] = {
         "--model": model.label,
@@ -52,14 +52,14 @@ def meaning(
         "--train_dataset": _content(sets[data.math.name].sha256),
     }
     state = model_fingerprint(model.name, commit)
-    # A hub model's commit is known only once its configuration has been fetched.
+    # The commit of a hub model is unknown until its configuration has been fetched.
     if state is not None:
         content["--model[files]"] = _content(state)
     for source in data.calibration:
         content[f"--calibration_datasets[{source.name}]"] = _content(sets[source.name].sha256)
     for method in grid.methods:
         if METHODS[method].over_all_sets:
-            # Another set does not add cells to such a method, it changes them.
+            # For such a method, another set changes the cells instead of adding some.
             names = sorted(source.name for source in data.calibration)
             content[f"--calibration_dataset_names[{method}]"] = names
     return content
@@ -70,11 +70,10 @@ def _content(sha256: str) -> str:
 
 
 def model_fingerprint(name: str, commit: str | None) -> str | None:
-    """What tells one state of a model from another: a hub commit, or a hash of a local folder.
+    """The commit of a hub model, or a hash of a local folder.
 
-    Files up to 16 MiB are read whole, of larger ones a sample of chunks spread over the file: an
-    edited or retrained model differs all over, and reading many gigabytes at every start would
-    cost more than it is worth.
+    Of a file over 16 MiB, about 256 chunks of 64 KiB are read: an edited or retrained model differs
+    everywhere, and reading many gigabytes at every start is slow.
     """
     folder = Path(name)
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""The results folder: where each file is, and what may share a folder."""
+"""The files of a results folder, and the check of which runs may share it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.common.files import write_atomically
+from neurosurgery.common.files import read_json, write_atomically
 from neurosurgery.config.keys import CellKey, SelectionKey
 from neurosurgery.results.cells import Cell, CellRecord, CellResult
 
@@ -22,29 +22,29 @@ FORMAT = "neurosurgery-results/2"
 
 _OWN_FOLDERS = ("eval_results", "samples", "cells", "statistics", "masks", "logs")
 _DERIVED = ("models", "report", "consistency.csv")
-"""What goes with the results but can be there without them."""
+"""Deleted with the results, but can exist without them."""
 
 _OWN_FILES = ("results.csv", "summary.csv", "comparison.csv", "config.json")
 
 _TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp")
-"""The name of a file that is being written, with the number of the process that writes it."""
+"""The name of an unfinished file, with the id of the process that writes it."""
 
 
 class ResultStore:
-    """The files under `--save_path`. Every file appears at once and complete."""
+    """The files under `--save_path`; every file is written atomically."""
 
     def __init__(self, save_path: Path, model_label: str) -> None:
         self.root = save_path
         self._model = model_label
 
     def open_log(self) -> TextIO:
-        """Open the file for the libraries' chatter, for appending."""
+        """Open the log of the libraries' output for appending."""
         path = self.root / "logs" / "lm_eval.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("a", encoding="utf-8")
 
     def text_file(self, name: str) -> Path:
-        """Where the verdict goes as text."""
+        """The path of the verdict's text file."""
         return self.root / "eval_results" / self._model / name
 
     def _result_files(self, key: CellKey) -> tuple[Path, Path]:
@@ -58,19 +58,19 @@ class ResultStore:
         return self.root / "cells" / self._model / f"{key.stem}.json"
 
     def mask_file(self, key: SelectionKey) -> Path:
-        """Where `--save_masks` puts a selection's mask; one mask serves every edit."""
+        """The path of a selection's mask, which all of its edits share."""
         return self.root / "masks" / self._model / f"{key.stem}.safetensors"
 
     def unit_file(self, key: SelectionKey) -> Path:
-        """Where a selection's units are listed, beside its mask."""
+        """The path of a selection's unit list, beside its mask."""
         return self.mask_file(key).with_suffix(".csv")
 
     def model_folder(self, key: CellKey) -> Path:
-        """Where `--save_model` puts a cell's edited model."""
+        """The path of a cell's edited model (`--save_model`)."""
         return self.root / "models" / self._model / key.stem
 
     def is_done(self, key: CellKey) -> bool:
-        """Whether the cell is there, with all of its files."""
+        """Whether all files of the cell exist."""
         files = (*self._result_files(key), self._record_file(key), self._sample_file(key))
         return all(path.exists() for path in files)
 
@@ -86,11 +86,11 @@ class ResultStore:
         write_atomically(math_file, _to_json(result.math.results))
 
     def read_cell(self, key: CellKey) -> Cell:
-        """Read a finished cell back."""
-        record = CellRecord.from_json(_read_json(self._record_file(key)))
+        """Read a finished cell."""
+        record = CellRecord.from_json(read_json(self._record_file(key)))
         results: dict[str, dict[str, Any]] = {}
         for path in reversed(self._result_files(key)):
-            results |= _read_json(path)
+            results |= read_json(path)
         documents: dict[tuple[str, str], list[dict[str, Any]]] = {}
         with self._sample_file(key).open(encoding="utf-8") as file:
             for line in file:
@@ -100,36 +100,36 @@ class ResultStore:
         return Cell(record, results, documents)
 
     def keys(self) -> Iterator[CellKey]:
-        """Every finished cell in the folder, the baseline first, then in the grid's order."""
+        """The keys of all finished cells: the baseline first, then the grid's order."""
         records = (self.root / "cells" / self._model).rglob("*.json")
-        keys = (CellKey.from_record(_read_json(path)["key"]) for path in records)
+        keys = (CellKey.from_record(read_json(path)["key"]) for path in records)
         yield from sorted(filter(self.is_done, keys), key=lambda key: key.order)
 
     def statistics_file(self, kind: str, name: str, repeat: int) -> Path:
-        """Where the activation statistics of one kind, set and repeat are kept."""
+        """The path of the activation statistics of one kind, set and repeat."""
         return self.root / "statistics" / self._model / kind / f"{name}_run{repeat}.safetensors"
 
     def read_statistics(self, kind: str, name: str, repeat: int) -> dict[str, torch.Tensor] | None:
-        """Activation statistics of one set and repeat; None where they are not there yet."""
+        """Read activation statistics; None if there is no file."""
         path = self.statistics_file(kind, name, repeat)
         return load_file(path) if path.exists() else None
 
     def write_statistics(
         self, kind: str, name: str, repeat: int, values: Mapping[str, torch.Tensor]
     ) -> None:
-        """Keep activation statistics for whichever script asks for them next."""
+        """Write activation statistics for later runs of any script."""
         write_atomically(self.statistics_file(kind, name, repeat), save(dict(values)))
 
     def clear(self) -> None:
-        """Delete what the scripts have written here; config.json, which proves it, last."""
+        """Delete all files of the scripts; config.json, which marks the folder as ours, last."""
         for name in (*_OWN_FOLDERS, *_DERIVED, *_OWN_FILES):
             _delete(self.root / name)
 
     def sweep(self) -> None:
-        """Delete the temporary files and folders that a killed run has left.
+        """Delete the temporary files and folders of killed runs.
 
-        Only the folder's owner may do so (`results.lock`). A command that needs no lock, `report`
-        say, may be writing meanwhile: what a living process of this machine writes stays.
+        The caller must hold the lock (`results.lock`). Files of living processes of this machine
+        stay: a command without a lock, such as `report`, may be writing them.
         """
         left = [
             path
@@ -144,10 +144,10 @@ class ResultStore:
                 _delete(path)
 
     def check_folder(self) -> None:
-        """Refuse a folder in which somebody else's files bear our names.
+        """Refuse a folder with foreign files under our names.
 
         Raises:
-            UsageError: it holds such files and no config.json of ours, or another version's.
+            UsageError: it has such files without our config.json, or one of another format.
         """
         found = self._config().get("format")
         if found == FORMAT:
@@ -165,16 +165,16 @@ class ResultStore:
                 )
 
     def meaning(self) -> dict[str, Any]:
-        """What the cells that are there were made with, flag to value; empty for a new folder."""
+        """The flags (to values) that define the existing cells; empty for a new folder."""
         return self._config().get("meaning", {})
 
     def check_meaning(self, meaning: Mapping[str, object]) -> None:
-        """Refuse flags that would change the meaning of the cells that are there.
+        """Refuse flags that would change the meaning of existing cells.
 
-        What only one side has (another calibration set, another method's samples) adds cells.
+        A flag that only one side has (another calibration set, another method) only adds cells.
 
         Raises:
-            UsageError: names the first flag that differs.
+            UsageError: a flag differs; the message names the first one.
         """
         there = self.meaning()
         for flag, value in meaning.items():
@@ -195,14 +195,10 @@ class ResultStore:
 
     def _config(self) -> dict[str, Any]:
         try:
-            content = _read_json(self.root / "config.json")
+            content = read_json(self.root / "config.json")
         except (OSError, ValueError):
             return {}
         return content if isinstance(content, dict) else {}
-
-
-def _read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def _delete(path: Path) -> None:

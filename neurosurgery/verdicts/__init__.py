@@ -1,1 +1,1 @@
-"""Judge differences: intervals, verdicts, comparison of methods. No transformers."""
+"""Judge differences: intervals, verdicts, comparison of methods. Imports no transformers."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 GRID = ["skill", "method", "calibration", "proportion", "scalar"]
-"""The columns that name a point of the grid."""
+"""The columns that identify a grid point."""
 
 COLUMNS = (
     "model method calibration proportion scalar repeat task metric value stderr n baseline "

@@ -1,10 +1,9 @@
-"""Methods on equal terms: no best point picked by eye, but two numbers read off the whole grid.
+"""Compare methods by two numbers from the whole grid, instead of one chosen point.
 
-Pure functions of the tidy table. Every grid point of a method is a pair: how much of the skill it
-removes, and what of the other tasks it keeps. For a share x, let best(x) be the most that any
-point keeps which removes at least x; the unedited model removes 0 and keeps 1. Reported are the
-loss at half, 1 - best(1/2), and the area under best(x) for x from 0 to 1, where best is 0 beyond
-what the method can remove.
+A grid point is a pair: the share of the skill that it removes, and the share of the other tasks
+that it keeps. best(x) is the largest share kept by any point that removes at least x, or 0 if there
+is none; the unedited model removes 0 and keeps 1. The two numbers are the loss at half,
+1 - best(1/2), and the area under best(x) for x from 0 to 1. Pure functions of results.csv.
 """
 
 from __future__ import annotations
@@ -22,16 +21,15 @@ from neurosurgery.verdicts.intervals import CONFIDENCE, NO_INTERVAL, Interval
 HALF = 0.5
 
 QUANTITIES = ("loss_at_half_mean", "loss_at_half_worst", "area_mean", "area_worst")
-"""Loss at half and area, for the mean over the other tasks and for the worst of them."""
+"""Loss at half and area, each for the mean and for the worst of the other tasks."""
 
 _CURVE = ["method", "calibration", "repeat"]
 
 
 def primary_metrics(table: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
-    """The rows of the tasks that were asked for, each by the metric its harness lists first.
+    """The rows of the given tasks, each with the first metric that the harness lists.
 
-    A name without a number of its own (a tag, a group that is not aggregated) leaves its members,
-    which are shown then.
+    All tasks are kept if a name has no result of its own (a tag, a group without aggregation).
     """
     known = set(table["task"])
     rows = table[table["task"].isin(tasks)] if set(tasks) <= known else table
@@ -40,16 +38,16 @@ def primary_metrics(table: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
 
 
 def loss_at_half(removed: Sequence[float], kept: Sequence[float]) -> float:
-    """1 minus the most that is kept where at least half is removed; NaN where that is nowhere."""
+    """1 minus the largest share kept by a point that removes half; NaN if no point does."""
     reached = [k for r, k in zip(removed, kept, strict=True) if r >= HALF]
     return 1 - max(reached) if reached else math.nan
 
 
 def area(removed: Sequence[float], kept: Sequence[float]) -> float:
-    """The area under best(x), a staircase, for x from 0 to 1."""
+    """The area under the step function best(x) for x from 0 to 1."""
     total = 0.0
     best = 0.0
-    # From the right: what removes more also counts for every smaller share.
+    # From right to left: a point that removes more also counts for every smaller share.
     right = 1.0
     for r, k in sorted([(0.0, 1.0), *zip(removed, kept, strict=True)], reverse=True):
         position = min(max(r, 0.0), 1.0)
@@ -61,7 +59,7 @@ def area(removed: Sequence[float], kept: Sequence[float]) -> float:
 
 
 def interval_over(values: Sequence[float]) -> Interval:
-    """95 % t interval of the mean of repeats; none for one repeat or where a value is missing."""
+    """95 % t interval of the mean over repeats; NaN for one repeat or a missing value."""
     if len(values) < 2 or not np.isfinite(values).all():
         return NO_INTERVAL
     mean = float(np.mean(values))
@@ -78,15 +76,15 @@ def curve_points(table: pd.DataFrame, math_task: str) -> pd.DataFrame:
         math_task: the task that measures math.
 
     Returns:
-        Columns method, calibration, repeat, proportion, removed, kept_mean, kept_worst. Cells in
-        which a retention is unknown are left out. Equal terms: only proportions count that every
-        method has; a method that has none in common with the others is left out itself.
+        Columns method, calibration, repeat, proportion, removed, kept_mean, kept_worst. Cells with
+        an unknown retention are left out. Only proportions that every method has are kept; a method
+        that shares none with the others is left out.
     """
     cells = table[(table["method"] != BASELINE) & (table["skill"] == MATH) & (table["scalar"] == 0)]
     cells = cells.assign(retention=cells["retention"].astype(float))
     place = [*_CURVE, "proportion"]
     ours = cells[cells["task"] == math_task].set_index(place)["retention"]
-    # NaN in, NaN out: a task without a retention leaves no mean and no worst.
+    # One task without a retention makes both mean and worst unknown.
     others = cells[cells["task"] != math_task].groupby(place)["retention"]
     points = pd.DataFrame(
         {
@@ -106,17 +104,17 @@ def curve_points(table: pd.DataFrame, math_task: str) -> pd.DataFrame:
 
 
 def _in_common(grids: Mapping[str, set[float]], method: str) -> int:
-    """With how many other methods a method shares a proportion."""
+    """The number of other methods that share a proportion with `method`."""
     return sum(bool(grids[method] & grid) for name, grid in grids.items() if name != method)
 
 
 def compare_methods(table: pd.DataFrame, math_task: str) -> pd.DataFrame:
     """Loss at half and area per method, with 95 % intervals over repeats.
 
-    Takes what `curve_points` takes. One row per method, averaged over its calibration sets within
-    every repeat (`calibration` empty), and where there are several sets one row for each. `curves`
-    is the number of set × repeat pairs and `reached` how many of them remove half; a loss at half
-    is the mean over those, with an interval only where all do. `proportions` are those compared.
+    Takes the arguments of `curve_points`. One row per method, averaged over its calibration sets
+    within every repeat (`calibration` empty), plus one row per set if there are several. `curves`
+    counts set × repeat pairs, and `reached` those that remove half; the loss at half is the mean
+    over `reached`, with an interval only if all pairs do so. `proportions` are the common ones.
     """
     points = curve_points(table, math_task)
     proportions = " ".join(f"{p:g}" for p in sorted(set(points["proportion"])))

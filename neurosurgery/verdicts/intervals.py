@@ -13,20 +13,20 @@ from scipy import stats
 CONFIDENCE = 0.95
 RESAMPLES = 9999
 _SEED = 0
-"""The bootstrap's generator starts here every time: the same documents give the same interval."""
+"""Seed of every bootstrap, so that the same documents give the same interval."""
 
 _BATCH_ELEMENTS = 1 << 22
 
 
 class Interval(NamedTuple):
-    """A 95 % interval; NaN where there is none."""
+    """A 95 % confidence interval; NaN where there is none."""
 
     low: float
     high: float
 
     @property
     def holds_zero(self) -> bool:
-        """Whether no difference at all is among the plausible ones."""
+        """Whether the interval contains 0."""
         return self.low <= 0 <= self.high
 
 
@@ -34,10 +34,10 @@ NO_INTERVAL = Interval(math.nan, math.nan)
 
 
 class Metric(NamedTuple):
-    """A number per document, and how the harness makes one of many.
+    """The values of a metric per document, and the statistic that aggregates them.
 
-    `values` has shape (documents, parts); `statistic` takes the means over documents, an array per
-    part; `documents` names each document, so that only equal ones are paired.
+    `values` has shape (documents, parts); `statistic` takes the means over documents, one array per
+    part; `documents` identifies each document, so that only equal ones are paired.
     """
 
     values: np.ndarray
@@ -51,7 +51,7 @@ class Metric(NamedTuple):
 
     @property
     def binary(self) -> bool:
-        """Whether every document is simply right or wrong."""
+        """Whether every document is either right (1) or wrong (0)."""
         return self.values.shape[1] == 1 and bool(np.isin(self.values, (0, 1)).all())
 
 
@@ -83,10 +83,10 @@ LOWER_IS_BETTER = frozenset(_STATISTICS)
 
 
 def retention(name: str, value: float, baseline: float, chance: float) -> float:
-    """What is left of a metric: 1 = as the baseline, 0 = nothing, or no better than guessing.
+    """The share of the baseline's performance that is kept: 1 for the baseline, 0 for guessing.
 
-    A value over its baseline, both above chance; of a perplexity, where less is better, baseline
-    over value. NaN where the baseline itself is no better than chance.
+    (value - chance) / (baseline - chance); for a perplexity, baseline / value. NaN where the
+    baseline is no better than chance.
     """
     if name in LOWER_IS_BETTER:
         return baseline / value if value > 0 else math.nan
@@ -100,9 +100,8 @@ def metric_from_documents(
 ) -> Metric | None:
     """Rebuild a harness metric from its values per document.
 
-    None where that is impossible: values that are no numbers, or an aggregation that we do not
-    know, which shows in a number other than the reported one. No interval is better than a wrong
-    one.
+    None if a value is not a number, or if the result differs from `reported` because the harness
+    aggregates in an unknown way. No interval is better than a wrong one.
     """
     try:
         table = np.array(values, dtype=np.float64)
@@ -120,7 +119,7 @@ def metric_from_documents(
 
 
 def _bootstrap(edited: Sequence[Metric], baseline: Metric) -> tuple[Interval, float]:
-    """Paired percentile interval over documents, and the bootstrap's standard error."""
+    """Paired bootstrap over documents: percentile interval and standard error."""
     if any(state.documents != baseline.documents for state in edited):
         return NO_INTERVAL, math.nan
     states = [*edited, baseline]
@@ -136,10 +135,10 @@ def _bootstrap(edited: Sequence[Metric], baseline: Metric) -> tuple[Interval, fl
 
 
 def _resampled_means(columns: np.ndarray) -> np.ndarray:
-    """Means of each column over documents that are drawn again and again: (resamples, columns).
+    """Bootstrap means of `columns`, (documents, columns), as an array (resamples, columns).
 
-    All columns are of the same documents, (documents, columns), and drawn together. How often each
-    document was drawn, times the columns, is a fraction of the work of gathering what was drawn.
+    All columns share the draws. Draw counts times columns is a fraction of the work of gathering
+    the drawn documents.
     """
     documents = len(columns)
     few = RESAMPLES * documents <= _BATCH_ELEMENTS
@@ -148,7 +147,7 @@ def _resampled_means(columns: np.ndarray) -> np.ndarray:
 
 
 def _draws(documents: int) -> Iterator[np.ndarray]:
-    """How often each resample draws each document, in pieces: (resamples, documents), float64."""
+    """Draw counts per resample and document, in batches of (resamples, documents), float64."""
     generator = np.random.default_rng(_SEED)
     batch = max(1, _BATCH_ELEMENTS // documents)
     for start in range(0, RESAMPLES, batch):
@@ -161,7 +160,7 @@ def _draws(documents: int) -> Iterator[np.ndarray]:
 
 @lru_cache(maxsize=1)
 def _remembered_draws(documents: int) -> np.ndarray:
-    """All in one piece: a task's metrics, and the cells of a grid, have the same documents."""
+    """All draws in one batch, cached: the cells of a grid have the same documents."""
     (counts,) = _draws(documents)
     return counts
 
@@ -173,10 +172,10 @@ def _percentiles(differences: np.ndarray) -> tuple[Interval, float]:
 
 
 def _bootstrap_binary(edited: Sequence[Metric], baseline: Metric) -> tuple[Interval, float]:
-    """The same for right and wrong, without resampling documents one by one.
+    """The bootstrap for binary metrics, without resampling single documents.
 
-    A document's mean difference over the states takes few values; how often each occurs in a
-    bootstrap sample is multinomial. Large benchmarks would otherwise take seconds a cell.
+    A document's mean difference over the states takes few values, and their counts in a bootstrap
+    sample are multinomial. This saves seconds per cell on large benchmarks.
     """
     documents = len(baseline.values)
     right = sum(state.values[:, 0] for state in edited)
@@ -186,18 +185,12 @@ def _bootstrap_binary(edited: Sequence[Metric], baseline: Metric) -> tuple[Inter
 
 
 def paired_interval(edited: Metric, baseline: Metric) -> Interval:
-    """95 % bootstrap interval of edited minus baseline over the documents that both answered.
-
-    There is none where the two did not answer the same documents.
-    """
+    """95 % bootstrap interval of edited minus baseline; NaN if their documents differ."""
     return _bootstrap([edited], baseline)[0]
 
 
 def mcnemar(edited: Metric, baseline: Metric) -> float:
-    """Exact two-sided McNemar p-value: are the changed answers as often mended as broken?
-
-    NaN where documents are not simply right or wrong, or not the same on both sides.
-    """
+    """Exact two-sided McNemar p-value; NaN if a metric is not binary or documents differ."""
     if edited.documents != baseline.documents or not (edited.binary and baseline.binary):
         return math.nan
     change = edited.values[:, 0] - baseline.values[:, 0]
@@ -210,9 +203,9 @@ def mcnemar(edited: Metric, baseline: Metric) -> float:
 def interval_over_repeats(edited: Sequence[Metric], baseline: Metric) -> Interval:
     """95 % interval of the mean difference over repeats.
 
-    Two things vary: the draws of calibration samples (the repeats) and the documents, which all
-    repeats share, so that repeats alone would understate the noise. Both variances are added, and
-    the t quantile takes the Welch-Satterthwaite degrees of freedom.
+    Calibration samples (the repeats) and documents are both random. All repeats share the
+    documents, so repeats alone would understate the noise: the two variances are added, and the t
+    quantile takes the Welch-Satterthwaite degrees of freedom.
     """
     if len(edited) == 1:
         return paired_interval(edited[0], baseline)
@@ -234,7 +227,7 @@ def interval_over_repeats(edited: Sequence[Metric], baseline: Metric) -> Interva
 
 
 def verdict(difference: float, interval: Interval) -> str:
-    """`within noise` where the interval holds 0; empty where there is no interval."""
+    """`within noise`, `higher` or `lower`; empty where there is no interval."""
     if math.isnan(interval.low) or math.isnan(interval.high):
         return ""
     if interval.holds_zero:

@@ -1,4 +1,4 @@
-"""From finished cells to the tidy table and the verdict: is each difference more than noise?"""
+"""Build results.csv, summary.csv and comparison.csv from finished cells."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from neurosurgery.verdicts.intervals import (
 )
 
 _MetricKey = tuple[str, str]
-"""Task, and the harness's name of a metric: `metric,filter`."""
+"""A task, and the harness's name of a metric: `metric,filter`."""
 
 
 class VerdictTable:
-    """Rows of results.csv for the cells of a folder; each cell is read and compared once."""
+    """The tables of a results folder; each cell is read and compared once."""
 
     def __init__(self, store: ResultStore, model: str) -> None:
         self._store = store
@@ -44,10 +44,10 @@ class VerdictTable:
         self._metrics: dict[str, dict[_MetricKey, Metric | None]] = {}
 
     def update(self) -> None:
-        """Take in the cells that have been finished since, and write results.csv."""
+        """Add newly finished cells and write results.csv."""
         self._keys = keys = list(self._store.keys())
         if self._baseline is None and BASELINE_KEY in keys:
-            # Rows made before the baseline was there have nothing to compare with.
+            # Earlier rows were made without the baseline, so they are made again.
             self._rows.clear()
             self._baseline = self._store.read_cell(BASELINE_KEY)
             self._baseline_metrics = _metrics(self._baseline)
@@ -127,7 +127,7 @@ class VerdictTable:
     def _summary_row(
         self, point: CellKey, rows: Sequence[dict[str, Any]], stems: Sequence[str]
     ) -> dict[str, Any]:
-        """Summarise one metric; `rows` and `stems` are those of the repeats."""
+        """Summarise one metric; `rows` and `stems` have one entry per repeat."""
         task, name = rows[0]["task"], rows[0]["metric"]
         repeats = pd.DataFrame(rows, columns=COLUMNS)
         mean = (
@@ -165,14 +165,14 @@ class VerdictTable:
         return interval_over_repeats(known, before)
 
     def comparison(self, math_task: str, tasks: Sequence[str]) -> pd.DataFrame:
-        """The methods on equal terms (`compare_methods`), also in comparison.csv."""
+        """Compare the methods (`compare_methods`) and write comparison.csv."""
         table = compare_methods(primary_metrics(self.table, tasks), math_task)
         _write_csv(self._store.root / "comparison.csv", table)
         return table
 
 
 def _metrics(cell: Cell) -> dict[_MetricKey, Metric | None]:
-    """Every reported metric of a cell, rebuilt from its documents where that is possible."""
+    """Every reported metric of a cell, rebuilt from its documents; None where impossible."""
     found: dict[_MetricKey, Metric | None] = {}
     for task, results in cell.results.items():
         for name, value in results.items():
@@ -194,7 +194,7 @@ def _metrics(cell: Cell) -> dict[_MetricKey, Metric | None]:
 
 
 def _chance(cell: Cell, task: str, name: str) -> float:
-    """Accuracy of guessing: the mean of 1 over the number of options; 0 where there are none."""
+    """Accuracy of random guessing: the mean of 1 / options; 0 where there are no options."""
     metric, _, filter_name = name.partition(",")
     if not metric.startswith("acc"):
         return 0.0

@@ -34,7 +34,7 @@ _COMPARISON_HEADER = (
 
 
 def folder_text(verdicts: VerdictTable, evaluation: EvaluationConfig) -> str:
-    """Everything there is to say of a results folder: verdict, comparison, control."""
+    """The text of a results folder: verdict, control runs, comparison."""
     tasks = [evaluation.math_task, *evaluation.other_tasks]
     summary = verdicts.summary()
     comparison = verdicts.comparison(evaluation.math_task, tasks)
@@ -47,11 +47,7 @@ def folder_text(verdicts: VerdictTable, evaluation: EvaluationConfig) -> str:
 
 
 def verdict_text(summary: pd.DataFrame, tasks: Sequence[str]) -> str:
-    """Lay out a summary (`VerdictTable.summary`): a block per grid point, a line per method.
-
-    The methods stand below each other at the same proportion, task by task, with the number of
-    weights that each has really edited.
-    """
+    """Format a summary (`VerdictTable.summary`): a block per grid point, a line per method."""
     rows = primary_metrics(summary, tasks)
     lines = ["Edited model against baseline, on the same documents", ""]
     for (skill, proportion, scalar), block in rows.groupby(
@@ -99,7 +95,7 @@ def _name(method: str, calibration: str) -> str:
 
 
 def comparison_text(comparison: pd.DataFrame, methods: Sequence[str]) -> str:
-    """Lay out what `compare_methods` found, or say why it found nothing of these methods."""
+    """Format the table of `compare_methods`, and say which of `methods` it leaves out."""
     if comparison.empty:
         return (
             "Methods cannot be compared: that takes a baseline better than chance in every task, "
@@ -136,10 +132,10 @@ def _with_interval(row: pd.Series, name: str) -> str:
 
 
 def control_text(summary: pd.DataFrame, tasks: Sequence[str]) -> str:
-    """For every skill but math: the least that its pruning leaves of each task, over the grid."""
+    """For every skill except math: the lowest retention of each task over the pruned grid."""
     rows = primary_metrics(summary, tasks)
     rows = rows[(rows["skill"] != MATH) & (rows["scalar"] == 0) & rows["retention"].notna()]
-    lines = ["Control: pruning another skill; the least that is kept of each task over the grid"]
+    lines = ["Control: pruning another skill; the lowest retention of each task over the grid"]
     for (skill, method, calibration), block in rows.groupby(
         ["skill", "method", "calibration"], sort=False
     ):

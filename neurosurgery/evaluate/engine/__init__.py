@@ -1,1 +1,1 @@
-"""The harness's model interface: the stock answers from fewer computed tokens."""
+"""The harness's model interface: the same answers as HFLM from fewer computed tokens."""

@@ -1,4 +1,4 @@
-"""Keys and values with room to grow: a decoding step writes its own, and copies no others."""
+"""A key/value cache with spare memory: a decoding step copies no earlier tokens."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
 _ROOM = 64
-"""Tokens that can be added before keys and values move to a larger place."""
+"""Spare tokens per allocation: a step beyond them copies all keys and values."""
 
 
 @dataclass
 class _Place:
-    """Memory for keys and values, shape (rows, heads, capacity, dimension) each.
+    """Memory for keys and values, each of shape (rows, heads, capacity, dimension).
 
-    `used` is how many tokens anyone has written.
+    `used` counts the tokens that any layer has written.
     """
 
     keys: torch.Tensor
@@ -27,10 +27,10 @@ class _Place:
 
 
 class GrowingLayer(DynamicLayer):
-    """A DynamicLayer whose keys and values are views of a larger place.
+    """A DynamicLayer whose keys and values are views of preallocated memory.
 
-    Concatenation, which it replaces, copies everything that came before at every step. Shallow
-    copies of a layer share its place: the first to add tokens goes on in it, others move out.
+    DynamicLayer concatenates, so it copies all earlier tokens at every step. Shallow copies of a
+    layer share memory: the first that adds tokens keeps it, the others copy to their own.
     """
 
     keys: torch.Tensor
@@ -44,7 +44,7 @@ class GrowingLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add tokens, shape (rows, heads, tokens, dimension); returns all keys and values."""
+        """Add tokens, shape (rows, heads, tokens, dimension); return all keys and values."""
         if not self.is_initialized:
             self.dtype, self.device = key_states.dtype, key_states.device
             self.keys, self.values = key_states[:, :, :0], value_states[:, :, :0]
@@ -63,14 +63,14 @@ class GrowingLayer(DynamicLayer):
         return self.keys, self.values
 
     def _look_at(self, place: _Place) -> None:
-        """All that is written in the place is this layer's from now on."""
+        """Set this layer's keys and values to views of all tokens in `place`."""
         self._place = place
         self.keys, self.values = place.keys[:, :, : place.used], place.values[:, :, : place.used]
 
     def reorder_cache(self, beam_idx: torch.LongTensor) -> None:
-        """Choose rows, each as often as it is named, and leave them room."""
+        """Copy the given rows (an index may repeat) to new memory with room to grow."""
         if not self.is_initialized:
-            # Layers that use another layer's keys and values keep none.
+            # A layer that uses another layer's keys and values has none of its own.
             return
         index, length = beam_idx.to(self.keys.device), self.keys.shape[2]
         place = _Place(
@@ -82,7 +82,7 @@ class GrowingLayer(DynamicLayer):
 
     @classmethod
     def joined(cls, layers: Sequence[GrowingLayer]) -> GrowingLayer:
-        """The rows of all layers; those with fewer tokens have zeros behind them."""
+        """Stack the rows of all layers; shorter rows are padded with zeros on the right."""
         whole = copy.copy(layers[0])
         if not whole.is_initialized:
             return whole
@@ -94,7 +94,7 @@ class GrowingLayer(DynamicLayer):
             end, used = start + len(layer.keys), layer.keys.shape[2]
             for to, states in ((place.keys, layer.keys), (place.values, layer.values)):
                 to[start:end, :, :used] = states
-                # What is masked is still multiplied by 0, which no NaN survives.
+                # Attention multiplies masked values by 0, and 0 times NaN is NaN.
                 to[start:end, :, used:length] = 0
             start = end
         whole._look_at(place)
@@ -102,11 +102,11 @@ class GrowingLayer(DynamicLayer):
 
 
 def _roomy(states: torch.Tensor, tokens: int, rows: int | None = None) -> torch.Tensor:
-    """Uninitialised memory like `states`, for so many tokens and some more."""
+    """Uninitialised memory like `states`, for `tokens` and `_ROOM` more."""
     shape = states.shape
     return states.new_empty(rows or shape[0], shape[1], tokens + _ROOM, shape[3])
 
 
 def growing_cache() -> Cache:
-    """An empty cache; full keys and values in every layer, whatever a window needs of them."""
+    """An empty cache that keeps all keys and values, also in sliding-window layers."""
     return Cache(layer_class_to_replicate=GrowingLayer)

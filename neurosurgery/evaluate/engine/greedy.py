@@ -1,4 +1,4 @@
-"""Greedy decoding in large batches: a shared start runs once, and rows that have stopped leave."""
+"""Greedy decoding in large batches: a shared prefix runs once, and finished rows leave."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from neurosurgery.evaluate.engine.prefixes import group_by_prefix
 
 BYTES_PER_ROW = 1 << 24
 MOST_BYTES_PER_ROW = 1 << 28
-"""What a row of `batch_size` is worth at least and at most, in keys and values: a decoding step of
-a hundred rows takes hardly longer than one of twenty."""
+"""The least and most bytes of keys and values per row of `batch_size`; a decoding step of a hundred
+rows takes hardly longer than one of twenty."""
 
 LEAVING = 8
-"""Stopped rows leave when they are one in so many: leaving means to copy all that stay."""
+"""Finished rows leave when they are 1/LEAVING of the batch: leaving copies all other rows."""
 
 Stopped = Callable[[list[list[int]]], list[bool]]
-"""Given the tokens generated so far, per row: is it done?"""
+"""Called with the generated tokens of every row; returns which rows are finished."""
 
 
 def decode_greedily(
@@ -33,21 +33,21 @@ def decode_greedily(
     """Continue every prompt by its most likely tokens.
 
     Args:
-        passes: a model that can be run in parts up to the length of prompt and answer.
-        prompts: token ids, at least one per prompt; ragged.
-        new_tokens: where to stop in any case, at least 1.
+        passes: a model that can continue up to the longest prompt plus `new_tokens`.
+        prompts: token ids, at least one per prompt; lengths may differ.
+        new_tokens: the most tokens per answer, at least 1.
         ends: tokens that end a row.
-        stopped: called after every step with the rows that go on.
-        batch_size: of the longest prompt with its answer, how many fit into memory when the logits
-            of every token are formed; where they are not, a batch has more rows.
+        stopped: called after every step with the unfinished rows.
+        batch_size: the number of longest rows that fit into memory with the logits of all tokens.
+            Fewer logits are formed here, so a batch has more rows.
 
     Returns:
-        The new tokens per prompt, the one that ended it among them.
+        The new tokens per prompt, including its end token.
     """
     lengths = [len(prompt) + new_tokens for prompt in prompts]
     longest = max(lengths)
-    # Keys and values may take the place of logits in the model's dtype and in float32; twice, as
-    # rows that are chosen, and places that grow, are copied.
+    # Keys and values may use the memory that logits in the model's dtype and in float32 would take;
+    # half of it, because selecting rows and growing the cache copy them.
     of_logits = min(longest * passes.bytes_of_logits, MOST_BYTES_PER_ROW)
     bytes_per_row = max(of_logits, BYTES_PER_ROW)
     remembered = batch_size * max(longest, bytes_per_row // (2 * passes.bytes_remembered))
@@ -74,7 +74,7 @@ def _decode_batch(
     ends: Collection[int],
     stopped: Stopped,
 ) -> list[list[int]]:
-    """Read prompts that continue the one row of `past`, or nothing, and decode them together."""
+    """Decode prompts together; all continue the single row of `past`, if there is one."""
     answers: list[list[int]] = [[] for _ in prompts]
     order, logits, past = _read_prompts(passes, past, prompts, budget)
     rows = [answers[slot] for slot in order]
@@ -104,7 +104,7 @@ def _decode_batch(
 def _read_prompts(
     passes: CachedPasses, past: Past | None, prompts: Sequence[list[int]], budget: int
 ) -> tuple[list[int], torch.Tensor, Past]:
-    """Length-sorted passes over prompts: their order, what comes next, what all remember."""
+    """Run prompts in length-sorted passes; return their order, next-token logits and cache."""
     order: list[int] = []
     steps: list[Step] = []
     width = 0 if past is None else past.real.shape[1]

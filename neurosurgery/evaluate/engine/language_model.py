@@ -1,4 +1,4 @@
-"""The loaded model behind the harness's interface, computing nothing twice within a call."""
+"""The loaded model behind the harness's interface; a call runs shared tokens only once."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from neurosurgery.evaluate.engine.options import OptionScores
 from neurosurgery.evaluate.engine.passes import CachedPasses
 
 TokenRequest = tuple["tuple[str, str] | None", list[int], list[int]]
-"""The harness's: context and continuation as text, or None; the tokens of the two."""
+"""The harness's request: context and continuation as text, or None; then the tokens of each."""
 
 _ENCODINGS_KEPT = 1 << 16
-"""Strings whose tokens are remembered; a task's strings come back with every edited model."""
+"""Strings whose tokens are cached, because every edited model gets the same strings."""
 
 _GREEDY = {"do_sample": False, "temperature": 0.0}
 
 _WITHOUT_EFFECT = {
-    # Of a model's generation config: what greedy decoding does not look at, or what is no change.
+    # Fields of a generation config that do not change greedy decoding.
     *("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "max_length"),
     *("max_new_tokens", "use_cache", "cache_implementation", "transformers_version"),
     *("bos_token_id", "eos_token_id", "pad_token_id", "_from_model_config"),
@@ -40,19 +40,18 @@ _WITHOUT_EFFECT = {
 
 
 class _Generation(NamedTuple):
-    """How a call's prompts are continued greedily."""
+    """Stop strings and token limit of a greedy generation."""
 
     until: list[str]
     new_tokens: int
 
 
 class LanguageModel(HFLM):
-    """HFLM with the same answers and fewer tokens to run.
+    """HFLM with the same answers from fewer computed tokens.
 
-    Within a call, options continue from one pass over their context, few-shot examples that
-    prompts share run once, logits are formed only where they are read, and rows that have stopped
-    leave their batch. Between calls only token ids are kept: the weights may have been edited.
-    What a model or a request makes special is left to HFLM.
+    Within a call, options share one pass over their context, shared few-shot examples run once,
+    logits are formed only where they are read, and finished rows leave their batch. Between calls
+    only token ids are kept: the weights may have been edited. Other requests and models go to HFLM.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class LanguageModel(HFLM):
         left_truncate_len: int | None = None,
         **kwargs: Any,
     ) -> list[int]:
-        """HFLM's encoding, remembered."""
+        """HFLM's encoding, cached."""
         encode = super().tok_encode
         return self._remembered(
             (string, add_special_tokens, left_truncate_len),
@@ -77,10 +76,10 @@ class LanguageModel(HFLM):
         )
 
     def _remembered(self, key: Hashable, encode: Callable[[], list[int]]) -> list[int]:
-        """What `encode` gives, least recently used strings forgotten."""
+        """The result of `encode`, from a cache that drops the least recently used keys."""
         found = self._encodings.pop(key, None)
         if found is None:
-            # A list would take ten times the memory.
+            # A list takes ten times the memory.
             found = array("i", encode())
         self._encodings[key] = found
         if len(self._encodings) > _ENCODINGS_KEPT:
@@ -93,14 +92,14 @@ class LanguageModel(HFLM):
         disable_tqdm: bool = False,
         override_bs: int | None = None,
     ) -> list[tuple[float, bool]]:
-        longest = self.max_length  # which HFLM finds out anew every time
+        longest = self.max_length  # HFLM recomputes this property at every access
         fit = all(context and 0 < len(ids) <= longest for _, context, ids in requests)
         if not requests or not fit or self.backend != "causal":
-            # It says what is wrong with them.
+            # HFLM reports what is wrong with the requests.
             return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
         answers = OptionScores(
             self._passes,
-            # Too long a context loses its start; the last token is only predicted, hence the 1.
+            # A long context loses its start. The 1: the last token is predicted but never run.
             [(context + ids)[-longest - 1 : -len(ids)] for _, context, ids in requests],
             [ids for _, _, ids in requests],
             override_bs or self.batch_size,
@@ -113,7 +112,7 @@ class LanguageModel(HFLM):
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[float]:
-        """Log-likelihoods of whole texts, in the harness's windows; every token is scored once."""
+        """Log-likelihoods of whole texts, in the harness's windows; each token is scored once."""
         windows: list[list[TokenRequest]] = []
         for request in requests:
             rolling = get_rolling_token_windows(
@@ -123,7 +122,7 @@ class LanguageModel(HFLM):
                 context_len=1,
             )
             windows.append([(None, *make_disjoint_window(window)) for window in rolling])
-        # All at once: HFLM goes by `batch_size` windows in the order of the texts, short with long.
+        # One call for all texts: HFLM's own method batches short windows with long ones.
         answers = iter(self._loglikelihood_tokens([each for some in windows for each in some]))
         totals = [sum(next(answers)[0] for _ in some) for some in windows]
         for request, total in zip(requests, totals, strict=True):
@@ -146,7 +145,7 @@ class LanguageModel(HFLM):
         return texts
 
     def _generate_greedily(self, requests: list[Instance]) -> list[str] | None:
-        """Texts for requests with the same arguments; None where HFLM has to do it."""
+        """Answer requests that share their arguments; None where HFLM must answer."""
         arguments = requests[0].args[1]
         generation = self._greedy(arguments)
         if generation is None:
@@ -157,7 +156,7 @@ class LanguageModel(HFLM):
         longest = max(map(len, prompts), default=0)
         if not prompts or not all(prompts) or not self._passes.can_continue(longest + new_tokens):
             return None
-        # As far back as HFLM looks: two tokens more than the stop string's own encoding has.
+        # HFLM searches as far back: two tokens more than the encoding of the longest stop string.
         tail = 2 + max(len(self.tokenizer.encode(stop, add_special_tokens=False)) for stop in until)
 
         def stopped(rows: list[list[int]]) -> list[bool]:
@@ -179,17 +178,17 @@ class LanguageModel(HFLM):
         return texts
 
     def _prompt(self, text: str, room: int) -> list[int]:
-        """Tokens of a prompt, its start cut off where there is no room for it."""
+        """The last `room` tokens of a prompt."""
 
         def encode() -> list[int]:
-            # Prompts go another way than options in HFLM, with its own rule for special tokens.
+            # HFLM has another rule for special tokens in prompts than in options.
             ids, _ = self.tok_batch_encode([text], truncation=self.truncation)
             return ids[0].tolist()
 
         return self._remembered(("prompt", text), encode)[-room:]
 
     def _greedy(self, arguments: Any) -> _Generation | None:
-        """The arguments of plain greedy decoding; None where they, or the model, ask for more."""
+        """Parse the arguments; None where they or the model need more than greedy decoding."""
         configured = self.model.generation_config
         if not isinstance(arguments, dict) or not _is_plain(configured):
             return None
@@ -204,7 +203,7 @@ class LanguageModel(HFLM):
 
 
 def _is_plain(config: GenerationConfig) -> bool:
-    """Whether the most likely token is taken as it is: no penalties, no forced tokens."""
+    """Whether the config allows plain greedy decoding: no penalties, no forced tokens."""
     neutral = {"repetition_penalty": 1.0, "num_beams": 1, "num_return_sequences": 1}
     return all(
         name in _WITHOUT_EFFECT or neutral.get(name, ...) == value

@@ -1,4 +1,4 @@
-"""Log-likelihoods of continuations: a context runs once, however many options continue it."""
+"""Log-likelihoods of continuations; a context runs once for all of its options."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from neurosurgery.evaluate.engine.prefixes import (
 )
 
 _POSITIONS_AT_ONCE = 512
-"""Positions whose logits are in float32 at a time."""
+"""Positions whose logits are converted to float32 at a time, to limit memory."""
 
 Answer = tuple[float, bool]
-"""The log-likelihood of a continuation, and whether greedy decoding would give it."""
+"""A continuation's log-likelihood, and whether greedy decoding would generate it."""
 
 
 class _Wanted(NamedTuple):
-    """A continuation, and where in a row its first token is predicted."""
+    """A continuation, and the position in a row that predicts its first token."""
 
     request: int
     start: int
@@ -35,7 +35,7 @@ class _Wanted(NamedTuple):
 
 @dataclass
 class _Row:
-    """Tokens of one row of a pass, and what is read from it."""
+    """The tokens of one row of a pass, and the continuations that it scores."""
 
     tokens: list[int]
     wanted: list[_Wanted] = field(default_factory=list)
@@ -43,7 +43,7 @@ class _Row:
 
 @dataclass
 class _Trunk:
-    """All but the last token of a context, run once for the rows that continue it."""
+    """A context without its last token; it runs once for all rows that continue it."""
 
     tokens: list[int]
     rows: list[_Row]
@@ -71,7 +71,7 @@ class OptionScores:
         self._answers: dict[int, Answer] = {}
 
     def answers(self) -> list[Answer]:
-        """Run what has to be run; one answer per request, in their order."""
+        """Score all requests; return one answer per request, in their order."""
         requests: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for request, context in enumerate(self._contexts):
             requests[tuple(context)].append(request)
@@ -90,7 +90,7 @@ class OptionScores:
             for member in group.members:
                 rest = contexts[member][group.length :]
                 found = self._rows(rest, members[member])
-                # What options have in common must be worth a second pass.
+                # A second pass pays only if it saves MINIMUM_TOKENS or more.
                 if self._in_parts and (len(rest) - 1) * (len(found) - 1) >= MINIMUM_TOKENS:
                     trunks.append(_Trunk(rest[:-1], self._rows(rest[-1:], members[member])))
                 else:
@@ -100,28 +100,28 @@ class OptionScores:
         return [self._answers[request] for request in range(len(self._contexts))]
 
     def _rows(self, context: list[int], requests: Sequence[int]) -> list[_Row]:
-        """As few rows as score all these continuations of a context.
+        """The fewest rows that score all these continuations of a context.
 
-        The last token of a continuation is never run, so options of one token need one row.
+        The last token of a continuation is never run, so options of one token share one row.
         """
         heads = {request: tuple(self._continuations[request][:-1]) for request in requests}
         longest = branches(heads.values())
         rows = [_Row([*context, *head]) for head in longest]
         for request, head in heads.items():
-            # In sorted order what begins with a sequence comes right behind it.
+            # Sorted: the first row that is not smaller than `head` begins with it.
             row = rows[bisect_left(longest, head)]
             row.wanted.append(_Wanted(request, len(context) - 1))
         return rows
 
     def _run_rows(self, past: Past | None, width: int, rows: Sequence[_Row]) -> None:
-        """Score rows that continue the one row of `past`, `width` tokens, or nothing."""
+        """Score rows; all continue the single row of `past` (`width` tokens), if there is one."""
         lengths = [width + len(row.tokens) for row in rows]
         for batch in length_sorted_batches(lengths, self._budget):
             copies = past.select([0] * len(batch)) if past is not None else None
             self._read(copies, [rows[index] for index in batch])
 
     def _run_trunks(self, past: Past | None, width: int, trunks: Sequence[_Trunk]) -> None:
-        """Run trunks in batches, then the rows that continue them in batches of their own."""
+        """Run trunks in batches, and after each batch the rows that continue its trunks."""
         lengths = [width + len(trunk.tokens) for trunk in trunks]
         for batch in length_sorted_batches(lengths, self._budget):
             copies = past.select([0] * len(batch)) if past is not None else None
@@ -135,7 +135,7 @@ class OptionScores:
                 self._read(read.select([slot for slot, _ in part]), [row for _, row in part])
 
     def _read(self, past: Past | None, rows: Sequence[_Row]) -> None:
-        """One pass over rows, and the answers to all that is wanted from them."""
+        """Run one pass over rows and store the answers to their continuations."""
         reads: dict[tuple[int, int], int] = {}
         places: list[int] = []
         tokens: list[int] = []

@@ -1,4 +1,4 @@
-"""Forward passes that continue from remembered keys and values, with logits only where asked."""
+"""Forward passes that continue from cached keys and values, with logits at few positions."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from neurosurgery.models.hooks import input_hooks
 _log = logging.getLogger(f"lm_eval.{__name__}")
 
 TOKENS_PER_ROW = 128
-"""What a row of a batch is worth at least: passes of few tokens are mostly overhead."""
+"""The least tokens per row in the budget of a pass: small passes are mostly overhead."""
 
 Read = tuple[int, int]
-"""A row of a pass and a position among the tokens that the pass adds."""
+"""A row of a pass, and a position among the tokens that the pass adds."""
 
 _DOES_NOT_FIT = (
     AttributeError,
@@ -34,15 +34,15 @@ _DOES_NOT_FIT = (
     TypeError,
     ValueError,
 )
-"""What models raise whose cache is not made of keys and values."""
+"""Errors from models whose cache does not consist of keys and values."""
 
 
 @dataclass(frozen=True)
 class Past:
-    """What a model remembers of tokens that it has read.
+    """The key/value cache of tokens that a model has read.
 
-    `real` says which of them are tokens of a row and no padding, shape (rows, tokens), on the CPU.
-    Rows are padded on their right, so that padding may stand between tokens of one row.
+    `real` is a mask that is False at padding, shape (rows, tokens), on the CPU. Every pass pads on
+    the right, so padding may stand between tokens of one row.
     """
 
     cache: Cache
@@ -50,7 +50,7 @@ class Past:
 
     @property
     def nbytes(self) -> int:
-        """Memory of keys and values."""
+        """Bytes of all keys and values."""
         states = [
             states
             for layer in self.cache.layers
@@ -60,21 +60,21 @@ class Past:
         return sum(each.nbytes for each in states)
 
     def branch(self) -> Cache:
-        """A cache to add to: layers take new tensors then, so that this object stays as it is."""
+        """A copy of the cache that can grow without changing this object."""
         cache = copy.copy(self.cache)
         cache.layers = [copy.copy(layer) for layer in self.cache.layers]
         return cache
 
     def select(self, rows: Sequence[int]) -> Past:
-        """The rows given, each as often as it is given; this object stays as it is."""
+        """A copy of the given rows; an index may repeat."""
         cache, index = self.branch(), torch.tensor(rows)
-        # The one method for choosing rows that every cache of transformers 4 and 5 has.
+        # The only method for selecting rows in every cache of transformers 4 and 5.
         cache.reorder_cache(index)
         return Past(cache, self.real[index])
 
     @staticmethod
     def join(pasts: Sequence[Past]) -> Past:
-        """All the rows; those that have read less are padded."""
+        """Stack all rows; shorter rows are padded."""
         if len(pasts) == 1:
             return pasts[0]
         cache = pasts[0].branch()
@@ -86,17 +86,17 @@ class Past:
 
 
 class Step(NamedTuple):
-    """Logits at the positions read, shape (reads, vocabulary), and the rows with what was added."""
+    """Logits, shape (reads, vocabulary), and the cache with the added tokens."""
 
     logits: torch.Tensor
     past: Past
 
 
 class CachedPasses:
-    """Runs a causal model on batches of ragged rows, with its weights as they are at the time.
+    """Runs a causal model, with its current weights, on batches of rows of any lengths.
 
-    `bytes_remembered` is what a token's keys and values take, `bytes_of_logits` what its logits
-    would take, in the model's dtype and once more in float32.
+    `bytes_remembered` is the size of a token's keys and values, `bytes_of_logits` the size of its
+    logits in the model's dtype and again in float32.
     """
 
     bytes_remembered: int = 1
@@ -110,23 +110,23 @@ class CachedPasses:
         self._can_continue = self._agrees_with_itself()
 
     def can_continue(self, tokens: int) -> bool:
-        """Whether rows of up to so many tokens may be computed in several passes.
+        """Whether rows of up to `tokens` tokens may be computed in several passes.
 
-        Tried out when the object is made: recurrent models, and positions that are counted along
-        the padding, cannot be told from their class. Beyond a sliding window the padding between
-        tokens would take the place of tokens.
+        The constructor tries this out: a class does not tell whether a model is recurrent or counts
+        padding as positions. In a row longer than the sliding window, padding between tokens would
+        push out tokens.
         """
         return self._can_continue and tokens <= self._window
 
     def read(
         self, past: Past | None, rows: Sequence[Sequence[int]], reads: Sequence[Read]
     ) -> torch.Tensor:
-        """One forward pass over tokens that need not be remembered.
+        """Run one forward pass without keeping its keys and values.
 
         Args:
-            past: what each row continues; None starts afresh.
-            rows: the tokens that are added, at least one per row; ragged.
-            reads: where logits are wanted.
+            past: the cache that the rows continue; None for a first pass.
+            rows: the tokens to add, at least one per row; lengths may differ.
+            reads: where to form logits.
 
         Returns:
             Logits, shape (reads, vocabulary), in the model's dtype.
@@ -139,12 +139,12 @@ class CachedPasses:
     def step(
         self, past: Past | None, rows: Sequence[Sequence[int]], reads: Sequence[Read] = ()
     ) -> Step:
-        """The same, with the rows remembered, what they continue and what was added."""
+        """Run the pass of `read`; return the logits and the grown cache."""
         ids, real = _padded(rows)
         device = self._model.device
         cache = growing_cache() if past is None else past.branch()
         masks: dict[str, torch.Tensor] = {}
-        # No real token sees the padding to its right, so a pass that starts needs no mask.
+        # No token attends to the padding on its right, so a first pass needs no mask.
         if past is not None:
             positions = past.real.sum(1, keepdim=True) + torch.arange(ids.shape[1])
             masks["position_ids"] = (positions * real).to(device)
@@ -156,10 +156,10 @@ class CachedPasses:
         return Step(logits, Past(cache, real))
 
     def _logits(self, reads: Sequence[Read], **arguments: Any) -> torch.Tensor:
-        """Logits at some positions only, shape (reads, vocabulary).
+        """Logits at the given positions only, shape (reads, vocabulary).
 
-        The head's input is exchanged for the hidden states at these positions, so whatever the
-        model does behind its head (Gemma 2 caps its logits) is done to them as ever.
+        A hook replaces the head's input by the hidden states at these positions, so operations
+        after the head (Gemma 2 caps its logits) still apply.
         """
         index = torch.tensor(list(reads), dtype=torch.long).reshape(-1, 2)
         chosen = False
@@ -177,7 +177,7 @@ class CachedPasses:
         return logits[0] if chosen else logits[at[:, 0], at[:, 1]]
 
     def _agrees_with_itself(self) -> bool:
-        """Whether two rows that share, part, and are continued equal their passes from scratch."""
+        """Whether rows that are computed in parts get the same logits as in one pass."""
         vocabulary = self._model.config.get_text_config().vocab_size
         tokens = [(7 * step + 3) % vocabulary for step in range(24)]
         prefix, rests = tokens[:5], (tokens[5:8], tokens[8:14])
@@ -195,8 +195,8 @@ class CachedPasses:
             _log.info("no continuing from keys and values: %s: %s", type(error).__name__, error)
             return False
         expected = torch.cat(whole).float()
-        # Rounding differs with the order of sums, and adds up over the layers; a model that
-        # forgets, or that counts the padding, differs by about the spread of the logits.
+        # Rounding depends on the order of sums and adds up over layers. A model that loses tokens
+        # or counts padding differs by about the spread of the logits.
         deviation = (found.float() - expected).square().mean().sqrt() / expected.std()
         agrees = bool(deviation <= torch.finfo(whole[0].dtype).eps ** 0.5)
         if not agrees:
@@ -205,15 +205,15 @@ class CachedPasses:
 
 
 def pass_budget(batch_size: int, longest: int) -> int:
-    """Padded tokens per pass: `batch_size` rows of the longest sequence, if that is not short."""
+    """Padded tokens per pass: `batch_size` rows of `longest` (at least TOKENS_PER_ROW) tokens."""
     return batch_size * max(longest, TOKENS_PER_ROW)
 
 
 def _window(config: PretrainedConfig) -> float:
-    """Tokens up to which a row may be computed in parts, padding between them."""
+    """The longest row, in tokens, that may be computed in parts."""
     limits = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
     rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    # These rotate by angles that depend on the longest row, so that old keys would go stale.
+    # Their rotation angles depend on the longest row, so cached keys would become wrong.
     if rope.get("rope_type") in ("dynamic", "longrope"):
         limits.append(
             rope.get("original_max_position_embeddings")
@@ -224,7 +224,7 @@ def _window(config: PretrainedConfig) -> float:
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids and which of them are no padding, both of shape (rows, longest)."""
+    """Right-padded token ids and their mask (False at padding), both (rows, longest)."""
     longest = max(map(len, rows))
     ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows], dtype=torch.long)
     lengths = torch.tensor([len(row) for row in rows])

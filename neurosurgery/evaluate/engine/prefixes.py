@@ -1,4 +1,4 @@
-"""What token sequences have in common: pure functions that plan which tokens run only once."""
+"""Find prefixes that token sequences share, so that each runs once. Pure functions."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 MINIMUM_TOKENS = 24
-"""A shorter stretch costs more to keep and copy than to compute again."""
+"""A shorter prefix costs more to keep and copy than to compute again."""
 
 MINIMUM_MEMBERS = 4
-"""Fewer sequences are better off in a larger batch with strangers than in one of their own."""
+"""Fewer sequences run faster in a larger mixed batch than in their own."""
 
 
 class PrefixGroup(NamedTuple):
@@ -20,11 +20,11 @@ class PrefixGroup(NamedTuple):
 
 
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many tokens two sequences share from their start on."""
+    """The length of the longest common prefix."""
     same, differs = 0, min(len(first), len(second)) + 1
     while differs - same > 1:
         middle = (same + differs) // 2
-        # Slices are compared in C; a loop over thousands of tokens would be felt.
+        # Slices are compared in C; a Python loop over thousands of tokens is slow.
         if first[same:middle] == second[same:middle]:
             same = middle
         else:
@@ -33,10 +33,10 @@ def common_length(first: Sequence[int], second: Sequence[int]) -> int:
 
 
 def group_by_prefix(sequences: Sequence[list[int]]) -> list[PrefixGroup]:
-    """Put sequences with a long common start (few-shot examples, say) together.
+    """Group sequences that share a long prefix, such as few-shot examples.
 
-    Every sequence is in exactly one group, and keeps at least one token behind the group's prefix.
-    Those that share too little are in one last group, with a prefix of length 0.
+    Every sequence is in exactly one group and has at least one token after the group's prefix.
+    Sequences that share too little form one last group with a prefix of length 0.
     """
     groups: list[PrefixGroup] = []
     alone: list[int] = []
@@ -50,11 +50,11 @@ def group_by_prefix(sequences: Sequence[list[int]]) -> list[PrefixGroup]:
             alone.extend(members)
 
     for index in sorted(range(len(sequences)), key=sequences.__getitem__):
-        # In sorted order what first and last of a run share is shared by all between them; of the
-        # shortest a token must be left to compute.
+        # Sorted: all members share the prefix that the first and the last share. One token of the
+        # shortest must be left to compute.
         ends = [sequences[members[0]], sequences[index]] if members else [[], []]
         shared = min(common_length(*ends), *(len(end) - 1 for end in ends))
-        # A newcomer that shares less than half would rob the group of what its members share.
+        # A sequence that shares less than half of the prefix would shorten it for all members.
         if shared >= MINIMUM_TOKENS and (len(members) == 1 or 2 * shared >= length):
             members.append(index)
             length = shared if len(members) == 2 else min(length, shared)
@@ -68,7 +68,7 @@ def group_by_prefix(sequences: Sequence[list[int]]) -> list[PrefixGroup]:
 
 
 def branches(heads: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """The sequences that are no start of another one, sorted: running these runs all of them."""
+    """The sequences that are not a prefix of another one, sorted."""
     ordered = sorted(set(heads))
     return [
         head

@@ -1,4 +1,4 @@
-"""A figure that is being drawn: curves, marks that the page can name, and its files."""
+"""Draw curves on a figure, attach facts to its marks, and write its files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FADED = 0.45
 
 @dataclass
 class Drawing:
-    """One figure with the facts behind its marks, by the marks' ids in the page."""
+    """One figure; `facts` maps the ids of its marks to what the page shows for them."""
 
     name: str
     title: str
@@ -36,7 +36,7 @@ class Drawing:
     svg: str = ""
 
     def known(self, artist: Artist, facts: Facts) -> None:
-        """Let the page tell `facts` where this artist is."""
+        """Make the page show `facts` for this artist."""
         gid = f"mark{len(self.facts)}"
         artist.set_gid(gid)
         self.facts[f"{self.name}-{gid}"] = tuple((name, one_line(text, 80)) for name, text in facts)
@@ -44,10 +44,10 @@ class Drawing:
     def save(self, folder: Path) -> None:
         """Write NAME.png and NAME.pdf, and keep the drawing as SVG for the page.
 
-        Equal numbers give equal files: nothing of the time or the program goes in.
+        Equal numbers give equal files, so metadata on time and program are left out.
         """
         png, pdf, svg = io.BytesIO(), io.BytesIO(), io.StringIO()
-        # Laid out once, not again for every format.
+        # The layout is computed once instead of once per format.
         self.figure.draw_without_rendering()
         self.figure.set_layout_engine("none")
         self.figure.savefig(png, format="png", metadata={"Software": None})
@@ -61,16 +61,16 @@ class Drawing:
 
 
 def inline_svg(document: str, prefix: str) -> str:
-    """The `<svg>` element of an SVG file, every id in it and every reference prefixed.
+    """The `<svg>` element of an SVG file, with a prefix on every id and reference.
 
-    Several figures stand in one page, and matplotlib numbers the parts of each from 1.
+    One page holds several figures, and matplotlib numbers the parts of each from 1.
     """
     body = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", document, flags=re.DOTALL)
     return _ID.sub(lambda match: match.group(1) + prefix, body[body.index("<svg") :])
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure that belongs to no window."""
+    """A figure without a window."""
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     return figure
@@ -79,9 +79,9 @@ def new_figure(width: float, height: float) -> Figure:
 def draw_curve(
     drawing: Drawing, axes: Axes, curve: Curve, look: Look, *, faded: bool = False
 ) -> None:
-    """A line, bars and marks that the page can name.
+    """Draw a curve: its line, its error bars and its marks.
 
-    A hollow mark is within noise where marks tell so; otherwise its filling is the set's.
+    A hollow mark is within noise; where that is unknown, the filling shows the set.
     """
     marks = [mark for mark in curve.marks if math.isfinite(mark.x) and math.isfinite(mark.y)]
     if not marks:
@@ -106,7 +106,7 @@ def draw_curve(
             zorder=3,
         )
         if fill == "none":
-            # A hollow mark is white within, so that lines do not run through it.
+            # White inside, so that lines do not show through.
             line.set_fillstyle("full")
         drawing.known(line, mark.facts)
 
@@ -123,7 +123,7 @@ def _bars(axes: Axes, mark: Mark, colour: str) -> None:
 
 
 def draw_references(axes: Axes, panel: Panel) -> None:
-    """The baseline with its band, and chance."""
+    """Draw the baseline with its band, and chance."""
     if math.isfinite(panel.baseline):
         axes.axhline(panel.baseline, color="black", linewidth=0.9, zorder=1.5)
     if all(math.isfinite(end) for end in panel.band):
@@ -133,7 +133,7 @@ def draw_references(axes: Axes, panel: Panel) -> None:
 
 
 def handle(look: Look, label: str | None = None) -> Line2D:
-    """A curve's entry in the legend."""
+    """The legend entry of a curve."""
     hollow = look.fill == "none"
     return Line2D(
         [],
@@ -149,7 +149,7 @@ def handle(look: Look, label: str | None = None) -> Line2D:
 
 
 def legend(figure: Figure, handles: Iterable[Artist], columns: int = 4) -> None:
-    """One legend below all panels, where it covers nothing."""
+    """Draw one legend below all panels, where it covers nothing."""
     handles = list(handles)
     if handles:
         figure.legend(handles=handles, loc="outside lower center", ncols=min(columns, len(handles)))
@@ -158,7 +158,7 @@ def legend(figure: Figure, handles: Iterable[Artist], columns: int = 4) -> None:
 def grid_ticks(
     axes: Axes, values: Sequence[float], share: float = 0.2, *, log: bool = True
 ) -> None:
-    """An axis whose ticks are the grid's own values."""
+    """Put the ticks of the x axis at the grid's values."""
     values = sorted(set(values))
     if log:
         axes.set_xscale("log")
@@ -173,7 +173,7 @@ def grid_ticks(
 
 
 def limits(values: Iterable[float], least: float = 0.0) -> tuple[float, float]:
-    """Axis limits around all finite values, with a margin, and no closer than `least`."""
+    """Axis limits around all finite values, with a margin; they span at least `least`."""
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return 0.0, 1.0

@@ -1,4 +1,4 @@
-"""The figures of what editing does: isolation, proportion, scale factor."""
+"""Figures of the effects of editing: isolation, proportion, scale factor."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ from neurosurgery.report.draw.style import COLUMN, PAGE, Look, Looks, one_line
 from neurosurgery.report.show.panels import Curve, Mark, Panel
 
 _LEAST_SPAN = 0.1
-"""No panel zooms in closer on a value that hardly moves."""
-
+"""The smallest range of a y axis, so that a nearly constant value is not magnified."""
 
 _SHARES = ("accuracy", "normalised accuracy", "exact match")
-"""What cannot leave the range from 0 to 1, though an interval around it can."""
+"""Metrics in the range from 0 to 1; intervals around them can exceed it."""
 
 _KNOWN = (
     "Bars: 95 % interval of the difference to the baseline, set on the baseline. A filled mark is "
@@ -38,7 +37,7 @@ _KNOWN = (
 
 
 def draw_isolation(name: str, panels: Sequence[Panel], looks: Looks, bars: str) -> Drawing:
-    """Math lost against the other tasks kept."""
+    """Draw math lost against the other tasks kept."""
     figure = new_figure(PAGE, 3.1)
     drawing = Drawing(
         name,
@@ -117,7 +116,7 @@ def _noise_handles(marks: Sequence[Mark]) -> list[Line2D]:
 def draw_grid(
     name: str, title: str, panels: Sequence[Panel], looks: Looks, *, log: bool, x_label: str
 ) -> Drawing:
-    """A panel per task: its value against proportion or scalar."""
+    """Draw a panel per task: its value against proportion or scalar."""
     count = len(panels)
     columns = 1 if count == 1 else 2 if count in (2, 4) else 3
     rows = math.ceil(count / columns)
@@ -134,7 +133,7 @@ def draw_grid(
     drawing = Drawing(
         name,
         title,
-        _KNOWN if known else "There are no intervals, so nothing is known of noise.",
+        _KNOWN if known else "There are no intervals, so noise is unknown.",
         figure,
     )
     grid = figure.subplots(rows, columns, squeeze=False)
@@ -148,11 +147,11 @@ def draw_grid(
             axes.axvline(1, color="#999999", linewidth=0.7, zorder=1)
         for curve in reversed(_side_by_side(panel.curves, values, log=log)):
             look = looks.look(curve.method, curve.calibration)
-            # The filling tells significance here, so that the set must not.
+            # Here the filling shows significance, so it cannot show the set.
             draw_curve(drawing, axes, curve, replace(look, fill="left" if known else "full"))
         axes.set_ylim(_grid_limits(panel))
         if _spans_magnitudes(panel):
-            # A model that a method has ruined would press all others into one line.
+            # One destroyed model would flatten all other curves to a line.
             axes.set_yscale("log")
             axes.yaxis.set_major_formatter(EngFormatter(sep=""))
             axes.yaxis.set_minor_formatter(NullFormatter())
@@ -167,7 +166,7 @@ def draw_grid(
 
 
 def _side_by_side(curves: Sequence[Curve], values: Sequence[float], *, log: bool) -> list[Curve]:
-    """Curves moved a little apart, so that their marks and bars do not lie on each other."""
+    """Shift the curves slightly along x, so that their marks and bars do not overlap."""
     middle = (len(curves) - 1) / 2
     step = 0.007 * (max(values) - min(values))
 
@@ -185,7 +184,7 @@ def _values(panel: Panel) -> list[float]:
 
 
 def _spans_magnitudes(panel: Panel) -> bool:
-    """Whether what has no upper bound, a perplexity, differs by more than a factor of 20."""
+    """Whether an unbounded metric, such as a perplexity, varies by more than a factor of 20."""
     finite = [value for value in _values(panel) if math.isfinite(value)]
     unbounded = panel.y_label not in _SHARES
     return unbounded and bool(finite) and min(finite) > 0 and max(finite) > 20 * min(finite)
@@ -200,7 +199,7 @@ def _grid_limits(panel: Panel) -> tuple[float, float]:
     marks = [mark for curve in panel.curves for mark in curve.marks]
     seen = [value for mark in marks for value in (mark.y, mark.y_low, mark.y_high)]
     low, high = limits([*seen, panel.baseline, *panel.band], _LEAST_SPAN)
-    # Far below everything, the line of guessing would press what matters into a corner.
+    # A chance line far below all values would compress the rest of the panel.
     if low - panel.chance < high - low:
         low, high = limits([low, high, panel.chance], _LEAST_SPAN)
     if panel.y_label in _SHARES:

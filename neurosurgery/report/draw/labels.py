@@ -1,4 +1,4 @@
-"""Labels beside marks, where there is room for them."""
+"""Write labels beside marks where there is room."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from matplotlib.axes import Axes
 from neurosurgery.report.show.panels import Curve, Mark
 
 _SIZE = 6
-"""Points."""
+"""Font size in points."""
 _SIDES = ((1, 0), (0, 1), (0, -1), (-1, 0), (1, 1), (-1, 1), (1, -1), (-1, -1))
 _STEP = 4
-"""Pixels between the places of a line that a label must not cover."""
+"""Pixels between sampled points of a line that labels must not cover."""
 
 _Box = tuple[float, float, float, float]
 _Point = tuple[float, float]
 
 
 def label_marks(axes: Axes, curves: Iterable[Curve], level: float) -> None:
-    """Write labels that cover no mark, no line, no other label; the rest stays to the tooltips.
+    """Write labels that cover no mark, line or other label; tooltips show the labels left out.
 
-    The figure must be laid out. `level` is the height of a line across the axes.
+    The figure must have its final layout. `level` is the y value of a line across the axes.
     """
     em = _SIZE * mpl.rcParams["figure.dpi"] / 72
     places = [(curve, _pixels(axes, curve)) for curve in curves]
@@ -91,7 +91,7 @@ def _around(x: float, y: float, reach: float) -> _Box:
 def _beside(
     x: float, y: float, size: tuple[float, float], side: tuple[int, int], gap: float
 ) -> _Box:
-    """A box of a size, on one side of a point."""
+    """A box of `size` on one side of a point."""
     width, height = size
     across, up = side
     left = x + across * gap - width * (1 - across) / 2

@@ -1,4 +1,4 @@
-"""The figures of the masks that need no weights: their number, and their consistency."""
+"""Figures of the size of masks and of their consistency."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from neurosurgery.report.show.panels import Panel
 
 
 def draw_number(name: str, panels: Sequence[Panel], looks: Looks) -> Drawing:
-    """The size of the masks against proportion."""
+    """Draw the size of the masks against proportion."""
     figure = new_figure(PAGE if len(panels) > 1 else COLUMN, 2.5)
     drawing = Drawing(
         name,
@@ -59,7 +59,7 @@ def draw_number(name: str, panels: Sequence[Panel], looks: Looks) -> Drawing:
 
 
 def draw_consistency(name: str, found: Sequence[Consistency]) -> Drawing:
-    """Overlap of masks from independent subsets against the number of samples."""
+    """Draw the overlap of masks from independent subsets against the number of samples."""
     columns = min(len(found), 3)
     rows = math.ceil(len(found) / columns)
     figure = new_figure(COLUMN if columns == 1 else PAGE, 2.2 * rows + 0.5)

@@ -1,4 +1,4 @@
-"""The agreement of several masks as matrices. Draws without touching matplotlib's global state."""
+"""Draw the agreement of masks as matrices, without matplotlib's global state."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from matplotlib.image import AxesImage
 from neurosurgery.masks.overlap import Overlap
 
 _COLOURS = "cividis"
-"""Even in brightness, and the same to readers with and without colour blindness."""
+"""A colour map of even brightness, which is safe for colour blindness."""
 
 _CELL = 0.85
-"""Inches of a cell's side: room for two lines of numbers."""
+"""The side of a cell in inches: room for two lines of numbers."""
 
 
 def matrix_figure(
     names: Sequence[str], pairs: Mapping[tuple[int, int], Overlap], file_format: str
 ) -> bytes:
-    """The image file, `png` or `pdf`, of what `build_figure` draws."""
+    """The figure of `build_figure` as the bytes of a `png` or `pdf` file."""
     file = io.BytesIO()
     build_figure(names, pairs).savefig(file, format=file_format, dpi=200)
     return file.getvalue()
 
 
 def build_figure(names: Sequence[str], pairs: Mapping[tuple[int, int], Overlap]) -> Figure:
-    """Jaccard index and overlap coefficient of every pair, each above its value by chance.
+    """Draw Jaccard index and overlap coefficient of every pair, each above its value by chance.
 
     Args:
-        names: of the masks, in order.
-        pairs: (index, larger index) to the overlap of these two.
+        names: the names of the masks, in order.
+        pairs: maps (index, larger index) to the overlap of the two masks.
     """
     side = _CELL * len(names)
     label = 0.085 * max(map(len, names)) + 0.3
@@ -75,7 +75,7 @@ def _draw(axes: Axes, title: str, names: Sequence[str], matrix: np.ndarray) -> A
                 f"{value:.2f}\n({by_chance[row, column]:.3f})",
                 ha="center",
                 va="center",
-                # The colours' brightness rises evenly, so that one boundary keeps contrast.
+                # Brightness rises evenly, so one threshold keeps the text readable.
                 color="black" if value > 0.5 else "white",
             )
     return image

@@ -1,4 +1,4 @@
-"""How methods and calibration sets look, the same in every figure."""
+"""The look of methods and calibration sets, the same in every figure."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from neurosurgery.config.methods import METHODS
 from neurosurgery.report.show.texts import curve_label
 
 COLUMN = 3.3
-"""Width in inches of one column of a paper; two and the gap between them are `PAGE`."""
+"""The width in inches of one column of a paper; `PAGE` is two columns and their gap."""
 PAGE = 6.9
 
 _STYLE = Path(__file__).with_name("style.mplstyle")
 
-# Okabe and Ito's palette, which stays apart under every common colour blindness. The methods take
-# them in the order of `METHODS`.
+# The palette of Okabe and Ito, safe for colour blindness; methods use it in the order of `METHODS`.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _SETS = (("-", "full"), ("--", "none"), (":", "left"), ("-.", "right"))
@@ -27,7 +26,7 @@ _SETS = (("-", "full"), ("--", "none"), (":", "left"), ("-.", "right"))
 
 @dataclass(frozen=True)
 class Look:
-    """How one curve is drawn: colour and marker tell the method, dashes and filling the set."""
+    """The look of a curve: colour and marker show the method, dashes and filling the set."""
 
     label: str
     colour: str
@@ -52,14 +51,14 @@ class Looks:
 
 
 def figure_style() -> AbstractContextManager[None]:
-    """The style file on top of matplotlib's defaults, whatever the user's own settings are."""
+    """Use matplotlib's defaults and our style file, and ignore the user's settings."""
     settings = dict(mpl.rc_params_from_file(_STYLE, use_default_template=True))
     settings.pop("backend", None)
     return mpl.rc_context(settings)
 
 
 def one_line(text: str, longest: int = 34) -> str:
-    """A name from the data in one line; the middle of a long one is left out."""
+    """Put a name on one line; the middle of a long name is left out."""
     text = " ".join(text.split())
     half = (longest - 1) // 2
     return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"

@@ -1,4 +1,4 @@
-"""Where the selected weights sit: a heat map of layers and modules, and bars of both."""
+"""Figures of where selected weights are: a heat map of layers and modules, and bars of both."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _HEAD = "outside"
 
 
 def _places(masks: Sequence[MaskCounts]) -> tuple[list[int | None], list[str]]:
-    """Layers in order, what is outside of them last; kinds in the order of the model."""
+    """Layers in order, with weights outside of layers last; kinds in the order of the model."""
     layers = {place.layer for mask in masks for place in mask.existing}
     kinds = dict.fromkeys(place.kind for mask in masks for place in mask.existing)
     return sorted(layers, key=layer_order), list(kinds)
@@ -35,7 +35,7 @@ def _layer_name(layer: int | str | None) -> str:
 
 
 def draw_heat_map(name: str, masks: Sequence[MaskCounts], looks: Looks) -> Drawing:
-    """The share of every matrix that is selected, a panel per method and set."""
+    """Draw the selected share of every matrix, a panel per method and set."""
     layers, kinds = _places(masks)
     names = short_kinds(kinds)
     panel_height = 0.16 * len(kinds) + 0.55
@@ -101,7 +101,7 @@ def _layer_axis(axes: Axes, layers: Sequence[int | None]) -> None:
 
 
 def draw_bars(name: str, masks: Sequence[MaskCounts], looks: Looks) -> Drawing:
-    """How the mask's weights divide over layers and over kinds of module."""
+    """Draw each mask's distribution over layers and over kinds of module."""
     layers, kinds = _places(masks)
     names = short_kinds(kinds)
     figure = new_figure(PAGE, 2.7)
@@ -171,7 +171,7 @@ def _bars(
 
 
 def _patch(mask: MaskCounts, looks: Looks) -> Patch:
-    """The colour is the method's, the hatching the set's."""
+    """A legend entry: the colour shows the method, the hatching the set."""
     look = looks.look(mask.method, mask.calibration)
     hatch = {"full": None, "none": "/////", "left": "....", "right": "xxxx"}[look.fill]
     return Patch(

@@ -1,4 +1,4 @@
-"""Which figures a folder has data for, and what is said in place of the others."""
+"""Draw the figures that a folder has data for, and explain what the others need."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from neurosurgery.report.show.panels import grid_panels, size_panels
 
 @dataclass(frozen=True)
 class Missing:
-    """A figure that the folder has no data for; `command` would bring them, where one can."""
+    """A figure without data; `command`, if there is one, would produce the data."""
 
     title: str
     reason: str
@@ -39,7 +39,7 @@ class Missing:
 
 
 def draw_all(folder: Folder, points: pd.DataFrame) -> list[tuple[str, list[Drawing | Missing]]]:
-    """The report's figures by section: those of math, then those of every control run."""
+    """The figures by section: first math, then every control run."""
     looks = Looks(folder.methods, folder.sets)
     masks = read_masks(folder.path / "masks" / folder.model)
     sections = []
@@ -77,7 +77,7 @@ def _grid_figures(
 def _proportion_figures(
     folder: Folder, points: pd.DataFrame, looks: Looks, suffix: str
 ) -> Iterator[Drawing]:
-    """One per scalar; only that of pruning where there are more scalars than proportions."""
+    """One figure per scalar; only the pruning figure if there are more scalars than proportions."""
     scalars = sorted(set(points["scalar"]))
     for scalar in scalars:
         rows = points[points["scalar"] == scalar]
@@ -104,7 +104,7 @@ def _rather_by_proportion(points: pd.DataFrame) -> bool:
 def _scalar_figures(
     folder: Folder, points: pd.DataFrame, looks: Looks, suffix: str
 ) -> Iterator[Drawing | Missing]:
-    """One per proportion that has most scalars; one in all where proportions are more."""
+    """One figure per proportion with the most scalars; one in total if proportions are more."""
     counts = points[points["scalar"] != 0].groupby("proportion")["scalar"].nunique()
     if counts.empty:
         if not suffix:
@@ -120,7 +120,7 @@ def _scalar_figures(
     for proportion in chosen:
         rows = points[points["proportion"] == proportion]
         if counts[proportion] > 1:
-            # Pruning is far from factors around 1, and has a figure of its own.
+            # Factor 0 is far from factors around 1, and pruning has its own figure.
             rows = rows[rows["scalar"] != 0]
         name = f"scalar{suffix}" + (f"_proportion{proportion:g}" if len(chosen) > 1 else "")
         yield draw_grid(
@@ -179,10 +179,10 @@ def _where_figures(
 
 
 def choose_masks(masks: Sequence[MaskCounts], found: Sequence[Isolation]) -> list[MaskCounts]:
-    """One mask per method and set: at the best-isolated proportion, else the middle one.
+    """One mask per method and set: at the best-isolated proportion, else at the middle one.
 
-    Wanda takes the same share of every matrix, and random masks copy the counts of others: both
-    are left out where there is anything else.
+    Wanda selects the same share of every matrix, and random masks copy the counts of others; both
+    are left out if there are other masks.
     """
     others = [mask for mask in masks if mask.method not in without_own_counts()]
     nearest = best(found)

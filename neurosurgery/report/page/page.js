@@ -3,8 +3,8 @@
 (() => {
   const facts = JSON.parse(document.getElementById("facts").textContent);
   const tip = document.getElementById("tip");
-  const REACH = 16; // pixels from a mark at which it is still meant
-  const SAME = 3; // marks closer than this lie on each other and are told together
+  const REACH = 16; // largest distance in pixels between the pointer and its mark
+  const SAME = 3; // marks closer than this, in pixels, share one tooltip
   const AT_ONCE = 3;
 
   const centre = (box) => [box.left + box.width / 2, box.top + box.height / 2];
@@ -58,7 +58,7 @@
       const box = mark.element.getBoundingClientRect();
       const inside = x >= box.left && x <= box.right && y >= box.top && y <= box.bottom;
       const [a, b] = centre(box);
-      // A large cell is meant wherever the pointer is in it; of small marks the closest.
+      // A large cell counts wherever the pointer is in it; otherwise the closest mark counts.
       const distance = inside && box.width > 12 ? 0 : Math.hypot(a - x, b - y);
       if (distance < least) [best, least] = [mark, distance];
     }

@@ -1,4 +1,4 @@
-"""The report as one page that opens offline: tables, figures and their numbers in one file."""
+"""Render the report as one offline HTML page with tables, figures and their numbers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _QUANTITIES = {
 
 
 class CellText(NamedTuple):
-    """What a table's cell shows, and what it is sorted by."""
+    """A table cell: its text and its sort key."""
 
     text: str
     order: float | str
@@ -55,7 +55,7 @@ def render_page(
     sections: list[tuple[str, list[Drawing | Missing]]],
     units: Sequence[UnitList],
 ) -> str:
-    """Fill the template. Everything that comes from data is escaped by it."""
+    """Fill the template, which escapes all data."""
     drawings = [item for _, items in sections for item in items if isinstance(item, Drawing)]
     environment = Environment(
         loader=FileSystemLoader(_PARTS),
@@ -95,7 +95,7 @@ def _item(item: Drawing | Missing) -> dict[str, Any]:
 
 
 def verdict_table(folder: Folder, points: pd.DataFrame) -> Table:
-    """Every grid point and task against the baseline."""
+    """The comparison with the baseline, a row per grid point and task."""
     controls = bool((points["skill"] != MATH).any())
     head = (
         "Method, Set, Proportion, Scalar, Task, Repeats, Baseline, Value, Difference, "
@@ -129,7 +129,7 @@ def verdict_table(folder: Folder, points: pd.DataFrame) -> Table:
 
 
 def unit_table(rows: pd.DataFrame) -> Table:
-    """A unit list (`show.units.UnitList`) as a table of the page."""
+    """Convert the rows of a unit list (`show.units.UnitList`) to a page table."""
     head = [str(name).replace("probability_", "P(fires) on ") for name in rows]
     found = []
     for row in records(rows):
@@ -145,7 +145,7 @@ def unit_table(rows: pd.DataFrame) -> Table:
 
 
 def _number_cell(value: float, text: str) -> CellText:
-    # Sorted by the page's script, which knows no NaN: what is missing comes first.
+    # The page's script cannot sort NaN; missing values come first.
     return CellText(text, -math.inf if math.isnan(value) else float(value), "number")
 
 
@@ -154,7 +154,7 @@ def _kind(verdict: str) -> str:
 
 
 def _scalar_text(folder: Folder, row: dict[str, Any]) -> str:
-    """The scalar, and the factor that it became where the weights' dtype could not keep it."""
+    """The scalar, and the applied factor where rounding to the weights' dtype changed it."""
     scalar = float(row["scalar"])
     key = (row["skill"], row["method"], row["calibration"], row["proportion"], scalar)
     median = folder.factors.get(key, (scalar,) * 3)[0]
@@ -163,7 +163,7 @@ def _scalar_text(folder: Folder, row: dict[str, Any]) -> str:
 
 
 def comparison_table(table: pd.DataFrame) -> Table | None:
-    """comparison.csv with every quantity and its interval in one column."""
+    """The rows of comparison.csv; one column holds a quantity and its interval."""
     quantities = [name for name in _QUANTITIES if name in table]
     if table.empty or "method" not in table or not quantities:
         return None
@@ -202,7 +202,6 @@ def _quantity_cell(name: str, row: dict[str, Any]) -> CellText:
 
 
 def _run(run: dict[str, Any]) -> dict[str, Any]:
-    """One call of a script as the page shows it."""
     versions = run.get("versions")
     facts = {
         key: run[key] for key in ("started", "python", "device", "machine", "threads") if key in run

@@ -1,4 +1,4 @@
-"""Read a results folder: its tables, its configuration, the factors that were really applied."""
+"""Read a results folder: its tables, its configuration and the applied factors."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _TEXT = {"model", "method", "calibration", "task", "metric", "skill", "verdict",
 
 @dataclass(frozen=True)
 class Folder:
-    """What the report knows: the tables, reduced to every task's primary metric.
+    """The input of the report: the tables, with the primary metric of every task.
 
-    `cells` are the edited states, a row per task and repeat; `baseline` a row per task; `summary`
-    may be empty or older than the cells. `factors` gives (median, smallest, largest) of what the
-    weights' dtype made of a scalar, by grid point.
+    `cells` has a row per edited cell and task, `baseline` a row per task; `summary` may be empty or
+    older than the cells. `factors` maps a grid point to its scalar after rounding to the weights'
+    dtype (median, smallest, largest).
     """
 
     path: Path
@@ -40,7 +40,7 @@ class Folder:
 
     @property
     def runs(self) -> list[dict[str, Any]]:
-        """The calls of the scripts that made the folder, in order."""
+        """The script calls that made the folder, in order."""
         runs = self.config.get("runs")
         return [run for run in runs if isinstance(run, dict)] if isinstance(runs, list) else []
 
@@ -51,7 +51,7 @@ class Folder:
 
     @property
     def skills(self) -> tuple[str, ...]:
-        """The skills whose parameters were edited: math, then those of control runs."""
+        """The edited skills: math, then those of control runs."""
         found = dict.fromkeys(self.cells["skill"])
         return tuple(sorted(found, key=lambda skill: skill != MATH))
 
@@ -62,16 +62,16 @@ class Folder:
 
     @property
     def sets(self) -> tuple[str, ...]:
-        """The calibration sets, sorted by name; math, which only control runs have, last."""
+        """The calibration sets, sorted by name; math (only in control runs) is last."""
         found = {str(name) for name in self.cells["calibration"] if name}
         return tuple(sorted(found, key=lambda name: (name == MATH, name)))
 
 
 def read_folder(path: Path) -> Folder:
-    """Read what the scripts left in a results folder.
+    """Read a results folder.
 
     Raises:
-        UsageError: there are no results of the scripts.
+        UsageError: the folder holds no results of the scripts.
     """
     results = _read_table(path / "results.csv")
     if not set(COLUMNS) <= set(results.columns):
@@ -99,9 +99,9 @@ def read_folder(path: Path) -> Folder:
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    """A CSV file as text and numbers; empty where there is none.
+    """Read a CSV file as text and numbers; an empty table if there is no file.
 
-    Nothing is taken for a missing value but emptiness: a set may be called `NA`.
+    Only an empty field is a missing value, because a set may be called `NA`.
     """
     if not path.is_file():
         return pd.DataFrame()
@@ -120,10 +120,9 @@ def _read_table(path: Path) -> pd.DataFrame:
 def _tasks(
     config: dict[str, Any], results: pd.DataFrame
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The math task and the others, in the order of the table.
+    """The math tasks and the other tasks, in the order of the table.
 
-    The name that was given may be a tag without a number of its own; its members then stand
-    before the first of the other tasks.
+    If the math task is a tag without a result of its own, its members precede the other tasks.
     """
     found = [str(task) for task in dict.fromkeys(results["task"])]
     meaning = config.get("meaning")

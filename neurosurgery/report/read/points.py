@@ -1,7 +1,4 @@
-"""From cells to grid points: means over repeats, intervals, and the share of a skill that is left.
-
-Pure functions of tables; nothing here draws.
-"""
+"""Aggregate cells to grid points: means over repeats, intervals, retention. Pure functions."""
 
 from __future__ import annotations
 
@@ -19,12 +16,11 @@ _POINT = [*GRID, "task", "metric"]
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether a metric of the harness (`name,filter`) falls as a model gets better."""
+    """Whether a lower value of a harness metric (`name,filter`) is better."""
     return metric.partition(",")[0] in LOWER_IS_BETTER
 
 
 def _retention(rows: pd.DataFrame, values: pd.Series) -> list[float]:
-    """The share of the baseline's ability that each value is (`verdicts.intervals.retention`)."""
     return [
         retention(row["metric"].partition(",")[0], value, row["baseline"], row["chance"])
         for row, value in zip(rows.to_dict("records"), values, strict=True)
@@ -34,10 +30,10 @@ def _retention(rows: pd.DataFrame, values: pd.Series) -> list[float]:
 def grid_points(folder: Folder) -> pd.DataFrame:
     """One row per grid point and task, over repeats.
 
-    Columns: those that name the point, `repeats value value_sd baseline chance difference ci_low
+    Columns: the names of the point, `repeats value value_sd baseline chance difference ci_low
     ci_high largest_p_value verdict retention retention_sd retention_low retention_high edited
-    edited_share topk_share n`. Standard deviations are over repeats, NaN for one. Intervals are
-    the summary's where it is of these repeats; one repeat's own otherwise.
+    edited_share topk_share n failed`. Standard deviations are over repeats, NaN for one. Intervals
+    come from the summary if it covers these repeats, else from the cell of a single repeat.
     """
     points = (
         folder.cells.groupby(_POINT, sort=False)
@@ -81,14 +77,14 @@ def grid_points(folder: Folder) -> pd.DataFrame:
 
 
 def _grid_order(column: pd.Series) -> pd.Series:
-    """Math before control runs, methods in the order of the legends."""
+    """A sort key: math before control runs, methods in the order of the legends."""
     if column.name == "skill":
         return column.map(lambda skill: (skill != MATH, skill))
     return column.map(method_rank) if column.name == "method" else column
 
 
 def _with_intervals(points: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame:
-    """Take the summary's intervals where they are of these very repeats."""
+    """Take the summary's intervals where the summary covers exactly these repeats."""
     single = points["repeats"] == 1
     own = pd.DataFrame(
         {

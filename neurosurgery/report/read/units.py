@@ -1,4 +1,4 @@
-"""The units that methods found: read from the lists beside the masks."""
+"""Read the unit lists beside the masks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ ORIGIN = ["method", "skill", "proportion", "repeat"]
 
 
 def read_units(folder: Path) -> pd.DataFrame:
-    """The lists under `masks/MODEL`, under each other; empty where there are none.
-
-    Columns: those of `masks.units.unit_csv`.
-    """
+    """All unit lists under `masks/MODEL` in one table, with the columns of `unit_csv`."""
     tables = [read_unit_csv(path) for path in sorted(folder.rglob("*.csv"))]
     known = [
         table

@@ -1,4 +1,4 @@
-"""Where the selected parameters sit: per layer and kind of module. Reads mask files."""
+"""Count the selected weights per layer and kind of module, from mask files."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ class MaskCounts:
     existing: Mapping[Place, float]
 
     def density(self, place: Place) -> float:
-        """The share of a place's weights that is selected; NaN where the model has no such."""
+        """The selected share of a place's weights; NaN if the model has no such place."""
         existing = self.existing.get(place, 0)
         return self.selected.get(place, 0) / existing if existing else math.nan
 
     def shares(self, part: Part) -> dict[int | str | None, tuple[float, float]]:
-        """Per layer or kind: its share of the mask, and of the weights scored."""
+        """Per layer or kind: its share of the mask, and its share of all scored weights."""
         selected: dict[int | str | None, float] = defaultdict(float)
         existing: dict[int | str | None, float] = defaultdict(float)
         for place, count in self.existing.items():
@@ -53,12 +53,10 @@ class MaskCounts:
 
 
 def read_masks(folder: Path) -> list[MaskCounts]:
-    """The masks under `masks/MODEL`, those of different repeats added up.
-
-    The counts stand in the files' metadata, so that the masks themselves are not read.
+    """The counts of the masks under `masks/MODEL`, from the files' metadata, summed over repeats.
 
     Raises:
-        UsageError: a file there is no mask file of the scripts.
+        UsageError: a file is not a mask file of the scripts.
     """
     found: dict[tuple[str, str, str, float], list[MaskInfo]] = {}
     for path in sorted(folder.rglob("*.safetensors")):

@@ -1,1 +1,1 @@
-"""Work out what each figure, table and sentence shows. Nothing is drawn here."""
+"""Compute the content of figures, tables and sentences. Draws nothing."""

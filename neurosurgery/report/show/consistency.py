@@ -1,4 +1,4 @@
-"""Do independent draws of samples select the same parameters? Pure functions of consistency.csv."""
+"""The panels of consistency.csv: do independent samples select the same parameters?"""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _NEEDED = "calibration num_samples proportion count_a overlap overlap_by_chance"
 
 
 class Consistency(NamedTuple):
-    """A panel with a curve per proportion, and per curve the overlap that chance would give.
+    """A panel with a curve per proportion, and the overlap by chance.
 
-    `chance` holds (number of samples, overlap) pairs by the curve's name.
+    `chance` maps the name of a curve to pairs (number of samples, overlap).
     """
 
     panel: Panel
@@ -24,10 +24,10 @@ class Consistency(NamedTuple):
 
 
 def consistency_panels(table: pd.DataFrame) -> list[Consistency]:
-    """A panel per calibration set.
+    """One panel per calibration set.
 
-    A mark is the mean over pairs of subsets of their masks' overlap (common weights over the mean
-    count of both), its bar the range over pairs. Chance is that of two random masks of these sizes.
+    A mark is the mean overlap (common weights / mean count of the two masks) over pairs of subsets,
+    its bar the range over pairs. Chance is the overlap of two random masks of these sizes.
     """
     if not set(_NEEDED) <= set(table.columns):
         return []

@@ -1,4 +1,4 @@
-"""How much of math went, and how much of all else stayed: one point per mask. Pure functions."""
+"""Isolation: the share of math lost against the share of other tasks kept. Pure functions."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BOTH = f"{REPEATS}; where there is one repeat only, the {DOCUMENTS.partition(' (
 
 @dataclass(frozen=True)
 class Isolation:
-    """One pruned mask: shares of the baseline, guessing taken off. Bars are (low, high)."""
+    """One pruned mask: shares of the baseline above chance. Bars are (low, high)."""
 
     method: str
     calibration: str
@@ -51,12 +51,12 @@ class Isolation:
 
     @property
     def distance(self) -> float:
-        """From the ideal corner, where all of math is gone and the worst other task untouched."""
+        """The distance from the ideal point: all math lost, the worst other task unchanged."""
         return math.hypot(1 - self.lost, 1 - self.kept_worst)
 
 
 def isolation_points(folder: Folder, points: pd.DataFrame, skill: str) -> list[Isolation]:
-    """The pruned grid points of one skill for which both coordinates are known."""
+    """The pruned grid points of one skill; points with an unknown coordinate are left out."""
     points = points[(points["skill"] == skill) & (points["scalar"] == 0)]
     cells = folder.cells
     cells = cells[(cells["skill"] == skill) & (cells["scalar"] == 0)]
@@ -117,7 +117,7 @@ def _spread(cells: pd.DataFrame, tasks: tuple[str, ...]) -> float:
 
 
 def _documents(tasks: pd.DataFrame) -> tuple[float, float]:
-    """Interval of the tasks' mean retention; their documents are independent of each other."""
+    """Interval of the tasks' mean retention; different tasks have independent documents."""
     below = tasks["retention"] - tasks["retention_low"]
     above = tasks["retention_high"] - tasks["retention"]
     if below.isna().any() or above.isna().any():
@@ -128,7 +128,7 @@ def _documents(tasks: pd.DataFrame) -> tuple[float, float]:
 
 
 def isolation_panels(found: Sequence[Isolation]) -> list[Panel]:
-    """Math lost against the others' mean, and against the worst of them."""
+    """Math lost against the mean of the other tasks, and against the worst of them."""
     panels = []
     for title, column in (("Mean of the other tasks", "mean"), ("Worst other task", "worst")):
         curves: dict[tuple[str, str], list[Mark]] = {}
@@ -160,13 +160,13 @@ def _order(point: Isolation) -> tuple[object, ...]:
 
 
 def bars_note(found: Sequence[Isolation]) -> str:
-    """What the error bars are."""
+    """The caption's text about the error bars."""
     kinds = {point.bars for point in found}
     return BOTH if len(kinds) > 1 else kinds.pop()
 
 
 def best(found: Sequence[Isolation]) -> dict[tuple[str, str], Isolation]:
-    """Per method and set the point that is nearest to the ideal corner."""
+    """Per method and set, the point with the smallest `distance`."""
     chosen: dict[tuple[str, str], Isolation] = {}
     for point in found:
         key = point.method, point.calibration

@@ -1,4 +1,4 @@
-"""The exact command that would add what a report lacks."""
+"""Commands that would add the missing data of a report."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ _OF_THE_MODEL_AND_ITS_DATA = (
 ).split()
 
 _NOT_AGAIN = ("--overwrite", "--dry_run")
-"""Flags of an earlier call that would undo, or not do, what the new one is for."""
+"""Flags of an earlier call that would make the new one delete results or do nothing."""
 
 
 def command_text(command: Sequence[str]) -> str:
-    """A recorded command as a line to paste."""
+    """Format a recorded command for a shell."""
     return shlex.join(["python", *command])
 
 
 def recorded(run: dict[str, Any]) -> list[str]:
-    """The command of a run in config.json, empty where it is missing or no list of words."""
+    """The command of a run in config.json; empty if it is missing or not a list."""
     command = run.get("command")
     return [str(word) for word in command] if isinstance(command, list) else []
 
 
 def repeat_with(folder: Folder, flag: str, *values: str) -> str:
-    """The folder's last script call with one flag more (or with other values of it)."""
+    """The folder's last script call with `flag` added, or with its values replaced."""
     command = _last(folder)
     for old in (*_NOT_AGAIN, flag):
         command = _without(command, old)
     command += [flag, *values]
     if flag == "--scalar":
-        # A factor alone would bring the published grid with it; that of the folder is meant.
+        # --scalar alone would switch to the published grid, so the folder's grid is added.
         repeats = folder.cells["repeat"].nunique() if len(folder.cells) else 1
         proportions = [f"{p:g}" for p in sorted(set(folder.cells["proportion"]))]
         grid = METHODS[methods_of(command[0])[0]].size_flag
@@ -49,7 +49,7 @@ def repeat_with(folder: Folder, flag: str, *values: str) -> str:
 
 
 def consistency_command(folder: Folder) -> str:
-    """What writes consistency.csv for the folder's model and calibration sets."""
+    """The command that writes consistency.csv for the folder's model and calibration sets."""
     last = _last(folder)
     kept = [
         word for flag, words in _flags(last) if flag in _OF_THE_MODEL_AND_ITS_DATA for word in words
@@ -59,7 +59,7 @@ def consistency_command(folder: Folder) -> str:
 
 
 def _last(folder: Folder) -> list[str]:
-    """The last call of a script, by the script's name alone; rather MathNeuro's, of math."""
+    """The last script call without the script's folder; MathNeuro.py on math is preferred."""
     commands = [recorded(run) for run in folder.runs]
     scripts = [command for command in commands if command and command[0].endswith(".py")]
     if not scripts:
@@ -76,7 +76,7 @@ def _without(command: Sequence[str], flag: str) -> list[str]:
 
 
 def _flags(command: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """The command's words by flag; those before the first flag have none."""
+    """Group the words of a command by flag; words before the first flag have an empty one."""
     groups: list[tuple[str, list[str]]] = [("", [])]
     for word in command:
         if word.startswith("--"):

@@ -18,7 +18,7 @@ _SHOW = "{:<14} {:>13} {:>15} {:>8}"
 
 
 def _groups(overlaps: Mapping[str, Overlap]) -> list[tuple[str, str, Overlap]]:
-    """Part, name of the group in it (none for the whole and for what is in no layer), overlap."""
+    """(part, group, overlap); the group is empty for the whole and for modules in no layer."""
     layers = by_layer(overlaps).items()
     return [
         (WHOLE, "", total(overlaps)),
@@ -28,7 +28,7 @@ def _groups(overlaps: Mapping[str, Overlap]) -> list[tuple[str, str, Overlap]]:
 
 
 def overlap_table(overlaps: Mapping[str, Overlap]) -> pd.DataFrame:
-    """A row for the whole, for every kind of module and for every layer; see `Overlap`."""
+    """A row for the whole, each kind of module and each layer; columns as in `Overlap`."""
     return pd.DataFrame(
         {
             "part": part,
@@ -48,7 +48,7 @@ def overlap_table(overlaps: Mapping[str, Overlap]) -> pd.DataFrame:
 
 
 def tidy_table(tables: Sequence[tuple[Path, Path, pd.DataFrame]]) -> pd.DataFrame:
-    """The tables of several pairs under each other, with the paths of the masks in front."""
+    """Stack the tables of several pairs; the first two columns are the paths of the masks."""
     rows = []
     for path_a, path_b, table in tables:
         rows.append(table.copy())
@@ -58,7 +58,7 @@ def tidy_table(tables: Sequence[tuple[Path, Path, pd.DataFrame]]) -> pd.DataFram
 
 
 def overlap_text(table: pd.DataFrame) -> str:
-    """Lay out an `overlap_table` for the terminal."""
+    """Format an `overlap_table` for the terminal."""
     lines = [
         _COMPARE.format("", "", "", "", "", "", "by", "overlap", "by"),
         _COMPARE.format(
@@ -88,10 +88,7 @@ def overlap_text(table: pd.DataFrame) -> str:
 
 
 def counts_text(overlaps: Mapping[str, Overlap]) -> str:
-    """Say how many weights a mask selects: in all, per kind, per layer.
-
-    Takes the mask's overlap with itself (`overlap_by_parameter`).
-    """
+    """Format a mask's counts in total, per kind and per layer, from its overlap with itself."""
     lines = [_SHOW.format("", "selected", "of", "share")]
     for part, group, overlap in _groups(overlaps):
         share = f"{overlap.count_a / overlap.size:.3%}" if overlap.size else "–"
@@ -112,7 +109,7 @@ def _share(value: float) -> str:
 
 
 def short_names(paths: Sequence[Path]) -> list[str]:
-    """Names that tell mask files apart: the stems, with as much of the folders as that takes."""
+    """Distinct names for mask files: their stems, with folders only if stems repeat."""
     stems = [path.stem for path in paths]
     if len(set(stems)) == len(stems):
         return stems

@@ -1,4 +1,4 @@
-"""What a figure shows, before it is drawn: marks on curves in panels. Pure functions of tables."""
+"""The content of figures: marks on curves in panels. Pure functions of tables."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Facts = tuple[tuple[str, str], ...]
 
 
 class Mark(NamedTuple):
-    """One measured point; bars are absolute ends, NaN where there is none.
+    """One measured point; the ends of its bars are absolute values, NaN where there is no bar.
 
-    `beyond` tells whether the difference to the baseline is beyond noise, None where unknown.
+    `beyond`: whether the difference to the baseline is beyond noise; None where unknown.
     """
 
     x: float
@@ -39,7 +39,7 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True)
 class Curve:
-    """Marks of one method and calibration set; `name` where it is something else that varies."""
+    """Marks of one method and calibration set; `name` identifies a curve that needs more."""
 
     method: str
     calibration: str
@@ -49,7 +49,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Panel:
-    """Curves on one pair of axes, and what they are to be compared with."""
+    """Curves on one pair of axes, with their references: baseline, its band, chance."""
 
     title: str
     curves: tuple[Curve, ...]
@@ -60,7 +60,7 @@ class Panel:
 
 
 def grid_panels(folder: Folder, points: pd.DataFrame, x: str) -> list[Panel]:
-    """A panel per task: its value against a column of the grid, a curve per method and set."""
+    """A panel per task: its value against grid column `x`, a curve per method and set."""
     panels = []
     for task in folder.tasks:
         rows = points[points["task"] == task]
@@ -83,7 +83,7 @@ def grid_panels(folder: Folder, points: pd.DataFrame, x: str) -> list[Panel]:
 
 
 def metric_label(metric: str) -> str:
-    """A harness metric's name in words, with its direction where lower is better."""
+    """The name of a harness metric in words; says if lower is better."""
     name = metric.partition(",")[0]
     words = {"acc": "accuracy", "acc_norm": "normalised accuracy"}.get(name, name.replace("_", " "))
     return f"{words}\n(lower is better)" if lower_is_better(metric) else words
@@ -130,7 +130,7 @@ def _beyond(verdict: str) -> bool | None:
 
 
 def point_facts(row: dict[str, Any]) -> Facts:
-    """What the page tells of one task at one grid point."""
+    """The facts of one task at one grid point."""
     facts = [
         *name_facts(row),
         ("task", row["task"]),
@@ -145,7 +145,7 @@ def point_facts(row: dict[str, Any]) -> Facts:
 
 
 def name_facts(row: dict[str, Any]) -> Facts:
-    """What names a grid point."""
+    """The facts that identify a grid point."""
     facts = [("method", method_label(row["method"]))]
     if row["calibration"]:
         facts.append(("set", row["calibration"]))
@@ -156,7 +156,7 @@ def name_facts(row: dict[str, Any]) -> Facts:
 
 
 def size_facts(row: dict[str, Any]) -> Facts:
-    """How many weights were edited, and over how many repeats the numbers are means."""
+    """The numbers of edited weights and of repeats."""
     text = f"{row['edited']:,.0f}" if not math.isnan(row["edited"]) else "–"
     if not math.isnan(row["edited_share"]):
         text += f" ({percent_text(row['edited_share'])} of the model)"
@@ -166,7 +166,7 @@ def size_facts(row: dict[str, Any]) -> Facts:
 def size_panels(points: pd.DataFrame) -> list[Panel]:
     """The size of the masks, in weights and as a share of the math top-K."""
     one_task = points.drop_duplicates(["method", "calibration", "proportion"])
-    # A random mask is by definition as large as the one it is the twin of.
+    # A random mask is exactly as large as its twin.
     one_task = one_task[~one_task["method"].isin(twins())]
     panels = []
     for column, title, label in (
@@ -201,7 +201,7 @@ def _size_curves(rows: pd.DataFrame) -> tuple[Curve, ...]:
 
 
 def tick_places(values: Sequence[float], share: float = 0.2, *, log: bool = True) -> list[float]:
-    """Of the values on an axis, those whose labels have room; the ends always."""
+    """The axis values whose labels have room; always includes the first and the last."""
     ordered = sorted({value for value in values if value > 0 or not log})
     if len(ordered) < 3:
         return ordered

@@ -1,4 +1,4 @@
-"""Numbers as the report writes them: with a typographic minus, and a dash where there is none."""
+"""Format numbers for the report: a typographic minus, and a dash for a missing value."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from neurosurgery.config.methods import method_label
 
 
 def number(value: float, *, sign: bool = False) -> str:
-    """A number; `–` for NaN."""
+    """Format a number; `–` for NaN."""
     return number_text(value, sign=sign, missing="–").replace("-", "−")
 
 
 def interval(low: float, high: float, *, sign: bool = True) -> str:
-    """An interval in brackets; empty where there is none."""
+    """Format an interval in brackets; empty where there is none."""
     return interval_text(low, high, sign=sign).replace("-", "−")
 
 
 def curve_label(method: str, calibration: str) -> str:
-    """A method's name, and in brackets the set that the skill is told apart from."""
+    """The name of a method, with its calibration set in brackets."""
     name = method_label(method)
     return f"{name} ({calibration})" if calibration else name

@@ -1,4 +1,4 @@
-"""Which units belong to the skill: one row per unit, over repeats."""
+"""List the units that belong to a skill: one row per unit, over repeats."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from neurosurgery.config.methods import METHODS
 from neurosurgery.report.read.units import ORIGIN
 
 _MOST = 200
-"""Rows that a page shows; the files hold all."""
+"""The most rows to show; the files hold all."""
 
 _UNIT = ["layer", "module", "index"]
 _PROBABILITY = "probability_"
@@ -19,8 +19,8 @@ _PROBABILITY = "probability_"
 class UnitList(NamedTuple):
     """The units of one method and skill at one size of the grid.
 
-    `rows` has the columns `layer module index found entropy` and a probability for every set;
-    `found` counts the repeats that found the unit, the rest are means over these.
+    `rows` has the columns `layer module index found entropy` and a probability for every set.
+    `found` counts the repeats that found the unit; the other numbers are means over them.
     """
 
     title: str
@@ -29,7 +29,7 @@ class UnitList(NamedTuple):
 
 
 def unit_lists(units: pd.DataFrame) -> list[UnitList]:
-    """One list per method and skill, at the largest size: it holds what the smaller ones hold."""
+    """One list per method and skill, at the largest size, which contains the smaller ones."""
     lists = []
     for (name, skill), mine in units.groupby(["method", "skill"], sort=False):
         method = METHODS[str(name)]
@@ -59,12 +59,12 @@ def _over_repeats(rows: pd.DataFrame) -> pd.DataFrame:
     order = ["found", "entropy", *_UNIT]
     ascending = [False, *[True] * (len(order) - 1)]
     table = means.reset_index().sort_values(order, ascending=ascending, ignore_index=True)
-    # A set that another run did not have leaves a column of nothing.
+    # A set that only other runs used leaves an empty column.
     return table.dropna(axis="columns", how="all") if len(table) else table
 
 
 def units_text(table: pd.DataFrame) -> str:
-    """Lay out a list of one selection (`masks.units.read_unit_csv`) for the terminal."""
+    """Format the unit list of one selection (`masks.units.read_unit_csv`) for the terminal."""
     origin = [name for name in ("calibration", *ORIGIN) if name in table]
     shown = table.drop(columns=["kind", *origin])
     shown = shown.sort_values(["belongs", "entropy"], ascending=[False, True], kind="stable")

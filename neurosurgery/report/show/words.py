@@ -1,4 +1,4 @@
-"""What was found, in words: composed from the numbers alone, doubts included."""
+"""Sentences on findings and cautions, composed from the numbers alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from neurosurgery.report.show.texts import curve_label, interval, number
 
 
 def findings(folder: Folder, points: pd.DataFrame) -> list[str]:
-    """Sentences on what the numbers say."""
+    """Sentences about the results."""
     said = [_baseline(folder)] if len(folder.baseline) else []
     said += _counts(points)
     said += _comparison(folder)
@@ -50,8 +50,8 @@ def _counts(points: pd.DataFrame) -> list[str]:
     chance = max(1, round(0.05 * len(known)))
     return [
         f"{beyond} of {len(known)} differences to the baseline (a grid point and a task each) are "
-        f"beyond noise: their 95 % interval excludes 0. Had nothing changed at all, about {chance} "
-        "would still do so."
+        "beyond noise: their 95 % interval excludes 0. If nothing had changed at all, about "
+        f"{chance} would still be beyond noise."
     ]
 
 
@@ -111,7 +111,7 @@ def _point(folder: Folder, points: pd.DataFrame, point: Isolation) -> str:
 
 
 def _change(row: dict[str, Any]) -> str:
-    """A task's change with its interval, and whether it is noise."""
+    """A task's change with its interval, and whether it is within noise."""
     if not row["verdict"]:
         return f"{_moved(row).partition(' (')[0]} (no interval)"
     noise = "within noise" if row["verdict"] == "within noise" else "beyond noise"
@@ -148,7 +148,7 @@ def _scaling(folder: Folder, points: pd.DataFrame) -> list[str]:
 
 
 def cautions(folder: Folder, points: pd.DataFrame) -> list[str]:
-    """Sentences on what the numbers cannot say."""
+    """Sentences about the limits of the results."""
     said = []
     if points.empty:
         said.append("No edited model has been evaluated yet: this folder holds a baseline only.")
@@ -167,8 +167,8 @@ def cautions(folder: Folder, points: pd.DataFrame) -> list[str]:
     most = int(points["repeats"].max())
     if most == 1:
         said.append(
-            "One repeat only: intervals are over documents, and how much depends on the draw of "
-            "calibration samples is not known. --num_repeats 3 or more tells."
+            "One repeat only: intervals are over documents. The effect of the draw of calibration "
+            "samples is unknown; use --num_repeats 3 or more to measure it."
         )
     fewer = points[points["repeats"] < most].drop_duplicates(
         ["skill", "method", "calibration", "proportion", "scalar"]
@@ -192,13 +192,13 @@ def _at_chance(points: pd.DataFrame) -> list[str]:
     level = rows[rows["retention"].isna() & rows["value"].notna()]
     return [
         f"{row['task']}: the baseline ({number(row['baseline'])}) is no better than guessing, so "
-        "that a share of it that was lost or kept is undefined."
+        "the shares lost and kept are undefined."
         for row in records(level)
     ]
 
 
 def _factors(folder: Folder) -> list[str]:
-    """Scalars that the weights' dtype could not keep."""
+    """Sentences about scalars that rounding to the weights' dtype changed."""
     blurred: dict[float, tuple[float, float]] = {}
     for point, (_, low, high) in folder.factors.items():
         scalar = point[4]
