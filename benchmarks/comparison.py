@@ -17,18 +17,17 @@ from transformers import AutoModelForCausalLM
 from benchmarks import published
 from benchmarks.common import PROPORTIONS
 from benchmarks.llamas import random_ids, token_count
+from neurosurgery.activations.batches import default_batch_tokens, length_sorted_batches
 from neurosurgery.activations.calibration import CalibrationSet
-from neurosurgery.activations.collect import (
-    collect_activation_norms,
-    default_batch_tokens,
-    length_sorted_batches,
-)
-from neurosurgery.config.experiment import MATH, MATHNEURO, ModelConfig
-from neurosurgery.config.keys import RunKey
+from neurosurgery.activations.collect import ByRepeat, collect_activation_norms
+from neurosurgery.config.experiment import ModelConfig
+from neurosurgery.config.keys import MATH, SelectionKey
+from neurosurgery.config.methods import ACTIVATION_NORMS, MATHNEURO
 from neurosurgery.edit.scale import scaled_weights
-from neurosurgery.locate.selectors import WeightSelector
-from neurosurgery.masks.mask import TopK
-from neurosurgery.models.load import find_targets, load_model, load_tokenizer
+from neurosurgery.locate.ranking import TopK
+from neurosurgery.locate.selectors import Evidence
+from neurosurgery.models.load import load_model, load_tokenizer
+from neurosurgery.models.targets import find_targets
 
 REPEATS = 5
 CELLS = REPEATS * len(PROPORTIONS)
@@ -118,10 +117,11 @@ class Ours:
         self._model = load_model(self._config, self._tokenizer).model
         self._targets = find_targets(self._model)
         self._rows = {name: samples.batched(name, case.measured_batches) for name in ROWS}
-        self._norms: dict[str, list[dict[str, torch.Tensor]]] = {}
+        self._norms: dict[str, ByRepeat] = {}
         self.score()
-        self._selector = WeightSelector(self._targets, self._norms, PROPORTIONS, SEED)
-        # The selector ranks once and remembers; `rank` is timed by itself.
+        statistics = {ACTIVATION_NORMS: self._norms}
+        self._evidence = Evidence(self._targets, {}, statistics, PROPORTIONS, SEED)
+        # It ranks once and remembers; `rank` is timed by itself.
         self.edit(PROPORTIONS[-1:])
 
     @property
@@ -157,7 +157,8 @@ class Ours:
     def edit(self, proportions: Sequence[float] = PROPORTIONS) -> None:
         """One repeat's cells: the masks from the rankings, their difference, edit, restore."""
         for proportion in proportions:
-            selection = self._selector.select(RunKey(MATHNEURO, OTHER, proportion))
+            key = SelectionKey(MATHNEURO, against=OTHER, size=proportion)
+            selection = self._evidence.select(key)
             with scaled_weights(self._model, selection.mask, 0.0):
                 pass
 

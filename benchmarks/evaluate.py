@@ -40,9 +40,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTr
 
 from benchmarks.common import finish, interleaved, paired_ratio, parse, table
 from benchmarks.llamas import demo_model
-from neurosurgery.config.experiment import DEMO, TASKS_FOLDER, EvaluationConfig
+from neurosurgery.config.demo import DEMO, TASKS_FOLDER
+from neurosurgery.config.experiment import EvaluationConfig
 from neurosurgery.evaluate.engine.language_model import LanguageModel
-from neurosurgery.evaluate.harness import Harness, chatter_to, document_records
+from neurosurgery.evaluate.harness import Harness, document_records
+from neurosurgery.evaluate.isolation import chatter_to
 from neurosurgery.models.devices import keep_freed_memory
 
 BATCH_SIZE = 16

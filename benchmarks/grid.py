@@ -49,7 +49,7 @@ from benchmarks.comparison import CELLS, REPEATS, ROWS, Case, Ours, Published, S
 from benchmarks.llamas import LLAMA_1B, LLAMA_84M, demo_model, parameter_count, random_llama
 from benchmarks.memory import peak_bytes
 from benchmarks.overhead import Overhead, measure_overhead
-from neurosurgery.config.experiment import DEMO
+from neurosurgery.config.demo import DEMO
 from neurosurgery.models.devices import keep_freed_memory
 
 

@@ -37,14 +37,12 @@ from benchmarks.llamas import (
     token_count,
 )
 from benchmarks.memory import peak_bytes
-from neurosurgery.activations.collect import (
-    collect_activation_norms,
-    default_batch_tokens,
-    length_sorted_batches,
-)
-from neurosurgery.masks.mask import TopK
+from neurosurgery.activations.batches import default_batch_tokens, length_sorted_batches
+from neurosurgery.activations.collect import collect_activation_norms
+from neurosurgery.locate.ranking import TopK
 from neurosurgery.models.devices import keep_freed_memory
-from neurosurgery.models.load import base_forward, find_targets
+from neurosurgery.models.forward import base_forward
+from neurosurgery.models.targets import find_targets
 
 SAMPLES = (50, 100, 200, 500)
 REPEATS = (1, 2, 4, 8, 16)

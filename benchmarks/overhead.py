@@ -15,13 +15,15 @@ from unittest.mock import patch
 from torch import nn
 
 from neurosurgery.activations.calibration import read_calibration_set
-from neurosurgery.cli.flags import MATHNEURO_SCRIPT
 from neurosurgery.cli.parse import parse_experiment
-from neurosurgery.config.experiment import DEMO
-from neurosurgery.evaluate.harness import Evaluation, Harness
-from neurosurgery.grid.experiment import run_experiment
-from neurosurgery.grid.worker import Grid
+from neurosurgery.config.demo import DEMO
+from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.evaluate.harness import Harness
+from neurosurgery.grid.experiment import Experiment
+from neurosurgery.grid.recorder import Recorder
+from neurosurgery.results.cells import CellResult
 
+SCRIPT = "MathNeuro.py"
 FLAGS = "--proportion .005 .05 --num_repeats 1 --num_samples 5 --pre_train_eval".split()
 QUICK = [
     *"--eval_limit 60 --calibration_dataset_names Race --calibration_datasets".split(),
@@ -80,11 +82,11 @@ class _Clock:
 
         return timed
 
-    def run(self, original: Any) -> Any:
-        """`Grid.run`, whose end is noted."""
+    def record(self, original: Any) -> Any:
+        """`Recorder.record`, with which a cell ends."""
 
-        def timed(grid: Grid, plan: Any) -> None:
-            original(grid, plan)
+        def timed(recorder: Recorder, result: CellResult) -> None:
+            original(recorder, result)
             self.end = time.perf_counter()
 
         return timed
@@ -109,7 +111,7 @@ def _watched() -> Iterator[_Clock]:
     clock = _Clock()
     with (
         patch.object(Harness, "evaluate", clock.evaluate(Harness.evaluate)),
-        patch.object(Grid, "run", clock.run(Grid.run)),
+        patch.object(Recorder, "record", clock.record(Recorder.record)),
     ):
         yield clock
 
@@ -119,10 +121,10 @@ def measure_overhead(quick: bool) -> Overhead:
     silence = io.StringIO()
     with tempfile.TemporaryDirectory() as folder, _watched() as clock:
         flags = [*FLAGS, *(QUICK if quick else ()), "--save_path", str(Path(folder) / "results")]
-        config = parse_experiment(MATHNEURO_SCRIPT, "", flags)
-        sets = {source.name: read_calibration_set(source) for source in config.sources}
+        config = parse_experiment(SCRIPT, "", flags)
+        sets = {source.name: read_calibration_set(source) for source in config.data.sources}
         with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-            run_experiment(config, sets, flags)
+            Experiment(config, sets, [SCRIPT, *flags]).run()
     cells = clock.calls // CALLS_PER_CELL - 1
     cell = (clock.end - clock.start) / cells
     harness, forward = clock.harness / cells, clock.forward / cells

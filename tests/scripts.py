@@ -11,6 +11,7 @@ import pandas as pd
 import LAPE
 import MathNeuro
 import MathNeuro_Ablations
+from neurosurgery.results.lock import NAME as LOCK
 
 COMMON = "--num_repeats 2 --num_samples 12 --eval_limit 6".split()
 MODEL = "tiny-llama"
@@ -93,4 +94,6 @@ def without_timings(save_path: Path) -> str:
 
 
 def files_with_times(folder: Path, pattern: str = "*") -> dict[Path, int]:
-    return {p: p.stat().st_mtime_ns for p in folder.rglob(pattern) if p.is_file()}
+    """Every file but the lock, which says who held it last."""
+    files = (path for path in folder.rglob(pattern) if path.is_file() and path.name != LOCK)
+    return {path: path.stat().st_mtime_ns for path in files}

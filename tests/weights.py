@@ -8,7 +8,7 @@ import torch
 from conftest import build_model
 
 from neurosurgery.masks.mask import ParameterMask
-from neurosurgery.models.load import find_targets
+from neurosurgery.models.targets import find_targets
 
 
 def random_mask(model, density=0.2) -> ParameterMask:

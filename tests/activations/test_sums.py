@@ -8,14 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from neurosurgery.activations.collect import (
-    collect_activation_norms,
-    encode_samples,
-    length_sorted_batches,
-)
+from neurosurgery.activations.batches import encode_samples, length_sorted_batches
+from neurosurgery.activations.collect import collect_activation_norms
 from neurosurgery.activations.sums import ActivationNorms, NonFiniteActivations
 from neurosurgery.models.hooks import input_hooks
-from neurosurgery.models.load import Target, find_targets
+from neurosurgery.models.targets import Target, find_targets
 
 
 def count_hooks(model: nn.Module) -> int:

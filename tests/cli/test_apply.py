@@ -10,6 +10,7 @@ from weights import random_mask, save_model
 
 from neurosurgery.__main__ import main
 from neurosurgery.edit.export import export_model
+from neurosurgery.masks.files import write_mask_file
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.results.provenance import model_fingerprint
 
@@ -19,20 +20,22 @@ def folder(tmp_path_factory, tokenizer) -> Path:
     """A model, its mask, masks of other models, and outputs that cannot be."""
     folder = tmp_path_factory.mktemp("apply")
     model, mask = save_model(folder / "base", tokenizer)
-    mask.save(folder / "mask.safetensors", {"model": str(folder / "base")})
-    mask.save(folder / "anonymous.safetensors", {})
-    mask.save(folder / "gone.safetensors", {"model": str(folder / "gone")})
-    random_mask(build_model("gpt2")).save(folder / "gpt2.safetensors", {})
-    random_mask(build_model("llama", tied=False)).save(folder / "untied.safetensors", {})
+    write_mask_file(folder / "mask.safetensors", mask, {"model": str(folder / "base")})
+    write_mask_file(folder / "anonymous.safetensors", mask, {})
+    write_mask_file(folder / "gone.safetensors", mask, {"model": str(folder / "gone")})
+    write_mask_file(folder / "gpt2.safetensors", random_mask(build_model("gpt2")), {})
+    write_mask_file(
+        folder / "untied.safetensors", random_mask(build_model("llama", tied=False)), {}
+    )
     layer_0 = {name: mask.tensor(name) for name in mask if ".layers.0." in name}
-    ParameterMask.from_tensors(layer_0).save(folder / "layer_0.safetensors", {})
+    write_mask_file(folder / "layer_0.safetensors", ParameterMask.from_tensors(layer_0), {})
     transposed = {name: mask.tensor(name).T for name in mask}
-    ParameterMask.from_tensors(transposed).save(folder / "transposed.safetensors", {})
+    write_mask_file(folder / "transposed.safetensors", ParameterMask.from_tensors(transposed), {})
     (folder / "full").mkdir()
     (folder / "full" / "thesis.txt").write_text("mine")
     (folder / "file").write_text("")
     export_model(model, tokenizer, mask, 0.0, folder / "export", {})
-    mask.save(folder / "export" / "mask.safetensors", {"model": str(folder / "base")})
+    write_mask_file(folder / "export" / "mask.safetensors", mask, {"model": str(folder / "base")})
     return folder
 
 
@@ -132,7 +135,7 @@ def test_other_weights_under_the_same_name_are_warned_of(folder, tokenizer, tmp_
     mask = random_mask(build_model("llama"))
     for name, content in (("same", model_fingerprint(str(base), None)), ("other", "f" * 64)):
         provenance = {"model": str(base), "model_content": content}
-        mask.save(tmp_path / f"{name}.safetensors", provenance)
+        write_mask_file(tmp_path / f"{name}.safetensors", mask, provenance)
         argv = ["apply", str(tmp_path / f"{name}.safetensors"), "--scalar", "0"]
         assert main([*argv, "--output", str(tmp_path / name)]) == 0
         warned = "found in a model with other weights" in capsys.readouterr().err

@@ -13,10 +13,9 @@ from scripts import SCRIPTS
 import LAPE
 import MathNeuro
 import MathNeuro_Ablations
-from neurosurgery.cli.flags import MATHNEURO_SCRIPT
 from neurosurgery.cli.parse import parse_experiment
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.experiment import DEMO, PUBLISHED_GRID
+from neurosurgery.config.demo import DEMO, PUBLISHED_GRID
 
 
 @pytest.fixture
@@ -164,41 +163,42 @@ def test_answers_without_importing_torch(flag, script):
 
 
 def test_no_flags_mean_the_demo():
-    config = parse_experiment(MATHNEURO_SCRIPT, "", [])
+    config = parse_experiment("MathNeuro.py", "", [])
     assert config.model.name == DEMO.model
-    assert config.proportions == DEMO.proportions
-    assert config.num_repeats == 3
-    assert config.pre_train_eval
-    assert [source.name for source in config.calibration] == ["Race", "MMLU"]
+    assert config.grid.sizes == DEMO.proportions
+    assert config.data.num_repeats == 3
+    assert config.grid.pre_train_eval
+    assert [source.name for source in config.data.calibration] == ["Race", "MMLU"]
 
 
 def test_a_model_brings_the_published_defaults():
-    config = parse_experiment(MATHNEURO_SCRIPT, "", ["--model", DEMO.model])
-    assert config.proportions == PUBLISHED_GRID
-    assert config.scalars == (0.0,)
-    assert config.num_repeats == 5
-    assert config.num_samples == 500
-    assert config.random_state == 42
+    config = parse_experiment("MathNeuro.py", "", ["--model", DEMO.model])
+    assert config.grid.sizes == PUBLISHED_GRID
+    assert config.grid.scalars == (0.0,)
+    assert config.data.num_repeats == 5
+    assert config.data.num_samples == 500
+    assert config.data.random_state == 42
     assert config.evaluation.math_documents == 100
     assert config.evaluation.other_documents is None
-    assert not config.pre_train_eval
+    assert not config.grid.pre_train_eval
 
 
 def test_grid_flags_leave_the_demos_grid():
-    assert parse_experiment(MATHNEURO_SCRIPT, "", ["--scalar", "1.1"]).proportions == PUBLISHED_GRID
+    config = parse_experiment("MathNeuro.py", "", ["--scalar", "1.1"])
+    assert config.grid.sizes == PUBLISHED_GRID
 
 
 def test_eval_limit_caps_both_limits():
     config = parse_experiment(
-        MATHNEURO_SCRIPT, "", ["--eval_limit", "20", "--eval_dataset_subset", "5"]
+        "MathNeuro.py", "", ["--eval_limit", "20", "--eval_dataset_subset", "5"]
     )
     assert (config.evaluation.math_documents, config.evaluation.other_documents) == (5, 20)
 
 
 def test_repeated_grid_values_count_once():
-    config = parse_experiment(MATHNEURO_SCRIPT, "", "--proportion .1 .10 --scalar 0 -0.0".split())
-    assert config.proportions == (0.1,)
-    assert config.scalars == (0.0,)
+    config = parse_experiment("MathNeuro.py", "", "--proportion .1 .10 --scalar 0 -0.0".split())
+    assert config.grid.sizes == (0.1,)
+    assert config.grid.scalars == (0.0,)
 
 
 def test_a_usage_error_is_always_one_line():

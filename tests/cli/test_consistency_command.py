@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -11,6 +12,8 @@ from conftest import ROOT
 
 import MathNeuro
 from neurosurgery.__main__ import main
+from neurosurgery.results.lock import NAME as LOCK
+from neurosurgery.results.store import FORMAT
 
 COLUMNS = (
     "model calibration num_samples proportion subset_a subset_b count_a count_b overlap jaccard "
@@ -24,16 +27,23 @@ def consistency(model, save_path, *flags: str) -> int:
     return main([*argv, *small, *flags])
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    """Every file but the lock, which says who held it last."""
+    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    del files[folder / LOCK]
+    return files
+
+
 def test_in_the_folder_of_a_run(tiny_model, tmp_path, capsys):
     """Beside the scripts' results, which stay as they are and go on afterwards."""
     flags = "--proportion 0.05 --num_repeats 1 --num_samples 5 --eval_limit 2".split()
     script = ["--model", str(tiny_model), "--save_path", str(tmp_path), *flags]
     assert MathNeuro.main(script) == 0
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    before = contents(tmp_path)
     capsys.readouterr()
     assert consistency(tiny_model, tmp_path) == 0
     output = capsys.readouterr().out
-    after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    after = contents(tmp_path)
     content = after.pop(tmp_path / "consistency.csv")
     assert after == before
     table = pd.read_csv(tmp_path / "consistency.csv")
@@ -59,7 +69,7 @@ def folder(tmp_path_factory):
     (folder / "columns.csv").write_text("text\na\n")
     for name, meaning in (("another", {"--model": "gpt2"}), ("revised", {"--revision": "v9"})):
         (folder / name).mkdir()
-        config = {"format": "neurosurgery-results/1", "meaning": meaning}
+        config = {"format": FORMAT, "meaning": meaning}
         (folder / name / "config.json").write_text(json.dumps(config))
     (folder / "foreign").mkdir()
     (folder / "foreign" / "results.csv").write_text("mine")
@@ -71,7 +81,7 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        ("--sizes 0", "--sizes 0: expected whole numbers of at least 1"),
+        ("--sizes 0", "--sizes 0: expected a whole number of at least 1"),
         (
             "--sizes 1 3 --train_dataset {0}/good.csv",
             "--sizes 3: {0}/good.csv has only 2 samples",
@@ -120,7 +130,7 @@ def test_no_flags_mean_the_demo(tmp_path, monkeypatch):
     """What a call without flags asks for; nothing is measured here."""
     calls = []
 
-    def remember(_loaded, sets, sizes, num_subsets, proportions, *_rest):
+    def remember(_loaded, _data, sets, sizes, num_subsets, proportions, *_rest):
         calls.append((list(sets), sizes, num_subsets, proportions))
         return pd.DataFrame(columns=COLUMNS[1:])
 

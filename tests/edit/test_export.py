@@ -19,6 +19,7 @@ from neurosurgery.common.errors import RunError, UsageError
 from neurosurgery.edit.export import export_model
 from neurosurgery.edit.export_folder import replaced_folder
 from neurosurgery.edit.scale import scaled_weights
+from neurosurgery.masks.files import write_mask_file
 
 MODELS = [("llama", True), ("llama", False), ("gpt2", True), ("gemma2", True)]
 IDS = torch.arange(40)[None] * 7 + 3
@@ -39,7 +40,7 @@ def temporary_files(folder: Path) -> list[Path]:
 def test_round_trip_is_bit_exact(family, tied, dtype, scalar, tokenizer, tmp_path):
     """The command's export gives the logits of the edit in place, and touches nothing else."""
     _, mask = save_model(tmp_path / "base", tokenizer, family, tied=tied, dtype=dtype)
-    mask.save(tmp_path / "mask.safetensors", {"model": str(tmp_path / "base")})
+    write_mask_file(tmp_path / "mask.safetensors", mask, {"model": str(tmp_path / "base")})
     output = tmp_path / "edited"
     argv = ["apply", str(tmp_path / "mask.safetensors"), "--scalar", str(scalar)]
     assert main([*argv, "--output", str(output)]) == 0
@@ -136,7 +137,7 @@ def test_files_and_other_loaders(tokenizer, tmp_path):
 
 def test_the_factor_after_rounding_is_told(tokenizer, tmp_path, capsys):
     model, mask = save_model(tmp_path / "base", tokenizer, dtype=torch.bfloat16)
-    mask.save(tmp_path / "m.safetensors", {"model": str(tmp_path / "base")})
+    write_mask_file(tmp_path / "m.safetensors", mask, {"model": str(tmp_path / "base")})
     argv = ["apply", str(tmp_path / "m.safetensors"), "--output", str(tmp_path / "edited")]
     assert main([*argv, "--scalar", "1.01"]) == 0
     assert "after rounding the factor is 1.0" in capsys.readouterr().out

@@ -9,7 +9,7 @@ from weights import bits, random_mask
 
 from neurosurgery.edit.scale import scaled_weights
 from neurosurgery.masks.mask import ParameterMask
-from neurosurgery.models.load import find_targets
+from neurosurgery.models.targets import find_targets
 
 
 @pytest.mark.parametrize("scalar", [0.0, 1.1, -1.0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,15 @@ from scripts import MODEL, SCRIPTS, table
 from transformers import AutoModelForCausalLM
 
 from neurosurgery.activations.calibration import CalibrationSet, generator
-from neurosurgery.activations.collect import collect_activation_norms
-from neurosurgery.config.keys import RunKey
-from neurosurgery.masks.mask import ParameterMask, TopK
-from neurosurgery.models.load import find_targets
+from neurosurgery.activations.collect import STATISTICS, collect_activation_norms
+from neurosurgery.config.keys import MATH, CellKey, SelectionKey, scale_by
+from neurosurgery.config.methods import ACTIVATION_NORMS, FIRING_COUNTS
+from neurosurgery.locate.ranking import TopK
+from neurosurgery.locate.twins import random_twin
+from neurosurgery.masks.files import load_mask
+from neurosurgery.masks.mask import ParameterMask
+from neurosurgery.masks.overlap import overlap_by_parameter, total
+from neurosurgery.models.targets import find_targets
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +38,12 @@ def shared(tiny_model, tmp_path_factory) -> Path:
     return save_path
 
 
+def jaccard(a: ParameterMask, b: ParameterMask) -> float:
+    return total(overlap_by_parameter(a, b)).jaccard
+
+
 def mask(save_path: Path, stem: str) -> ParameterMask:
-    return ParameterMask.load(save_path / "masks" / MODEL / f"{stem}.safetensors")
+    return load_mask(save_path / "masks" / MODEL / f"{stem}.safetensors")
 
 
 @pytest.mark.parametrize("set_name", ["Race", "MMLU"])
@@ -46,13 +56,14 @@ def test_random_twins_have_the_counts_of_the_masks(set_name, proportion, shared)
         assert twin.counts() == mask(shared, stem).counts()
         assert twin != mask(shared, stem)
         twins.append(twin)
-    assert twins[0].jaccard(twins[1]) < 0.2
+    assert jaccard(*twins) < 0.2
 
 
 def test_twins_of_different_sets_differ(shared):
     race, mmlu = (
-        mask(shared, f"random/{name}_calculate0.05_run0").jaccard(
-            mask(shared, "random/Race_calculate0.05_run0")
+        jaccard(
+            mask(shared, f"random/{name}_calculate0.05_run0"),
+            mask(shared, "random/Race_calculate0.05_run0"),
         )
         for name in ("Race", "MMLU")
     )
@@ -66,16 +77,16 @@ def test_a_twin_is_a_function_of_its_seed(seed, first, second):
     original = ParameterMask(
         {"a": np.packbits(bits[0]), "b": np.packbits(bits[1])}, {"a": (5, 8), "b": (8, 5)}
     )
-    twin = original.random_twin(generator(seed, 0, "Race", "random"))
+    twin = random_twin(original, generator(seed, 0, "Race", "random"))
     assert twin.counts() == {"a": first, "b": second}
-    assert twin == original.random_twin(generator(seed, 0, "Race", "random"))
+    assert twin == random_twin(original, generator(seed, 0, "Race", "random"))
 
 
 def test_twins_spread_evenly():
     """Every entry of a row of eight is drawn as often as the others: 400 draws of 2 of 8."""
     original = ParameterMask({"a": np.array([0b11000000], dtype=np.uint8)}, {"a": (1, 8)})
     drawn = sum(
-        original.random_twin(generator(seed, 0, "s", "r")).tensor("a").numpy().astype(int)
+        random_twin(original, generator(seed, 0, "s", "r")).tensor("a").numpy().astype(int)
         for seed in range(400)
     )
     # Binomial(400, 1/4): six standard deviations are 52.
@@ -145,7 +156,8 @@ def test_statistics_are_computed_once(shared, tiny_model, tmp_path, monkeypatch)
         passes.append(len(samples))
         return collect_activation_norms(model, targets, samples, *rest)
 
-    monkeypatch.setattr("neurosurgery.grid.gather.collect_activation_norms", counted)
+    norms = replace(STATISTICS[ACTIVATION_NORMS], collect=counted)
+    monkeypatch.setitem(STATISTICS, ACTIVATION_NORMS, norms)
     one = SCRIPTS["ablations"].one()
     assert SCRIPTS["ablations"].run(tiny_model, tmp_path, *one, "--methods", "wanda") == 0
     assert len(passes) == 1, "Wanda needs the skill's statistics alone"
@@ -159,10 +171,10 @@ def test_statistics_are_computed_once(shared, tiny_model, tmp_path, monkeypatch)
 def test_lape_says_how_many_neurons(shared, tiny_model, tmp_path, capsys):
     for path in (shared / "cells" / MODEL / "lape").glob("*.json"):
         record = json.loads(path.read_text())
-        neurons = record["neurons"]
-        assert neurons["all"] == 80
-        assert 0 <= neurons["skill"] <= neurons["selected"] <= 40
-        assert record["edited"] == 24 * neurons["skill"]
+        units = record["units"]
+        assert units["all"] == 80
+        assert 0 <= units["skill"] <= units["selected"] <= 40
+        assert record["edited"] == 24 * units["skill"]
     # int(80 × .01) = 0 neurons: a result, and the model is as it was.
     flags = ["--ratio", "0.01", "--num_repeats", "1", "--pre_train_eval"]
     assert SCRIPTS["lape"].run(tiny_model, tmp_path, *flags) == 0
@@ -182,22 +194,43 @@ def test_lape_is_over_all_sets_so_that_another_one_is_refused(shared, tiny_model
 
 
 def test_a_model_without_mlp_activations_is_refused(tiny_model, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("neurosurgery.grid.worker.find_neuron_layers", lambda _: [])
+    without = replace(STATISTICS[FIRING_COUNTS], find=lambda _: [])
+    monkeypatch.setitem(STATISTICS, FIRING_COUNTS, without)
     assert SCRIPTS["lape"].run(tiny_model, tmp_path) == 1
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "has no MLP with an activation module between linear modules" in error
 
 
+def cell(
+    method: str, against: str, size: float, scalar: float, repeat: int, skill: str = MATH
+) -> CellKey:
+    return CellKey(SelectionKey(method, skill, against, size, repeat), scale_by(scalar))
+
+
 def test_stems():
-    assert RunKey("mathneuro", "Race", 0.05, 0.0, 2).stem == "Race_calculate0.05_run2"
-    assert RunKey("random", "Race", 0.05, 1.1, 0).stem == (
-        "random/Race_calculate0.05_run0_scalar1.1"
-    )
-    assert RunKey("wanda", "", 0.05, 0.0, 0).stem == "wanda/calculate0.05_run0"
-    assert RunKey("lape", "", 0.05, 0.5, 1).stem == "lape/run1_ratio0.05_scalar0.5"
-    assert RunKey("random", "math", 0.05, 0.0, 0, "Race").stem == (
+    assert cell("mathneuro", "Race", 0.05, 0.0, 2).stem == "Race_calculate0.05_run2"
+    assert cell("random", "Race", 0.05, 1.1, 0).stem == "random/Race_calculate0.05_run0_scalar1.1"
+    assert cell("wanda", "", 0.05, 0.0, 0).stem == "wanda/calculate0.05_run0"
+    assert cell("lape", "", 0.05, 0.5, 1).stem == "lape/run1_ratio0.05_scalar0.5"
+    assert cell("random", "math", 0.05, 0.0, 0, "Race").stem == (
         "skill_Race/random/math_calculate0.05_run0"
     )
+    assert CellKey().stem == "pre_results"
+    # A selection serves every scalar, so that its files do not name one.
+    assert cell("lape", "", 0.05, 0.5, 1).selection.stem == "lape/run1_ratio0.05"
+
+
+def test_a_cell_is_the_same_when_it_is_read_back():
+    for key in (CellKey(), cell("mathneuro", "Race", 0.05, 1.1, 2, "MMLU")):
+        assert CellKey.from_record(json.loads(json.dumps(key.record()))) == key
+    assert cell("lape", "", 0.05, 0.5, 1).record() == {
+        "method": "lape",
+        "calibration": "",
+        "proportion": 0.05,
+        "scalar": 0.5,
+        "repeat": 1,
+        "skill": "math",
+    }
 
 
 def test_a_ranking_serves_every_method(ragged_samples):

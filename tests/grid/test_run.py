@@ -17,8 +17,8 @@ from scripts import SCRIPTS, table
 from transformers import AutoModelForCausalLM
 
 from neurosurgery.activations.calibration import CalibrationSet
-from neurosurgery.config.experiment import TASKS_FOLDER
-from neurosurgery.masks.mask import ParameterMask
+from neurosurgery.config.demo import TASKS_FOLDER
+from neurosurgery.masks.files import load_mask
 
 run = SCRIPTS["mathneuro"].run
 CELLS = SCRIPTS["mathneuro"].cells
@@ -44,9 +44,7 @@ def test_masks_are_the_set_difference_of_the_reference(finished, tiny_model, tok
         scores[name] = reference.scores(
             model, [tokenizer.encode(texts[i]) for i in used], drawn[used]
         )
-    mask = ParameterMask.load(
-        finished / "masks" / "tiny-llama" / "Race_calculate0.05_run1.safetensors"
-    )
+    mask = load_mask(finished / "masks" / "tiny-llama" / "Race_calculate0.05_run1.safetensors")
     edited = differing = 0
     for name, math in scores["math"].items():
         count = int(math.size * 0.05)
@@ -70,7 +68,7 @@ def test_the_harness_agrees_to_the_document(edited, finished, tiny_model, tokeni
     folder = tiny_model
     if edited:
         model = AutoModelForCausalLM.from_pretrained(tiny_model)
-        mask = ParameterMask.load(finished / "masks" / "tiny-llama" / f"{stem}.safetensors")
+        mask = load_mask(finished / "masks" / "tiny-llama" / f"{stem}.safetensors")
         with torch.no_grad():
             for name in mask:
                 model.get_parameter(name)[mask.tensor(name)] = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,15 +13,21 @@ from conftest import build_model
 
 from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.activations.collect import collect_activation_norms
+from neurosurgery.config.experiment import CalibrationSource, DataConfig
+from neurosurgery.grid.checkpoint import SubsetCheckpoint
 from neurosurgery.locate.consistency import (
+    Checkpoint,
+    Pair,
     Subset,
     compare_subsets,
     measure_consistency,
     subset_multiplicities,
     usable_sizes,
 )
-from neurosurgery.masks.mask import TopK
-from neurosurgery.models.load import LoadedModel, find_targets
+from neurosurgery.locate.ranking import TopK
+from neurosurgery.masks.overlap import Overlap
+from neurosurgery.models.load import LoadedModel
+from neurosurgery.models.targets import find_targets
 
 SUBSETS = [Subset(size, number) for size in (1, 4) for number in range(3)]
 PROPORTIONS = [0.02, 0.1]
@@ -41,9 +48,24 @@ def loaded(tokenizer) -> LoadedModel:
     return LoadedModel(build_model("llama"), tokenizer, "float32")
 
 
-def measure(loaded: LoadedModel) -> pd.DataFrame:
-    sizes = usable_sizes((1, 4, 100), SETS)
-    return measure_consistency(loaded, SETS, sizes, 3, PROPORTIONS, seed=7, batch_tokens=1)
+@pytest.fixture
+def checkpoint(tmp_path) -> SubsetCheckpoint:
+    return SubsetCheckpoint(tmp_path, {"seed": 7})
+
+
+SIZES = usable_sizes((1, 4, 100), SETS)
+DATA = DataConfig(
+    math=CalibrationSource("math", Path("math.csv")),
+    calibration=tuple(CalibrationSource(n, Path(f"{n}.csv")) for n in ("Race", "MMLU")),
+    num_samples=100,
+    num_repeats=1,
+    random_state=7,
+    batch_tokens=1,
+)
+
+
+def measure(loaded: LoadedModel, checkpoint: Checkpoint) -> pd.DataFrame:
+    return measure_consistency(loaded, DATA, SETS, SIZES, 3, PROPORTIONS, checkpoint)
 
 
 def test_subsets_are_drawn_without_replacement():
@@ -70,7 +92,7 @@ def test_sizes_reach_as_far_as_the_smaller_of_both_files():
     assert usable_sizes((1, 4, 9, 10), SETS) == {"Race": (1, 4, 9), "MMLU": (1,)}
 
 
-def test_one_forward_pass_per_sample_drawn(loaded):
+def test_one_forward_pass_per_sample_drawn(loaded, checkpoint):
     """However many subsets hold it, and however many proportions are asked for."""
     seen = 0
 
@@ -83,7 +105,7 @@ def test_one_forward_pass_per_sample_drawn(loaded):
     loaded.model.base_model.register_forward_pre_hook(
         lambda module, _inputs, arguments: count(module, arguments), with_kwargs=True
     )
-    measure(loaded)
+    measure(loaded, checkpoint)
     drawn = {
         "math": subset_multiplicities(SETS["math"], SUBSETS, 7),
         "Race": subset_multiplicities(SETS["Race"], SUBSETS, 7),
@@ -94,7 +116,7 @@ def test_one_forward_pass_per_sample_drawn(loaded):
     assert unique < sum(int(of_set.sum()) for of_set in drawn.values())
 
 
-def test_the_table_is_that_of_masks_made_one_by_one(loaded):
+def test_the_table_is_that_of_masks_made_one_by_one(loaded, checkpoint):
     """Each subset scored in a run of its own, its mask whole in memory, compared as a user would.
 
     A batch per sample on both sides, so that no rounding differs.
@@ -108,7 +130,7 @@ def test_the_table_is_that_of_masks_made_one_by_one(loaded):
         [norms] = collect_activation_norms(loaded.model, targets, ids, ones, batch_tokens=1)
         return TopK(targets, norms, [proportion]).mask(proportion)
 
-    table = measure(loaded)
+    table = measure(loaded, checkpoint)
     expected = [
         (calibration, size, proportion, a, b)
         for calibration, sizes in (("Race", (1, 4)), ("MMLU", (1,)))
@@ -126,7 +148,8 @@ def test_the_table_is_that_of_masks_made_one_by_one(loaded):
         ]
         assert [row["count_a"], row["count_b"]] == [mask.count() for mask in masks]
         common = (masks[0] & masks[1]).count()
-        assert row["jaccard"] == masks[0].jaccard(masks[1])
+        union = masks[0].count() + masks[1].count() - common
+        assert row["jaccard"] == common / union
         assert row["overlap"] == common / ((masks[0].count() + masks[1].count()) / 2)
         assert row["overlap_coefficient"] == common / min(mask.count() for mask in masks)
         assert 0 < row["jaccard_by_chance"] < row["overlap_by_chance"] < 0.2
@@ -145,6 +168,9 @@ def test_equal_samples_agree_and_chance_does_not_care(loaded):
     math, race = vectors(), vectors()
     same = {Subset(5, 0): math, Subset(5, 1): math}
     norms = {"math": same, "Race": {Subset(5, 0): race, Subset(5, 1): race}}
-    [found] = compare_subsets(targets, norms, [0.1]).values()
+    overlaps = [compare_subsets(target, norms, [0.1]) for target in targets]
+    assert all(list(of_target) == [Pair("Race", 5, 0.1, 0, 1)] for of_target in overlaps)
+    found = sum((overlap for of_target in overlaps for overlap in of_target.values()), Overlap())
+    assert found.size == sum(target.weight.numel() for target in targets)
     assert found.jaccard == found.overlap == 1
     assert found.overlap_by_chance < 0.2

@@ -14,13 +14,16 @@ from torch import nn
 from neurosurgery.activations.collect import collect_firing_counts
 from neurosurgery.activations.sums import TOKENS, FiringCounts, NonFiniteActivations
 from neurosurgery.common.errors import RunError
-from neurosurgery.config.keys import RunKey
+from neurosurgery.config.keys import SelectionKey
+from neurosurgery.config.methods import FIRING_COUNTS, LAPE, NEURON
 from neurosurgery.edit.scale import scaled_weights
 from neurosurgery.locate.lape import activation_bar, entropy, select_neurons
-from neurosurgery.locate.selectors import NeuronSelector
+from neurosurgery.locate.selectors import Evidence
+from neurosurgery.masks.selection import Selection
+from neurosurgery.masks.units import Site, Slice, Unit
 from neurosurgery.models.hooks import output_hooks
-from neurosurgery.models.load import Target, find_targets
 from neurosurgery.models.neurons import NeuronLayer, find_neuron_layers
+from neurosurgery.models.targets import Target, find_targets
 
 OUTPUT = {
     "phi": "mlp.fc2",
@@ -180,8 +183,8 @@ def test_a_layer_that_sees_some_tokens_is_refused(ragged_samples):
         collect_firing_counts(model, layers, ragged_samples, np.ones((1, 11), int))
 
 
-def neuron_mask(model, selected: np.ndarray):
-    """The mask of these neurons, through the selector: math fires on them alone."""
+def select_by_firing(model, selected: np.ndarray) -> Selection:
+    """The selection of these neurons, through the selector: math fires on them alone."""
     layers = find_neuron_layers(model)
     names = [layer.name for layer in layers]
     sizes = [layer.neurons for layer in layers]
@@ -192,8 +195,9 @@ def neuron_mask(model, selected: np.ndarray):
     }
     for of_set in counts.values():
         of_set[0][TOKENS] = torch.tensor([10])
-    selector = NeuronSelector(find_targets(model), layers, counts)
-    return selector.select(RunKey("lape", proportion=1.0, scalar=0.0))
+    parts, statistics = {FIRING_COUNTS: layers}, {FIRING_COUNTS: counts}
+    evidence = Evidence(find_targets(model), parts, statistics, [1.0], seed=0)
+    return evidence.select(SelectionKey(LAPE, size=1.0))
 
 
 @pytest.mark.parametrize("scalar", [0.0, 0.5, 1.1])
@@ -205,8 +209,8 @@ def test_scaling_columns_is_scaling_the_activation(family, scalar, ragged_sample
     # At most 5 % of the probabilities can be above the bar.
     selected = np.zeros(total, dtype=bool)
     selected[[0, 7, total - 1]] = True
-    selection = neuron_mask(model, selected)
-    assert selection.neurons == {"all": total, "selected": 3, "skill": 3}
+    selection = select_by_firing(model, selected)
+    assert selection.unit_counts == {"all": total, "selected": 3, "skill": 3}
     assert selection.mask.count() == 3 * 24
     ids = torch.tensor([ragged_samples[4]])
 
@@ -235,15 +239,40 @@ def test_math_is_found_by_name_and_rows_where_transposed():
     model = build_model("gpt2")
     selected = np.zeros(2 * 96, dtype=bool)
     selected[100] = True
-    mask = neuron_mask(model, selected).mask
+    selection = select_by_firing(model, selected)
+    mask = selection.mask
     rows = mask.tensor("transformer.h.1.mlp.c_proj.weight")
     assert rows.shape == (96, 24)
     assert rows[4].all()
     assert int(rows.sum()) == 24 == mask.count()
+    # The fifth neuron of the second MLP: it owns that row, and is seen as that input.
+    name = "transformer.h.1.mlp.c_proj"
+    unit = Unit(
+        NEURON,
+        layer=1,
+        module="transformer.h.1.mlp.act",
+        index=4,
+        slices=(Slice(f"{name}.weight", 0, 4, 5),),
+        site=Site(name, "input", 4, 5),
+    )
+    assert selection.units == (unit,)
+    [row] = selection.unit_table.to_dict("records")
+    assert row == {
+        "kind": "neuron",
+        "layer": 1,
+        "module": "transformer.h.1.mlp.act",
+        "index": 4,
+        "belongs": 1,
+        "entropy": 0.0,
+        "probability_other": 0.0,
+        "probability_math": 0.9,
+    }
 
 
 def test_where_no_neuron_is_maths_the_mask_is_empty():
     model = build_model("llama")
-    selection = neuron_mask(model, np.zeros(80, dtype=bool))
+    selection = select_by_firing(model, np.zeros(80, dtype=bool))
     assert selection.mask.count() == 0
-    assert selection.neurons == {"all": 80, "selected": 0, "skill": 0}
+    assert selection.unit_counts == {"all": 80, "selected": 0, "skill": 0}
+    assert selection.units == ()
+    assert len(selection.unit_table) == 0

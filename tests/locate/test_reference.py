@@ -8,8 +8,8 @@ import reference
 from conftest import FAMILIES, build_model
 
 from neurosurgery.activations.collect import collect_activation_norms
-from neurosurgery.masks.mask import TopK
-from neurosurgery.models.load import find_targets
+from neurosurgery.locate.ranking import TopK
+from neurosurgery.models.targets import find_targets
 
 PROPORTIONS = (0.0001, 0.01, 0.05, 0.15, 1.0)
 ROUNDING = 2e-6

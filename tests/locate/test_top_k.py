@@ -17,9 +17,11 @@ from torch import nn
 from neurosurgery.locate import importance
 from neurosurgery.locate import top_k as selection
 from neurosurgery.locate.importance import ImportanceScores, importance_scores, top_k_counts
+from neurosurgery.locate.ranking import TopK
 from neurosurgery.locate.top_k import top_k_bits, top_k_cutoffs
-from neurosurgery.masks.mask import ParameterMask, TopK, pack
-from neurosurgery.models.load import Target
+from neurosurgery.locate.twins import random_twin
+from neurosurgery.masks.mask import ParameterMask, pack
+from neurosurgery.models.targets import Target
 
 PROPORTIONS = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15)
 DENORMAL = float(np.float32(1e-45))
@@ -115,7 +117,7 @@ def test_a_random_twin_selects_the_largest_of_one_draw(size, share, seed):
     bits = pack(torch.arange(size) < count)
     mask = ParameterMask({"m": bits}, {"m": (size,)})
     generator = np.random.default_rng(seed)
-    twin = mask.random_twin(generator).tensor("m").numpy()
+    twin = random_twin(mask, generator).tensor("m").numpy()
     same = np.random.default_rng(seed)
     keys = same.random(size, dtype=np.float32)
     np.testing.assert_array_equal(twin, reference.top_k(keys, count))

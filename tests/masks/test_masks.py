@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -9,7 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
+from neurosurgery.masks.files import (
+    load_mask,
+    read_mask_file,
+    read_mask_info,
+    write_mask_file,
+)
 from neurosurgery.masks.mask import ParameterMask
+from neurosurgery.masks.overlap import overlap_by_parameter, total
 
 
 def random_mask(seed: int, density: float = 0.3) -> dict[str, torch.Tensor]:
@@ -31,15 +39,26 @@ def test_set_operations_are_those_of_booleans(first_seed, second_seed):
     union = sum(int((first[name] | second[name]).sum()) for name in first)
     common = sum(int((first[name] & second[name]).sum()) for name in first)
     assert a.count() == sum(int(mask.sum()) for mask in first.values())
-    assert a.jaccard(b) == (common / union if union else 1.0)
-    assert a.jaccard(a) == 1.0
+    expected = common / union if union else math.nan
+    # Exactly; NaN equals NaN here.
+    np.testing.assert_equal(total(overlap_by_parameter(a, b)).jaccard, expected)
+    with_itself = total(overlap_by_parameter(a, a)).jaccard
+    np.testing.assert_equal(with_itself, 1.0 if a.count() else math.nan)
+
+
+def test_two_empty_masks_have_no_jaccard_index():
+    empty = ParameterMask.from_tensors(random_mask(0, density=0))
+    assert empty.count() == 0
+    assert math.isnan(total(overlap_by_parameter(empty, empty)).jaccard)
 
 
 def test_file_format(tmp_path):
     tensors = random_mask(0)
     mask = ParameterMask.from_tensors(tensors)
-    mask.save(tmp_path / "mask.safetensors", {"model": "m", "repeat": 2, "counts": {"a": 1}})
-    with safe_open(tmp_path / "mask.safetensors", framework="numpy") as file:
+    path = tmp_path / "mask.safetensors"
+    provenance = {"model": "m", "repeat": 2, "counts": {"a": 1}}
+    write_mask_file(path, mask, provenance)
+    with safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
         for name, tensor in tensors.items():
             stored = file.get_tensor(name)
@@ -48,7 +67,12 @@ def test_file_format(tmp_path):
     assert metadata["format"] == "neurosurgery-mask/1"
     assert json.loads(metadata["shapes"]) == {name: list(t.shape) for name, t in tensors.items()}
     assert json.loads(metadata["repeat"]) == 2
-    assert ParameterMask.load(tmp_path / "mask.safetensors") == mask
+    assert load_mask(path) == mask
+    whole, head = read_mask_file(path), read_mask_info(path)
+    assert whole.mask == mask
+    assert head.shapes == mask.shapes
+    assert whole.path == head.path == path
+    assert whole.provenance == head.provenance == provenance
 
 
 def test_other_safetensors_files_are_refused(tmp_path):
@@ -56,7 +80,7 @@ def test_other_safetensors_files_are_refused(tmp_path):
 
     save_file({"a": np.zeros(3, np.uint8)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="neurosurgery-mask/1"):
-        ParameterMask.load(tmp_path / "other.safetensors")
+        load_mask(tmp_path / "other.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +103,7 @@ def test_files_that_contradict_themselves_are_refused(shapes, bits, message, tmp
     dtype = np.uint8 if isinstance(bits[0], int) else np.float32
     save_file({"a": np.array(bits, dtype)}, tmp_path / "bad.safetensors", metadata)
     with pytest.raises(ValueError, match=message):
-        ParameterMask.load(tmp_path / "bad.safetensors")
+        load_mask(tmp_path / "bad.safetensors")
 
 
 def test_masks_of_different_models_do_not_mix():

@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from conftest import build_model
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,11 +19,11 @@ from neurosurgery.masks.overlap import (
     by_layer,
     first_difference,
     first_misfit,
-    kind_of,
-    layer_of,
     overlap_by_parameter,
     total,
 )
+from neurosurgery.masks.units import place_of
+from neurosurgery.models.targets import find_targets
 
 SHAPES = {
     "model.layers.0.self_attn.q_proj.weight": (3, 5),
@@ -64,7 +65,6 @@ def test_measures_by_hand():
     # By chance 4 · 3 / 10 in the first, 2 · 1 / 4 in the second.
     assert found == Overlap(14, 6, 4, 2, pytest.approx(1.2 + 0.5))
     assert found.jaccard == Fraction(2, 8)
-    assert found.jaccard == a.jaccard(b)
     assert found.overlap_coefficient == Fraction(2, 4)
     assert found.overlap == pytest.approx(2 / 5)
     assert found.jaccard_by_chance == pytest.approx(1.7 / (6 + 4 - 1.7))
@@ -137,8 +137,26 @@ def test_groups():
         "down_proj": 18,
         "lm_head": 18,
     }
-    assert [layer_of(name) for name in SHAPES] == [0, 0, 1, 1, None]
-    assert kind_of("transformer.h.11.attn.c_attn.weight") == "c_attn"
+    assert [place_of(name).layer for name in SHAPES] == [0, 0, 1, 1, None]
+    assert place_of("transformer.h.11.attn.c_attn.weight").kind == "attn.c_attn"
+
+
+def test_kinds_of_one_last_name_are_told_apart():
+    """GPT-2 has a `c_proj` in its attention and another in its MLP."""
+    model = build_model("gpt2")
+    targets = find_targets(model)
+    shapes = {target.parameter_name: tuple(target.weight.shape) for target in targets}
+    selected = {"transformer.h.0.attn.c_proj.weight": [0], "transformer.h.1.mlp.c_proj.weight": [3]}
+    mask = mask_of(selected, shapes)
+    kinds = by_kind(overlap_by_parameter(mask, mask))
+    assert list(kinds) == ["c_attn", "attn.c_proj", "c_fc", "mlp.c_proj"]
+    assert [overlap.size for overlap in kinds.values()] == [
+        2 * 24 * 72,
+        2 * 24 * 24,
+        2 * 24 * 96,
+        2 * 96 * 24,
+    ]
+    assert [overlap.count_a for overlap in kinds.values()] == [0, 1, 0, 1]
 
 
 def test_layers_come_in_the_order_of_numbers():

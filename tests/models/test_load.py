@@ -7,11 +7,8 @@ from conftest import FAMILIES, build_model
 from neurosurgery.common.errors import UsageError
 from neurosurgery.config.experiment import ModelConfig
 from neurosurgery.models.devices import choose_device, choose_dtype
-from neurosurgery.models.load import (
-    find_targets,
-    load_model,
-    scored_share,
-)
+from neurosurgery.models.load import load_model
+from neurosurgery.models.targets import find_targets, scored_share
 
 ATTENTION_AND_MLP = {
     "llama": {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},

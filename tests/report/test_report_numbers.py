@@ -15,11 +15,13 @@ from report_folder import (
 )
 from small_report import MATH, OTHER, PERPLEXITY, small_folder
 
-from neurosurgery.report.draw.style import number, one_line, percent
+from neurosurgery.report.draw.style import one_line, percent
+from neurosurgery.report.show.texts import number
 from neurosurgery.report.page.figures import choose_masks
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
-from neurosurgery.report.read.where import OUTSIDE, place_of, read_masks, short_kinds
+from neurosurgery.report.read.where import OUTSIDE, read_masks
+from neurosurgery.masks.units import place_of, short_kinds
 from neurosurgery.report.show.consistency import consistency_panels
 from neurosurgery.report.show.isolation import best, isolation_panels, isolation_points
 from neurosurgery.report.show.panels import grid_panels, size_panels, tick_places

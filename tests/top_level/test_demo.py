@@ -11,7 +11,6 @@ from conftest import ROOT
 
 from demo import facts, make_data, mixture, word_problems
 from demo.documents import split_of, stream
-from neurosurgery.cli.flags import MATHNEURO_SCRIPT
 from neurosurgery.cli.parse import parse_experiment
 from neurosurgery.evaluate.tasks import task_manager
 
@@ -112,7 +111,7 @@ def test_numbers_occur_outside_math():
 
 def test_tasks_load_from_any_working_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    config = parse_experiment(MATHNEURO_SCRIPT, "", []).evaluation
+    config = parse_experiment("MathNeuro.py", "", []).evaluation
     loaded = task_manager(config).load(list(TASKS))
     assert set(loaded["tasks"]) == set(TASKS)
     assert all(len(task.test_docs()) == 200 for task in loaded["tasks"].values())

@@ -30,8 +30,8 @@ import sys
 from pathlib import Path
 import torch
 from torch import nn
-from neurosurgery.masks.mask import TopK
-from neurosurgery.models.load import Target
+from neurosurgery.locate.ranking import TopK
+from neurosurgery.models.targets import Target
 
 def status(field):
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -9,10 +9,11 @@ from conftest import build_model
 
 from benchmarks import published
 from neurosurgery.activations.collect import collect_activation_norms
-from neurosurgery.config.keys import RunKey
+from neurosurgery.config.keys import SelectionKey
+from neurosurgery.config.methods import ACTIVATION_NORMS, MATHNEURO
 from neurosurgery.edit.scale import scaled_weights
-from neurosurgery.locate.selectors import WeightSelector
-from neurosurgery.models.load import find_targets
+from neurosurgery.locate.selectors import Evidence
+from neurosurgery.models.targets import find_targets
 
 PROPORTIONS = (0.001, 0.05, 0.3)
 
@@ -26,11 +27,12 @@ def test_the_literal_loop_selects_and_edits_what_we_do(tied, ragged_samples):
         name: collect_activation_norms(model, targets, ids, np.ones((1, len(ids)), int))
         for name, ids in samples.items()
     }
-    selector = WeightSelector(targets, norms, PROPORTIONS, seed=0)
+    statistics = {ACTIVATION_NORMS: norms}
+    evidence = Evidence(targets, {}, statistics, PROPORTIONS, seed=0)
     scores = {name: published.running_scores(model, ids) for name, ids in samples.items()}
     assert scores["math"].keys() == {target.name for target in targets}
     for proportion in PROPORTIONS:
-        ours = selector.select(RunKey("mathneuro", "MMLU", proportion)).mask
+        ours = evidence.select(SelectionKey(MATHNEURO, against="MMLU", size=proportion)).mask
         theirs = published.specific_masks(scores["math"], scores["MMLU"], proportion)
         for name, mask in theirs.items():
             assert torch.equal(mask, ours.tensor(f"{name}.weight"))

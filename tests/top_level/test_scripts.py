@@ -20,11 +20,13 @@ from conftest import ROOT
 from scripts import MODEL, SCRIPTS, ScriptCase, files_with_times, table, without_timings
 from transformers import AutoModelForCausalLM
 
-from neurosurgery.masks.mask import ParameterMask
-from neurosurgery.verdicts.table import COLUMNS
+from neurosurgery.masks.files import load_mask
+from neurosurgery.verdicts.columns import COLUMNS
 
 TASKS = 4
 METRICS = 1 + 1 + 1 + 3
+NOBODY = 99_999_999
+"""The number of no process: beyond the largest that a system gives."""
 
 
 @pytest.fixture(scope="module", params=SCRIPTS)
@@ -57,6 +59,9 @@ def test_files_of_a_run(script, finished):
     assert len(list((finished / "statistics").rglob("*.safetensors"))) == 3 * 2
     masks = finished / "masks" / MODEL
     assert set(masks.rglob("*.safetensors")) == {masks / f"{c}.safetensors" for c in script.cells}
+    # Units are listed beside the mask, where a method selects units.
+    units = script.cells if script.method == "lape" else []
+    assert set(masks.rglob("*.csv")) == {masks / f"{c}.csv" for c in units}
     run = json.loads((finished / "config.json").read_text())["runs"][0]
     assert torch.__version__.startswith(run["versions"]["torch"])
     assert run["command"][0] == script.file
@@ -87,7 +92,7 @@ def test_edited_weights_are_those_of_the_mask(script, finished, tiny_model):
     assert len(parameters) == 1
     found = sorted(rows["edited"])
     masks = (finished / "masks").rglob("*.safetensors")
-    assert found == sorted(ParameterMask.load(path).count() for path in masks)
+    assert found == sorted(load_mask(path).count() for path in masks)
 
 
 def test_summary_has_one_row_per_grid_point(script, finished):
@@ -213,7 +218,7 @@ def test_edited_models_can_be_saved(script, tiny_model, tmp_path):
     assert script.run(tiny_model, tmp_path, *scaled) == 0
     assert all(path.stat().st_mtime_ns == then for path, then in times.items())
     for stem in script.cells_of(script.sizes[1:], (0,)):
-        mask = ParameterMask.load(tmp_path / "masks" / MODEL / f"{stem}.safetensors")
+        mask = load_mask(tmp_path / "masks" / MODEL / f"{stem}.safetensors")
         for suffix, scalar in (("", 0.0), ("_scalar0.5", 0.5)):
             expected = AutoModelForCausalLM.from_pretrained(tiny_model)
             saved = AutoModelForCausalLM.from_pretrained(
@@ -241,19 +246,40 @@ def test_what_a_killed_run_left_half_written_goes(script, finished, tiny_model, 
     shutil.copytree(finished, save_path)
     report = next(save_path.rglob("report.html")).parent
     left = [
-        save_path / ".results.csv.7.tmp",
-        save_path / ".comparison.csv.7.tmp",
-        save_path / "cells" / ".cell.json.7.tmp",
-        report / ".report.html.7.tmp",
-        save_path / "models" / "m" / ".cell.7.tmp" / "model.safetensors",
+        save_path / f".results.csv.{NOBODY}.tmp",
+        save_path / f".comparison.csv.{NOBODY}.tmp",
+        save_path / "cells" / f".cell.json.{NOBODY}.tmp",
+        report / f".report.html.{NOBODY}.tmp",
+        save_path / "models" / "m" / f".cell.{NOBODY}.tmp" / "model.safetensors",
     ]
-    somebody_elses = save_path / ".notes.md.7.tmp"
+    somebody_elses = save_path / f".notes.md.{NOBODY}.tmp"
     for path in (*left, somebody_elses):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("half")
     script.run(tiny_model, save_path, "--pre_train_eval", "--save_masks")
     assert list(save_path.rglob("*.tmp")) == [somebody_elses]
     assert without_timings(save_path) == without_timings(finished)
+
+
+def test_what_a_living_process_writes_stays(script, finished, tiny_model, tmp_path):
+    """`report`, which needs no lock, may be writing while a script sweeps."""
+    save_path = tmp_path / "results"
+    shutil.copytree(finished, save_path)
+    report = next(save_path.rglob("report.html")).parent
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as writer:
+        being_written = [
+            save_path / f".consistency.csv.{writer.pid}.tmp",
+            report / f".report.html.{writer.pid}.tmp",
+            save_path / "models" / "m" / f".cell.{writer.pid}.tmp" / "model.safetensors",
+        ]
+        for path in being_written:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("half")
+        assert script.run(tiny_model, save_path, "--pre_train_eval", "--save_masks") == 0
+        assert all(path.read_text() == "half" for path in being_written)
+        writer.communicate(b"\n")
+    assert script.run(tiny_model, save_path, "--pre_train_eval", "--save_masks") == 0
+    assert not list(save_path.rglob("*.tmp"))
 
 
 def test_killed_at_random_moments_and_resumed(script, finished, tiny_model, tmp_path):
@@ -296,4 +322,4 @@ def test_killed_at_random_moments_and_resumed(script, finished, tiny_model, tmp_
     assert not list(save_path.rglob("*.tmp"))
     for path in (finished / "masks").rglob("*.safetensors"):
         theirs = save_path / path.relative_to(finished)
-        assert ParameterMask.load(theirs) == ParameterMask.load(path)
+        assert load_mask(theirs) == load_mask(path)

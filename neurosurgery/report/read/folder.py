@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from neurosurgery.common.errors import UsageError
+from neurosurgery.common.files import read_json
 from neurosurgery.config.keys import BASELINE, MATH
 from neurosurgery.verdicts.columns import COLUMNS, GRID
 from neurosurgery.verdicts.comparison import primary_metrics
@@ -141,7 +141,7 @@ def _tasks(
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
