@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from neurosurgery.masks.files import write_mask_file
 from neurosurgery.masks.mask import ParameterMask
+from neurosurgery.results.store import FORMAT
+from neurosurgery.verdicts.columns import COLUMNS
 
 PROPORTIONS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.15)
 SETS = ("Race", "MMLU")
@@ -141,12 +144,12 @@ class FakeFolder:
         """Write the tables and config.json."""
         path.mkdir(parents=True, exist_ok=True)
         rows = self.rows()
-        write_csv(rows, path / "results.csv")
+        write_csv(complete(rows), path / "results.csv")
         if len(rows[rows["method"] != "baseline"]):
             write_csv(self.summary(rows), path / "summary.csv")
         math_task, *others = self.tasks
         config = {
-            "format": "neurosurgery-results/1",
+            "format": FORMAT,
             "meaning": {
                 "--model": self.model,
                 "--train_lm_eval_task": math_task,
@@ -187,6 +190,19 @@ def edited_value(
     return round(min(1.0, max(0.0, chance + (baseline - chance) * (1 - damage) + wobble)), 6)
 
 
+def complete(rows: pd.DataFrame) -> pd.DataFrame:
+    """All columns of results.csv: no skill is math, no chance is 0, retention by its definition."""
+    table = rows.reindex(columns=COLUMNS)
+    table["skill"] = [skill or "math" for skill in table["skill"].astype(object).fillna("")]
+    table["chance"] = pd.to_numeric(table["chance"], errors="coerce").fillna(0.0)
+    value, before = (pd.to_numeric(table[name], errors="coerce") for name in ("value", "baseline"))
+    above = (before - table["chance"]).where(before > table["chance"])
+    accuracy = (value - table["chance"]) / above
+    lower_is_better = table["metric"].str.startswith("word_perplexity")
+    table["retention"] = (before / value).where(lower_is_better, accuracy)
+    return table
+
+
 def write_csv(table: pd.DataFrame, path: Path) -> None:
     """As the scripts write."""
     table.to_csv(path, index=False, float_format="%.10g", lineterminator="\n")
@@ -209,10 +225,12 @@ def write_masks(path: Path, model: str = "fake-model", proportions: Sequence[flo
                         counts[name] = int(bits.sum())
                 stem = f"{against}_calculate" if against else "calculate"
                 folder = path / "masks" / model / ("" if method == "mathneuro" else method)
-                ParameterMask(packed, shapes).save(
+                write_mask_file(
                     folder / f"{stem}{proportion}_run{repeat}.safetensors",
+                    ParameterMask(packed, shapes),
                     {
                         "model": model,
+                        "skill": "math",
                         "method": method,
                         "calibration": against,
                         "proportion": proportion,
@@ -277,6 +295,7 @@ def write_factor(path: Path, model: str, scalar: float, low: float, high: float)
     cell = path / "cells" / model / f"Race_calculate0.01_run0_scalar{scalar}.json"
     cell.parent.mkdir(parents=True, exist_ok=True)
     key = {
+        "skill": "math",
         "method": "mathneuro",
         "calibration": "Race",
         "proportion": 0.01,

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 
 import pandas as pd
-from report_folder import (
-    write_csv,
-)
+from report_folder import complete, write_csv
 
 from neurosurgery.report.draw.style import figure_style
 from neurosurgery.report.page.figures import Missing, draw_all
@@ -42,7 +40,7 @@ def small_folder(path, repeats):
                  "edited": 100, "edited_share": 0.02, "topk_share": 0.5}
             )  # fmt: skip
     path.mkdir(exist_ok=True)
-    write_csv(pd.DataFrame(rows), path / "results.csv")
+    write_csv(complete(pd.DataFrame(rows)), path / "results.csv")
     meaning = {"--train_lm_eval_task": MATH, "--eval_datasets": [OTHER, PERPLEXITY]}
     (path / "config.json").write_text(json.dumps({"meaning": meaning}))
     return read_folder(path)

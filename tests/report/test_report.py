@@ -217,7 +217,7 @@ def test_the_factor_that_was_really_applied(tmp_path):
 
 def test_command(tmp_path, capsys):
     FakeFolder(methods=("mathneuro",), proportions=(0.01,)).write(tmp_path)
-    assert main(["report", str(tmp_path), "--model", "fake-model"]) == 0
+    assert main(["report", str(tmp_path)]) == 0
     assert capsys.readouterr().out == f"report in {tmp_path / 'report' / 'report.html'}\n"
     with pytest.raises(SystemExit) as exit_info:
         main(["report"])

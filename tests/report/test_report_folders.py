@@ -95,26 +95,13 @@ def test_a_run_that_was_killed(tmp_path):
 
 def test_a_baseline_at_chance_has_no_share_to_lose(tmp_path):
     folder = small_folder(tmp_path, [(0.2, 0.65, 2.5)])
-    folder.cells.loc[folder.cells["task"] == OTHER, "baseline"] = 0.25
+    folder.cells.loc[folder.cells["task"] == OTHER, ["baseline", "retention"]] = 0.25, math.nan
     points = grid_points(folder)
     assert f"{OTHER}: the baseline (0.250) is no better than guessing" in " ".join(
         cautions(folder, points)
     )
     (point,) = isolation_points(folder, points, "math")
     assert point.kept_mean == pytest.approx(0.8)
-
-
-def test_several_models(tmp_path):
-    FakeFolder(model="one").write(tmp_path)
-    first = (tmp_path / "results.csv").read_text()
-    FakeFolder(model="two", methods=("lape",)).write(tmp_path)
-    both = first + (tmp_path / "results.csv").read_text().partition("\n")[2]
-    (tmp_path / "results.csv").write_text(both)
-    with pytest.raises(UsageError, match=r"--model .*several models; choose one of one, two"):
-        read_folder(tmp_path)
-    with pytest.raises(UsageError, match=r"--model three: expected one of one, two"):
-        read_folder(tmp_path, "three")
-    assert read_folder(tmp_path, "two").methods == ("lape",)
 
 
 @pytest.mark.parametrize("content", [None, "a,b\n1,2\n", "", "\n", 'model,"method\n'])
@@ -134,5 +121,5 @@ def test_a_foreign_mask_file_is_refused(tmp_path):
     mask = path / "masks" / "fake-model" / "x.safetensors"
     mask.parent.mkdir(parents=True)
     mask.write_bytes(b"nothing")
-    with pytest.raises(UsageError, match=r"x\.safetensors: cannot be read as a mask"):
+    with pytest.raises(UsageError, match=r"x\.safetensors: is no readable mask file"):
         make_report(path)

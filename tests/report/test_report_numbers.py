@@ -15,16 +15,17 @@ from report_folder import (
 )
 from small_report import MATH, OTHER, PERPLEXITY, small_folder
 
-from neurosurgery.report.draw.style import one_line, percent
-from neurosurgery.report.show.texts import number
+from neurosurgery.common.numbers import percent_text
+from neurosurgery.masks.units import place_of, short_kinds
+from neurosurgery.report.draw.style import one_line
 from neurosurgery.report.page.figures import choose_masks
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
-from neurosurgery.report.read.where import OUTSIDE, read_masks
-from neurosurgery.masks.units import place_of, short_kinds
+from neurosurgery.report.read.where import read_masks
 from neurosurgery.report.show.consistency import consistency_panels
 from neurosurgery.report.show.isolation import best, isolation_panels, isolation_points
 from neurosurgery.report.show.panels import grid_panels, size_panels, tick_places
+from neurosurgery.report.show.texts import number
 from neurosurgery.report.show.words import cautions
 
 
@@ -128,17 +129,6 @@ def test_a_summary_of_other_cells_is_not_used(column, tmp_path):
     assert grid_points(read_folder(path))["ci_low"].isna().all()
 
 
-def test_columns_that_older_scripts_did_not_write(tmp_path):
-    path = FakeFolder(methods=("mathneuro",)).write(tmp_path)
-    for name in ("results.csv", "summary.csv"):
-        table = pd.read_csv(path / name)
-        write_csv(table.drop(columns={"skill", "chance", "retention"} & set(table)), path / name)
-    folder = read_folder(path)
-    assert folder.skills == ("math",)
-    row = grid_points(folder).query("task == @OTHER").iloc[0]
-    assert row["retention"] == pytest.approx(row["value"] / row["baseline"])
-
-
 def test_a_retention_that_is_there_is_taken(tmp_path):
     path = FakeFolder(methods=("mathneuro",)).write(tmp_path)
     table = pd.read_csv(path / "results.csv")
@@ -170,7 +160,7 @@ def test_masks_by_place(tmp_path):
     place = (5, "mlp.down_proj")
     assert mask.existing[place] == 2 * 48 * 16
     assert mask.density(place) == mask.selected[place] / (2 * 48 * 16)
-    layers, kinds = mask.shares(0), mask.shares(1)
+    layers, kinds = mask.shares("layer"), mask.shares("kind")
     for shares in (layers, kinds):
         assert sum(share for share, _ in shares.values()) == pytest.approx(1)
         assert sum(even for _, even in shares.values()) == pytest.approx(1)
@@ -190,7 +180,7 @@ def test_masks_by_place(tmp_path):
         ("model.layers.3.mlp.down_proj.weight", (3, "mlp.down_proj")),
         ("transformer.h.11.attn.c_attn.weight", (11, "attn.c_attn")),
         ("model.layers.0.mlp.experts.7.up_proj.weight", (0, "mlp.experts.up_proj")),
-        ("lm_head.weight", (OUTSIDE, "lm_head")),
+        ("lm_head.weight", (None, "lm_head")),
     ],
 )
 def test_place_of_a_parameter(name, place):
@@ -228,6 +218,6 @@ def test_numbers_as_text():
     assert number(-0.6634, sign=True) == "−0.663"
     assert number(math.nan) == "–"
     assert number(math.inf) == "∞"
-    assert [percent(x) for x in (0.34, 0.0201, 0.0005, 0)] == ["34%", "2.0%", "0.05%", "0%"]
+    assert [percent_text(x) for x in (0.34, 0.0201, 0.0005, 0)] == ["34%", "2.0%", "0.05%", "0%"]
     assert one_line("a\nb") == "a b"
     assert len(one_line("x" * 90)) <= 34

@@ -261,27 +261,6 @@ def test_what_a_killed_run_left_half_written_goes(script, finished, tiny_model, 
     assert without_timings(save_path) == without_timings(finished)
 
 
-def test_what_a_living_process_writes_stays(script, finished, tiny_model, tmp_path):
-    """`report`, which needs no lock, may be writing while a script sweeps."""
-    save_path = tmp_path / "results"
-    shutil.copytree(finished, save_path)
-    report = next(save_path.rglob("report.html")).parent
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as writer:
-        being_written = [
-            save_path / f".consistency.csv.{writer.pid}.tmp",
-            report / f".report.html.{writer.pid}.tmp",
-            save_path / "models" / "m" / f".cell.{writer.pid}.tmp" / "model.safetensors",
-        ]
-        for path in being_written:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("half")
-        assert script.run(tiny_model, save_path, "--pre_train_eval", "--save_masks") == 0
-        assert all(path.read_text() == "half" for path in being_written)
-        writer.communicate(b"\n")
-    assert script.run(tiny_model, save_path, "--pre_train_eval", "--save_masks") == 0
-    assert not list(save_path.rglob("*.tmp"))
-
-
 def test_killed_at_random_moments_and_resumed(script, finished, tiny_model, tmp_path):
     """SIGKILL at random moments of a run; each start goes on where the last one was killed.
 
