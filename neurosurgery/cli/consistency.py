@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from neurosurgery.cli.flags import add_calibration_flags, add_model_flags
@@ -128,7 +129,8 @@ def run(arguments: argparse.Namespace) -> None:
             usable_sizes,
         )
         from neurosurgery.models.load import load_model, load_tokenizer, read_model_config
-        from neurosurgery.results.provenance import model_fingerprint
+        from neurosurgery.results.provenance import describe_run, model_fingerprint
+        from neurosurgery.results.store import ResultStore
 
         commit = getattr(read_model_config(model), "_commit_hash", None)
         keep_freed_memory(device)
@@ -143,6 +145,11 @@ def run(arguments: argparse.Namespace) -> None:
             "proportions": proportions,
             "seed": data.random_state,
         }
+        store = ResultStore(save_path, model.label)
+        if not store.meaning():
+            # It proves the folder ours, so that the same command may go on from what is kept.
+            place = {"--model": model.label, "--revision": model.revision}
+            store.write_config(place, describe_run(sys.argv, str(device)))
         checkpoint = SubsetCheckpoint(save_path / "statistics" / model.label, meaning)
         table = measure_consistency(
             loaded, data, sets, sizes, arguments.num_subsets, proportions, checkpoint

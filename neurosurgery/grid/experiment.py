@@ -199,9 +199,11 @@ class Experiment:
 
         text = folder_text(verdicts, self.config.evaluation)
         write_atomically(store.text_file(self.config.output.text_file), text)
+        # The report first: whoever reads the text may stop reading (`| head`).
+        page = make_report(store.root)
         print(text)
         print(
             f"results in {store.root}: results.csv has every cell, summary.csv and comparison.csv "
             "these tables in full"
         )
-        print(f"figures in {make_report(store.root)}")
+        print(f"figures in {page}")

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
+from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.masks.mask import ParameterMask, Shapes
 
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.")
@@ -136,12 +137,20 @@ def unit_csv(table: pd.DataFrame, origin: Mapping[str, object]) -> str:
     return text.getvalue()
 
 
-def read_unit_csv(path: Path) -> pd.DataFrame | None:
-    """Read the output of `unit_csv`; None if the file is missing or holds no unit table."""
+def read_unit_csv(path: Path, flag: str = "MASK") -> pd.DataFrame | None:
+    """Read what `unit_csv` wrote; None if there is no such file.
+
+    Raises:
+        UsageError: the file holds something else.
+    """
     if not path.is_file():
         return None
     try:
         table = pd.read_csv(path)
-    except (ValueError, UnicodeDecodeError):
-        return None
-    return table if set(_UNIT_COLUMNS) <= set(table.columns) else None
+    except (ValueError, UnicodeDecodeError) as error:
+        reason = first_line(error)
+        raise UsageError(flag, path, f"is no readable list of units ({reason})") from None
+    missing = [name for name in _UNIT_COLUMNS if name not in table]
+    if missing:
+        raise UsageError(flag, path, f"is no list of units: it has no column {missing[0]}")
+    return table

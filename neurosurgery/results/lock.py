@@ -42,6 +42,7 @@ class FolderLock:
             UsageError: another process holds it; the message names host, process and start time.
         """
         made = [path for path in (self._folder, *self._folder.parents) if not path.exists()]
+        before = {path.name for path in self._folder.iterdir()} if not made else set()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(blocking=False)
@@ -53,7 +54,8 @@ class FolderLock:
         finally:
             # Safe for a waiting process: filelock notices that its file was unlinked.
             with suppress(OSError):
-                if made and [path.name for path in self._folder.iterdir()] == [NAME]:
+                after = {path.name for path in self._folder.iterdir()}
+                if NAME not in before and after == before | {NAME}:
                     self._file.unlink()
                     for path in made:
                         path.rmdir()

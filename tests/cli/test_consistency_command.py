@@ -30,7 +30,7 @@ def consistency(model, save_path, *flags: str) -> int:
 def contents(folder: Path) -> dict[Path, bytes]:
     """Every file but the lock, which says who held it last."""
     files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    del files[folder / LOCK]
+    files.pop(folder / LOCK, None)
     return files
 
 

@@ -32,7 +32,7 @@ def file_names(folder: Path) -> set[str]:
 def whole(tiny_model, tmp_path_factory) -> pd.DataFrame:
     save_path = tmp_path_factory.mktemp("whole")
     assert consistency(tiny_model, save_path) == 0
-    assert file_names(save_path) == {"consistency.csv", ".lock"}
+    assert file_names(save_path) == {"consistency.csv", "config.json", ".lock"}
     return pd.read_csv(save_path / "consistency.csv")
 
 
@@ -78,7 +78,7 @@ def test_what_was_kept_is_not_computed_again(
     pd.testing.assert_frame_equal(
         pd.read_csv(tmp_path / "consistency.csv"), whole, check_exact=True
     )
-    assert file_names(tmp_path) == {"consistency.csv", ".lock"}
+    assert file_names(tmp_path) == {"consistency.csv", "config.json", ".lock"}
 
 
 def test_another_measurement_finds_nothing(tmp_path):
