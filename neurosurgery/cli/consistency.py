@@ -128,11 +128,14 @@ def run(arguments: argparse.Namespace) -> None:
             usable_sizes,
         )
         from neurosurgery.models.load import load_model, load_tokenizer, read_model_config
+        from neurosurgery.models.vocabulary import check_vocabulary
         from neurosurgery.results.provenance import model_fingerprint
 
         commit = getattr(read_model_config(model), "_commit_hash", None)
         keep_freed_memory(device)
         loaded = load_model(model, load_tokenizer(model))
+        texts = {name: of_set.samples for name, of_set in sets.items()}
+        check_vocabulary(loaded.model, loaded.tokenizer, model.name, texts)
         sizes = usable_sizes(sorted(set(arguments.sizes or DEFAULT_SIZES)), sets)
         meaning = {
             "model": model_fingerprint(model.name, commit),
