@@ -127,6 +127,7 @@ def run(arguments: argparse.Namespace) -> None:
             measure_consistency,
             usable_sizes,
         )
+        from neurosurgery.models.backbone import check_backbone
         from neurosurgery.models.load import load_model, load_tokenizer, read_model_config
         from neurosurgery.models.vocabulary import check_vocabulary
         from neurosurgery.results.provenance import model_fingerprint
@@ -136,6 +137,7 @@ def run(arguments: argparse.Namespace) -> None:
         loaded = load_model(model, load_tokenizer(model))
         texts = {name: of_set.samples for name, of_set in sets.items()}
         check_vocabulary(loaded.model, loaded.tokenizer, model.name, texts)
+        check_backbone(loaded.model)
         sizes = usable_sizes(sorted(set(arguments.sizes or DEFAULT_SIZES)), sets)
         meaning = {
             "model": model_fingerprint(model.name, commit),

@@ -121,6 +121,7 @@ class Experiment:
         from neurosurgery.grid.gather import describe_evidence, gather_evidence
         from neurosurgery.grid.recorder import say
         from neurosurgery.grid.worker import Worker
+        from neurosurgery.models.backbone import check_backbone
         from neurosurgery.models.load import load_model
         from neurosurgery.models.vocabulary import check_vocabulary
 
@@ -131,6 +132,7 @@ class Experiment:
         loaded = load_model(self.config.model, tokenizer)
         texts = {name: found.samples for name, found in self.sets.items()}
         check_vocabulary(loaded.model, tokenizer, self.config.model.name, texts)
+        check_backbone(loaded.model)
         if self.config.output.overwrite:
             store.clear()
         # The first file, because it marks the folder as ours.
