@@ -39,7 +39,7 @@ class ScriptCase:
     patterns: tuple[str, ...]
     method: str
 
-    def flags(self, model: Path, save_path: Path, *more: str) -> list[str]:
+    def flags(self, model: Path | str, save_path: Path, *more: str) -> list[str]:
         """The command line; later flags win."""
         where = ["--model", str(model), "--save_path", str(save_path), *DEMO_DATA, *DEMO_TASKS]
         return [*where, self.size_flag, *self.sizes, *COMMON, *more]

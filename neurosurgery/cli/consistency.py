@@ -6,7 +6,13 @@ import argparse
 from pathlib import Path
 
 from neurosurgery.cli.flags import add_calibration_flags, add_model_flags
-from neurosurgery.cli.parse import calibration_sets, math_set, model_config, unique
+from neurosurgery.cli.parse import (
+    calibration_sets,
+    check_given_with_model,
+    math_set,
+    model_config,
+    unique,
+)
 from neurosurgery.common.errors import UsageError
 from neurosurgery.config.checks import check_at_least, check_fractions, check_writable
 from neurosurgery.config.demo import DEMO, PUBLISHED_GRID
@@ -64,7 +70,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     output = parser.add_argument_group("output")
     output.add_argument(
-        "--save_path", type=Path, help=f"results folder (default: {DEMO.save_path})"
+        "--save_path",
+        type=Path,
+        help=f"results folder (default without --model: {DEMO.save_path})",
     )
     output.add_argument("--overwrite", action="store_true", help=f"replace {FILE}, nothing else")
 
@@ -94,6 +102,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_at_least(2, {"--num_subsets": arguments.num_subsets})
     data.check()
     model.check()
+    check_given_with_model(arguments, "train_dataset", "calibration_datasets", "save_path")
     check_writable(save_path)
     file = save_path / FILE
     if file.is_dir():
