@@ -11,8 +11,19 @@ import pandas as pd
 import LAPE
 import MathNeuro
 import MathNeuro_Ablations
+from neurosurgery.config.demo import DEMO
 from neurosurgery.results.lock import NAME as LOCK
 
+DEMO_DATA = [
+    *("--train_dataset", DEMO.train_dataset),
+    *("--calibration_datasets", *DEMO.calibration_datasets),
+    *("--calibration_dataset_names", *DEMO.calibration_dataset_names),
+]
+DEMO_TASKS = [
+    *("--train_lm_eval_task", DEMO.train_lm_eval_task),
+    *("--eval_datasets", *DEMO.eval_datasets),
+]
+"""What a script does not take by itself with a model of the user's."""
 COMMON = "--num_repeats 2 --num_samples 12 --eval_limit 6".split()
 MODEL = "tiny-llama"
 
@@ -28,9 +39,9 @@ class ScriptCase:
     patterns: tuple[str, ...]
     method: str
 
-    def flags(self, model: Path, save_path: Path, *more: str) -> list[str]:
+    def flags(self, model: Path | str, save_path: Path, *more: str) -> list[str]:
         """The command line; later flags win."""
-        where = ["--model", str(model), "--save_path", str(save_path)]
+        where = ["--model", str(model), "--save_path", str(save_path), *DEMO_DATA, *DEMO_TASKS]
         return [*where, self.size_flag, *self.sizes, *COMMON, *more]
 
     def run(self, model: Path, save_path: Path, *more: str) -> int:

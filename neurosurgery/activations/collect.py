@@ -23,7 +23,9 @@ from neurosurgery.activations.batches import (
 from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.activations.sums import ActivationNorms, FiringCounts, SampleSums
 from neurosurgery.config.methods import ACTIVATION_NORMS, FIRING_COUNTS
-from neurosurgery.models.forward import base_forward, context_length
+from neurosurgery.models.backbone import find_backbone
+from neurosurgery.models.devices import empty_cache
+from neurosurgery.models.forward import context_length
 from neurosurgery.models.hooks import input_hooks, output_hooks
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.models.neurons import NeuronLayer, find_neuron_layers
@@ -44,7 +46,7 @@ def collect_activation_norms(
     batch_tokens: int | None = None,
     on_batch: OnBatch | None = None,
 ) -> ByRepeat:
-    """Run the base model once over all drawn samples; sum the norms of the targets' inputs.
+    """Run the model up to its head, once over all drawn samples; sum norms of the targets' inputs.
 
     Args:
         model: in evaluation mode.
@@ -58,12 +60,13 @@ def collect_activation_norms(
         Per repeat, a dictionary from target name to v (see `ActivationNorms`).
 
     Raises:
+        UsageError: the model is not causal, or changes its own weights (`find_backbone`).
         NonFiniteActivations: a target's input held an infinity or NaN.
         torch.OutOfMemoryError: a single sample does not fit.
     """
     norms = ActivationNorms(targets, len(multiplicities))
     hooks = norms.hooks()
-    # The base model's output is the head's input, so that no logits are computed.
+    # The pass ends before the head and returns its input, so that no logits are computed.
     head_hook = hooks.pop(model.get_output_embeddings(), None)
     _run(
         model,
@@ -86,7 +89,7 @@ def collect_firing_counts(
     batch_tokens: int | None = None,
     on_batch: OnBatch | None = None,
 ) -> ByRepeat:
-    """Run the base model once over all drawn samples; count firing neurons.
+    """Run the model up to its head, once over all drawn samples; count firing neurons.
 
     Arguments and errors are those of `collect_activation_norms`, with `layers` from
     `find_neuron_layers`.
@@ -122,6 +125,7 @@ def _run(
     if batch_tokens is None:
         batch_tokens = default_batch_tokens(model.device)
     remaining = np.flatnonzero(multiplicities.any(axis=0)).tolist()
+    run = find_backbone(model)
     with attached, torch.inference_mode():
         while remaining:
             lengths = [len(samples[index]) for index in remaining]
@@ -129,13 +133,15 @@ def _run(
                 [remaining[position] for position in positions]
                 for positions in length_sorted_batches(lengths, batch_tokens)
             ]
+            out_of_memory = False
             try:
                 for batch in batches:
                     batch_lengths = [len(samples[index]) for index in batch]
                     sums.begin_batch(batch_lengths, multiplicities[:, batch])
-                    hidden = base_forward(model, [samples[index] for index in batch])
+                    hidden = run([samples[index] for index in batch])
                     if on_hidden is not None:
                         on_hidden(hidden)
+                    del hidden  # would stay in memory during the next pass
                     sums.commit_batch()
                     remaining = sorted(set(remaining) - set(batch))
                     if on_batch is not None:
@@ -144,10 +150,12 @@ def _run(
                 # The failed batch was not committed: its samples are still in `remaining`.
                 if len(batch) == 1 or not should_reduce_batch_size(error):
                     raise
+                out_of_memory = True
+            if out_of_memory:
+                # Outside of the except block, where the traceback no longer holds the activations.
                 batch_tokens = max(batch_tokens // 2, 1)
                 sums.discard_batch()
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
+                empty_cache()
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,13 @@ import sys
 from pathlib import Path
 
 from neurosurgery.cli.flags import add_calibration_flags, add_model_flags
-from neurosurgery.cli.parse import calibration_sets, math_set, model_config, unique
+from neurosurgery.cli.parse import (
+    calibration_sets,
+    check_given_with_model,
+    math_set,
+    model_config,
+    unique,
+)
 from neurosurgery.common.errors import UsageError
 from neurosurgery.config.checks import check_at_least, check_fractions, check_writable
 from neurosurgery.config.demo import DEMO, PUBLISHED_GRID
@@ -65,7 +71,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     output = parser.add_argument_group("output")
     output.add_argument(
-        "--save_path", type=Path, help=f"results folder (default: {DEMO.save_path})"
+        "--save_path",
+        type=Path,
+        help=f"results folder (default without --model: {DEMO.save_path})",
     )
     output.add_argument("--overwrite", action="store_true", help=f"replace {FILE}, nothing else")
 
@@ -95,6 +103,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_at_least(2, {"--num_subsets": arguments.num_subsets})
     data.check()
     model.check()
+    check_given_with_model(arguments, "train_dataset", "calibration_datasets", "save_path")
     check_writable(save_path)
     file = save_path / FILE
     if file.is_dir():
@@ -128,13 +137,18 @@ def run(arguments: argparse.Namespace) -> None:
             measure_consistency,
             usable_sizes,
         )
+        from neurosurgery.models.backbone import check_backbone
         from neurosurgery.models.load import load_model, load_tokenizer, read_model_config
+        from neurosurgery.models.vocabulary import check_vocabulary
         from neurosurgery.results.provenance import describe_run, model_fingerprint
         from neurosurgery.results.store import ResultStore
 
         commit = getattr(read_model_config(model), "_commit_hash", None)
         keep_freed_memory(device)
         loaded = load_model(model, load_tokenizer(model))
+        texts = {name: of_set.samples for name, of_set in sets.items()}
+        check_vocabulary(loaded.model, loaded.tokenizer, model.name, texts)
+        check_backbone(loaded.model)
         sizes = usable_sizes(sorted(set(arguments.sizes or DEFAULT_SIZES)), sets)
         meaning = {
             "model": model_fingerprint(model.name, commit),

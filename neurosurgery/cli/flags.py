@@ -60,9 +60,14 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
 def add_calibration_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags for the files of calibration samples."""
     data = parser.add_argument_group("calibration data (CSV: a column qa, or question + solution)")
-    data.add_argument("--train_dataset", metavar="CSV", help="math samples (default: the demo's)")
     data.add_argument(
-        "--calibration_datasets", nargs="+", metavar="CSV", help="non-math samples, one file a set"
+        "--train_dataset", metavar="CSV", help="math samples (default without --model: the demo's)"
+    )
+    data.add_argument(
+        "--calibration_datasets",
+        nargs="+",
+        metavar="CSV",
+        help="non-math samples, one file a set (default without --model: the demo's)",
     )
     data.add_argument(
         "--calibration_dataset_names", nargs="+", metavar="NAME", help="names, in the same order"
@@ -127,8 +132,17 @@ def _add_grid_flags(
 
 def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     evaluation = parser.add_argument_group("evaluation (lm-eval)")
-    evaluation.add_argument("--train_lm_eval_task", metavar="TASK", help="the math task")
-    evaluation.add_argument("--eval_datasets", nargs="+", metavar="TASK", help="the other tasks")
+    evaluation.add_argument(
+        "--train_lm_eval_task",
+        metavar="TASK",
+        help="the math task (default without --model: the demo's)",
+    )
+    evaluation.add_argument(
+        "--eval_datasets",
+        nargs="+",
+        metavar="TASK",
+        help="the other tasks (default without --model: the demo's)",
+    )
     evaluation.add_argument(
         "--pre_train_eval", action="store_true", help="evaluate the unedited model first"
     )
@@ -156,7 +170,9 @@ def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
 
 def _add_output_flags(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("output")
-    output.add_argument("--save_path", help=f"results folder (default: {DEMO.save_path})")
+    output.add_argument(
+        "--save_path", help=f"results folder (default without --model: {DEMO.save_path})"
+    )
     output.add_argument(
         "--text_file",
         default="results.txt",

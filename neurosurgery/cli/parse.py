@@ -31,7 +31,7 @@ def parse_experiment(script: str, description: str, argv: Sequence[str] | None) 
     """Turn a command line into a checked configuration.
 
     Raises:
-        UsageError: a value that cannot be used.
+        UsageError: a value that cannot be used, or `--model` without data, tasks or folder.
         SystemExit: status 2 for a malformed flag, 0 for `--help`.
     """
     arguments = build_parser(script, description).parse_args(argv)
@@ -41,7 +41,7 @@ def parse_experiment(script: str, description: str, argv: Sequence[str] | None) 
     demo_grid = arguments.model is None and grid_left_out
     limit = arguments.eval_limit
     check_at_least(1, {"--eval_limit": limit})
-    return ExperimentConfig(
+    config = ExperimentConfig(
         model_config(arguments),
         DataConfig(
             math=math_set(arguments),
@@ -77,6 +77,24 @@ def parse_experiment(script: str, description: str, argv: Sequence[str] | None) 
             dry_run=arguments.dry_run,
         ),
     )
+    check_given_with_model(
+        arguments,
+        *("train_dataset", "calibration_datasets"),
+        *("train_lm_eval_task", "eval_datasets", "save_path"),
+    )
+    return config
+
+
+def check_given_with_model(arguments: argparse.Namespace, *names: str) -> None:
+    """Refuse `--model` without these flags: the demo's data say nothing about another model.
+
+    Raises:
+        UsageError: lists the flags that are missing.
+    """
+    missing = [f"--{name}" for name in names if getattr(arguments, name) is None]
+    if arguments.model is not None and missing:
+        reason = f"expected with it {', '.join(missing)}; only the demo brings its own"
+        raise UsageError("--model", arguments.model, reason)
 
 
 def model_config(arguments: argparse.Namespace) -> ModelConfig:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate.utils.memory import should_reduce_batch_size
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
@@ -21,6 +20,7 @@ from neurosurgery.config.experiment import EvaluationConfig
 from neurosurgery.evaluate.engine.language_model import LanguageModel
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.evaluate.isolation import FEWSHOT_SEED, preserved_generators
+from neurosurgery.models.devices import empty_cache
 from neurosurgery.models.load import LoadedModel
 
 
@@ -82,9 +82,9 @@ class Harness:
             except Exception as error:
                 if lm.batch_size == 1 or not should_reduce_batch_size(error):
                     raise
-                lm.batch_size_per_gpu = lm.batch_size // 2
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
+            # Outside of the except block, where the traceback no longer holds the activations.
+            lm.batch_size_per_gpu = lm.batch_size // 2
+            empty_cache()
         documents = document_records(found["samples"], self._loaded["tasks"])
         return Evaluation(_plain(found["results"]), _plain(documents), self._groups)
 

@@ -61,17 +61,19 @@ class Experiment:
         manager = task_manager(self.config.evaluation)
 
         from neurosurgery.models.load import load_tokenizer, model_size, read_model_config
+        from neurosurgery.models.vocabulary import check_end_token
         from neurosurgery.verdicts.table import VerdictTable
 
         model_config = read_model_config(self.config.model)
         commit = getattr(model_config, "_commit_hash", None)
         meaning = self._meaning(store, dtype=str(dtype), commit=commit)
         tokenizer = load_tokenizer(self.config.model)
+        check_end_token(tokenizer, self.config.model.name)
         if self.config.evaluation.apply_chat_template and tokenizer.chat_template is None:
             raise UsageError("--apply_chat_template", "", "the tokenizer has no chat template")
         plan = make_plan(self.config, store)
         if self.config.output.dry_run:
-            size = model_size(model_config, dtype)
+            size = model_size(self.config.model, model_config, dtype)
             text = PlanText(self.config, plan, store, size)
             print("\n".join(text.lines(list(self.sets.values()))))
             return
@@ -119,13 +121,18 @@ class Experiment:
         from neurosurgery.grid.gather import describe_evidence, gather_evidence
         from neurosurgery.grid.recorder import say
         from neurosurgery.grid.worker import Worker
+        from neurosurgery.models.backbone import check_backbone
         from neurosurgery.models.load import load_model
+        from neurosurgery.models.vocabulary import check_vocabulary
 
         # The log stays in memory until the run can start: bad input must write nothing.
         chatter = io.StringIO()
         with chatter_to(chatter):
             harnesses = load_harnesses(manager, self.config.evaluation)
         loaded = load_model(self.config.model, tokenizer)
+        texts = {name: found.samples for name, found in self.sets.items()}
+        check_vocabulary(loaded.model, tokenizer, self.config.model.name, texts)
+        check_backbone(loaded.model)
         if self.config.output.overwrite:
             store.clear()
         # The first file, because it marks the folder as ours.

@@ -16,6 +16,8 @@ from neurosurgery.models.targets import find_targets, scored_share
 from neurosurgery.results.store import ResultStore
 
 SCORED_SHARE_WARNING = 0.9
+LEAST_SHARE_TOLD = 0.001
+"""Norms and biases of a large model are less, and nothing to warn of."""
 
 
 def gather_evidence(
@@ -92,9 +94,19 @@ def describe_evidence(label: str, loaded: LoadedModel, evidence: Evidence) -> It
             f"{start}{len(evidence.targets)} weight matrices are scored, {share:.1%} of what is "
             "not embeddings"
         )
-        if share < SCORED_SHARE_WARNING:
+        scored = {target.name for target in evidence.targets}
+        linear = evidence.parts[ACTIVATION_NORMS]
+        unseen = [target for target in linear if target.name not in scored]
+        if unseen:
             yield (
-                f"warning: {1 - share:.1%} of the parameters outside the embeddings are in no "
+                f"warning: {scored_share(loaded.model, unseen):.1%} of it is in {len(unseen)} "
+                "linear modules that no sample reached, or only some of its tokens, and is not "
+                f"scored (first: {unseen[0].name})"
+            )
+        outside = 1 - scored_share(loaded.model, linear)
+        if share < SCORED_SHARE_WARNING and outside >= LEAST_SHARE_TOLD:
+            yield (
+                f"warning: {outside:.1%} of the parameters outside the embeddings are in no "
                 "linear module and are not scored; a skill may sit there"
             )
     if FIRING_COUNTS in evidence.parts:

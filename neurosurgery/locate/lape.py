@@ -49,7 +49,7 @@ def entropy(probabilities: np.ndarray) -> np.ndarray:
 
 
 def select_neurons(probabilities: np.ndarray, ratio: float) -> NeuronSelection:
-    """Select the `int(neurons · ratio)` neurons of lowest entropy, and find their sets.
+    """Select the `round(neurons · ratio)` neurons of lowest entropy, and find their sets.
 
     Neurons without a probability above the bar are dropped first; if too few are left, all of them
     are selected. Ties go to the lowest index.
@@ -60,7 +60,8 @@ def select_neurons(probabilities: np.ndarray, ratio: float) -> NeuronSelection:
     """
     above = probabilities > activation_bar(probabilities)
     candidates = above.any(axis=0)
-    wanted = int(probabilities.shape[1] * ratio)
+    # As the authors' program counts; Python rounds a half to the even number.
+    wanted = round(probabilities.shape[1] * ratio)
     ranking = np.argsort(np.where(candidates, entropy(probabilities), np.inf), kind="stable")
     selected = np.zeros(probabilities.shape[1], dtype=bool)
     selected[ranking[: min(wanted, int(candidates.sum()))]] = True

@@ -47,3 +47,13 @@ def keep_freed_memory(device: torch.device) -> None:
         library = ctypes.CDLL(None)
         library.mallopt(mmap_threshold, 1 << 25)
         library.mallopt(trim_threshold, (1 << 31) - 1)
+
+
+def empty_cache() -> None:
+    """Give the GPU memory that torch holds but does not use back, so that larger blocks fit.
+
+    Call it after the `except` block of an out-of-memory error: inside, the traceback keeps the
+    failed pass's tensors alive, and nothing of them would be freed.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Run the base model of a causal language model, without its head."""
+"""Run a causal language model up to its head, in one of two ways; `backbone.py` chooses."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from neurosurgery.models.hooks import input_hooks
 
 
 def context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
@@ -21,14 +23,52 @@ def context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
 
 
 def base_forward(model: PreTrainedModel, batch: Sequence[Sequence[int]]) -> torch.Tensor:
-    """Run one right-padded batch; return the head's input, (samples, tokens, hidden).
+    """Run the base model on one right-padded batch; return its output, (samples, tokens, hidden).
 
     No attention mask is needed: in a causal model no token attends to the padding on its right.
     Logits are never computed.
     """
+    ids = _right_padded(model, batch)
+    return model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+
+
+class _HeadReached(Exception):
+    """Ends a forward pass before its head."""
+
+    def __init__(self, hidden: torch.Tensor) -> None:
+        super().__init__()
+        self.hidden = hidden
+
+
+def head_input(model: PreTrainedModel, batch: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Run the whole model on one right-padded batch, as far as the head, and return its input.
+
+    This is right also where the head does not read the base model's output. Logits are never
+    computed.
+
+    Raises:
+        ValueError: the model has no head, or does not call it.
+    """
+    head = model.get_output_embeddings()
+    if head is None:
+        raise ValueError("the model has no output embeddings")
+
+    def stop(hidden: torch.Tensor) -> None:
+        raise _HeadReached(hidden)
+
+    ids = _right_padded(model, batch)
+    with input_hooks({head: stop}):
+        try:
+            model(input_ids=ids, use_cache=False)
+        except _HeadReached as reached:
+            return reached.hidden
+    raise ValueError("the model does not call its output embeddings")
+
+
+def _right_padded(model: PreTrainedModel, batch: Sequence[Sequence[int]]) -> torch.Tensor:
+    """Token ids, (samples, tokens), on the embedding's device."""
     longest = max(map(len, batch))
     ids = torch.zeros(len(batch), longest, dtype=torch.long)
     for row, sample in enumerate(batch):
         ids[row, : len(sample)] = torch.tensor(sample)
-    device = model.get_input_embeddings().weight.device
-    return model.base_model(input_ids=ids.to(device), use_cache=False).last_hidden_state
+    return ids.to(model.get_input_embeddings().weight.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -17,6 +17,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from neurosurgery.common.errors import RunError, UsageError, first_line
 from neurosurgery.config.experiment import ModelConfig
@@ -39,13 +40,18 @@ def _source(config: ModelConfig) -> dict[str, Any]:
 
 @contextmanager
 def _loading(config: ModelConfig) -> Iterator[None]:
-    """Turn the errors of transformers for a model that cannot be loaded into one line."""
+    """Turn any error for a model that cannot be loaded into one line."""
     try:
         yield
-    except torch.OutOfMemoryError:
+    except (torch.OutOfMemoryError, MemoryError):
         raise RunError(f"{config.name} does not fit on the device; try --device_map auto") from None
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         reason = first_line(error)
+        raise UsageError("--model", config.name, f"cannot be loaded: {reason}") from None
+    except Exception as error:  # noqa: BLE001
+        # A broken file or code from the hub can raise anything (an AttributeError for a config that
+        # is a list); such messages say little without the class.
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise UsageError("--model", config.name, f"cannot be loaded: {reason}") from None
 
 
@@ -53,10 +59,12 @@ def read_model_config(config: ModelConfig) -> PretrainedConfig:
     """Fetch the model's configuration: the cheapest check that the model exists.
 
     Raises:
-        UsageError: it cannot be loaded, or the checkpoint is quantised.
+        UsageError: it cannot be loaded, is quantised, or is an encoder-decoder.
     """
     with _loading(config):
         found = AutoConfig.from_pretrained(config.name, **_source(config))
+    if found.is_encoder_decoder:
+        raise UsageError("--model", config.name, "is an encoder-decoder; expected a causal LM")
     if getattr(found, "quantization_config", None) is not None:
         raise UsageError("--model", config.name, "is quantised; expected float weights to edit")
     return found
@@ -80,14 +88,23 @@ def load_model(
     `dtype` replaces the configured one; `auto` is the checkpoint's dtype, which keeps every bit.
 
     Raises:
-        UsageError: the model cannot be loaded, or --device_map leaves weights off the devices.
+        UsageError: the model cannot be loaded, its checkpoint does not hold exactly its weights, or
+            --device_map leaves weights off the devices.
     """
     device = choose_device(config)
     wanted = dtype or choose_dtype(config, device)
-    with _loading(config):
-        model = AutoModelForCausalLM.from_pretrained(
-            config.name, dtype=wanted, device_map=config.device_map, **_source(config)
+    with _loading(config), _without_reports():
+        model, found_keys = AutoModelForCausalLM.from_pretrained(
+            config.name,
+            dtype=wanted,
+            device_map=config.device_map,
+            output_loading_info=True,
+            # Reported with the other keys below; transformers itself names none.
+            ignore_mismatched_sizes=True,
+            **_source(config),
         )
+    _check_keys(config, found_keys)
+    with _loading(config):
         if config.device_map is None:
             model = model.to(device)
     offloaded = [name for name, parameter in model.named_parameters() if parameter.is_meta]
@@ -102,6 +119,39 @@ def load_model(
     return LoadedModel(model.eval(), tokenizer, str(found).removeprefix("torch."))
 
 
+@contextmanager
+def _without_reports() -> Iterator[None]:
+    """Keep transformers from printing its table of keys: `_check_keys` reports them in one line."""
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
+def _check_keys(config: ModelConfig, found: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint that does not hold exactly the model's weights.
+
+    transformers only warns, and fills what is missing with random numbers. Tied weights, and what
+    the model's class declares as ignorable, are not in its lists.
+    """
+    problems = []
+    for key, saved, wanted in sorted(found["mismatched_keys"], key=lambda each: each[0])[:1]:
+        problems.append(f"{key} has the shape {list(saved)}, the model's has {list(wanted)}")
+    for kind, text in (
+        ("missing_keys", "weights of the model are missing"),
+        ("unexpected_keys", "keys are not the model's"),
+    ):
+        keys = sorted(found[kind])
+        if keys:
+            problems.append(f"{len(keys)} {text} (first: {keys[0]})")
+    problems += found["error_msgs"][:1]
+    if problems:
+        reason = "; ".join(problems)
+        raise UsageError("--model", config.name, f"has a checkpoint of another model: {reason}")
+
+
 class ModelSize(NamedTuple):
     """Bytes of a model's weights in its dtype, and of its largest scored matrix in float32."""
 
@@ -109,16 +159,35 @@ class ModelSize(NamedTuple):
     largest_matrix: int
 
 
-def model_size(config: PretrainedConfig, dtype: torch.dtype) -> ModelSize:
-    """Compute a model's size from its configuration, without loading weights."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
-    model.tie_weights()
+def model_size(
+    config: ModelConfig, architecture: PretrainedConfig, dtype: torch.dtype
+) -> ModelSize:
+    """Compute a model's size from its configuration, without loading weights.
+
+    Args:
+        config: the settings; they say whether code from the hub may run.
+        architecture: the result of `read_model_config`.
+        dtype: the number format of the weights.
+
+    Raises:
+        UsageError: the configuration does not describe a causal language model.
+    """
+    model = _without_weights(config, architecture)
     matrices = [target.weight.numel() for target in find_targets(model)]
     return ModelSize(
         sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize,
         4 * max(matrices, default=0),
     )
+
+
+def _without_weights(config: ModelConfig, architecture: PretrainedConfig) -> PreTrainedModel:
+    """The model on the meta device: names and shapes, no memory."""
+    with _loading(config), torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            architecture, trust_remote_code=config.trust_remote_code
+        )
+    model.tie_weights()
+    return model
 
 
 class ModelShapes(NamedTuple):
@@ -134,10 +203,7 @@ def model_shapes(config: ModelConfig) -> ModelShapes:
     Raises:
         UsageError: the model does not exist, or it is quantised.
     """
-    found = read_model_config(config)
-    with _loading(config), torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(found, trust_remote_code=config.trust_remote_code)
-    model.tie_weights()
+    model = _without_weights(config, read_model_config(config))
     return ModelShapes(
         {name: tuple(parameter.shape) for name, parameter in model.named_parameters()},
         {target.parameter_name: tuple(target.weight.shape) for target in find_targets(model)},

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from neurosurgery.models.forward import base_forward
+from neurosurgery.models.backbone import find_backbone
 from neurosurgery.models.hooks import Observe, input_hooks, output_hooks
 from neurosurgery.models.targets import Target, find_targets
 
@@ -66,6 +66,7 @@ def find_neuron_layers(model: PreTrainedModel) -> list[NeuronLayer]:
         for child_name, child in parent.named_children()
         if not isinstance(child, _IDENTITIES) and not [*child.parameters()]
     }
+    run = find_backbone(model)
     vocabulary = model.get_input_embeddings().num_embeddings
     tokens = [[position % vocabulary for position in range(_PROBE_TOKENS)]]
     activations = {probe.activation: _watch_activation(probe) for probe in probes.values()}
@@ -76,7 +77,7 @@ def find_neuron_layers(model: PreTrainedModel) -> list[NeuronLayer]:
     }
     with torch.inference_mode():
         with output_hooks(activations), input_hooks(linears):
-            base_forward(model, tokens)
+            run(tokens)
         plausible = {name: probe for name, probe in probes.items() if _is_plausible(probe)}
         proven: set[str] = set()
         scaled: dict[nn.Module, Observe] = {}
@@ -86,7 +87,7 @@ def find_neuron_layers(model: PreTrainedModel) -> list[NeuronLayer]:
                 name, probe, proven
             )
         with output_hooks(scaled), input_hooks(undone):
-            base_forward(model, tokens)
+            run(tokens)
     return list(_layers(plausible, proven))
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from conftest import ROOT
-from scripts import SCRIPTS
+from scripts import DEMO_DATA, DEMO_TASKS, SCRIPTS
 
 import LAPE
 import MathNeuro
@@ -126,7 +126,7 @@ def test_lapes_fraction_has_its_own_name(tmp_path, capsys):
 
 
 def test_an_unknown_task_gets_suggestions(tmp_path, capsys, tiny_model):
-    argv = ["--model", str(tiny_model), "--save_path", str(tmp_path / "r")]
+    argv = SCRIPTS["mathneuro"].flags(tiny_model, tmp_path / "r")
     assert MathNeuro.main([*argv, "--train_lm_eval_task", "gsm8k_cott"]) == 2
     output = capsys.readouterr()
     assert "--train_lm_eval_task gsm8k_cott: expected a task of the lm-eval" in output.err
@@ -137,7 +137,7 @@ def test_an_unknown_task_gets_suggestions(tmp_path, capsys, tiny_model):
 
 def test_a_hub_model_that_cannot_be_had(tmp_path, capsys):
     """The test session is offline, so that no hub id resolves."""
-    argv = ["--model", "nobody/nothing", "--save_path", str(tmp_path / "r")]
+    argv = SCRIPTS["mathneuro"].flags("nobody/nothing", tmp_path / "r")
     assert MathNeuro.main(argv) == 2
     error = capsys.readouterr().err
     assert "--model nobody/nothing: cannot be loaded" in error
@@ -171,8 +171,40 @@ def test_no_flags_mean_the_demo():
     assert [source.name for source in config.data.calibration] == ["Race", "MMLU"]
 
 
+NEEDED = (*DEMO_DATA, *DEMO_TASKS, "--save_path", "r")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        (
+            "",
+            "--train_dataset, --calibration_datasets, --train_lm_eval_task, --eval_datasets, "
+            "--save_path",
+        ),
+        (
+            "--save_path r --train_lm_eval_task gsm8k_cot --calibration_dataset_names Race MMLU",
+            "--train_dataset, --calibration_datasets, --eval_datasets",
+        ),
+        (" ".join(DEMO_DATA), "--train_lm_eval_task, --eval_datasets, --save_path"),
+        (" ".join(NEEDED[:-2]), "--save_path"),
+    ],
+)
+@pytest.mark.parametrize("model", [DEMO.model, "org/model"])
+def test_a_model_without_its_data_is_not_given_the_demos(
+    model, given, missing, script, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    assert SCRIPTS[script].main(["--model", model, *given.split()]) == 2
+    line = capsys.readouterr().err.strip()
+    expected = f"--model {model}: expected with it {missing}; only the demo brings its own"
+    assert line.endswith(f"error: {expected}")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_model_brings_the_published_defaults():
-    config = parse_experiment("MathNeuro.py", "", ["--model", DEMO.model])
+    config = parse_experiment("MathNeuro.py", "", ["--model", DEMO.model, *NEEDED])
     assert config.grid.sizes == PUBLISHED_GRID
     assert config.grid.scalars == (0.0,)
     assert config.data.num_repeats == 5

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 from conftest import ROOT
+from scripts import DEMO_DATA, DEMO_TASKS
 
 import MathNeuro
 from neurosurgery.__main__ import main
@@ -22,7 +23,7 @@ COLUMNS = (
 
 
 def consistency(model, save_path, *flags: str) -> int:
-    argv = ["consistency", "--model", str(model), "--save_path", str(save_path)]
+    argv = ["consistency", "--model", str(model), "--save_path", str(save_path), *DEMO_DATA]
     small = ["--sizes", "1", "5", "--num_subsets", "2", "--proportion", "0.05"]
     return main([*argv, *small, *flags])
 
@@ -37,7 +38,8 @@ def contents(folder: Path) -> dict[Path, bytes]:
 def test_in_the_folder_of_a_run(tiny_model, tmp_path, capsys):
     """Beside the scripts' results, which stay as they are and go on afterwards."""
     flags = "--proportion 0.05 --num_repeats 1 --num_samples 5 --eval_limit 2".split()
-    script = ["--model", str(tiny_model), "--save_path", str(tmp_path), *flags]
+    where = ["--model", str(tiny_model), "--save_path", str(tmp_path)]
+    script = [*where, *DEMO_DATA, *DEMO_TASKS, *flags]
     assert MathNeuro.main(script) == 0
     before = contents(tmp_path)
     capsys.readouterr()
@@ -91,7 +93,10 @@ def folder(tmp_path_factory):
         ("--batch_tokens 0", "--batch_tokens 0: expected a whole number of at least 1"),
         ("--proportion 2", "--proportion 2.0: expected a fraction in (0, 1]"),
         ("--train_dataset {0}/none.csv", "--train_dataset {0}/none.csv: No such file"),
-        ("--calibration_datasets {0}/columns.csv", "has the columns text; expected qa"),
+        (
+            "--calibration_datasets {0}/columns.csv --calibration_dataset_names A",
+            "has the columns text; expected qa",
+        ),
         (
             "--calibration_datasets {0}/good.csv --calibration_dataset_names math",
             "is the name of the math set",
@@ -112,7 +117,7 @@ def test_refused_in_one_line(flags, message, folder, tiny_model, capsys, monkeyp
         "neurosurgery.models.load.load_model", lambda *_: pytest.fail("a model was loaded")
     )
     before = sorted(folder.rglob("*"))
-    argv = ["consistency", "--model", str(tiny_model), *flags.format(folder).split()]
+    argv = ["consistency", "--model", str(tiny_model), *DEMO_DATA, *flags.format(folder).split()]
     if "--save_path" not in argv:
         argv += ["--save_path", str(folder / "new")]
     try:
@@ -124,6 +129,18 @@ def test_refused_in_one_line(flags, message, folder, tiny_model, capsys, monkeyp
     assert message.format(folder) in error
     assert len(error.strip().splitlines()) == 1
     assert sorted(folder.rglob("*")) == before
+
+
+def test_a_model_without_its_data_is_not_given_the_demos(tiny_model, capsys):
+    assert main(["consistency", "--model", str(tiny_model)]) == 2
+    assert (
+        capsys.readouterr()
+        .err.strip()
+        .endswith(
+            f"--model {tiny_model}: expected with it --train_dataset, --calibration_datasets, "
+            "--save_path; only the demo brings its own"
+        )
+    )
 
 
 def test_no_flags_mean_the_demo(tmp_path, monkeypatch):
@@ -142,5 +159,6 @@ def test_no_flags_mean_the_demo(tmp_path, monkeypatch):
     grid = (0.001, 0.005, 0.01, 0.05, 0.075, 0.1)
     assert calls == [(["math", "Race", "MMLU"], {"Race": sizes, "MMLU": sizes}, 5, grid)]
     assert (tmp_path / "results" / "demo" / "consistency.csv").exists()
-    assert main(["consistency", "--model", str(ROOT / "demo" / "model"), "--overwrite"]) == 0
+    model = ["--model", str(ROOT / "demo" / "model"), "--save_path", "results/demo"]
+    assert main(["consistency", *model, *DEMO_DATA, "--overwrite"]) == 0
     assert calls[1][3] == (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from scripts import COMMON, MODEL, files_with_times, without_timings
+from scripts import COMMON, DEMO_DATA, DEMO_TASKS, MODEL, files_with_times, without_timings
 from weights import bits
 
 from neurosurgery.activations.calibration import read_calibration_set
@@ -57,7 +57,7 @@ def toy_method(monkeypatch):
 
 
 def run_toy(model: Path, save_path: Path, *more: str) -> int:
-    where = ["--model", str(model), "--save_path", str(save_path)]
+    where = ["--model", str(model), "--save_path", str(save_path), *DEMO_DATA, *DEMO_TASKS]
     return run_experiment_script("Toy.py", "A toy.", [*where, *COMMON, *more])
 
 
@@ -114,8 +114,8 @@ class Noise:
 
 def prepare(model: Path, save_path: Path):
     """What a worker is made of: settings, evidence and harnesses; statistics from the folder."""
-    where = ["--model", str(model), "--save_path", str(save_path), "--proportion", ".05"]
-    config = parse_experiment("MathNeuro.py", "", [*where, *COMMON])
+    where = ["--model", str(model), "--save_path", str(save_path), *DEMO_DATA, *DEMO_TASKS]
+    config = parse_experiment("MathNeuro.py", "", [*where, "--proportion", ".05", *COMMON])
     sets = {source.name: read_calibration_set(source) for source in config.data.sources}
     loaded = load_model(config.model, load_tokenizer(config.model))
     store = ResultStore(save_path, config.model.label)

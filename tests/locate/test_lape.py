@@ -46,7 +46,7 @@ def firing_counts(draw) -> tuple[list[list[int]], list[int]]:
 
 
 @settings(max_examples=300, deadline=None)
-@given(firing_counts(), st.sampled_from([0.01, 0.1, 0.3, 1.0]))
+@given(firing_counts(), st.sampled_from([0.01, 0.1, 0.15, 0.3, 0.5, 1.0]))
 def test_selection_equals_the_reference(drawn, ratio):
     counts, tokens = drawn
     found = select_neurons(np.array(counts) / np.array(tokens)[:, None], ratio)
@@ -65,6 +65,19 @@ def test_the_reference_by_hand():
     # Entropy of (.75, .25) is below that of (6/11, 5/11).
     assert (first, first_sets, second, second_sets) == (18, {0}, 19, {0})
     assert reference_lape.select([math, other], [10, 10], 0.05) == [(18, {0})]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "count"),
+    # 20 neurons: .5 and 2.5 go to the even number, .6 and 1.4 to the nearest.
+    [(0.025, 0), (0.03, 1), (0.07, 1), (0.075, 2), (0.125, 2), (0.13, 3)],
+)
+def test_the_number_of_neurons_is_rounded(ratio, count):
+    probabilities = np.zeros((25, 20))
+    probabilities[0] = np.arange(20) / 40 + 0.1  # 20 of 500 are above the bar, which is 0
+    assert select_neurons(probabilities, ratio).selected.sum() == count
+    counts = [[4 + i for i in range(20)], *[[0] * 20 for _ in range(24)]]
+    assert len(reference_lape.select(counts, [40] * 25, ratio)) == count
 
 
 def test_entropy_and_bar_by_hand():

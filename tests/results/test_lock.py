@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
-from scripts import SCRIPTS, without_timings
+from scripts import DEMO_DATA, SCRIPTS, without_timings
 
 from neurosurgery.common.errors import RunError, UsageError
 from neurosurgery.results.lock import FolderLock
@@ -143,7 +143,11 @@ def test_two_scripts_in_one_folder(tiny_model, tmp_path, capsys):
     assert subprocess.run(command, cwd=ROOT, check=False, capture_output=True).returncode == 0
     consistency = [*command[:3], "consistency", "--model", str(tiny_model), "--save_path"]
     found = subprocess.run(
-        [*consistency, str(save_path)], cwd=ROOT, check=False, capture_output=True, text=True
+        [*consistency, str(save_path), *DEMO_DATA],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
     )
     assert found.returncode == 2
     assert REFUSED.search(found.stderr)

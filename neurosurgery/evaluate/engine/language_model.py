@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from typing import Any, NamedTuple
 
+import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import (
@@ -17,9 +18,11 @@ from lm_eval.models.utils import (
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from neurosurgery.common.errors import RunError
 from neurosurgery.evaluate.engine.greedy import decode_greedily
 from neurosurgery.evaluate.engine.options import OptionScores
 from neurosurgery.evaluate.engine.passes import CachedPasses
+from neurosurgery.models.vocabulary import embedding_rows
 
 TokenRequest = tuple["tuple[str, str] | None", list[int], list[int]]
 """The harness's request: context and continuation as text, or None; then the tokens of each."""
@@ -75,12 +78,30 @@ class LanguageModel(HFLM):
             lambda: encode(string, add_special_tokens, left_truncate_len, **kwargs),
         )
 
+    def tok_batch_encode(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """HFLM's encoding of padded prompts, checked."""
+        ids, mask = super().tok_batch_encode(*args, **kwargs)
+        self._check_known(ids.flatten().tolist())
+        return ids, mask
+
+    def _check_known(self, ids: Iterable[int]) -> None:
+        """Refuse a token without a row in the embedding: on a GPU it would end the process."""
+        rows = embedding_rows(self.model)
+        place = max(ids, default=0)
+        if place >= rows:
+            token = self.tokenizer.convert_ids_to_tokens(place)
+            raise RunError(
+                f"the model knows {rows} tokens, but a prompt of the tasks holds {token!r} with "
+                f"the id {place}"
+            )
+
     def _remembered(self, key: Hashable, encode: Callable[[], list[int]]) -> list[int]:
         """The result of `encode`, from a cache that drops the least recently used keys."""
         found = self._encodings.pop(key, None)
         if found is None:
             # A list takes ten times the memory.
             found = array("i", encode())
+            self._check_known(found)
         self._encodings[key] = found
         if len(self._encodings) > _ENCODINGS_KEPT:
             self._encodings.popitem(last=False)
