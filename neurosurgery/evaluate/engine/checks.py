@@ -28,7 +28,7 @@ _log = logging.getLogger(f"lm_eval.{__name__}")
 SHORTEST = 32
 """The least tokens of a row in a check: shorter ones would cost as much."""
 
-TIMES_ROUNDING = 256
+TIMES_ROUNDING = 32
 """How many times the measured rounding two ways of computing may differ: rounding in every step
 of every layer against that in the first one only. `python -m benchmarks.families` measures it."""
 
@@ -43,6 +43,7 @@ _RAISED_BY_MODELS = (
 class _Way:
     """A way of computing rows, and up to which length it is known to agree or to differ."""
 
+    name: str
     trial: Callable[[CachedPasses, Sequence[int]], Deviation]
     does: str
     instead: str
@@ -59,21 +60,26 @@ class AgreementChecks:
     """
 
     def __init__(self, passes: CachedPasses) -> None:
-        self._notes: list[str] = []
-        self.largest_share = 0.0
+        self._notes: dict[str, str] = {}
+        self.refused: set[str] = set()
+        """The ways that were refused for some length: `parts`, `whole`, `generated`."""
+        self.times_rounding = 0.0
         """The largest deviation of a way that agrees, as a multiple of the rounding."""
         self._passes = passes
         self._name = type(passes.model).__name__
         self._precision: Callable[[], AbstractContextManager[None]] | None = None
-        self._in_parts = _Way(in_parts, "computed in parts", "run whole")
-        self._whole = _Way(whole_rows, "padded in a batch", "run one at a time")
+        self._in_parts = _Way("parts", in_parts, "computed in parts", "run whole")
+        self._whole = _Way("whole", whole_rows, "padded in a batch", "run one at a time")
         self._generated = _Way(
-            generated_in_batches, "padded on the left to generate", "generate one at a time"
+            "generated",
+            generated_in_batches,
+            "padded on the left to generate",
+            "generate one at a time",
         )
 
     def take_notes(self) -> list[str]:
-        """Lines for the user about the ways that were refused since the last call."""
-        notes, self._notes = self._notes, []
+        """A line for the user about every way that was refused, once."""
+        notes, self._notes = list(self._notes.values()), {}
         return notes
 
     def in_parts(self, tokens: int, limit: int) -> bool:
@@ -107,10 +113,13 @@ class AgreementChecks:
                 way.agrees = length
                 return True
             way.differs = length
-        self._notes.append(
-            f"evaluation: {self._name}: rows of {length} tokens, {way.does}, {problem}; "
-            f"such rows {way.instead}"
-        )
+        if way.name not in self.refused or way.name in self._notes:
+            # Found at a shorter length before anybody read it: one line all the same.
+            self._notes[way.name] = (
+                f"evaluation: {self._name}: rows of {length} tokens or more, {way.does}, {problem}; "
+                f"they {way.instead}"
+            )
+        self.refused.add(way.name)
         return False
 
     def _problem(self, way: _Way, length: int) -> str | None:
@@ -122,10 +131,10 @@ class AgreementChecks:
                 found = way.trial(self._passes, self._tokens(length))
         except _RAISED_BY_MODELS as error:
             if isinstance(error, MemoryError) or should_reduce_batch_size(error):
-                return "could not be checked, too little memory"
+                return "could not be checked: too little memory"
             return f"fail: {type(error).__name__}: {first_line(error)}"
         if found.deviation <= found.allowed(TIMES_ROUNDING):
-            self.largest_share = max(self.largest_share, found.deviation / found.rounding)
+            self.times_rounding = max(self.times_rounding, found.deviation / found.rounding)
             return None
         return (
             f"get other logits: off by {found.deviation:.2g} of their spread, "
@@ -135,15 +144,17 @@ class AgreementChecks:
     def _float32_or_own(self) -> Callable[[], AbstractContextManager[None]]:
         """Float32 where the model runs so; a kernel that knows 16 bits only runs as it is."""
         model, tokens = self._passes.model, self._tokens(4)
-        try:
-            with in_float32(model):
-                logits = self._passes.read(None, [tokens], [(0, 3)])
-        except _RAISED_BY_MODELS as error:
-            if should_reduce_batch_size(error):
-                raise
-            _log.info("checked in %s: %s", model.dtype, first_line(error))
-            return nullcontext
-        return partial(in_float32, model) if logits.dtype == torch.float32 else nullcontext
+        for at_once in (False, True):
+            precision = partial(in_float32, model, at_once=at_once)
+            try:
+                with precision():
+                    logits = self._passes.read(None, [tokens], [(0, 3)])
+            except _RAISED_BY_MODELS as error:
+                _log.info("not in float32 (at once: %s): %s", at_once, first_line(error))
+                continue
+            if logits.dtype == torch.float32 and not _rounded(logits):
+                return precision
+        return nullcontext
 
     def _tokens(self, length: int) -> list[int]:
         """Tokens in random order, always the same, none of them special to the model."""
@@ -152,3 +163,8 @@ class AgreementChecks:
         ids = [token for token in range(self._passes.vocabulary) if token not in special]
         generator = random.Random(length)
         return generator.choices(ids, k=length)
+
+
+def _rounded(logits: torch.Tensor) -> bool:
+    """Whether float32 logits hold numbers of 16 bits only."""
+    return torch.equal(logits, logits.bfloat16().float())

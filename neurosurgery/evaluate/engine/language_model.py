@@ -61,7 +61,10 @@ class LanguageModel(HFLM):
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int
     ) -> None:
-        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+        # HFLM takes a decoder of Bart's kind for a model that translates.
+        super().__init__(
+            pretrained=model, tokenizer=tokenizer, batch_size=batch_size, backend="causal"
+        )
         self._passes = CachedPasses(self.model)
         self.checks = AgreementChecks(self._passes)
         self._encodings: OrderedDict[Hashable, array[int]] = OrderedDict()

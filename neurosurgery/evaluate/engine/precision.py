@@ -18,11 +18,12 @@ _Held = dict[str, "torch.Tensor | None"]
 
 
 @contextmanager
-def in_float32(model: nn.Module) -> Iterator[None]:
+def in_float32(model: nn.Module, *, at_once: bool = False) -> Iterator[None]:
     """Give every module float32 copies of its 16-bit tensors while it runs.
 
-    Only modules that run at the moment hold copies, so a large model needs little more memory. The
-    model's own tensors are put back, also after an error.
+    Only modules that run at the moment hold copies, so a large model needs little more memory.
+    `at_once` gives all modules their copies for the whole block, for models that look at the
+    weights of modules that do not run. The model's own tensors are put back, also after an error.
     """
     kept: dict[nn.Module, list[tuple[_Held, _Held]]] = {}
 
@@ -41,10 +42,13 @@ def in_float32(model: nn.Module) -> Iterator[None]:
             tensors.update(short)
 
     handles = []
-    for module in model.modules():
-        handles.append(module.register_forward_pre_hook(widen))
-        handles.append(module.register_forward_hook(restore, always_call=True))
     try:
+        for module in model.modules():
+            if at_once:
+                widen(module, None)
+                continue
+            handles.append(module.register_forward_pre_hook(widen))
+            handles.append(module.register_forward_hook(restore, always_call=True))
         yield
     finally:
         for handle in handles:
