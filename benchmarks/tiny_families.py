@@ -189,7 +189,7 @@ def _tiny(
     config_class: type[PretrainedConfig], changes: Mapping[str, int], own: Mapping[str, Any]
 ) -> PretrainedConfig:
     """The default configuration of a class with every size that is known by name made small."""
-    sizes = _SIZES | changes
+    sizes = {**_SIZES, **changes}
     content = _shrunk(config_class().to_dict(), sizes, own)
     return config_class.from_dict(content)
 

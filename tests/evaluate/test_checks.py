@@ -225,7 +225,7 @@ def test_a_refusal_is_a_note_of_the_first_cell(tokenizer):
     config = EvaluationConfig(tasks[0], tasks[1:], 3, 3, None, False, None, 4)
     manager = TaskManager(include_path=str(TASKS_FOLDER), include_defaults=False)
     loaded = LoadedModel(gpt_neo(16), tokenizer, "float32")
-    worker = Worker(loaded, Evidence({}, {}), load_harnesses(manager, config), config)
+    worker = Worker(loaded, Evidence([], {}, {}, [], 0), load_harnesses(manager, config), config)
     notes, again = worker.run(BASELINE_KEY).notes, worker.run(BASELINE_KEY).notes
     assert [note.split(": ")[:2] for note in notes] == [["evaluation", "GPTNeoForCausalLM"]]
     assert again == ()

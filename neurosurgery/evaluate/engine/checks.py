@@ -116,8 +116,8 @@ class AgreementChecks:
         if way.name not in self.refused or way.name in self._notes:
             # Found at a shorter length before anybody read it: one line all the same.
             self._notes[way.name] = (
-                f"evaluation: {self._name}: rows of {length} tokens or more, {way.does}, {problem}; "
-                f"they {way.instead}"
+                f"evaluation: {self._name}: rows of {length} tokens or more, {way.does}, "
+                f"{problem}; they {way.instead}"
             )
         self.refused.add(way.name)
         return False
