@@ -61,10 +61,10 @@ class LanguageModel(HFLM):
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int
     ) -> None:
-        # HFLM takes a decoder of Bart's kind for a model that translates.
-        super().__init__(
-            pretrained=model, tokenizer=tokenizer, batch_size=batch_size, backend="causal"
-        )
+        # HFLM takes a decoder of Bart's kind for a model that translates, and rounds likelihoods to
+        # the model's dtype.
+        usual = {"backend": "causal", "softmax_dtype": "float32"}
+        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, **usual)
         self._passes = CachedPasses(self.model)
         self.checks = AgreementChecks(self._passes)
         self._encodings: OrderedDict[Hashable, array[int]] = OrderedDict()
@@ -202,9 +202,8 @@ class LanguageModel(HFLM):
             return True
         longest = self.max_length
         new_tokens = normalize_gen_kwargs(arguments, self.max_gen_toks)["max_gen_toks"]
-        prompts = (len(self._prompt(request.args[0], longest)) for request in requests)
-        tokens = min(max(prompts) + new_tokens, longest)
-        return self.checks.generated_in_batches(tokens, longest)
+        tokens = max(len(self._prompt(request.args[0], longest)) for request in requests)
+        return self.checks.generated_in_batches(min(tokens + new_tokens, longest), longest)
 
     @contextmanager
     def _one_row_at_a_time(self) -> Iterator[None]:
