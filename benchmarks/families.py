@@ -233,6 +233,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 lines += lines_of(family, tokenizer)
             except NotBuilt as error:
                 unbuilt[family] = str(error)
+        # The whole takes a quarter of an hour.
+        print(f"{family}: {lines[-1].status if family not in unbuilt else 'not built'}", flush=True)
     header = "family dtype status options generation deviation allowed texts rounding s".split()
     print(table(header, [list(asdict(line).values())[:-1] for line in lines]))
     for line in lines:

@@ -129,6 +129,15 @@ def test_a_length_is_checked_once_and_never_beyond_the_model(monkeypatch):
     assert lengths[3:] == [400]
 
 
+@pytest.mark.parametrize("ends", [7, [7, 9], None])
+def test_no_token_of_a_check_is_special(ends):
+    model = build_model("llama")
+    model.config.eos_token_id = ends
+    checks = checks_of(model)
+    assert not {0, *(ends if isinstance(ends, list) else [ends])} & set(checks._tokens(20_000))
+    assert checks.in_parts(40, 512)
+
+
 def test_a_model_that_sees_later_tokens_runs_a_row_at_a_time(tokenizer):
     torch.manual_seed(0)
     config = transformers.BertConfig(

@@ -159,7 +159,11 @@ class AgreementChecks:
     def _tokens(self, length: int) -> list[int]:
         """Tokens in random order, always the same, none of them special to the model."""
         config = self._passes.model.config.get_text_config().to_dict()
-        special = {value for name, value in config.items() if name.endswith("_token_id")}
+        special: set[object] = set()
+        for name, value in config.items():
+            if str(name).endswith("_token_id"):
+                # A model may have several end tokens.
+                special.update(value if isinstance(value, list) else [value])
         ids = [token for token in range(self._passes.vocabulary) if token not in special]
         generator = random.Random(length)
         return generator.choices(ids, k=length)
