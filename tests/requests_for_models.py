@@ -23,6 +23,14 @@ def both(model, tokenizer, batch_size=4) -> tuple[LanguageModel, HFLM]:
     return ours, HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
 
 
+def checked(model, tokenizer, batch_size, tokens=512) -> LanguageModel:
+    """Ours, after its check: passes that are counted from here on answer requests."""
+    ours = LanguageModel(model, tokenizer, batch_size)
+    assert ours.checks.in_parts(tokens, tokens)
+    assert ours._passes.bytes_remembered
+    return ours
+
+
 def text(generator: random.Random, words: int) -> str:
     return " ".join(generator.choices(WORDS, k=words))
 

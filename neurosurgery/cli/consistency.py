@@ -106,12 +106,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_given_with_model(arguments, "train_dataset", "calibration_datasets", "save_path")
     check_writable(save_path)
     file = save_path / FILE
-    if file.is_dir():
-        raise UsageError(
-            "--save_path", save_path, f"holds a folder {FILE}; expected a file or none"
-        )
-    if file.exists() and not arguments.overwrite:
-        raise UsageError("--save_path", save_path, f"holds {FILE}; --overwrite replaces it")
+    _check_file(file, overwrite=arguments.overwrite)
 
     # Heavy imports come one by one, so that bad input is refused before the next import.
     from neurosurgery.activations.calibration import read_calibration_set
@@ -172,6 +167,16 @@ def run(arguments: argparse.Namespace) -> None:
         write_atomically(file, table.to_csv(index=False))
         checkpoint.clear()
     print(f"{consistency_text(table)}\n\n{file} has every pair")
+
+
+def _check_file(file: Path, *, overwrite: bool) -> None:
+    """Refuse a folder in the file's place, and a file that is not to be replaced."""
+    if file.is_dir():
+        raise UsageError(
+            "--save_path", file.parent, f"holds a folder {FILE}; expected a file or none"
+        )
+    if file.exists() and not overwrite:
+        raise UsageError("--save_path", file.parent, f"holds {FILE}; --overwrite replaces it")
 
 
 def _check_folder(save_path: Path, model: ModelConfig) -> None:

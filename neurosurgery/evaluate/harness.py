@@ -105,7 +105,7 @@ def load_harnesses(manager: TaskManager, config: EvaluationConfig) -> dict[str, 
     return harnesses
 
 
-def harness_model(loaded: LoadedModel, batch_size: int) -> HFLM:
+def harness_model(loaded: LoadedModel, batch_size: int) -> LanguageModel:
     """Wrap the loaded model for the harness; later edits of its weights take effect at once."""
     return LanguageModel(loaded.model, loaded.tokenizer, batch_size)
 

@@ -109,7 +109,7 @@ class Worker:
             groups=math.groups | other.groups,
             units=selection.unit_counts if selection else None,
         )
-        notes = tuple(self._notes(key, selection, factor))
+        notes = (*self._notes(key, selection, factor), *self._lm.checks.take_notes())
         return CellResult(record, math, other, selection, notes, self._take_chatter())
 
     def _notes(

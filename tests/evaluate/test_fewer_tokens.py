@@ -9,17 +9,16 @@ import pytest
 import torch
 from conftest import build_model
 from lm_eval.api.instance import Instance
-from requests_for_models import both, passes, prompt_requests, text
+from requests_for_models import both, checked, passes, prompt_requests, text
 
 from neurosurgery.evaluate.engine.greedy import BYTES_PER_ROW, decode_greedily
-from neurosurgery.evaluate.engine.language_model import LanguageModel
 from neurosurgery.evaluate.engine.passes import TOKENS_PER_ROW, CachedPasses, Past
 from neurosurgery.evaluate.engine.prefixes import branches, common_length, group_by_prefix
 
 
 def test_a_context_runs_once_for_all_its_options(tokenizer):
     model = build_model("llama")
-    ours = LanguageModel(model, tokenizer, 8)
+    ours = checked(model, tokenizer, 8)
     context = text(random.Random(0), 40)
     options = [" Anna works", " Victor plays drums", " red apples", " the river"]
     requests = [
@@ -41,7 +40,7 @@ def test_a_context_runs_once_for_all_its_options(tokenizer):
 
 def test_common_examples_run_once_per_call(tokenizer):
     model = build_model("llama")
-    ours = LanguageModel(model, tokenizer, 4)
+    ours = checked(model, tokenizer, 4)
     generator = random.Random(0)
     shots = text(generator, 70)
     prompts = [f"{shots}\n{text(generator, 4)}" for _ in range(8)]
@@ -62,7 +61,7 @@ def test_common_examples_run_once_per_call(tokenizer):
 
 def test_a_decoding_batch_has_more_rows_than_memory_for_logits_would_allow(tokenizer):
     model = build_model("llama")
-    ours = LanguageModel(model, tokenizer, 2)
+    ours = checked(model, tokenizer, 2)
     generator = random.Random(0)
     arguments = {"until": ["\n\n"], "max_gen_toks": 2}
     requests = [
@@ -125,7 +124,7 @@ def test_joined_pasts_go_on_as_each_alone(family):
 
 def test_texts_are_scored_in_the_order_of_their_lengths(tokenizer):
     model = build_model("llama")
-    ours, stock = both(model, tokenizer, batch_size=2)
+    ours, stock = checked(model, tokenizer, 2), both(model, tokenizer, 2)[1]
     generator = random.Random(0)
     stories = [
         Instance("loglikelihood_rolling", {}, (text(generator, words),), i)
@@ -142,7 +141,7 @@ def test_texts_are_scored_in_the_order_of_their_lengths(tokenizer):
 
 def test_rows_that_have_stopped_leave_the_batch(tokenizer):
     model = build_model("llama")
-    ours, stock = both(model, tokenizer, batch_size=16)
+    ours, stock = checked(model, tokenizer, 16), both(model, tokenizer, 16)[1]
     requests = prompt_requests(random.Random(4))
     requests = [request for request in requests if request.args[1]["max_gen_toks"] == 20]
     with passes(model) as shapes:

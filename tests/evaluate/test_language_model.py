@@ -38,7 +38,7 @@ FAMILIES = {
 def test_every_family_answers_as_the_stock_backend_does(name, tokenizer, monkeypatch):
     model = build_model(name.split()[0], **FAMILIES[name])
     ours, stock = both(model, tokenizer)
-    assert ours._passes.can_continue(400)
+    assert ours.checks.in_parts(400, 512)
     options = option_requests(random.Random(3))
     assert_same_answers(ours.loglikelihood(options), stock.loglikelihood(options))
     prompts = prompt_requests(random.Random(4))
@@ -56,7 +56,7 @@ def test_every_family_answers_as_the_stock_backend_does(name, tokenizer, monkeyp
 @pytest.mark.parametrize("name", FAMILIES)
 def test_rounding_in_bfloat16_is_not_taken_for_forgetting(name, tokenizer):
     model = build_model(name.split()[0], **FAMILIES[name]).bfloat16()
-    assert LanguageModel(model, tokenizer, 4)._passes.can_continue(400)
+    assert LanguageModel(model, tokenizer, 4).checks.in_parts(400, 512)
 
 
 def test_copies_of_a_past_do_not_write_into_each_other():
@@ -91,7 +91,7 @@ def test_what_cannot_continue_takes_the_plain_path(name, tokenizer):
     model = special_models()[name].eval()
     ours, stock = both(model, tokenizer)
     ours._max_length = stock._max_length = 512
-    assert ours._passes.can_continue(400) == (name == "alibi")
+    assert ours.checks.in_parts(400, 512) == (name == "alibi")
     options = option_requests(random.Random(3))
     assert_same_answers(ours.loglikelihood(options), stock.loglikelihood(options))
     prompts = prompt_requests(random.Random(4))

@@ -33,7 +33,7 @@ def decode_greedily(
     """Continue every prompt by its most likely tokens.
 
     Args:
-        passes: a model that can continue up to the longest prompt plus `new_tokens`.
+        passes: a model whose rows may be computed in parts (`AgreementChecks.in_parts`).
         prompts: token ids, at least one per prompt; lengths may differ.
         new_tokens: the most tokens per answer, at least 1.
         ends: tokens that end a row.

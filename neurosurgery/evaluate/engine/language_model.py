@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from operator import add
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +21,7 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from neurosurgery.common.errors import RunError
+from neurosurgery.evaluate.engine.checks import AgreementChecks
 from neurosurgery.evaluate.engine.greedy import decode_greedily
 from neurosurgery.evaluate.engine.options import OptionScores
 from neurosurgery.evaluate.engine.passes import CachedPasses
@@ -54,14 +57,19 @@ class LanguageModel(HFLM):
 
     Within a call, options share one pass over their context, shared few-shot examples run once,
     logits are formed only where they are read, and finished rows leave their batch. Between calls
-    only token ids are kept: the weights may have been edited. Other requests and models go to HFLM.
+    only token ids are kept: the weights may have been edited. Other requests and models go to HFLM,
+    a row at a time where padding would change the model's answers (`checks`).
     """
 
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int
     ) -> None:
-        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+        # HFLM takes a decoder of Bart's kind for a model that translates, and rounds likelihoods to
+        # the model's dtype.
+        usual = {"backend": "causal", "softmax_dtype": "float32"}
+        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, **usual)
         self._passes = CachedPasses(self.model)
+        self.checks = AgreementChecks(self._passes)
         self._encodings: OrderedDict[Hashable, array[int]] = OrderedDict()
 
     def tok_encode(
@@ -118,12 +126,17 @@ class LanguageModel(HFLM):
         if not requests or not fit or self.backend != "causal":
             # HFLM reports what is wrong with the requests.
             return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+        # A long context loses its start. The 1: the last token is predicted but never run.
+        contexts = [(context + ids)[-longest - 1 : -len(ids)] for _, context, ids in requests]
+        options = [ids for _, _, ids in requests]
+        tokens = max(map(len, map(add, contexts, options))) - 1
+        in_parts = self.checks.in_parts(tokens, longest)
+        if not self.checks.whole_rows(tokens, longest):
+            with self._one_row_at_a_time():
+                return super()._loglikelihood_tokens(requests, disable_tqdm, override_bs)
+        batch_size = override_bs or self.batch_size
         answers = OptionScores(
-            self._passes,
-            # A long context loses its start. The 1: the last token is predicted but never run.
-            [(context + ids)[-longest - 1 : -len(ids)] for _, context, ids in requests],
-            [ids for _, _, ids in requests],
-            override_bs or self.batch_size,
+            self._passes, contexts, options, batch_size, in_parts=in_parts
         ).answers()
         for (texts, _, _), answer in zip(requests, answers, strict=True):
             if texts is not None:
@@ -160,7 +173,9 @@ class LanguageModel(HFLM):
             group = [requests[index] for index in members]
             found = self._generate_greedily(group)
             if found is None:
-                found = super().generate_until(group, disable_tqdm)
+                padded = self._may_be_padded(group)
+                with nullcontext() if padded else self._one_row_at_a_time():
+                    found = super().generate_until(group, disable_tqdm)
             for index, text in zip(members, found, strict=True):
                 texts[index] = text
         return texts
@@ -175,7 +190,9 @@ class LanguageModel(HFLM):
         room = self.max_length - new_tokens
         prompts = [self._prompt(request.args[0], room) for request in requests] if room > 0 else []
         longest = max(map(len, prompts), default=0)
-        if not prompts or not all(prompts) or not self._passes.can_continue(longest + new_tokens):
+        if not prompts or not all(prompts):
+            return None
+        if not self.checks.in_parts(longest + new_tokens, self.max_length):
             return None
         # HFLM searches as far back: two tokens more than the encoding of the longest stop string.
         tail = 2 + max(len(self.tokenizer.encode(stop, add_special_tokens=False)) for stop in until)
@@ -197,6 +214,27 @@ class LanguageModel(HFLM):
         for request, text in zip(requests, texts, strict=True):
             self.cache_hook.add_partial("generate_until", request.args, text)
         return texts
+
+    def _may_be_padded(self, requests: list[Instance]) -> bool:
+        """Whether HFLM may answer these requests in batches."""
+        arguments = requests[0].args[1]
+        if self.backend != "causal" or not isinstance(arguments, dict) or len(requests) == 1:
+            # HFLM reports what is wrong with the arguments.
+            return True
+        longest = self.max_length
+        new_tokens = normalize_gen_kwargs(arguments, self.max_gen_toks)["max_gen_toks"]
+        tokens = max(len(self._prompt(request.args[0], longest)) for request in requests)
+        return self.checks.generated_in_batches(min(tokens + new_tokens, longest), longest)
+
+    @contextmanager
+    def _one_row_at_a_time(self) -> Iterator[None]:
+        """Have HFLM run every row alone, so that it pads none."""
+        usual = self.batch_size
+        self.batch_size_per_gpu = 1
+        try:
+            yield
+        finally:
+            self.batch_size_per_gpu = usual
 
     def _prompt(self, text: str, room: int) -> list[int]:
         """The last `room` tokens of a prompt."""

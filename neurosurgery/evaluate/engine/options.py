@@ -50,7 +50,10 @@ class _Trunk:
 
 
 class OptionScores:
-    """Scores continuations in length-sorted batches."""
+    """Scores continuations in length-sorted batches.
+
+    `in_parts` says whether contexts may run before what follows them (`AgreementChecks`).
+    """
 
     def __init__(
         self,
@@ -58,6 +61,8 @@ class OptionScores:
         contexts: Sequence[list[int]],
         continuations: Sequence[list[int]],
         batch_size: int,
+        *,
+        in_parts: bool,
     ) -> None:
         self._passes = passes
         self._contexts = contexts
@@ -67,7 +72,7 @@ class OptionScores:
             for context, continuation in zip(contexts, continuations, strict=True)
         )
         self._budget = pass_budget(batch_size, longest)
-        self._in_parts = passes.can_continue(longest)
+        self._in_parts = in_parts
         self._answers: dict[int, Answer] = {}
 
     def answers(self) -> list[Answer]:

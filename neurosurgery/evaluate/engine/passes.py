@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 import copy
-import logging
-import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import pad
-from transformers import Cache, PretrainedConfig, PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from neurosurgery.evaluate.engine.cache import GrowingLayer, growing_cache
 from neurosurgery.models.hooks import input_hooks
-
-_log = logging.getLogger(f"lm_eval.{__name__}")
 
 TOKENS_PER_ROW = 128
 """The least tokens per row in the budget of a pass: small passes are mostly overhead."""
 
 Read = tuple[int, int]
 """A row of a pass, and a position among the tokens that the pass adds."""
-
-_DOES_NOT_FIT = (
-    AttributeError,
-    IndexError,
-    KeyError,
-    NotImplementedError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""Errors from models whose cache does not consist of keys and values."""
 
 
 @dataclass(frozen=True)
@@ -95,28 +81,21 @@ class Step(NamedTuple):
 class CachedPasses:
     """Runs a causal model, with its current weights, on batches of rows of any lengths.
 
-    `bytes_remembered` is the size of a token's keys and values, `bytes_of_logits` the size of its
-    logits in the model's dtype and again in float32.
+    Whether a model gives the same logits this way is for `AgreementChecks` to find out.
+    `bytes_of_logits` is the size of a token's logits in the model's dtype and again in float32.
     """
 
-    bytes_remembered: int = 1
-
     def __init__(self, model: PreTrainedModel) -> None:
-        self._model = model
-        vocabulary = model.config.get_text_config().vocab_size
-        self.bytes_of_logits = vocabulary * (model.dtype.itemsize + torch.float32.itemsize)
+        self.model = model
+        self.vocabulary = model.config.get_text_config().vocab_size
+        self.bytes_of_logits = self.vocabulary * (model.dtype.itemsize + torch.float32.itemsize)
         self._head = model.get_output_embeddings()
-        self._window = _window(model.config.get_text_config())
-        self._can_continue = self._agrees_with_itself()
 
-    def can_continue(self, tokens: int) -> bool:
-        """Whether rows of up to `tokens` tokens may be computed in several passes.
-
-        The constructor tries this out: a class does not tell whether a model is recurrent or counts
-        padding as positions. In a row longer than the sliding window, padding between tokens would
-        push out tokens.
-        """
-        return self._can_continue and tokens <= self._window
+    @cached_property
+    def bytes_remembered(self) -> int:
+        """The size of a token's keys and values, in bytes; one token runs to find it."""
+        past = self.step(None, [[0]]).past
+        return max(past.nbytes // past.real.numel(), 1)
 
     def read(
         self, past: Past | None, rows: Sequence[Sequence[int]], reads: Sequence[Read]
@@ -134,14 +113,14 @@ class CachedPasses:
         if past is not None:
             return self.step(past, rows, reads).logits
         ids, _ = _padded(rows)
-        return self._logits(reads, input_ids=ids.to(self._model.device), use_cache=False)
+        return self._logits(reads, input_ids=ids.to(self.model.device), use_cache=False)
 
     def step(
         self, past: Past | None, rows: Sequence[Sequence[int]], reads: Sequence[Read] = ()
     ) -> Step:
         """Run the pass of `read`; return the logits and the grown cache."""
         ids, real = _padded(rows)
-        device = self._model.device
+        device = self.model.device
         cache = growing_cache() if past is None else past.branch()
         masks: dict[str, torch.Tensor] = {}
         # No token attends to the padding on its right, so a first pass needs no mask.
@@ -172,55 +151,14 @@ class CachedPasses:
 
         hooks = nullcontext() if self._head is None else input_hooks({self._head: choose})
         with torch.inference_mode(), hooks:
-            logits = self._model(**arguments).logits
+            logits = self.model(**arguments).logits
         at = index.to(logits.device)
         return logits[0] if chosen else logits[at[:, 0], at[:, 1]]
-
-    def _agrees_with_itself(self) -> bool:
-        """Whether rows that are computed in parts get the same logits as in one pass."""
-        vocabulary = self._model.config.get_text_config().vocab_size
-        tokens = [(7 * step + 3) % vocabulary for step in range(24)]
-        prefix, rests = tokens[:5], (tokens[5:8], tokens[8:14])
-        ends = (tokens[14:16], tokens[16:19])
-        try:
-            past = self.step(None, [prefix]).past
-            self.bytes_remembered = max(past.nbytes // past.real.numel(), 1)
-            past = self.step(past.select([0, 0]), rests).past
-            found = self.read(past, ends, [(row, len(end) - 1) for row, end in enumerate(ends)])
-            whole = [
-                self.read(None, [tokens], [(0, len(tokens) - 1)])
-                for tokens in (prefix + rest + end for rest, end in zip(rests, ends, strict=True))
-            ]
-        except _DOES_NOT_FIT as error:
-            _log.info("no continuing from keys and values: %s: %s", type(error).__name__, error)
-            return False
-        expected = torch.cat(whole).float()
-        # Rounding depends on the order of sums and adds up over layers. A model that loses tokens
-        # or counts padding differs by about the spread of the logits.
-        deviation = (found.float() - expected).square().mean().sqrt() / expected.std()
-        agrees = bool(deviation <= torch.finfo(whole[0].dtype).eps ** 0.5)
-        if not agrees:
-            _log.info("no continuing from keys and values: passes in parts give other logits")
-        return agrees
 
 
 def pass_budget(batch_size: int, longest: int) -> int:
     """Padded tokens per pass: `batch_size` rows of `longest` (at least TOKENS_PER_ROW) tokens."""
     return batch_size * max(longest, TOKENS_PER_ROW)
-
-
-def _window(config: PretrainedConfig) -> float:
-    """The longest row, in tokens, that may be computed in parts."""
-    limits = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    # Their rotation angles depend on the longest row, so cached keys would become wrong.
-    if rope.get("rope_type") in ("dynamic", "longrope"):
-        limits.append(
-            rope.get("original_max_position_embeddings")
-            or getattr(config, "original_max_position_embeddings", None)
-            or config.max_position_embeddings
-        )
-    return min((limit for limit in limits if limit), default=math.inf)
 
 
 def _padded(rows: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
