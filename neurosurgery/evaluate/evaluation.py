@@ -11,7 +11,8 @@ class Evaluation:
     """The harness's output for one model state, in types that JSON can hold.
 
     `results` is the harness's `results` object; `documents` holds one record per document and
-    filter (`task filter doc_id doc_hash metrics answer`); `groups` maps each group to its tasks.
+    filter (`task filter doc_id doc_hash prompt_hash metrics answer`); `groups` maps each group to
+    its tasks.
     """
 
     results: dict[str, dict[str, Any]]

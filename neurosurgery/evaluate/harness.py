@@ -9,18 +9,20 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
-from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable
+from transformers import PreTrainedTokenizerBase
 
 from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.config.experiment import EvaluationConfig
 from neurosurgery.evaluate.engine.language_model import LanguageModel
 from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.evaluate.identity import task_identity
 from neurosurgery.evaluate.isolation import FEWSHOT_SEED, preserved_generators
+from neurosurgery.evaluate.requests import build_requests, build_requests_once
 from neurosurgery.models.load import LoadedModel
 
 
@@ -35,6 +37,7 @@ class Harness:
         self, manager: TaskManager, flag: str, names: Sequence[str], config: EvaluationConfig
     ) -> None:
         self._config = config
+        self._flag = flag
         try:
             # Some tasks shuffle while they load, so the generators are seeded first.
             with preserved_generators():
@@ -51,7 +54,7 @@ class Harness:
             name: _leaves(name, self._loaded["group_map"]) for name in self._loaded["groups"]
         }
         for task in self._loaded["tasks"].values():
-            _build_requests_once(task)
+            build_requests_once(task)
             default = task.get_config("num_fewshot")
             # The harness's own rule: a task that fixes zero shots keeps them.
             if config.num_fewshot is not None and default != 0:
@@ -63,6 +66,23 @@ class Harness:
     def leaves(self) -> set[str]:
         """The names of the tasks that run, including the members of groups and tags."""
         return set(self._loaded["tasks"])
+
+    def prepare(self, tokenizer: PreTrainedTokenizerBase, limit: int | None) -> dict[str, str]:
+        """Build the requests for the first `limit` documents of each task.
+
+        Returns:
+            Labels mapped to texts that name the task: what results of these tasks depend on
+            (`task_identity`).
+        """
+        meaning = {}
+        with preserved_generators():
+            for name, task in self._loaded["tasks"].items():
+                requests = build_requests(
+                    task, tokenizer, limit, with_chat_template=self._config.apply_chat_template
+                )
+                for part, value in task_identity(task, requests).items():
+                    meaning[f"{self._flag}[{name} {part}]"] = f"{name} ({part} {value})"
+        return meaning
 
     def evaluate(self, lm: HFLM, limit: int | None) -> Evaluation:
         """Evaluate the model on the first `limit` documents of each task."""
@@ -110,26 +130,6 @@ def harness_model(loaded: LoadedModel, batch_size: int) -> HFLM:
     return LanguageModel(loaded.model, loaded.tokenizer, batch_size)
 
 
-def _build_requests_once(task: Task) -> None:
-    """Make a task build its prompts once and reuse them for every model state.
-
-    Only `limit` can change the prompts: a harness has one tokenizer and one set of flags.
-    """
-    build = task.build_all_requests
-    built: dict[int | None, list[Instance]] = {}
-
-    def build_or_reuse(*, limit: int | None = None, **arguments: Any) -> None:
-        if limit not in built:
-            build(limit=limit, **arguments)
-            built[limit] = task.instances
-        for instance in built[limit]:
-            instance.resps, instance.filtered_resps = [], {}
-        # The harness's own request cache sets this too, but goes through files and pickle.
-        task._instances = built[limit]
-
-    task.build_all_requests = build_or_reuse
-
-
 def _plain(content: Any) -> Any:
     """Convert content to JSON types, for files and other processes."""
     return json.loads(json.dumps(content, default=handle_non_serializable))
@@ -161,6 +161,7 @@ def _document(task: str, sample: dict[str, Any], output_type: str) -> dict[str, 
         "filter": sample["filter"],
         "doc_id": sample["doc_id"],
         "doc_hash": sample["doc_hash"],
+        "prompt_hash": sample["prompt_hash"],
         "target": sample["target"],
         "metrics": {metric: sample[metric] for metric in sample["metrics"]},
     }

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from lm_eval.tasks import TaskManager
 
@@ -27,8 +27,10 @@ if TYPE_CHECKING:
     # transformers takes seconds to import, so bad flags are refused first.
     from transformers import PreTrainedTokenizerBase
 
+    from neurosurgery.evaluate.harness import Harness
     from neurosurgery.grid.recorder import Recorder
     from neurosurgery.grid.worker import Worker
+    from neurosurgery.models.load import LoadedModel
     from neurosurgery.verdicts.table import VerdictTable
 
 
@@ -75,13 +77,17 @@ class Experiment:
             text = PlanText(self.config, plan, store, size)
             print("\n".join(text.lines(list(self.sets.values()))))
             return
+        # The log stays in memory until the run can start: bad input must write nothing.
+        chatter = io.StringIO()
+        harnesses, of_tasks = self._harnesses(manager, tokenizer, store, chatter)
         verdicts = VerdictTable(store, self.config.model.label)
         if plan.is_done:
             # A run that was killed after its last cell leaves temporary files.
             store.sweep()
         else:
             keep_freed_memory(device)
-            with self._prepared(manager, tokenizer, plan, store, meaning, str(device)) as worker:
+            loaded = self._start(tokenizer, store, meaning | of_tasks, str(device), chatter)
+            with self._prepared(loaded, harnesses, plan, store) as worker:
                 recorder = self._recorder(store, lock, verdicts, commit)
                 self._run_cells(plan, worker, recorder, store)
         verdicts.update()
@@ -103,28 +109,41 @@ class Experiment:
             store.check_meaning(meaning)
         return meaning
 
-    @contextmanager
-    def _prepared(
+    def _harnesses(
         self,
         manager: TaskManager,
         tokenizer: PreTrainedTokenizerBase,
-        plan: Plan,
+        store: ResultStore,
+        chatter: TextIO,
+    ) -> tuple[Mapping[str, Harness], dict[str, str]]:
+        """Load the tasks and build their requests; refuse a folder made with other tasks.
+
+        Returns:
+            The result of `load_harnesses`, and what the tasks add to the folder's meaning.
+        """
+        from neurosurgery.evaluate.harness import load_harnesses
+        from neurosurgery.evaluate.isolation import chatter_to
+
+        evaluation = self.config.evaluation
+        with chatter_to(chatter):
+            harnesses = load_harnesses(manager, evaluation)
+            meaning = harnesses["math"].prepare(tokenizer, evaluation.math_documents)
+            meaning |= harnesses["other"].prepare(tokenizer, evaluation.other_documents)
+        if not self.config.output.overwrite:
+            store.check_meaning(meaning)
+        return harnesses, meaning
+
+    def _start(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
         store: ResultStore,
         meaning: Mapping[str, object],
         device: str,
-    ) -> Iterator[Worker]:
-        """Load a worker with model, tasks and statistics; start to write the folder."""
-        from neurosurgery.evaluate.harness import load_harnesses
-        from neurosurgery.evaluate.isolation import chatter_to
-        from neurosurgery.grid.gather import describe_evidence, gather_evidence
-        from neurosurgery.grid.recorder import say
-        from neurosurgery.grid.worker import Worker
+        chatter: io.StringIO,
+    ) -> LoadedModel:
+        """Load the model, then start to write the folder."""
         from neurosurgery.models.load import load_model
 
-        # The log stays in memory until the run can start: bad input must write nothing.
-        chatter = io.StringIO()
-        with chatter_to(chatter):
-            harnesses = load_harnesses(manager, self.config.evaluation)
         loaded = load_model(self.config.model, tokenizer)
         if self.config.output.overwrite:
             store.clear()
@@ -133,6 +152,21 @@ class Experiment:
         store.sweep()
         with store.open_log() as log:
             log.write(chatter.getvalue())
+        return loaded
+
+    @contextmanager
+    def _prepared(
+        self,
+        loaded: LoadedModel,
+        harnesses: Mapping[str, Harness],
+        plan: Plan,
+        store: ResultStore,
+    ) -> Iterator[Worker]:
+        """Gather the statistics for a worker; say what the user should know before it starts."""
+        from neurosurgery.grid.gather import describe_evidence, gather_evidence
+        from neurosurgery.grid.recorder import say
+        from neurosurgery.grid.worker import Worker
+
         if not (plan.baseline_pending or store.is_done(BASELINE_KEY)):
             say("no baseline in this folder: without --pre_train_eval there will be no verdict")
         if 1 in self.config.grid.scalars:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -188,9 +188,14 @@ def _metrics(cell: Cell) -> dict[_MetricKey, Metric | None]:
                 metric,
                 [document["metrics"].get(metric) for document in documents],
                 value,
-                [f"{document['task']}:{document['doc_hash']}" for document in documents],
+                [_pairing(document) for document in documents],
             )
     return found
+
+
+def _pairing(document: Mapping[str, Any]) -> str:
+    """What a document must share with its partner: task, place, content and prompt."""
+    return ":".join(str(document[name]) for name in ("task", "doc_id", "doc_hash", "prompt_hash"))
 
 
 def _chance(cell: Cell, task: str, name: str) -> float:
