@@ -18,12 +18,18 @@ from transformers import PreTrainedTokenizerBase
 
 from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.config.experiment import EvaluationConfig
+from neurosurgery.evaluate.aggregation import aggregate_to_infinity
+from neurosurgery.evaluate.engine.broken import is_broken
 from neurosurgery.evaluate.engine.language_model import LanguageModel
 from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.evaluate.guessing import guessing_scores
 from neurosurgery.evaluate.identity import task_identity
 from neurosurgery.evaluate.isolation import FEWSHOT_SEED, preserved_generators
 from neurosurgery.evaluate.requests import build_requests, build_requests_once
 from neurosurgery.models.load import LoadedModel
+
+Guessing = dict[tuple[str, int], dict[str, float]]
+"""What guessing scores, by task and number of the document."""
 
 
 class Harness:
@@ -38,6 +44,7 @@ class Harness:
     ) -> None:
         self._config = config
         self._flag = flag
+        self._guessing: Guessing = {}
         try:
             # Some tasks shuffle while they load, so the generators are seeded first.
             with preserved_generators():
@@ -55,6 +62,7 @@ class Harness:
         }
         for task in self._loaded["tasks"].values():
             build_requests_once(task)
+            aggregate_to_infinity(task)
             default = task.get_config("num_fewshot")
             # The harness's own rule: a task that fixes zero shots keeps them.
             if config.num_fewshot is not None and default != 0:
@@ -105,8 +113,13 @@ class Harness:
                 lm.batch_size_per_gpu = lm.batch_size // 2
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
-        documents = document_records(found["samples"], self._loaded["tasks"])
-        return Evaluation(_plain(found["results"]), _plain(documents), self._groups)
+        documents = document_records(found["samples"], self._loaded["tasks"], self._guessing)
+        return Evaluation(
+            _plain(found["results"]),
+            _plain(documents),
+            self._groups,
+            _plain(found["higher_is_better"]),
+        )
 
 
 def load_harnesses(manager: TaskManager, config: EvaluationConfig) -> dict[str, Harness]:
@@ -144,14 +157,22 @@ def _leaves(group: str, children: dict[str, list[str]]) -> list[str]:
 
 
 def document_records(
-    samples: Mapping[str, Sequence[dict[str, Any]]], tasks: Mapping[str, Task]
+    samples: Mapping[str, Sequence[dict[str, Any]]], tasks: Mapping[str, Task], guessing: Guessing
 ) -> list[dict[str, Any]]:
-    """Convert the harness's samples (by task) to one record per document and filter."""
-    return [
-        _document(name, sample, tasks[name].OUTPUT_TYPE)
-        for name, of_task in samples.items()
-        for sample in of_task
-    ]
+    """Convert the harness's samples (by task) to one record per document and filter.
+
+    `guessing` is filled for new documents: it is the same for every model state.
+    """
+    records = []
+    for name, of_task in samples.items():
+        for sample in of_task:
+            place = name, sample["doc_id"]
+            if place not in guessing:
+                requests = len(sample["arguments"])
+                guessing[place] = guessing_scores(tasks[name], sample["doc"], requests)
+            record = _document(name, sample, tasks[name].OUTPUT_TYPE)
+            records.append(record | {"guessing": guessing[place]})
+    return records
 
 
 def _document(task: str, sample: dict[str, Any], output_type: str) -> dict[str, Any]:
@@ -163,6 +184,7 @@ def _document(task: str, sample: dict[str, Any], output_type: str) -> dict[str, 
         "doc_hash": sample["doc_hash"],
         "prompt_hash": sample["prompt_hash"],
         "target": sample["target"],
+        "broken": is_broken(sample["resps"]),
         "metrics": {metric: sample[metric] for metric in sample["metrics"]},
     }
     if output_type == "multiple_choice":

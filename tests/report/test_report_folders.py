@@ -31,7 +31,7 @@ def test_nan_is_left_out_and_said(tmp_path):
     (path / "summary.csv").unlink()
     folder = read_folder(path)
     points = grid_points(folder)
-    assert "6 values are not numbers (NaN)" in " ".join(cautions(folder, points))
+    assert "6 values are broken" in " ".join(cautions(folder, points))
     found = isolation_points(folder, points, "math")
     assert len(found) == 4
     assert all(math.isfinite(point.kept_mean) for point in found)
