@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
-from lm_eval.api.task import Task
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
@@ -19,17 +18,14 @@ from transformers import PreTrainedTokenizerBase
 from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.config.experiment import EvaluationConfig
 from neurosurgery.evaluate.aggregation import aggregate_to_infinity
-from neurosurgery.evaluate.engine.broken import is_broken
+from neurosurgery.evaluate.checks import UnfitTaskError, check_task
+from neurosurgery.evaluate.documents import Guessing, document_records
 from neurosurgery.evaluate.engine.language_model import LanguageModel
 from neurosurgery.evaluate.evaluation import Evaluation
-from neurosurgery.evaluate.guessing import guessing_scores
 from neurosurgery.evaluate.identity import task_identity
 from neurosurgery.evaluate.isolation import FEWSHOT_SEED, preserved_generators
 from neurosurgery.evaluate.requests import build_requests, build_requests_once
 from neurosurgery.models.load import LoadedModel
-
-Guessing = dict[tuple[str, int], dict[str, float]]
-"""What guessing scores, by task and number of the document."""
 
 
 class Harness:
@@ -45,13 +41,8 @@ class Harness:
         self._config = config
         self._flag = flag
         self._guessing: Guessing = {}
-        try:
-            # Some tasks shuffle while they load, so the generators are seeded first.
-            with preserved_generators():
-                self._loaded = manager.load(list(names))
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
-            reason = first_line(error)
-            raise UsageError(flag, " ".join(names), f"cannot be loaded: {reason}") from None
+        self._notes: list[str] = []
+        self._loaded = _load(manager, flag, names)
         for name, task in self._loaded["tasks"].items():
             if getattr(task, "UNSAFE_CODE", False):
                 raise UsageError(flag, name, "runs generated code in this process; refused")
@@ -60,11 +51,15 @@ class Harness:
         self._groups = {
             name: _leaves(name, self._loaded["group_map"]) for name in self._loaded["groups"]
         }
-        for task in self._loaded["tasks"].values():
+        for name, task in self._loaded["tasks"].items():
             build_requests_once(task)
             aggregate_to_infinity(task)
             default = task.get_config("num_fewshot")
             # The harness's own rule: a task that fixes zero shots keeps them.
+            if config.num_fewshot and default == 0:
+                self._notes.append(
+                    f"{name} fixes zero shots: not changed by --num_fewshot {config.num_fewshot}"
+                )
             if config.num_fewshot is not None and default != 0:
                 task.set_config(key="num_fewshot", value=config.num_fewshot)
             elif default is None:
@@ -75,19 +70,41 @@ class Harness:
         """The names of the tasks that run, including the members of groups and tags."""
         return set(self._loaded["tasks"])
 
-    def prepare(self, tokenizer: PreTrainedTokenizerBase, limit: int | None) -> dict[str, str]:
-        """Build the requests for the first `limit` documents of each task.
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for the user about these tasks: ignored flags, and what `prepare` found."""
+        return tuple(self._notes)
+
+    def prepare(
+        self, tokenizer: PreTrainedTokenizerBase, longest: int, limit: int | None
+    ) -> dict[str, str]:
+        """Build and check the requests for the first `limit` documents of each task.
+
+        Args:
+            tokenizer: the model's tokenizer.
+            longest: the model's context, in tokens.
+            limit: the number of documents per task; None means all.
 
         Returns:
             Labels mapped to texts that name the task: what results of these tasks depend on
             (`task_identity`).
+
+        Raises:
+            UsageError: the requests cannot be built or scored (`check_task`).
         """
         meaning = {}
         with preserved_generators():
             for name, task in self._loaded["tasks"].items():
-                requests = build_requests(
-                    task, tokenizer, limit, with_chat_template=self._config.apply_chat_template
-                )
+                with _refused(self._flag, name, "cannot be asked"):
+                    requests = build_requests(
+                        task, tokenizer, limit, with_chat_template=self._config.apply_chat_template
+                    )
+                    cut = check_task(task, requests, tokenizer, longest)
+                if cut:
+                    self._notes.append(
+                        f"{name}: {cut} of {len(requests)} prompts are longer than the model's "
+                        f"context of {longest} tokens; their start is cut"
+                    )
                 for part, value in task_identity(task, requests).items():
                     meaning[f"{self._flag}[{name} {part}]"] = f"{name} ({part} {value})"
         return meaning
@@ -138,6 +155,33 @@ def load_harnesses(manager: TaskManager, config: EvaluationConfig) -> dict[str, 
     return harnesses
 
 
+def _load(manager: TaskManager, flag: str, names: Sequence[str]) -> dict[str, Any]:
+    """Load tasks and groups; if that fails, find the one that is at fault."""
+    # Some tasks shuffle while they load, so the generators are seeded first.
+    with preserved_generators():
+        try:
+            return manager.load(list(names))
+        except Exception:
+            for name in names:
+                with _refused(flag, name, "cannot be loaded"):
+                    manager.load([name])
+            raise
+
+
+@contextmanager
+def _refused(flag: str, name: str, what: str) -> Iterator[None]:
+    """Turn any error of a task file's own into one line: its templates and functions are code."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except UnfitTaskError as error:
+        raise UsageError(flag, name, str(error)) from error
+    except Exception as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise UsageError(flag, name, f"{what}: {reason}") from error
+
+
 def harness_model(loaded: LoadedModel, batch_size: int) -> HFLM:
     """Wrap the loaded model for the harness; later edits of its weights take effect at once."""
     return LanguageModel(loaded.model, loaded.tokenizer, batch_size)
@@ -154,46 +198,3 @@ def _leaves(group: str, children: dict[str, list[str]]) -> list[str]:
     for child in children.get(group, []):
         found += _leaves(child, children) if child in children else [child]
     return found
-
-
-def document_records(
-    samples: Mapping[str, Sequence[dict[str, Any]]], tasks: Mapping[str, Task], guessing: Guessing
-) -> list[dict[str, Any]]:
-    """Convert the harness's samples (by task) to one record per document and filter.
-
-    `guessing` is filled for new documents: it is the same for every model state.
-    """
-    records = []
-    for name, of_task in samples.items():
-        for sample in of_task:
-            place = name, sample["doc_id"]
-            if place not in guessing:
-                requests = len(sample["arguments"])
-                guessing[place] = guessing_scores(tasks[name], sample["doc"], requests)
-            record = _document(name, sample, tasks[name].OUTPUT_TYPE)
-            records.append(record | {"guessing": guessing[place]})
-    return records
-
-
-def _document(task: str, sample: dict[str, Any], output_type: str) -> dict[str, Any]:
-    responses = sample["filtered_resps"]
-    record = {
-        "task": task,
-        "filter": sample["filter"],
-        "doc_id": sample["doc_id"],
-        "doc_hash": sample["doc_hash"],
-        "prompt_hash": sample["prompt_hash"],
-        "target": sample["target"],
-        "broken": is_broken(sample["resps"]),
-        "metrics": {metric: sample[metric] for metric in sample["metrics"]},
-    }
-    if output_type == "multiple_choice":
-        likelihoods = [float(response[0]) for response in responses]
-        record["answer"] = int(np.argmax(likelihoods))
-        record["loglikelihoods"] = likelihoods
-    elif output_type == "generate_until":
-        record["answer"] = responses[0]
-        record["generated"] = sample["resps"][0][0]
-    else:
-        record["answer"] = responses[0]
-    return record

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, TextIO
 from lm_eval.tasks import TaskManager
 
 from neurosurgery.activations.calibration import CalibrationSet
-from neurosurgery.common.errors import UsageError
 from neurosurgery.common.files import write_atomically
 from neurosurgery.config.experiment import ExperimentConfig
 from neurosurgery.config.keys import BASELINE_KEY
@@ -62,15 +61,16 @@ class Experiment:
         self._meaning(store, dtype=str(dtype), commit=None)
         manager = task_manager(self.config.evaluation)
 
+        from lm_eval.models.utils import resolve_max_length
+
         from neurosurgery.models.load import load_tokenizer, model_size, read_model_config
         from neurosurgery.verdicts.table import VerdictTable
 
         model_config = read_model_config(self.config.model)
         commit = getattr(model_config, "_commit_hash", None)
         meaning = self._meaning(store, dtype=str(dtype), commit=commit)
-        tokenizer = load_tokenizer(self.config.model)
-        if self.config.evaluation.apply_chat_template and tokenizer.chat_template is None:
-            raise UsageError("--apply_chat_template", "", "the tokenizer has no chat template")
+        with_template = self.config.evaluation.apply_chat_template
+        tokenizer = load_tokenizer(self.config.model, with_chat_template=with_template)
         plan = make_plan(self.config, store)
         if self.config.output.dry_run:
             size = model_size(model_config, dtype)
@@ -79,7 +79,8 @@ class Experiment:
             return
         # The log stays in memory until the run can start: bad input must write nothing.
         chatter = io.StringIO()
-        harnesses, of_tasks = self._harnesses(manager, tokenizer, store, chatter)
+        longest = resolve_max_length(model_config, tokenizer)
+        harnesses, of_tasks = self._harnesses(manager, tokenizer, longest, store, chatter)
         verdicts = VerdictTable(store, self.config.model.label)
         if plan.is_done:
             # A run that was killed after its last cell leaves temporary files.
@@ -113,6 +114,7 @@ class Experiment:
         self,
         manager: TaskManager,
         tokenizer: PreTrainedTokenizerBase,
+        longest: int,
         store: ResultStore,
         chatter: TextIO,
     ) -> tuple[Mapping[str, Harness], dict[str, str]]:
@@ -127,8 +129,8 @@ class Experiment:
         evaluation = self.config.evaluation
         with chatter_to(chatter):
             harnesses = load_harnesses(manager, evaluation)
-            meaning = harnesses["math"].prepare(tokenizer, evaluation.math_documents)
-            meaning |= harnesses["other"].prepare(tokenizer, evaluation.other_documents)
+            meaning = harnesses["math"].prepare(tokenizer, longest, evaluation.math_documents)
+            meaning |= harnesses["other"].prepare(tokenizer, longest, evaluation.other_documents)
         if not self.config.output.overwrite:
             store.check_meaning(meaning)
         return harnesses, meaning
@@ -167,6 +169,8 @@ class Experiment:
         from neurosurgery.grid.recorder import say
         from neurosurgery.grid.worker import Worker
 
+        for note in (*harnesses["math"].notes, *harnesses["other"].notes):
+            say(note)
         if not (plan.baseline_pending or store.is_done(BASELINE_KEY)):
             say("no baseline in this folder: without --pre_train_eval there will be no verdict")
         if 1 in self.config.grid.scalars:

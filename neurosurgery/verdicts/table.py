@@ -189,7 +189,12 @@ def _metrics(cell: Cell) -> dict[_MetricKey, Metric | None]:
             if is_broken(cell, task, name):
                 found[task, name] = None
                 continue
-            documents = documents_of(cell, task, name)
+            documents = [
+                document
+                for document in documents_of(cell, task, name)
+                # An empty text adds nothing to sum or weight; a resample of it alone is 0 / 0.
+                if document["metrics"][metric] != [0, 0]
+            ]
             found[task, name] = metric_from_documents(
                 metric,
                 [document["metrics"].get(metric) for document in documents],

@@ -121,7 +121,7 @@ def identity(tasks: Path, tokenizer, **settings) -> dict[str, str]:
         | settings
     )
     harness = Harness(task_manager(config), "--eval_datasets", ["own"], config)
-    return harness.prepare(tokenizer, None)
+    return harness.prepare(tokenizer, 512, None)
 
 
 def test_functions_count_with_their_helpers(only_own_tasks, tmp_path, tokenizer):
