@@ -29,7 +29,7 @@ import math
 def mc2(document, results):
     masses = [math.exp(likelihood) for likelihood, _ in results]
     true = sum(m for m, label in zip(masses, document["labels"]) if label)
-    return {"acc": true / sum(masses), "f1": (1, 1)}
+    return {"acc": true / sum(masses), "ratio": (-1.0, 2.0)}
 
 def both(document):
     return [0, 1]
@@ -61,9 +61,9 @@ CASES = {
         {
             "process_results": "!function utils.mc2",
             "metric_list": "[{metric: acc, aggregation: mean, higher_is_better: true}, "
-            "{metric: f1, aggregation: f1, higher_is_better: true}]",
+            "{metric: ratio, aggregation: weighted_perplexity, higher_is_better: true}]",
         },
-        {"acc": (1 / 2 + 1 / 2 + 4 / 5) / 3, "f1": math.nan},
+        {"acc": (1 / 2 + 1 / 2 + 4 / 5) / 3, "ratio": math.nan},
     ),
     "brier score": (
         {

@@ -22,6 +22,7 @@ from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.results.cells import Cell, CellRecord
 from neurosurgery.verdicts import broken as verdicts
+from neurosurgery.verdicts.intervals import paired_interval
 from neurosurgery.verdicts.table import _metrics
 
 CASE = SCRIPTS["mathneuro"]
@@ -140,3 +141,14 @@ def test_documents_are_partners_only_with_the_same_prompt():
     for name in ("task", "doc_id", "doc_hash", "prompt_hash"):
         changed = [documents[0], documents[1] | {name: "two"}]
         assert _metrics(cell(changed, 1.0))["group", "acc,none"].documents != identity
+
+
+def test_an_empty_document_does_not_drop_the_interval():
+    """Some resamples of three documents draw the empty one alone: 0 / 0."""
+    stories = [[-8.0, 4], [0, 0], [-6.0, 3], [-4.0, 4]]
+    documents = [{"task": "one", "metrics": {"byte_perplexity": pair}} for pair in stories]
+    found = cell(documents, 1.0)
+    found.results["one"] = {"byte_perplexity,none": math.exp(18 / 11)}
+    metric = _metrics(found)["one", "byte_perplexity,none"]
+    assert metric.values.tolist() == [[-8.0, 4], [-6.0, 3], [-4.0, 4]]
+    assert not math.isnan(paired_interval(metric, metric).low)
