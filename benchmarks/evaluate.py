@@ -42,8 +42,9 @@ from benchmarks.common import finish, interleaved, paired_ratio, parse, table
 from benchmarks.llamas import demo_model
 from neurosurgery.config.demo import DEMO, TASKS_FOLDER
 from neurosurgery.config.experiment import EvaluationConfig
+from neurosurgery.evaluate.documents import document_records
 from neurosurgery.evaluate.engine.language_model import LanguageModel
-from neurosurgery.evaluate.harness import Harness, document_records
+from neurosurgery.evaluate.harness import Harness
 from neurosurgery.evaluate.isolation import chatter_to
 from neurosurgery.models.devices import keep_freed_memory
 
@@ -180,7 +181,7 @@ def demo(name: str, description: str, tasks: Sequence[str], documents: int) -> S
         if isinstance(lm, LanguageModel):
             return harness.evaluate(lm, documents).documents
         result = evaluate(lm, plain, limit=documents, log_samples=True)
-        return document_records(result["samples"], plain["tasks"])
+        return document_records(result["samples"], plain["tasks"], {})
 
     def answers(lm: HFLM) -> list[Answer]:
         # What a story is given is a likelihood, no choice.

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 from accelerate.utils.memory import should_reduce_batch_size
-from lm_eval.api.instance import Instance
-from lm_eval.api.task import Task
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable
+from transformers import PreTrainedTokenizerBase
 
 from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.config.experiment import EvaluationConfig
+from neurosurgery.evaluate.aggregation import aggregate_to_infinity
+from neurosurgery.evaluate.checks import UnfitTaskError, check_task
+from neurosurgery.evaluate.documents import Guessing, document_records
 from neurosurgery.evaluate.engine.language_model import LanguageModel
 from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.evaluate.identity import task_identity
 from neurosurgery.evaluate.isolation import FEWSHOT_SEED, preserved_generators
+from neurosurgery.evaluate.requests import build_requests, build_requests_once
 from neurosurgery.models.devices import empty_cache
 from neurosurgery.models.load import LoadedModel
 
@@ -35,13 +39,10 @@ class Harness:
         self, manager: TaskManager, flag: str, names: Sequence[str], config: EvaluationConfig
     ) -> None:
         self._config = config
-        try:
-            # Some tasks shuffle while they load, so the generators are seeded first.
-            with preserved_generators():
-                self._loaded = manager.load(list(names))
-        except (OSError, ValueError, RuntimeError, ImportError) as error:
-            reason = first_line(error)
-            raise UsageError(flag, " ".join(names), f"cannot be loaded: {reason}") from None
+        self._flag = flag
+        self._guessing: Guessing = {}
+        self._notes: list[str] = []
+        self._loaded = _load(manager, flag, names)
         for name, task in self._loaded["tasks"].items():
             if getattr(task, "UNSAFE_CODE", False):
                 raise UsageError(flag, name, "runs generated code in this process; refused")
@@ -50,10 +51,15 @@ class Harness:
         self._groups = {
             name: _leaves(name, self._loaded["group_map"]) for name in self._loaded["groups"]
         }
-        for task in self._loaded["tasks"].values():
-            _build_requests_once(task)
+        for name, task in self._loaded["tasks"].items():
+            build_requests_once(task)
+            aggregate_to_infinity(task)
             default = task.get_config("num_fewshot")
             # The harness's own rule: a task that fixes zero shots keeps them.
+            if config.num_fewshot and default == 0:
+                self._notes.append(
+                    f"{name} fixes zero shots: not changed by --num_fewshot {config.num_fewshot}"
+                )
             if config.num_fewshot is not None and default != 0:
                 task.set_config(key="num_fewshot", value=config.num_fewshot)
             elif default is None:
@@ -63,6 +69,45 @@ class Harness:
     def leaves(self) -> set[str]:
         """The names of the tasks that run, including the members of groups and tags."""
         return set(self._loaded["tasks"])
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for the user about these tasks: ignored flags, and what `prepare` found."""
+        return tuple(self._notes)
+
+    def prepare(
+        self, tokenizer: PreTrainedTokenizerBase, longest: int, limit: int | None
+    ) -> dict[str, str]:
+        """Build and check the requests for the first `limit` documents of each task.
+
+        Args:
+            tokenizer: the model's tokenizer.
+            longest: the model's context, in tokens.
+            limit: the number of documents per task; None means all.
+
+        Returns:
+            Labels mapped to texts that name the task: what results of these tasks depend on
+            (`task_identity`).
+
+        Raises:
+            UsageError: the requests cannot be built or scored (`check_task`).
+        """
+        meaning = {}
+        with preserved_generators():
+            for name, task in self._loaded["tasks"].items():
+                with _refused(self._flag, name, "cannot be asked"):
+                    requests = build_requests(
+                        task, tokenizer, limit, with_chat_template=self._config.apply_chat_template
+                    )
+                    cut = check_task(task, requests, tokenizer, longest)
+                if cut:
+                    self._notes.append(
+                        f"{name}: {cut} of {len(requests)} prompts are longer than the model's "
+                        f"context of {longest} tokens; their start is cut"
+                    )
+                for part, value in task_identity(task, requests).items():
+                    meaning[f"{self._flag}[{name} {part}]"] = f"{name} ({part} {value})"
+        return meaning
 
     def evaluate(self, lm: HFLM, limit: int | None) -> Evaluation:
         """Evaluate the model on the first `limit` documents of each task."""
@@ -85,8 +130,13 @@ class Harness:
             # Outside of the except block, where the traceback no longer holds the activations.
             lm.batch_size_per_gpu = lm.batch_size // 2
             empty_cache()
-        documents = document_records(found["samples"], self._loaded["tasks"])
-        return Evaluation(_plain(found["results"]), _plain(documents), self._groups)
+        documents = document_records(found["samples"], self._loaded["tasks"], self._guessing)
+        return Evaluation(
+            _plain(found["results"]),
+            _plain(documents),
+            self._groups,
+            _plain(found["higher_is_better"]),
+        )
 
 
 def load_harnesses(manager: TaskManager, config: EvaluationConfig) -> dict[str, Harness]:
@@ -105,29 +155,36 @@ def load_harnesses(manager: TaskManager, config: EvaluationConfig) -> dict[str, 
     return harnesses
 
 
+def _load(manager: TaskManager, flag: str, names: Sequence[str]) -> dict[str, Any]:
+    """Load tasks and groups; if that fails, find the one that is at fault."""
+    # Some tasks shuffle while they load, so the generators are seeded first.
+    with preserved_generators():
+        try:
+            return manager.load(list(names))
+        except Exception:
+            for name in names:
+                with _refused(flag, name, "cannot be loaded"):
+                    manager.load([name])
+            raise
+
+
+@contextmanager
+def _refused(flag: str, name: str, what: str) -> Iterator[None]:
+    """Turn any error of a task file's own into one line: its templates and functions are code."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except UnfitTaskError as error:
+        raise UsageError(flag, name, str(error)) from error
+    except Exception as error:
+        reason = f"{type(error).__name__}: {first_line(error)}"
+        raise UsageError(flag, name, f"{what}: {reason}") from error
+
+
 def harness_model(loaded: LoadedModel, batch_size: int) -> LanguageModel:
     """Wrap the loaded model for the harness; later edits of its weights take effect at once."""
     return LanguageModel(loaded.model, loaded.tokenizer, batch_size)
-
-
-def _build_requests_once(task: Task) -> None:
-    """Make a task build its prompts once and reuse them for every model state.
-
-    Only `limit` can change the prompts: a harness has one tokenizer and one set of flags.
-    """
-    build = task.build_all_requests
-    built: dict[int | None, list[Instance]] = {}
-
-    def build_or_reuse(*, limit: int | None = None, **arguments: Any) -> None:
-        if limit not in built:
-            build(limit=limit, **arguments)
-            built[limit] = task.instances
-        for instance in built[limit]:
-            instance.resps, instance.filtered_resps = [], {}
-        # The harness's own request cache sets this too, but goes through files and pickle.
-        task._instances = built[limit]
-
-    task.build_all_requests = build_or_reuse
 
 
 def _plain(content: Any) -> Any:
@@ -141,36 +198,3 @@ def _leaves(group: str, children: dict[str, list[str]]) -> list[str]:
     for child in children.get(group, []):
         found += _leaves(child, children) if child in children else [child]
     return found
-
-
-def document_records(
-    samples: Mapping[str, Sequence[dict[str, Any]]], tasks: Mapping[str, Task]
-) -> list[dict[str, Any]]:
-    """Convert the harness's samples (by task) to one record per document and filter."""
-    return [
-        _document(name, sample, tasks[name].OUTPUT_TYPE)
-        for name, of_task in samples.items()
-        for sample in of_task
-    ]
-
-
-def _document(task: str, sample: dict[str, Any], output_type: str) -> dict[str, Any]:
-    responses = sample["filtered_resps"]
-    record = {
-        "task": task,
-        "filter": sample["filter"],
-        "doc_id": sample["doc_id"],
-        "doc_hash": sample["doc_hash"],
-        "target": sample["target"],
-        "metrics": {metric: sample[metric] for metric in sample["metrics"]},
-    }
-    if output_type == "multiple_choice":
-        likelihoods = [float(response[0]) for response in responses]
-        record["answer"] = int(np.argmax(likelihoods))
-        record["loglikelihoods"] = likelihoods
-    elif output_type == "generate_until":
-        record["answer"] = responses[0]
-        record["generated"] = sample["resps"][0][0]
-    else:
-        record["answer"] = responses[0]
-    return record

@@ -7,12 +7,11 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from lm_eval.tasks import TaskManager
 
 from neurosurgery.activations.calibration import CalibrationSet
-from neurosurgery.common.errors import UsageError
 from neurosurgery.common.files import write_atomically
 from neurosurgery.config.experiment import ExperimentConfig
 from neurosurgery.config.keys import BASELINE_KEY
@@ -27,8 +26,10 @@ if TYPE_CHECKING:
     # transformers takes seconds to import, so bad flags are refused first.
     from transformers import PreTrainedTokenizerBase
 
+    from neurosurgery.evaluate.harness import Harness
     from neurosurgery.grid.recorder import Recorder
     from neurosurgery.grid.worker import Worker
+    from neurosurgery.models.load import LoadedModel
     from neurosurgery.verdicts.table import VerdictTable
 
 
@@ -60,6 +61,8 @@ class Experiment:
         self._meaning(store, dtype=str(dtype), commit=None)
         manager = task_manager(self.config.evaluation)
 
+        from lm_eval.models.utils import resolve_max_length
+
         from neurosurgery.models.load import load_tokenizer, model_size, read_model_config
         from neurosurgery.models.vocabulary import check_end_token
         from neurosurgery.verdicts.table import VerdictTable
@@ -67,23 +70,27 @@ class Experiment:
         model_config = read_model_config(self.config.model)
         commit = getattr(model_config, "_commit_hash", None)
         meaning = self._meaning(store, dtype=str(dtype), commit=commit)
-        tokenizer = load_tokenizer(self.config.model)
+        with_template = self.config.evaluation.apply_chat_template
+        tokenizer = load_tokenizer(self.config.model, with_chat_template=with_template)
         check_end_token(tokenizer, self.config.model.name)
-        if self.config.evaluation.apply_chat_template and tokenizer.chat_template is None:
-            raise UsageError("--apply_chat_template", "", "the tokenizer has no chat template")
         plan = make_plan(self.config, store)
         if self.config.output.dry_run:
             size = model_size(self.config.model, model_config, dtype)
             text = PlanText(self.config, plan, store, size)
             print("\n".join(text.lines(list(self.sets.values()))))
             return
+        # The log stays in memory until the run can start: bad input must write nothing.
+        chatter = io.StringIO()
+        longest = resolve_max_length(model_config, tokenizer)
+        harnesses, of_tasks = self._harnesses(manager, tokenizer, longest, store, chatter)
         verdicts = VerdictTable(store, self.config.model.label)
         if plan.is_done:
             # A run that was killed after its last cell leaves temporary files.
             store.sweep()
         else:
             keep_freed_memory(device)
-            with self._prepared(manager, tokenizer, plan, store, meaning, str(device)) as worker:
+            loaded = self._start(tokenizer, store, meaning | of_tasks, str(device), chatter)
+            with self._prepared(loaded, harnesses, plan, store) as worker:
                 recorder = self._recorder(store, lock, verdicts, commit)
                 self._run_cells(plan, worker, recorder, store)
         verdicts.update()
@@ -105,30 +112,44 @@ class Experiment:
             store.check_meaning(meaning)
         return meaning
 
-    @contextmanager
-    def _prepared(
+    def _harnesses(
         self,
         manager: TaskManager,
         tokenizer: PreTrainedTokenizerBase,
-        plan: Plan,
+        longest: int,
+        store: ResultStore,
+        chatter: TextIO,
+    ) -> tuple[Mapping[str, Harness], dict[str, str]]:
+        """Load the tasks and build their requests; refuse a folder made with other tasks.
+
+        Returns:
+            The result of `load_harnesses`, and what the tasks add to the folder's meaning.
+        """
+        from neurosurgery.evaluate.harness import load_harnesses
+        from neurosurgery.evaluate.isolation import chatter_to
+
+        evaluation = self.config.evaluation
+        with chatter_to(chatter):
+            harnesses = load_harnesses(manager, evaluation)
+            meaning = harnesses["math"].prepare(tokenizer, longest, evaluation.math_documents)
+            meaning |= harnesses["other"].prepare(tokenizer, longest, evaluation.other_documents)
+        if not self.config.output.overwrite:
+            store.check_meaning(meaning)
+        return harnesses, meaning
+
+    def _start(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
         store: ResultStore,
         meaning: Mapping[str, object],
         device: str,
-    ) -> Iterator[Worker]:
-        """Load a worker with model, tasks and statistics; start to write the folder."""
-        from neurosurgery.evaluate.harness import load_harnesses
-        from neurosurgery.evaluate.isolation import chatter_to
-        from neurosurgery.grid.gather import describe_evidence, gather_evidence
-        from neurosurgery.grid.recorder import say
-        from neurosurgery.grid.worker import Worker
+        chatter: io.StringIO,
+    ) -> LoadedModel:
+        """Load the model, then start to write the folder."""
         from neurosurgery.models.backbone import check_backbone
         from neurosurgery.models.load import load_model
         from neurosurgery.models.vocabulary import check_vocabulary
 
-        # The log stays in memory until the run can start: bad input must write nothing.
-        chatter = io.StringIO()
-        with chatter_to(chatter):
-            harnesses = load_harnesses(manager, self.config.evaluation)
         loaded = load_model(self.config.model, tokenizer)
         texts = {name: found.samples for name, found in self.sets.items()}
         check_vocabulary(loaded.model, tokenizer, self.config.model.name, texts)
@@ -140,6 +161,23 @@ class Experiment:
         store.sweep()
         with store.open_log() as log:
             log.write(chatter.getvalue())
+        return loaded
+
+    @contextmanager
+    def _prepared(
+        self,
+        loaded: LoadedModel,
+        harnesses: Mapping[str, Harness],
+        plan: Plan,
+        store: ResultStore,
+    ) -> Iterator[Worker]:
+        """Gather the statistics for a worker; say what the user should know before it starts."""
+        from neurosurgery.grid.gather import describe_evidence, gather_evidence
+        from neurosurgery.grid.recorder import say
+        from neurosurgery.grid.worker import Worker
+
+        for note in (*harnesses["math"].notes, *harnesses["other"].notes):
+            say(note)
         if not (plan.baseline_pending or store.is_done(BASELINE_KEY)):
             say("no baseline in this folder: without --pre_train_eval there will be no verdict")
         if 1 in self.config.grid.scalars:

@@ -64,6 +64,8 @@ class Recorder:
             self.record_selection(key.selection, result.selection)
         self._store.write_cell(result)
         self._verdicts.update()
+        if key.is_baseline and (unknown := self._verdicts.without_guessing()):
+            say(f"what guessing scores is unknown, so no retention: {'; '.join(unknown)}")
 
     def record_selection(self, key: SelectionKey, selection: Selection) -> None:
         """Write a selection's units and, with `--save_masks`, its mask.

@@ -15,6 +15,7 @@ from neurosurgery.config.methods import METHODS
 from neurosurgery.edit.edits import make_edit
 from neurosurgery.edit.export import export_model
 from neurosurgery.edit.scale import AppliedFactor
+from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.evaluate.harness import Harness, harness_model
 from neurosurgery.evaluate.isolation import chatter_to, preserved_generators
 from neurosurgery.locate.selectors import Evidence
@@ -108,8 +109,13 @@ class Worker:
             seconds=time.monotonic() - start,
             groups=math.groups | other.groups,
             units=selection.unit_counts if selection else None,
+            higher_is_better=math.higher_is_better | other.higher_is_better,
         )
-        notes = (*self._notes(key, selection, factor), *self._lm.checks.take_notes())
+        notes = (
+            *self._notes(key, selection, factor),
+            *_broken_notes(key, math, other),
+            *self._lm.checks.take_notes(),
+        )
         return CellResult(record, math, other, selection, notes, self._take_chatter())
 
     def _notes(
@@ -134,6 +140,17 @@ class Worker:
         chatter = self._chatter.getvalue()
         self._chatter = io.StringIO()
         return chatter
+
+
+def _broken_notes(key: CellKey, *evaluations: Evaluation) -> Iterator[str]:
+    """A line about answers whose likelihoods are no numbers."""
+    documents = [document for each in evaluations for document in each.documents]
+    broken = [document["task"] for document in documents if document["broken"]]
+    if broken:
+        yield (
+            f"{key.stem}: broken, {len(broken)} of {len(documents)} answers of the model are NaN "
+            f"or infinite ({', '.join(dict.fromkeys(broken))})"
+        )
 
 
 def _units_text(counts: Mapping[str, int], key: SelectionKey) -> str:

@@ -70,14 +70,37 @@ def read_model_config(config: ModelConfig) -> PretrainedConfig:
     return found
 
 
-def load_tokenizer(config: ModelConfig) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    config: ModelConfig, *, with_chat_template: bool = False
+) -> PreTrainedTokenizerBase:
     """Load the model's tokenizer.
 
     Raises:
-        UsageError: it cannot be loaded.
+        UsageError: it cannot be loaded, or the wanted chat template is not there.
     """
     with _loading(config):
-        return AutoTokenizer.from_pretrained(config.name, **_source(config))
+        tokenizer = AutoTokenizer.from_pretrained(config.name, **_source(config))
+    if with_chat_template:
+        _check_chat_template(tokenizer)
+    return tokenizer
+
+
+def _check_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Check that the tokenizer has a chat template to apply.
+
+    Raises:
+        UsageError: it has none, or several and none of them is the default.
+    """
+    template = tokenizer.chat_template
+    if template is None:
+        raise UsageError("--apply_chat_template", "", "the tokenizer has no chat template")
+    if isinstance(template, dict) and "default" not in template:
+        names = ", ".join(sorted(template))
+        raise UsageError(
+            "--apply_chat_template",
+            "",
+            f"the tokenizer has several chat templates ({names}); expected one named default",
+        )
 
 
 def load_model(

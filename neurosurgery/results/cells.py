@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from neurosurgery.config.keys import CellKey
@@ -17,7 +17,8 @@ class CellRecord:
 
     `edited` counts weights; `edited_share` is their share of all parameters, `topk_share` their
     share of the skill's top-K. `factor` is the scalar after rounding to the weights' dtype (median,
-    smallest, largest). `units` is `Selection.unit_counts`.
+    smallest, largest). `units` is `Selection.unit_counts`, `higher_is_better` that of both
+    `Evaluation`s.
     """
 
     key: CellKey
@@ -28,6 +29,7 @@ class CellRecord:
     seconds: float
     groups: dict[str, list[str]]
     units: dict[str, int] | None = None
+    higher_is_better: dict[str, dict[str, bool | None]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Convert to a JSON object for `from_json`."""

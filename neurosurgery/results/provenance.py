@@ -35,7 +35,8 @@ def meaning(
     """Map every flag that changes the meaning of a result to its value.
 
     The grid is not included: more proportions, scalars, repeats or sets only add cells.
-    `--num_samples` belongs to a kind of statistics, because methods share statistics.
+    `--num_samples` belongs to a kind of statistics, because methods share statistics. What the
+    tasks themselves ask is added once they are loaded (`Harness.prepare`).
     """
     content: dict[str, object] = {
         "--model": model.label,
@@ -45,6 +46,7 @@ def meaning(
         "--eval_datasets": sorted(evaluation.other_tasks),
         "--eval_dataset_subset/--eval_limit": evaluation.math_documents,
         "--eval_dataset_size/--eval_limit": evaluation.other_documents,
+        "lm-eval": importlib.metadata.version("lm_eval"),
         "--num_fewshot": evaluation.num_fewshot,
         "--apply_chat_template": evaluation.apply_chat_template,
         "--random_state": data.random_state,

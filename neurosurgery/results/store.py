@@ -18,7 +18,7 @@ from neurosurgery.common.files import read_json, write_atomically
 from neurosurgery.config.keys import CellKey, SelectionKey
 from neurosurgery.results.cells import Cell, CellRecord, CellResult
 
-FORMAT = "neurosurgery-results/2"
+FORMAT = "neurosurgery-results/3"
 
 _OWN_FOLDERS = ("eval_results", "samples", "cells", "statistics", "masks", "logs")
 _DERIVED = ("models", "report", "consistency.csv")

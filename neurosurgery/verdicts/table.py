@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from neurosurgery.common.files import write_atomically
 from neurosurgery.config.keys import BASELINE_KEY, CellKey
 from neurosurgery.results.cells import Cell
 from neurosurgery.results.store import ResultStore
+from neurosurgery.verdicts.broken import BROKEN, documents_of, is_broken
 from neurosurgery.verdicts.columns import COLUMNS, GRID
 from neurosurgery.verdicts.comparison import compare_methods, primary_metrics
+from neurosurgery.verdicts.guessing import Direction, chance, direction, without_guessing
 from neurosurgery.verdicts.intervals import (
     NO_INTERVAL,
     Interval,
@@ -60,31 +62,37 @@ class VerdictTable:
         self.table = pd.DataFrame(rows, columns=COLUMNS)
         _write_csv(self._store.root / "results.csv", self.table)
 
+    def without_guessing(self) -> list[str]:
+        """The numbers of the baseline whose value under guessing is unknown."""
+        return without_guessing(self._baseline) if self._baseline else []
+
     def _cell_rows(
         self, cell: Cell, metrics: dict[_MetricKey, Metric | None]
     ) -> list[dict[str, Any]]:
         key = cell.record.key
         rows = []
         for (task, name), metric in metrics.items():
+            broken = is_broken(cell, task, name)
             row: dict[str, Any] = {
                 "model": self._model,
                 **key.columns,
                 "task": task,
                 "metric": name,
-                "value": cell.results[task][name],
-                "stderr": _number(cell.results[task].get(_stderr_name(name))),
+                "value": _value(cell, task, name),
+                "stderr": None if broken else _number(cell.results[task].get(_stderr_name(name))),
                 "n": len(metric.values) if metric else None,
                 "edited": cell.record.edited,
                 "edited_share": cell.record.edited_share,
                 "topk_share": cell.record.topk_share,
                 "seconds": round(cell.record.seconds, 3),
-                "chance": _chance(cell, task, name),
+                "chance": chance(cell, task, name),
             }
             if not key.is_baseline:
                 row |= self._comparison(task, name, row["value"], metric)
                 if "baseline" in row:
-                    row["retention"] = retention(
-                        name.partition(",")[0], row["value"], row["baseline"], row["chance"]
+                    better = direction(cell, task, name)
+                    row["retention"] = _retention(
+                        name, row["value"], row["baseline"], row["chance"], better
                     )
             rows.append(row)
         return rows
@@ -94,7 +102,7 @@ class VerdictTable:
     ) -> dict[str, float]:
         if self._baseline is None or name not in self._baseline.results.get(task, {}):
             return {}
-        baseline = self._baseline.results[task][name]
+        baseline = _value(self._baseline, task, name)
         before = self._baseline_metrics[task, name]
         interval, p_value = NO_INTERVAL, math.nan
         if metric is not None and before is not None:
@@ -130,11 +138,10 @@ class VerdictTable:
         """Summarise one metric; `rows` and `stems` have one entry per repeat."""
         task, name = rows[0]["task"], rows[0]["metric"]
         repeats = pd.DataFrame(rows, columns=COLUMNS)
-        mean = (
-            repeats[["value", "difference", "edited", "edited_share", "topk_share", "retention"]]
-            .astype(float)
-            .mean()
-        )
+        counts = repeats[["edited", "edited_share", "topk_share"]].astype(float).mean()
+        # One broken repeat makes the grid point broken: a mean over the others would flatter it.
+        broken = repeats["value"].isna().any()
+        mean = repeats[["value", "difference", "retention"]].astype(float).mean(skipna=not broken)
         interval = self._summary_interval(
             task, name, [self._metrics[stem].get((task, name)) for stem in stems]
         )
@@ -150,10 +157,10 @@ class VerdictTable:
             "ci_low": interval.low,
             "ci_high": interval.high,
             "largest_p_value": repeats["p_value"].astype(float).max(),
-            "verdict": verdict(mean["difference"], interval),
-            "edited": mean["edited"],
-            "edited_share": mean["edited_share"],
-            "topk_share": mean["topk_share"],
+            "verdict": BROKEN if broken else verdict(mean["difference"], interval),
+            "edited": counts["edited"],
+            "edited_share": counts["edited_share"],
+            "topk_share": counts["topk_share"],
             "retention": mean["retention"],
         }
 
@@ -176,34 +183,48 @@ def _metrics(cell: Cell) -> dict[_MetricKey, Metric | None]:
     found: dict[_MetricKey, Metric | None] = {}
     for task, results in cell.results.items():
         for name, value in results.items():
-            metric, comma, filter_name = name.partition(",")
+            metric, comma, _ = name.partition(",")
             if not comma or metric.endswith("_stderr") or _number(value) is None:
+                continue
+            if is_broken(cell, task, name):
+                found[task, name] = None
                 continue
             documents = [
                 document
-                for member in cell.record.groups.get(task, [task])
-                for document in cell.documents.get((member, filter_name), [])
+                for document in documents_of(cell, task, name)
+                # An empty text adds nothing to sum or weight; a resample of it alone is 0 / 0.
+                if document["metrics"][metric] != [0, 0]
             ]
             found[task, name] = metric_from_documents(
                 metric,
                 [document["metrics"].get(metric) for document in documents],
                 value,
-                [f"{document['task']}:{document['doc_hash']}" for document in documents],
+                [_pairing(document) for document in documents],
             )
     return found
 
 
-def _chance(cell: Cell, task: str, name: str) -> float:
-    """Accuracy of random guessing: the mean of 1 / options; 0 where there are no options."""
-    metric, _, filter_name = name.partition(",")
-    if not metric.startswith("acc"):
-        return 0.0
-    options = [
-        len(document.get("loglikelihoods", ()))
-        for member in cell.record.groups.get(task, [task])
-        for document in cell.documents.get((member, filter_name), [])
-    ]
-    return sum(1 / count for count in options) / len(options) if all(options) and options else 0.0
+def _value(cell: Cell, task: str, name: str) -> float:
+    """A metric's value, NaN where the state is broken."""
+    return math.nan if is_broken(cell, task, name) else cell.results[task][name]
+
+
+def _pairing(document: Mapping[str, Any]) -> str:
+    """What a document must share with its partner: task, place, content and prompt."""
+    return ":".join(str(document[name]) for name in ("task", "doc_id", "doc_hash", "prompt_hash"))
+
+
+def _retention(
+    name: str, value: float, baseline: float, chance: float, better: Direction | None
+) -> float:
+    """The kept share of the performance, in the metric's own direction; NaN where unknown."""
+    if better is None:
+        return math.nan
+    if better == "higher":
+        return retention(name, value, baseline, chance)
+    if math.isnan(chance):
+        return retention("perplexity", value, baseline, chance)
+    return retention(name, -value, -baseline, -chance)
 
 
 def _stderr_name(name: str) -> str:

@@ -18,6 +18,9 @@ rows takes hardly longer than one of twenty."""
 LEAVING = 8
 """Finished rows leave when they are 1/LEAVING of the batch: leaving copies all other rows."""
 
+NO_TOKEN = -1
+"""Ends an answer whose next logits are NaN or infinite: the model has no next token."""
+
 Stopped = Callable[[list[list[int]]], list[bool]]
 """Called with the generated tokens of every row; returns which rows are finished."""
 
@@ -42,7 +45,8 @@ def decode_greedily(
             Fewer logits are formed here, so a batch has more rows.
 
     Returns:
-        The new tokens per prompt, including its end token.
+        The new tokens per prompt, including its end token; the last one is `NO_TOKEN` where the
+        largest logit was NaN or infinite.
     """
     lengths = [len(prompt) + new_tokens for prompt in prompts]
     longest = max(lengths)
@@ -80,10 +84,14 @@ def _decode_batch(
     rows = [answers[slot] for slot in order]
     going = list(range(len(rows)))
     for remaining in reversed(range(new_tokens)):
-        tokens = logits.argmax(-1).tolist()
+        best = logits.argmax(-1, keepdim=True)
+        # argmax takes NaN for the largest value, so a single NaN is found, too.
+        finite = logits.gather(-1, best).isfinite()
+        tokens = best.where(finite, NO_TOKEN).squeeze(-1).tolist()
         for slot in going:
             rows[slot].append(tokens[slot])
-        done = stopped([rows[slot] for slot in going])
+        going = [slot for slot in going if tokens[slot] != NO_TOKEN]
+        done = stopped([rows[slot] for slot in going]) if going else []
         going = [
             slot
             for slot, is_done in zip(going, done, strict=True)
@@ -97,7 +105,8 @@ def _decode_batch(
             tokens = [tokens[slot] for slot in going]
             going = list(range(len(rows)))
         reads = [(slot, 0) for slot in range(len(rows))]
-        logits, past = passes.step(past, [[token] for token in tokens], reads)
+        # Rows that have ended run on until they leave; any token will do for them.
+        logits, past = passes.step(past, [[max(token, 0)] for token in tokens], reads)
     return answers
 
 

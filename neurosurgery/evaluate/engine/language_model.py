@@ -21,8 +21,9 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from neurosurgery.common.errors import RunError
+from neurosurgery.evaluate.engine.broken import BrokenText, broken_logits
 from neurosurgery.evaluate.engine.checks import AgreementChecks
-from neurosurgery.evaluate.engine.greedy import decode_greedily
+from neurosurgery.evaluate.engine.greedy import NO_TOKEN, decode_greedily
 from neurosurgery.evaluate.engine.options import OptionScores
 from neurosurgery.evaluate.engine.passes import CachedPasses
 from neurosurgery.models.vocabulary import embedding_rows
@@ -164,7 +165,11 @@ class LanguageModel(HFLM):
         return totals
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Continue prompts until a stop string, an end token or the limit of new tokens."""
+        """Continue prompts until a stop string, an end token or the limit of new tokens.
+
+        Returns:
+            The texts; a `BrokenText` where the model had no finite logits for a next token.
+        """
         groups: dict[str, list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
             groups[repr(request.args[1])].append(index)
@@ -174,8 +179,11 @@ class LanguageModel(HFLM):
             found = self._generate_greedily(group)
             if found is None:
                 padded = self._may_be_padded(group)
-                with nullcontext() if padded else self._one_row_at_a_time():
+                alone = nullcontext() if padded else self._one_row_at_a_time()
+                with alone, broken_logits(self.model) as seen:
                     found = super().generate_until(group, disable_tqdm)
+                # HFLM's batches do not tell which of the prompts it was.
+                found = [BrokenText(text) for text in found] if seen else found
             for index, text in zip(members, found, strict=True):
                 texts[index] = text
         return texts
@@ -210,7 +218,7 @@ class LanguageModel(HFLM):
             stopped,
             self.batch_size,
         )
-        texts = [postprocess_generated_text(self.tok_decode(ids), until, None) for ids in answers]
+        texts = [self._answer_text(ids, until) for ids in answers]
         for request, text in zip(requests, texts, strict=True):
             self.cache_hook.add_partial("generate_until", request.args, text)
         return texts
@@ -235,6 +243,11 @@ class LanguageModel(HFLM):
             yield
         finally:
             self.batch_size_per_gpu = usual
+
+    def _answer_text(self, ids: list[int], until: list[str]) -> str:
+        if ids[-1:] == [NO_TOKEN]:
+            return BrokenText(self.tok_decode(ids[:-1]))
+        return postprocess_generated_text(self.tok_decode(ids), until, None)
 
     def _prompt(self, text: str, room: int) -> list[int]:
         """The last `room` tokens of a prompt."""

@@ -8,10 +8,15 @@ import pandas as pd
 from neurosurgery.config.keys import MATH
 from neurosurgery.config.methods import method_rank
 from neurosurgery.report.read.folder import Folder
+from neurosurgery.verdicts.broken import BROKEN
 from neurosurgery.verdicts.columns import GRID
 from neurosurgery.verdicts.intervals import LOWER_IS_BETTER, Interval, retention, verdict
 
 _FROM_SUMMARY = ["ci_low", "ci_high", "largest_p_value"]
+_OF_VALUES = (
+    "value value_sd difference ci_low ci_high largest_p_value "
+    "retention retention_sd retention_low retention_high"
+).split()
 _POINT = [*GRID, "task", "metric"]
 
 
@@ -68,6 +73,10 @@ def grid_points(folder: Folder) -> pd.DataFrame:
             points["difference"], points["ci_low"], points["ci_high"], strict=True
         )
     ]
+    # A mean over the repeats that are left would flatter the point.
+    broken = points["failed"] > 0
+    points.loc[broken, _OF_VALUES] = np.nan
+    points.loc[broken, "verdict"] = BROKEN
     return points.sort_values(
         GRID,
         kind="stable",

@@ -22,6 +22,7 @@ from neurosurgery.report.show.panels import (
     size_facts,
 )
 from neurosurgery.report.show.texts import number
+from neurosurgery.verdicts.broken import BROKEN
 
 _POINT = ["method", "calibration", "proportion"]
 
@@ -68,6 +69,9 @@ def isolation_points(folder: Folder, points: pd.DataFrame, skill: str) -> list[I
 
 
 def _point(folder: Folder, tasks: pd.DataFrame, cells: pd.DataFrame) -> Isolation | None:
+    if (tasks["verdict"] == BROKEN).any():
+        # Of a broken model the tasks that still give numbers say nothing.
+        return None
     math_rows = tasks[tasks["task"].isin(folder.math_tasks)].dropna(subset=["retention"])
     others = tasks[tasks["task"].isin(folder.other_tasks)].dropna(subset=["retention"])
     if math_rows.empty or others.empty:

@@ -14,6 +14,7 @@ from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.show.isolation import Isolation, best, isolation_points
 from neurosurgery.report.show.panels import records
 from neurosurgery.report.show.texts import curve_label, interval, number
+from neurosurgery.verdicts.broken import BROKEN
 
 
 def findings(folder: Folder, points: pd.DataFrame) -> list[str]:
@@ -43,7 +44,7 @@ def _baseline(folder: Folder) -> str:
 
 
 def _counts(points: pd.DataFrame) -> list[str]:
-    known = points[points["verdict"] != ""]
+    known = points[~points["verdict"].isin(["", BROKEN])]
     if known.empty:
         return []
     beyond = int((known["verdict"] != "within noise").sum())
@@ -181,7 +182,10 @@ def cautions(folder: Folder, points: pd.DataFrame) -> list[str]:
         )
     failed = int(points["failed"].sum())
     if failed:
-        said.append(f"{failed} values are not numbers (NaN) and are left out of means and figures.")
+        said.append(
+            f"{failed} values are broken: the edited model's likelihoods are not numbers (NaN or "
+            "infinite). Their grid points are left out of means and figures."
+        )
     said += _at_chance(points)
     said += _factors(folder)
     return said

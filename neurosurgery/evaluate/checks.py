@@ -1,0 +1,103 @@
+"""Refuse tasks that cannot be scored, from their requests alone: before the model is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import Task
+from lm_eval.models.utils import normalize_gen_kwargs
+from transformers import PreTrainedTokenizerBase
+
+from neurosurgery.evaluate.guessing import gold_options, scores_itself
+
+DEFAULT_NEW_TOKENS = 256
+"""The harness's limit of generated tokens for a task that sets none."""
+
+
+class UnfitTaskError(Exception):
+    """A task cannot be scored; the message says which part of it."""
+
+
+def check_task(
+    task: Task,
+    requests: Sequence[Instance],
+    tokenizer: PreTrainedTokenizerBase,
+    longest: int,
+) -> int:
+    """Check the metrics, options, answers and lengths of a task's requests.
+
+    Args:
+        task: the loaded task.
+        requests: the requests of the documents that a run evaluates.
+        tokenizer: the model's tokenizer.
+        longest: the model's context, in tokens.
+
+    Returns:
+        The number of requests whose prompt is longer than the context, so that its start is cut.
+
+    Raises:
+        UnfitTaskError: a metric could not be loaded; an option is empty or, like the limit of new
+            tokens, longer than the context; a right answer is none of the options.
+    """
+    missing = [name for name, metric in _metrics(task) if metric is None]
+    if missing and not scores_itself(task):
+        raise UnfitTaskError(f"the metric {missing[0]} cannot be loaded")
+    by_document: dict[int, list[Instance]] = {}
+    for request in requests:
+        by_document.setdefault(request.doc_id, []).append(request)
+    for number, of_document in by_document.items():
+        _check_answer(task, number, of_document)
+
+    @lru_cache(maxsize=1024)
+    def length(text: str) -> int:
+        return len(tokenizer.encode(text))
+
+    return sum(_is_cut(request, length, longest) for request in requests)
+
+
+def _metrics(task: Task) -> Iterable[tuple[str, Callable | None]]:
+    return getattr(task, "_metric_fn_list", {}).items()
+
+
+def _check_answer(task: Task, number: int, requests: Sequence[Instance]) -> None:
+    if scores_itself(task) or task.config.doc_to_choice is None:
+        return
+    document = requests[0].doc
+    choices = list(task.doc_to_choice(document))
+    empty = [place for place, choice in enumerate(choices) if not choice]
+    if empty:
+        raise UnfitTaskError(f"option {empty[0]} of document {number} is empty")
+    for gold in gold_options(task, document, len(choices)):
+        if not isinstance(gold, int) or gold not in range(len(choices)):
+            raise UnfitTaskError(
+                f"the right answer of document {number} is {gold!r}; expected one of its "
+                f"{len(choices)} options, 0 to {len(choices) - 1}"
+            )
+
+
+def _is_cut(request: Instance, length: Callable[[str], int], longest: int) -> bool:
+    """Whether the start of a prompt is cut; refuses a request that leaves it no room."""
+    if request.request_type == "loglikelihood":
+        context, continuation = request.arguments
+        if not continuation:
+            raise UnfitTaskError(f"an option of document {request.doc_id} is empty")
+        answer = length(continuation)
+        if answer > longest:
+            raise UnfitTaskError(
+                f"an option of document {request.doc_id} has {answer} tokens; the model's context "
+                f"has {longest}"
+            )
+        return length(context) + answer > longest + 1
+    if request.request_type == "generate_until":
+        context, arguments = request.arguments
+        new_tokens = normalize_gen_kwargs(arguments, DEFAULT_NEW_TOKENS)["max_gen_toks"]
+        if new_tokens >= longest:
+            raise UnfitTaskError(
+                f"max_gen_toks {new_tokens} leaves no room for a prompt in the model's context of "
+                f"{longest} tokens"
+            )
+        return length(context) > longest - new_tokens
+    # A whole text is scored in windows, none of it is cut.
+    return False

@@ -1,0 +1,58 @@
+"""Convert the harness's samples to records of documents, as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from lm_eval.api.task import Task
+
+from neurosurgery.evaluate.engine.broken import is_broken
+from neurosurgery.evaluate.guessing import guessing_scores
+
+Guessing = dict[tuple[str, int], dict[str, float]]
+"""What guessing scores, by task and number of the document."""
+
+
+def document_records(
+    samples: Mapping[str, Sequence[dict[str, Any]]], tasks: Mapping[str, Task], guessing: Guessing
+) -> list[dict[str, Any]]:
+    """Convert the harness's samples (by task) to one record per document and filter.
+
+    `guessing` is filled for new documents: it is the same for every model state.
+    """
+    records = []
+    for name, of_task in samples.items():
+        for sample in of_task:
+            place = name, sample["doc_id"]
+            if place not in guessing:
+                requests = len(sample["arguments"])
+                guessing[place] = guessing_scores(tasks[name], sample["doc"], requests)
+            record = _document(name, sample, tasks[name].OUTPUT_TYPE)
+            records.append(record | {"guessing": guessing[place]})
+    return records
+
+
+def _document(task: str, sample: dict[str, Any], output_type: str) -> dict[str, Any]:
+    responses = sample["filtered_resps"]
+    record = {
+        "task": task,
+        "filter": sample["filter"],
+        "doc_id": sample["doc_id"],
+        "doc_hash": sample["doc_hash"],
+        "prompt_hash": sample["prompt_hash"],
+        "target": sample["target"],
+        "broken": is_broken(sample["resps"]),
+        "metrics": {metric: sample[metric] for metric in sample["metrics"]},
+    }
+    if output_type == "multiple_choice":
+        likelihoods = [float(response[0]) for response in responses]
+        record["answer"] = int(np.argmax(likelihoods))
+        record["loglikelihoods"] = likelihoods
+    elif output_type == "generate_until":
+        record["answer"] = responses[0]
+        record["generated"] = sample["resps"][0][0]
+    else:
+        record["answer"] = responses[0]
+    return record

@@ -1,0 +1,84 @@
+"""What a harness task is, as short texts: two runs may share results only if these are equal."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+from collections.abc import Iterable
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import Task
+
+_LABELS = {"task", "task_alias", "tag"}
+"""Fields of a task's configuration that only name it."""
+
+_DIGITS = 12
+
+
+def task_identity(task: Task, requests: Iterable[Instance]) -> dict[str, str]:
+    """Describe what a task asks and how it scores.
+
+    Args:
+        task: a loaded task.
+        requests: the requests of the documents that a run evaluates.
+
+    Returns:
+        `version`: the task's own version. `configuration`: a hash of the resolved configuration,
+        with the source files of its functions. `prompts`: a hash of documents and requests, which
+        sees what a configuration does not show: the data, the drawn examples, a chat template.
+    """
+    return {
+        "version": str(task.VERSION),
+        "configuration": _digest([_configuration(task)]),
+        "prompts": _digest(
+            [request.doc_id, request.idx, request.request_type, request.arguments, request.doc]
+            for request in requests
+        ),
+    }
+
+
+def _configuration(task: Task) -> dict[str, Any]:
+    content = {name: value for name, value in vars(task.config).items() if name not in _LABELS}
+    return content | {"class": type(task)}
+
+
+def _digest(parts: Iterable[Any]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(json.dumps(part, sort_keys=True, default=_plain).encode())
+    return digest.hexdigest()[:_DIGITS]
+
+
+def _plain(value: Any) -> Any:
+    """One step towards JSON, the same in every process: no addresses, no order of a set."""
+    if isinstance(value, functools.partial):
+        return ["partial", value.func, value.args, value.keywords]
+    if callable(value):
+        return ["callable", *_code(value)]
+    if isinstance(value, (set, frozenset)):
+        return sorted(json.dumps(each, sort_keys=True, default=_plain) for each in value)
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    kind = type(value)
+    has_text = kind.__str__ is not object.__str__ or kind.__repr__ is not object.__repr__
+    # A dataclass's own text would show the addresses of the functions in its fields.
+    return [kind.__qualname__, str(value) if has_text and not is_dataclass(value) else vars(value)]
+
+
+def _code(value: Any) -> list[str]:
+    """The name of a function or class, and a hash of the whole file that defines it.
+
+    The whole file, because a function's meaning is also in the helpers beside it.
+    """
+    named = value if hasattr(value, "__qualname__") else type(value)
+    try:
+        source = Path(inspect.getfile(inspect.unwrap(named))).read_bytes()
+    except (TypeError, OSError):
+        # Written in C, or typed at a prompt.
+        source = b""
+    return [named.__qualname__, hashlib.sha256(source).hexdigest()]

@@ -1,0 +1,154 @@
+"""A folder holds the results of one set of tasks: a changed task is refused, its name said."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+from lm_eval.tasks import TaskManager
+from own_tasks import DOCUMENTS, write_task
+from scripts import SCRIPTS, files_with_times, table
+
+from neurosurgery.config.experiment import EvaluationConfig
+from neurosurgery.evaluate.harness import Harness
+from neurosurgery.evaluate.tasks import task_manager
+
+CASE = SCRIPTS["mathneuro"]
+UTILS = "def ask(document):\n    return helper(document)\n\ndef helper(document):\n    return {}\n"
+
+
+def flags(model: Path, save_path: Path, tasks: Path, *proportions: str) -> list[str]:
+    return [
+        *("--model", str(model), "--save_path", str(save_path), "--include_path", str(tasks)),
+        *("--eval_datasets", "own", "--num_repeats", "1", "--num_samples", "4"),
+        *("--pre_train_eval", "--eval_limit", "6", "--proportion", *proportions),
+    ]
+
+
+def other(documents: list[dict]) -> list[dict]:
+    """The same documents, the last one with another right answer."""
+    return [*documents[:-1], documents[-1] | {"gold": 0}]
+
+
+@pytest.fixture
+def only_own_tasks(monkeypatch):
+    """The full index of the harness takes most of the time of a small run."""
+    monkeypatch.setattr(
+        "neurosurgery.evaluate.tasks.TaskManager",
+        partial(TaskManager, include_defaults=False),
+    )
+
+
+def test_a_changed_task_is_refused_by_name(only_own_tasks, tiny_model, tmp_path, capsys):
+    """Resumed, its cells would be compared with the baseline of another task."""
+    tasks, save_path = write_task(tmp_path / "tasks"), tmp_path / "r"
+    assert CASE.main(flags(tiny_model, save_path, tasks, "0.01")) == 0
+    before = files_with_times(save_path)
+    write_task(tasks, doc_to_text='"{{question}} Answer:"')
+    for proportions in (("0.01", "0.05"), ("0.01",)):
+        capsys.readouterr()
+        assert CASE.main(flags(tiny_model, save_path, tasks, *proportions)) == 2
+        error = capsys.readouterr().err
+        assert len(error.strip().splitlines()) == 1
+        assert "--eval_datasets own (configuration " in error
+        assert "were made with own (configuration " in error
+        assert files_with_times(save_path) == before
+    # The task as it was goes on.
+    write_task(tasks)
+    assert CASE.main(flags(tiny_model, save_path, tasks, "0.01", "0.05")) == 0
+    rows = table(save_path).query("method == 'mathneuro' and task == 'own'")
+    assert sorted(rows["proportion"].unique()) == [0.01, 0.05]
+    assert rows["ci_low"].notna().all()
+    # Another version of the harness is another way to ask.
+    config = json.loads((save_path / "config.json").read_text())
+    config["meaning"]["lm-eval"] = "0.4.2"
+    (save_path / "config.json").write_text(json.dumps(config))
+    capsys.readouterr()
+    assert CASE.main(flags(tiny_model, save_path, tasks, "0.01")) == 2
+    assert "were made with 0.4.2;" in capsys.readouterr().err
+
+
+CHANGES = {
+    "doc_to_text": ({"doc_to_text": '"{{question}} Answer:"'}, None, "configuration prompts"),
+    "description": ({"description": "Choose."}, None, "configuration prompts"),
+    "version": ({"metadata": "{version: 2.0}"}, None, "version configuration"),
+    "metric": (
+        {"metric_list": "[{metric: acc_norm, aggregation: mean, higher_is_better: true}]"},
+        None,
+        "configuration",
+    ),
+    "data": ({}, [*DOCUMENTS[:-1], DOCUMENTS[-1] | {"gold": 0}], "prompts"),
+    "name in the tables": ({"task_alias": "mine"}, None, ""),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_is_part_of_a_task(change, only_own_tasks, tmp_path, tokenizer):
+    fields, documents, expected = CHANGES[change]
+    before = identity(write_task(tmp_path / "tasks"), tokenizer)
+    assert identity(write_task(tmp_path / "tasks"), tokenizer) == before
+    after = identity(write_task(tmp_path / "tasks", documents, **fields), tokenizer)
+    assert list(before) == [f"--eval_datasets[own {n}]" for n in PARTS]
+    changed = [name for name in PARTS if before[label(name)] != after[label(name)]]
+    assert changed == expected.split()
+    assert after[label("version")] == f"own (version {2.0 if change == 'version' else 1.0})"
+
+
+PARTS = ["version", "configuration", "prompts"]
+
+
+def label(part: str) -> str:
+    return f"--eval_datasets[own {part}]"
+
+
+def identity(tasks: Path, tokenizer, **settings) -> dict[str, str]:
+    config = EvaluationConfig(
+        **{
+            "math_task": "own",
+            "other_tasks": (),
+            "math_documents": None,
+            "other_documents": None,
+            "num_fewshot": None,
+            "apply_chat_template": False,
+            "include_path": tasks,
+            "batch_size": 4,
+        }
+        | settings
+    )
+    harness = Harness(task_manager(config), "--eval_datasets", ["own"], config)
+    return harness.prepare(tokenizer, 512, None)
+
+
+def test_functions_count_with_their_helpers(only_own_tasks, tmp_path, tokenizer):
+    found = []
+    for helper in ('document["question"]', 'document["question"]', 'document["question"].upper()'):
+        tasks = write_task(tmp_path / str(len(found)), doc_to_text="!function utils.ask")
+        (tasks / "utils.py").write_text(UTILS.format(helper))
+        found.append(identity(tasks, tokenizer)[label("prompts")])
+    assert found[0] == found[1] != found[2]
+
+
+def test_a_hash_is_the_same_in_every_process():
+    """No address of a function and no order of a set is in it."""
+    code = (
+        "from dataclasses import dataclass\n"
+        "from functools import partial\n"
+        "from neurosurgery.evaluate.identity import _digest\n"
+        "from lm_eval.config.task import FewshotConfig\n"
+        "from lm_eval.api.metrics import mean\n"
+        "class Plain: pass\n"
+        "print(_digest([{'a': {'x', 'y', 'z'}, 'b': mean, 'c': partial(mean, 1), 'd': Plain(),"
+        " 'e': FewshotConfig(process_docs=mean), 'f': max, 'g': float('nan')}]))"
+    )
+    command = [sys.executable, "-c", code]
+    found = {
+        subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True).stdout
+        for _ in range(2)
+    }
+    assert len(found) == 1
+    assert len(found.pop().strip()) == 12
