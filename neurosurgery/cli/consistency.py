@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from neurosurgery.cli.flags import add_calibration_flags, add_model_flags
 from neurosurgery.cli.parse import (
@@ -18,6 +20,9 @@ from neurosurgery.common.errors import UsageError
 from neurosurgery.config.checks import check_at_least, check_fractions, check_writable
 from neurosurgery.config.demo import DEMO, PUBLISHED_GRID
 from neurosurgery.config.experiment import DataConfig, ModelConfig
+
+if TYPE_CHECKING:
+    from neurosurgery.activations.calibration import CalibrationSet
 
 DEFAULT_SIZES = (1, 10, 50, 100, 500)
 FILE = "consistency.csv"
@@ -112,11 +117,7 @@ def run(arguments: argparse.Namespace) -> None:
     from neurosurgery.activations.calibration import read_calibration_set
 
     sets = {source.name: read_calibration_set(source) for source in data.sources}
-    for size in arguments.sizes or ():
-        for source in data.sources:
-            found = len(sets[source.name].samples)
-            if size > found:
-                raise UsageError("--sizes", size, f"{source.path} has only {found:,} samples")
+    _check_sizes(arguments.sizes or (), data, sets)
 
     from neurosurgery.models.devices import choose_device, keep_freed_memory
     from neurosurgery.results.lock import FolderLock
@@ -167,6 +168,17 @@ def run(arguments: argparse.Namespace) -> None:
         write_atomically(file, table.to_csv(index=False))
         checkpoint.clear()
     print(f"{consistency_text(table)}\n\n{file} has every pair")
+
+
+def _check_sizes(
+    sizes: Sequence[int], data: DataConfig, sets: Mapping[str, CalibrationSet]
+) -> None:
+    """Refuse subsets larger than a set."""
+    for size in sizes:
+        for source in data.sources:
+            found = len(sets[source.name].samples)
+            if size > found:
+                raise UsageError("--sizes", size, f"{source.path} has only {found:,} samples")
 
 
 def _check_file(file: Path, *, overwrite: bool) -> None:

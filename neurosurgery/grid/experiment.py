@@ -88,11 +88,13 @@ class Experiment:
             # A run that was killed after its last cell leaves temporary files.
             store.sweep()
         else:
+            from neurosurgery.grid.cells import run_cells
+
             keep_freed_memory(device)
             loaded = self._start(tokenizer, store, meaning | of_tasks, str(device), chatter)
             with self._prepared(loaded, harnesses, plan, store) as worker:
                 recorder = self._recorder(store, lock, verdicts, commit)
-                self._run_cells(plan, worker, recorder, store)
+                run_cells(plan, worker, recorder, store, save_model=self.config.output.save_model)
         verdicts.update()
         self._publish(store, verdicts)
 
@@ -208,34 +210,6 @@ class Experiment:
             "num_samples": self.config.data.num_samples,
         }
         return Recorder(store, lock, verdicts, self.config.output, origin)
-
-    def _run_cells(
-        self, plan: Plan, worker: Worker, recorder: Recorder, store: ResultStore
-    ) -> None:
-        """Compute the pending cells; each is on disk before the next one starts."""
-        from tqdm import tqdm
-
-        total = len(plan.pending) + plan.baseline_pending
-        pending = set(plan.pending)
-        with tqdm(total=total, desc="grid", unit="cell") as progress:
-            if plan.baseline_pending:
-                recorder.record(worker.run(BASELINE_KEY))
-                progress.update()
-            for key in plan.to_select:
-                if key.selection is None:
-                    continue
-                if key in pending:
-                    result = worker.run(key)
-                    recorder.record(result)
-                    selection = result.selection
-                    progress.update()
-                else:
-                    selection = worker.select(key.selection)
-                    recorder.record_selection(key.selection, selection)
-                folder = store.model_folder(key)
-                if self.config.output.save_model and selection and not folder.exists():
-                    origin = recorder.provenance(key.selection, selection)
-                    worker.export(key, selection, folder, origin)
 
     def _publish(self, store: ResultStore, verdicts: VerdictTable) -> None:
         """Write and print the text of the whole folder, and make its report."""

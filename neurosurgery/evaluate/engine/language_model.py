@@ -7,7 +7,7 @@ from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from operator import add
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lm_eval.api.instance import Instance
@@ -18,11 +18,12 @@ from lm_eval.models.utils import (
     postprocess_generated_text,
 )
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from neurosurgery.common.errors import RunError
 from neurosurgery.evaluate.engine.broken import BrokenText, broken_logits
 from neurosurgery.evaluate.engine.checks import AgreementChecks
+from neurosurgery.evaluate.engine.generation import GREEDY, Generation, is_plain
 from neurosurgery.evaluate.engine.greedy import NO_TOKEN, decode_greedily
 from neurosurgery.evaluate.engine.options import OptionScores
 from neurosurgery.evaluate.engine.passes import CachedPasses
@@ -33,24 +34,6 @@ TokenRequest = tuple["tuple[str, str] | None", list[int], list[int]]
 
 _ENCODINGS_KEPT = 1 << 16
 """Strings whose tokens are cached, because every edited model gets the same strings."""
-
-_GREEDY = {"do_sample": False, "temperature": 0.0}
-
-_WITHOUT_EFFECT = {
-    # Fields of a generation config that do not change greedy decoding.
-    *("do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "max_length"),
-    *("max_new_tokens", "use_cache", "cache_implementation", "transformers_version"),
-    *("bos_token_id", "eos_token_id", "pad_token_id", "_from_model_config"),
-    *("output_attentions", "output_hidden_states", "output_scores", "output_logits"),
-    "return_dict_in_generate",
-}
-
-
-class _Generation(NamedTuple):
-    """Stop strings and token limit of a greedy generation."""
-
-    until: list[str]
-    new_tokens: int
 
 
 class LanguageModel(HFLM):
@@ -259,10 +242,10 @@ class LanguageModel(HFLM):
 
         return self._remembered(("prompt", text), encode)[-room:]
 
-    def _greedy(self, arguments: Any) -> _Generation | None:
+    def _greedy(self, arguments: Any) -> Generation | None:
         """Parse the arguments; None where they or the model need more than greedy decoding."""
         configured = self.model.generation_config
-        if not isinstance(arguments, dict) or not _is_plain(configured):
+        if not isinstance(arguments, dict) or not is_plain(configured):
             return None
         if self.backend != "causal" or self.think_end_token is not None:
             return None
@@ -270,14 +253,5 @@ class LanguageModel(HFLM):
         eos = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
         until = handle_stop_sequences(rest.pop("until"), eos=eos)
         new_tokens = rest.pop("max_gen_toks")
-        plain = all(_GREEDY.get(name, ...) == value for name, value in rest.items())
-        return _Generation(until, new_tokens) if plain else None
-
-
-def _is_plain(config: GenerationConfig) -> bool:
-    """Whether the config allows plain greedy decoding: no penalties, no forced tokens."""
-    neutral = {"repetition_penalty": 1.0, "num_beams": 1, "num_return_sequences": 1}
-    return all(
-        name in _WITHOUT_EFFECT or neutral.get(name, ...) == value
-        for name, value in config.to_diff_dict().items()
-    )
+        plain = all(GREEDY.get(name, ...) == value for name, value in rest.items())
+        return Generation(until, new_tokens) if plain else None
