@@ -75,7 +75,7 @@ class Experiment:
             text = PlanText(self.config, plan, store, size)
             print("\n".join(text.lines(list(self.sets.values()))))
             return
-        verdicts = VerdictTable(store, self.config.model.label)
+        verdicts = VerdictTable(store, self.config.model.label, self.config.output.margin)
         if plan.is_done:
             # A run that was killed after its last cell leaves temporary files.
             store.sweep()

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neurosurgery.verdicts.comparison import area, compare_methods, interval_over, loss_at_half
-from neurosurgery.verdicts.intervals import retention
+from neurosurgery.verdicts.metrics import retention
 from neurosurgery.verdicts.text import comparison_text
 
 

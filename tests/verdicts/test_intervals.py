@@ -8,13 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from neurosurgery.verdicts.intervals import (
-    Interval,
-    interval_over_repeats,
-    mcnemar,
-    metric_from_documents,
-    paired_interval,
-)
+from neurosurgery.verdicts.intervals import interval_over_repeats, mcnemar, paired_interval
+from neurosurgery.verdicts.reach import Interval
+from neurosurgery.verdicts.metrics import metric_from_documents
 
 
 def rebuilt(name, values, reported):

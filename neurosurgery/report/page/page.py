@@ -114,7 +114,7 @@ def verdict_table(folder: Folder, points: pd.DataFrame) -> Table:
             _number_cell(row["value"], number(row["value"])),
             _number_cell(row["difference"], number(row["difference"], sign=True)),
             _number_cell(row["ci_low"], interval(row["ci_low"], row["ci_high"]) or "–"),
-            _number_cell(row["largest_p_value"], p_value_text(row["largest_p_value"], missing="–")),
+            _number_cell(row["p_value"], p_value_text(row["p_value"], missing="–")),
             CellText(row["verdict"] or "–", row["verdict"], _kind(row["verdict"])),
             _number_cell(
                 row["edited"], "–" if math.isnan(row["edited"]) else f"{row['edited']:,.0f}"
@@ -150,7 +150,7 @@ def _number_cell(value: float, text: str) -> CellText:
 
 
 def _kind(verdict: str) -> str:
-    return "noise" if verdict == "within noise" else verdict
+    return verdict
 
 
 def _scalar_text(folder: Folder, row: dict[str, Any]) -> str:

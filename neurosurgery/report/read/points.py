@@ -9,9 +9,11 @@ from neurosurgery.config.keys import MATH
 from neurosurgery.config.methods import method_rank
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.verdicts.columns import GRID
-from neurosurgery.verdicts.intervals import LOWER_IS_BETTER, Interval, retention, verdict
+from neurosurgery.verdicts.intervals import MARGIN, scaled_margin, verdict
+from neurosurgery.verdicts.metrics import LOWER_IS_BETTER
+from neurosurgery.verdicts.reach import Interval
 
-_FROM_SUMMARY = ["ci_low", "ci_high", "largest_p_value"]
+_FROM_SUMMARY = ["ci_low", "ci_high", "p_value", "retention_low", "retention_high", "margin"]
 _POINT = [*GRID, "task", "metric"]
 
 
@@ -20,18 +22,11 @@ def lower_is_better(metric: str) -> bool:
     return metric.partition(",")[0] in LOWER_IS_BETTER
 
 
-def _retention(rows: pd.DataFrame, values: pd.Series) -> list[float]:
-    return [
-        retention(row["metric"].partition(",")[0], value, row["baseline"], row["chance"])
-        for row, value in zip(rows.to_dict("records"), values, strict=True)
-    ]
-
-
 def grid_points(folder: Folder) -> pd.DataFrame:
     """One row per grid point and task, over repeats.
 
     Columns: the names of the point, `repeats value value_sd baseline chance difference ci_low
-    ci_high largest_p_value verdict retention retention_sd retention_low retention_high edited
+    ci_high p_value margin verdict retention retention_sd retention_low retention_high edited
     edited_share topk_share n failed`. Standard deviations are over repeats, NaN for one. Intervals
     come from the summary if it covers these repeats, else from the cell of a single repeat.
     """
@@ -58,15 +53,14 @@ def grid_points(folder: Folder) -> pd.DataFrame:
         .reset_index()
     )
     points = _with_intervals(points, folder.summary)
-    low = _retention(points, points["baseline"] + points["ci_low"])
-    high = _retention(points, points["baseline"] + points["ci_high"])
-    points["retention_low"] = np.fmin(low, high)
-    points["retention_high"] = np.fmax(low, high)
     points["verdict"] = [
-        verdict(difference, Interval(low, high))
-        for difference, low, high in zip(
-            points["difference"], points["ci_low"], points["ci_high"], strict=True
+        verdict(
+            Interval(row["ci_low"], row["ci_high"]),
+            scaled_margin(
+                row["margin"], row["baseline"], lower_is_better=lower_is_better(row["metric"])
+            ),
         )
+        for row in points.to_dict("records")
     ]
     return points.sort_values(
         GRID,
@@ -90,7 +84,10 @@ def _with_intervals(points: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame
         {
             "ci_low": points["own_low"].where(single),
             "ci_high": points["own_high"].where(single),
-            "largest_p_value": points["own_p"],
+            "p_value": points["own_p"].where(single),
+            "retention_low": np.nan,
+            "retention_high": np.nan,
+            "margin": MARGIN,
         }
     )
     if set(_FROM_SUMMARY) <= set(summary.columns) and len(summary):
