@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from neurosurgery.models.forward import context_length
     from neurosurgery.models.load import load_model, load_tokenizer
     from neurosurgery.models.targets import find_targets
-    from neurosurgery.verdicts.intervals import mcnemar, metric_from_documents, paired_interval
+    from neurosurgery.verdicts.intervals import mcnemar, paired_interval
+    from neurosurgery.verdicts.metrics import metric_from_documents
 
 __version__ = "0.1.0"
 
@@ -62,7 +63,8 @@ _MODULES = {
     "models.forward": ("context_length",),
     "models.load": ("load_model", "load_tokenizer"),
     "models.targets": ("find_targets",),
-    "verdicts.intervals": ("mcnemar", "metric_from_documents", "paired_interval"),
+    "verdicts.intervals": ("mcnemar", "paired_interval"),
+    "verdicts.metrics": ("metric_from_documents",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

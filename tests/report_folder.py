@@ -134,7 +134,10 @@ class FakeFolder:
                     "difference": difference,
                     "ci_low": difference - half,
                     "ci_high": difference + half,
-                    "largest_p_value": numbers["p_value"].max(),
+                    "p_value": numbers["p_value"].max(),
+                    "margin": 0.03,
+                    "retention_low": numbers["retention"].min() - 0.05,
+                    "retention_high": numbers["retention"].max() + 0.05,
                     "verdict": "",
                 }
             )
@@ -146,7 +149,7 @@ class FakeFolder:
         rows = self.rows()
         write_csv(complete(rows), path / "results.csv")
         if len(rows[rows["method"] != "baseline"]):
-            write_csv(self.summary(rows), path / "summary.csv")
+            write_csv(self.summary(complete(rows)), path / "summary.csv")
         math_task, *others = self.tasks
         config = {
             "format": FORMAT,

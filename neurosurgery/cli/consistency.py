@@ -149,6 +149,8 @@ def run(arguments: argparse.Namespace) -> None:
         meaning = {
             "model": model_fingerprint(model.name, commit),
             "dtype": loaded.dtype,
+            "device": str(device),
+            "batch_tokens": data.batch_tokens,
             "sets": {name: of_set.sha256 for name, of_set in sets.items()},
             "sizes": sizes,
             "num_subsets": arguments.num_subsets,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from neurosurgery.config.demo import DEMO
+from neurosurgery.config.experiment import OutputConfig
 from neurosurgery.config.keys import MATH
 from neurosurgery.config.methods import METHODS, Method, methods_of
 
@@ -177,6 +178,13 @@ def _add_output_flags(parser: argparse.ArgumentParser) -> None:
         "--text_file",
         default="results.txt",
         help="name of the verdict's text file beside the results (default: %(default)s)",
+    )
+    output.add_argument(
+        "--margin",
+        type=float,
+        default=OutputConfig.margin,
+        help="a difference within this is none: of an accuracy, or as a share of a perplexity "
+        "(default: %(default)s)",
     )
     output.add_argument("--save_masks", action="store_true", help="write every cell's mask")
     output.add_argument(

@@ -75,6 +75,7 @@ def parse_experiment(script: str, description: str, argv: Sequence[str] | None) 
             save_model=arguments.save_model,
             overwrite=arguments.overwrite,
             dry_run=arguments.dry_run,
+            margin=arguments.margin,
         ),
     )
     check_given_with_model(

@@ -179,6 +179,7 @@ class OutputConfig:
     save_model: bool = False
     overwrite: bool = False
     dry_run: bool = False
+    margin: float = 0.03
 
     def check(self) -> None:
         """Check that the folder can be written and the text file is a plain name.
@@ -188,6 +189,7 @@ class OutputConfig:
         """
         if Path(self.text_file).name != self.text_file or not self.text_file.endswith(".txt"):
             raise UsageError("--text_file", self.text_file, "expected a name NAME.txt, no folder")
+        check_fractions("--margin", [self.margin])
         check_writable(self.save_path)
 
 

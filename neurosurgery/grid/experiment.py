@@ -83,7 +83,7 @@ class Experiment:
         chatter = io.StringIO()
         longest = resolve_max_length(model_config, tokenizer)
         harnesses, of_tasks = self._harnesses(manager, tokenizer, longest, store, chatter)
-        verdicts = VerdictTable(store, self.config.model.label)
+        verdicts = VerdictTable(store, self.config.model.label, self.config.output.margin)
         if plan.is_done:
             # A run that was killed after its last cell leaves temporary files.
             store.sweep()

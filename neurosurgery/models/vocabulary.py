@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from neurosurgery.common.errors import UsageError
+from neurosurgery.common.errors import RunError, UsageError
 
 
 def embedding_rows(model: PreTrainedModel) -> int:
@@ -73,4 +73,22 @@ def _check(where: str, token: str, place: int, rows: int, name: str) -> None:
             name,
             f"knows {rows} tokens, but {where} has {token!r} with the id {place}; expected the "
             "model's own tokenizer",
+        )
+
+
+def check_known(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: Iterable[int]
+) -> None:
+    """Refuse a token without a row in the embedding: on a GPU it would end the process.
+
+    Raises:
+        RunError: names the token.
+    """
+    rows = embedding_rows(model)
+    place = max(ids, default=0)
+    if place >= rows:
+        token = tokenizer.convert_ids_to_tokens(place)
+        raise RunError(
+            f"the model knows {rows} tokens, but a prompt of the tasks holds {token!r} with the id "
+            f"{place}"
         )

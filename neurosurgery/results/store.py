@@ -26,7 +26,7 @@ _DERIVED = ("models", "report", "consistency.csv")
 
 _OWN_FILES = ("results.csv", "summary.csv", "comparison.csv", "config.json")
 
-_TEMPORARY = re.compile(r"\..*\.(\d+)\.tmp")
+_TEMPORARY = re.compile(r"\..*\.(\d{1,9})\.tmp")
 """The name of an unfinished file, with the id of the process that writes it."""
 
 

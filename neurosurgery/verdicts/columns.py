@@ -8,6 +8,16 @@ GRID = ["skill", "method", "calibration", "proportion", "scalar"]
 COLUMNS = (
     "model method calibration proportion scalar repeat task metric value stderr n baseline "
     "difference ci_low ci_high p_value edited edited_share topk_share seconds "
-    "skill chance retention"
+    "skill chance retention q_value"
 ).split()
 """The columns of results.csv."""
+
+SUMMARY_COLUMNS = [
+    "model",
+    *GRID,
+    *(
+        "task metric repeats value baseline difference ci_low ci_high p_value q_value verdict"
+    ).split(),
+    *("edited edited_share topk_share retention retention_low retention_high margin").split(),
+]
+"""The columns of summary.csv."""

@@ -3,156 +3,195 @@
 A grid point is a pair: the share of the skill that it removes, and the share of the other tasks
 that it keeps. best(x) is the largest share kept by any point that removes at least x, or 0 if there
 is none; the unedited model removes 0 and keeps 1. The two numbers are the loss at half,
-1 - best(1/2), and the area under best(x) for x from 0 to 1. Pure functions of results.csv.
+1 - best(1/2), and the area under best(x) for x from 0 to 1. Both are computed anew in every
+bootstrap draw of the documents, the best point included.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from neurosurgery.config.keys import BASELINE, MATH
-from neurosurgery.verdicts.intervals import CONFIDENCE, NO_INTERVAL, Interval
+from neurosurgery.config.keys import MATH, CellKey
+from neurosurgery.verdicts.draws import resampled_means
+from neurosurgery.verdicts.intervals import CONFIDENCE
+from neurosurgery.verdicts.metrics import Metric, retentions
+from neurosurgery.verdicts.reach import Interval, percentiles_of, with_repeats
 
 HALF = 0.5
 
 QUANTITIES = ("loss_at_half_mean", "loss_at_half_worst", "area_mean", "area_worst")
 """Loss at half and area, each for the mean and for the worst of the other tasks."""
 
-_CURVE = ["method", "calibration", "repeat"]
+COLUMNS = (
+    *("skill", "method", "calibration", "repeats", "curves", "reached", "points"),
+    *(f"{name}{end}" for name in QUANTITIES for end in ("", "_low", "_high")),
+    "left_out",
+)
 
 
-def primary_metrics(table: pd.DataFrame, tasks: Sequence[str]) -> pd.DataFrame:
-    """The rows of the given tasks, each with the first metric that the harness lists.
+@dataclass(frozen=True)
+class TaskMetrics:
+    """One task by one metric: the baseline and every pruned cell, on the same documents."""
 
-    All tasks are kept if a name has no result of its own (a tag, a group without aggregation).
-    """
-    known = set(table["task"])
-    rows = table[table["task"].isin(tasks)] if set(tasks) <= known else table
-    first = rows.groupby("task", sort=False)["metric"].first()
-    return rows[rows["metric"] == rows["task"].map(first)]
+    task: str
+    baseline: Metric
+    cells: Mapping[CellKey, Metric]
+    chance: float
+    lower_is_better: bool
 
+    @property
+    def above_chance(self) -> bool:
+        """Whether the baseline is better than guessing, beyond its own 95 % interval."""
+        if self.lower_is_better and math.isnan(self.chance):
+            return math.isfinite(self.baseline.value)
+        error = self.baseline.influence().std() / math.sqrt(len(self.baseline.values))
+        ahead = self.baseline.value - self.chance
+        return bool((-ahead if self.lower_is_better else ahead) > 1.96 * error)
 
-def loss_at_half(removed: Sequence[float], kept: Sequence[float]) -> float:
-    """1 minus the largest share kept by a point that removes half; NaN if no point does."""
-    reached = [k for r, k in zip(removed, kept, strict=True) if r >= HALF]
-    return 1 - max(reached) if reached else math.nan
-
-
-def area(removed: Sequence[float], kept: Sequence[float]) -> float:
-    """The area under the step function best(x) for x from 0 to 1."""
-    total = 0.0
-    best = 0.0
-    # From right to left: a point that removes more also counts for every smaller share.
-    right = 1.0
-    for r, k in sorted([(0.0, 1.0), *zip(removed, kept, strict=True)], reverse=True):
-        position = min(max(r, 0.0), 1.0)
-        if r >= 0:
-            total += (right - position) * best
-            right = position
-            best = max(best, k)
-    return total
-
-
-def interval_over(values: Sequence[float]) -> Interval:
-    """95 % t interval of the mean over repeats; NaN for one repeat or a missing value."""
-    if len(values) < 2 or not np.isfinite(values).all():
-        return NO_INTERVAL
-    mean = float(np.mean(values))
-    error = float(np.std(values, ddof=1)) / math.sqrt(len(values))
-    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(values) - 1)) * error
-    return Interval(mean - reach, mean + reach)
+    def draws(self) -> dict[CellKey, np.ndarray]:
+        """Retention of every cell: as measured, then in every bootstrap draw of the documents."""
+        states = [self.baseline, *self.cells.values()]
+        columns = np.hstack([state.values for state in states])
+        means = np.vstack([columns.mean(axis=0), resampled_means(columns, self.task)])
+        before, *after = (
+            state.statistic(*part.T)
+            for state, part in zip(states, np.split(means, len(states), axis=1), strict=True)
+        )
+        return {
+            key: retentions(value, before, self.chance, lower_is_better=self.lower_is_better)
+            for key, value in zip(self.cells, after, strict=True)
+        }
 
 
-def curve_points(table: pd.DataFrame, math_task: str) -> pd.DataFrame:
-    """One row per pruned cell of the skill math: shares removed and kept.
+def loss_at_half(removed: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """1 minus the largest share kept by a point that removes half; 1 if no point does.
 
     Args:
-        table: rows of results.csv, of one metric per task.
-        math_task: the task that measures math.
+        removed: share of the skill, (points, draws).
+        kept: share of the other tasks, (points, draws).
 
     Returns:
-        Columns method, calibration, repeat, proportion, removed, kept_mean, kept_worst. Cells with
-        an unknown retention are left out. Only proportions that every method has are kept; a method
-        that shares none with the others is left out.
+        (draws,).
     """
-    cells = table[(table["method"] != BASELINE) & (table["skill"] == MATH) & (table["scalar"] == 0)]
-    cells = cells.assign(retention=cells["retention"].astype(float))
-    place = [*_CURVE, "proportion"]
-    ours = cells[cells["task"] == math_task].set_index(place)["retention"]
-    # One task without a retention makes both mean and worst unknown.
-    others = cells[cells["task"] != math_task].groupby(place)["retention"]
-    points = pd.DataFrame(
-        {
-            "removed": 1 - ours,
-            "kept_mean": others.mean(skipna=False),
-            "kept_worst": others.min(skipna=False),
-        }
-    )
-    points = points.dropna().reset_index()
-    if points.empty:
-        return points
-    grids = {str(method): set(rows) for method, rows in points.groupby("method")["proportion"]}
-    while not set.intersection(*grids.values()):
-        del grids[min(grids, key=lambda method: _in_common(grids, method))]
-    common = set.intersection(*grids.values())
-    return points[points["method"].isin(grids) & points["proportion"].isin(common)]
+    return 1 - np.where(removed >= HALF, kept, -np.inf).max(axis=0, initial=0.0)
 
 
-def _in_common(grids: Mapping[str, set[float]], method: str) -> int:
-    """The number of other methods that share a proportion with `method`."""
-    return sum(bool(grids[method] & grid) for name, grid in grids.items() if name != method)
+def area(removed: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """The area under the step function best(x) for x from 0 to 1; shapes as `loss_at_half`."""
+    zeros = np.zeros((1, removed.shape[1]))
+    removed = np.vstack([removed, zeros])
+    kept = np.where(removed >= 0, np.vstack([kept, zeros + 1]), 0.0)
+    place = np.clip(removed, 0, 1)
+    # From right to left: a point that removes more also counts for every smaller share.
+    order = np.argsort(-place, axis=0, kind="stable")
+    place = np.take_along_axis(place, order, axis=0)
+    best = np.maximum(np.maximum.accumulate(np.take_along_axis(kept, order, axis=0), axis=0), 0)
+    widths = place - np.vstack([place[1:], zeros])
+    return (widths * best).sum(axis=0)
 
 
-def compare_methods(table: pd.DataFrame, math_task: str) -> pd.DataFrame:
-    """Loss at half and area per method, with 95 % intervals over repeats.
+def compare_methods(tasks: Sequence[TaskMetrics], math_task: str) -> pd.DataFrame:
+    """Loss at half and area per method, with 95 % intervals over documents and repeats.
 
-    Takes the arguments of `curve_points`. One row per method, averaged over its calibration sets
-    within every repeat (`calibration` empty), plus one row per set if there are several. `curves`
-    counts set × repeat pairs, and `reached` those that remove half; the loss at half is the mean
-    over `reached`, with an interval only if all pairs do so. `proportions` are the common ones.
+    Args:
+        tasks: the math task and the others; cells of the skill math that were pruned.
+        math_task: the name of the task that measures math.
+
+    Returns:
+        One row per method, averaged over its calibration sets within every repeat (`calibration`
+        empty), plus one row per set if there are several. `points` counts the sizes on a curve,
+        `curves` the set × repeat pairs, `reached` those that remove half. The loss at half is NaN
+        if none does, else the mean over `reached`, with an interval only if all do. `left_out`
+        names the tasks whose baseline is not better than guessing. Empty if math is one of them,
+        or no other task is left.
     """
-    points = curve_points(table, math_task)
-    proportions = " ".join(f"{p:g}" for p in sorted(set(points["proportion"])))
+    left_out = [task.task for task in tasks if not task.above_chance]
+    used = [task for task in tasks if task.above_chance]
+    others = [task.draws() for task in used if task.task != math_task]
+    skill = [task.draws() for task in used if task.task == math_task]
+    if not skill or not others:
+        return pd.DataFrame(columns=list(COLUMNS))
+    curves = _curves(skill[0], others)
     rows = []
-    for (method, calibration, repeat), curve in points.groupby(_CURVE):
-        row: dict[str, object] = {
-            "method": method,
-            "calibration": calibration,
-            "repeat": repeat,
-        }
-        for other in ("mean", "worst"):
-            kept = curve[f"kept_{other}"].tolist()
-            row[f"loss_at_half_{other}"] = loss_at_half(curve["removed"].tolist(), kept)
-            row[f"area_{other}"] = area(curve["removed"].tolist(), kept)
-        rows.append(row)
-    curves = pd.DataFrame(rows, columns=[*_CURVE, *QUANTITIES])
-    result = []
-    for method, mine in curves.groupby("method"):
-        result.append(_row(str(method), "", mine))
-        if mine["calibration"].nunique() > 1:
-            for calibration, of_set in mine.groupby("calibration"):
-                result.append(_row(str(method), str(calibration), of_set))
-    bounds = [f"{name}{end}" for name in QUANTITIES for end in ("", "_low", "_high")]
-    names = ["skill", "method", "calibration", "repeats", "curves", "reached", *bounds]
-    return pd.DataFrame(result, columns=names).assign(proportions=proportions)
+    for method in sorted({method for method, _, _ in curves}):
+        mine = {key[1:]: curve for key, curve in curves.items() if key[0] == method}
+        sets = sorted({calibration for calibration, _ in mine})
+        rows.append(_row(method, "", mine))
+        for calibration in sets if len(sets) > 1 else ():
+            of_set = {key: curve for key, curve in mine.items() if key[0] == calibration}
+            rows.append(_row(method, calibration, of_set))
+    return pd.DataFrame(rows, columns=list(COLUMNS)).assign(left_out=" ".join(left_out))
 
 
-def _row(method: str, calibration: str, curves: pd.DataFrame) -> dict[str, object]:
+@dataclass(frozen=True)
+class _Curve:
+    """One method, set and repeat: every quantity as measured and in every draw, (1 + draws,)."""
+
+    points: int
+    reached: bool
+    quantities: Mapping[str, np.ndarray]
+
+
+def _curves(
+    skill: Mapping[CellKey, np.ndarray], others: Sequence[Mapping[CellKey, np.ndarray]]
+) -> dict[tuple[str, str, int], _Curve]:
+    places: dict[tuple[str, str, int], list[CellKey]] = {}
+    for key in skill:
+        # A cell that lacks a task has an unknown mean and worst.
+        known = all(key in task and np.isfinite(task[key][0]) for task in (skill, *others))
+        if key.selection is not None and known:
+            place = key.method, key.selection.against, key.selection.repeat
+            places.setdefault(place, []).append(key)
+    found = {}
+    for place, keys in places.items():
+        removed = np.nan_to_num(1 - np.stack([skill[key] for key in keys]))
+        kept = np.nan_to_num(np.stack([[task[key] for key in keys] for task in others]))
+        quantities = {}
+        for name, share in (("mean", kept.mean(axis=0)), ("worst", kept.min(axis=0))):
+            quantities[f"loss_at_half_{name}"] = loss_at_half(removed, share)
+            quantities[f"area_{name}"] = area(removed, share)
+        reached = bool((removed[:, 0] >= HALF).any())
+        found[place] = _Curve(len(keys), reached, quantities)
+    return found
+
+
+def _row(
+    method: str, calibration: str, curves: Mapping[tuple[str, int], _Curve]
+) -> dict[str, object]:
+    """Summarise curves, by (calibration set, repeat)."""
+    repeats = sorted({repeat for _, repeat in curves})
+    reached = sum(curve.reached for curve in curves.values())
     row: dict[str, object] = {
         "skill": MATH,
         "method": method,
         "calibration": calibration,
-        "repeats": curves["repeat"].nunique(),
+        "repeats": len(repeats),
         "curves": len(curves),
-        "reached": int(curves["loss_at_half_mean"].notna().sum()),
+        "reached": reached,
+        "points": max(curve.points for curve in curves.values()),
     }
     for name in QUANTITIES:
-        row[name] = float(curves[name].mean())
-        per_repeat = curves.groupby("repeat")[name].apply(lambda of: of.mean(skipna=False))
-        row[f"{name}_low"], row[f"{name}_high"] = interval_over(per_repeat.tolist())
+        partly = name.startswith("loss") and reached < len(curves)
+        counted = [curve for curve in curves.values() if curve.reached or not partly]
+        row[name] = (
+            float(np.mean([curve.quantities[name][0] for curve in counted]))
+            if counted
+            else math.nan
+        )
+        interval = Interval(math.nan, math.nan)
+        if not partly:
+            by_repeat = np.stack(
+                [
+                    np.mean([c.quantities[name] for (_, r), c in curves.items() if r == repeat], 0)
+                    for repeat in repeats
+                ]
+            )
+            over_documents = percentiles_of(by_repeat.mean(axis=0))
+            interval = with_repeats(by_repeat[:, 0], over_documents)(CONFIDENCE)
+        row[f"{name}_low"], row[f"{name}_high"] = interval
     return row

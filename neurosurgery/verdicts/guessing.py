@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from neurosurgery.results.cells import Cell
 from neurosurgery.verdicts.broken import documents_of
-from neurosurgery.verdicts.intervals import LOWER_IS_BETTER
+from neurosurgery.verdicts.metrics import LOWER_IS_BETTER
 
 Direction = Literal["higher", "lower"]
 

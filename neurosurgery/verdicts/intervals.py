@@ -1,196 +1,114 @@
-"""Paired statistics: is a difference between two states of one model more than noise?"""
+"""Confidence intervals, p-values and verdicts of a difference between two states of one model.
+
+Two things vary: the documents, which all repeats share, and the draws of calibration samples (the
+repeats). Every interval holds both. Coverage is simulated in `tests/verdicts/test_coverage.py`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
+from neurosurgery.verdicts.draws import resampled_means
+from neurosurgery.verdicts.metrics import Metric, retentions
+from neurosurgery.verdicts.reach import (
+    NO_INTERVAL,
+    Interval,
+    over_documents,
+    p_value_of,
+    percentiles_of,
+    with_repeats,
+)
+
 CONFIDENCE = 0.95
-RESAMPLES = 9999
-_SEED = 0
-"""Seed of every bootstrap, so that the same documents give the same interval."""
+MARGIN = 0.03
+"""A difference within this is no difference: of an accuracy, or as a share of a perplexity."""
 
-_BATCH_ELEMENTS = 1 << 22
-
-
-class Interval(NamedTuple):
-    """A 95 % confidence interval; NaN where there is none."""
-
-    low: float
-    high: float
-
-    @property
-    def holds_zero(self) -> bool:
-        """Whether the interval contains 0."""
-        return self.low <= 0 <= self.high
+LOWER = "lower"
+HIGHER = "higher"
+UNMOVED = "unmoved"
+UNDECIDED = "undecided"
 
 
-NO_INTERVAL = Interval(math.nan, math.nan)
+class Comparison(NamedTuple):
+    """A difference to the baseline, mean over repeats: value, interval and p-value."""
+
+    difference: float
+    interval: Interval
+    p_value: float
 
 
-class Metric(NamedTuple):
-    """The values of a metric per document, and the statistic that aggregates them.
+def compare(edited: Sequence[Metric], baseline: Metric) -> Comparison:
+    """Compare the repeats of one edited state with the baseline, document by document.
 
-    `values` has shape (documents, parts); `statistic` takes the means over documents, one array per
-    part; `documents` identifies each document, so that only equal ones are paired.
+    Interval: the reach over documents, d, and between repeats, t_{R-1}·s/√R, are combined as
+    √(d² + t²s²/R) on each side. p-value: 1 minus the largest confidence at which the interval
+    excludes 0. For one repeat of right and wrong answers the exact McNemar test is asked, too, and
+    the larger p holds; where it is above .05, the interval is widened to 0.
+
+    Args:
+        edited: one metric per repeat.
+        baseline: of the same documents.
+
+    Returns:
+        NaN for interval and p-value where documents differ, are fewer than two, or not finite.
     """
-
-    values: np.ndarray
-    statistic: Callable[..., np.ndarray]
-    documents: tuple[str, ...]
-
-    @property
-    def value(self) -> float:
-        """The metric over all documents."""
-        return float(self.statistic(*self.values.mean(axis=0)))
-
-    @property
-    def binary(self) -> bool:
-        """Whether every document is either right (1) or wrong (0)."""
-        return self.values.shape[1] == 1 and bool(np.isin(self.values, (0, 1)).all())
-
-
-def _mean(mean: np.ndarray) -> np.ndarray:
-    return mean
-
-
-def _exp_mean(mean: np.ndarray) -> np.ndarray:
-    return np.exp(-mean)
-
-
-def _exp_ratio(value: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    return np.exp(-value / weight)
-
-
-def _bits_ratio(value: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    return -value / weight / math.log(2)
-
-
-_STATISTICS: dict[str, Callable[..., np.ndarray]] = {
-    "perplexity": _exp_mean,
-    "word_perplexity": _exp_ratio,
-    "byte_perplexity": _exp_ratio,
-    "bits_per_byte": _bits_ratio,
-}
-
-LOWER_IS_BETTER = frozenset(_STATISTICS)
-"""Metrics that fall as a model gets better."""
-
-
-def retention(name: str, value: float, baseline: float, chance: float) -> float:
-    """The share of the baseline's performance that is kept: 1 for the baseline, 0 for guessing.
-
-    (value - chance) / (baseline - chance); for a perplexity, baseline / value. NaN where the
-    baseline is no better than chance.
-    """
-    if name in LOWER_IS_BETTER:
-        return baseline / value if value > 0 else math.nan
-    if baseline <= chance:
-        return math.nan
-    return (value - chance) / (baseline - chance)
-
-
-def metric_from_documents(
-    name: str, values: Sequence[object], reported: float, documents: Sequence[str]
-) -> Metric | None:
-    """Rebuild a harness metric from its values per document.
-
-    None if a value is not a number, or if the result differs from `reported` because the harness
-    aggregates in an unknown way. No interval is better than a wrong one.
-    """
-    try:
-        table = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        return None
-    if table.ndim == 1:
-        table = table[:, None]
-    statistic = _STATISTICS.get(name, _mean)
-    if table.ndim != 2 or not len(table):
-        return None
-    if table.shape[1] != (2 if statistic in (_exp_ratio, _bits_ratio) else 1):
-        return None
-    metric = Metric(table, statistic, tuple(documents))
-    return metric if math.isclose(metric.value, reported, rel_tol=1e-6, abs_tol=1e-9) else None
-
-
-def _bootstrap(edited: Sequence[Metric], baseline: Metric) -> tuple[Interval, float]:
-    """Paired bootstrap over documents: percentile interval and standard error."""
-    if any(state.documents != baseline.documents for state in edited):
-        return NO_INTERVAL, math.nan
+    values = np.array([state.value for state in edited]) - baseline.value
+    difference = float(values.mean())
     states = [*edited, baseline]
-    documents = len(baseline.values)
-    if documents < 2 or not all(np.isfinite(state.values).all() for state in states):
-        return NO_INTERVAL, math.nan
-    if all(state.binary for state in states):
-        return _bootstrap_binary(edited, baseline)
-    means = _resampled_means(np.hstack([state.values for state in states]))
-    parts = np.split(means.T, len(states))
-    *values, before = (baseline.statistic(*of_state) for of_state in parts)
-    return _percentiles(np.mean([value - before for value in values], axis=0))
+    if (
+        len(baseline.values) < 2
+        or any(state.documents != baseline.documents for state in edited)
+        or not all(np.isfinite(state.values).all() for state in states)
+    ):
+        return Comparison(difference, NO_INTERVAL, math.nan)
+    interval_at = with_repeats(values, over_documents(edited, baseline))
+    interval, p_value = interval_at(CONFIDENCE), p_value_of(interval_at)
+    if len(edited) == 1 and edited[0].binary and baseline.binary:
+        p_value = max(p_value, mcnemar(edited[0], baseline))
+        if p_value > 1 - CONFIDENCE:
+            interval = Interval(min(interval.low, 0.0), max(interval.high, 0.0))
+    return Comparison(difference, interval, p_value)
 
 
-def _resampled_means(columns: np.ndarray) -> np.ndarray:
-    """Bootstrap means of `columns`, (documents, columns), as an array (resamples, columns).
+NO_COMPARISON = Comparison(math.nan, NO_INTERVAL, math.nan)
 
-    All columns share the draws. Draw counts times columns is a fraction of the work of gathering
-    the drawn documents.
+
+def retention_interval(
+    edited: Sequence[Metric], baseline: Metric, chance: float, *, lower_is_better: bool
+) -> Interval:
+    """The interval of the mean retention over repeats (`metrics.retention`), from bootstrap draws.
+
+    NaN where the documents differ or a value is not finite.
     """
-    documents = len(columns)
-    few = RESAMPLES * documents <= _BATCH_ELEMENTS
-    batches = [_remembered_draws(documents)] if few else _draws(documents)
-    return np.concatenate([counts @ columns for counts in batches]) / documents
-
-
-def _draws(documents: int) -> Iterator[np.ndarray]:
-    """Draw counts per resample and document, in batches of (resamples, documents), float64."""
-    generator = np.random.default_rng(_SEED)
-    batch = max(1, _BATCH_ELEMENTS // documents)
-    for start in range(0, RESAMPLES, batch):
-        size = min(batch, RESAMPLES - start)
-        drawn = generator.integers(documents, size=(size, documents))
-        drawn += documents * np.arange(size)[:, None]
-        counts = np.bincount(drawn.reshape(-1), minlength=size * documents)
-        yield counts.reshape(size, documents).astype(np.float64)
-
-
-@lru_cache(maxsize=1)
-def _remembered_draws(documents: int) -> np.ndarray:
-    """All draws in one batch, cached: the cells of a grid have the same documents."""
-    (counts,) = _draws(documents)
-    return counts
-
-
-def _percentiles(differences: np.ndarray) -> tuple[Interval, float]:
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(differences, [tail, 1 - tail])
-    return Interval(float(low), float(high)), float(differences.std(ddof=1))
-
-
-def _bootstrap_binary(edited: Sequence[Metric], baseline: Metric) -> tuple[Interval, float]:
-    """The bootstrap for binary metrics, without resampling single documents.
-
-    A document's mean difference over the states takes few values, and their counts in a bootstrap
-    sample are multinomial. This saves seconds per cell on large benchmarks.
-    """
-    documents = len(baseline.values)
-    right = sum(state.values[:, 0] for state in edited)
-    values, counts = np.unique(right / len(edited) - baseline.values[:, 0], return_counts=True)
-    draws = np.random.default_rng(_SEED).multinomial(documents, counts / documents, RESAMPLES)
-    return _percentiles(draws @ values / documents)
-
-
-def paired_interval(edited: Metric, baseline: Metric) -> Interval:
-    """95 % bootstrap interval of edited minus baseline; NaN if their documents differ."""
-    return _bootstrap([edited], baseline)[0]
+    states = [*edited, baseline]
+    if any(state.documents != baseline.documents for state in edited) or not all(
+        np.isfinite(state.values).all() for state in states
+    ):
+        return NO_INTERVAL
+    columns = np.hstack([state.values for state in states])
+    means = np.vstack([columns.mean(axis=0), resampled_means(columns)])
+    *after, before = (
+        state.statistic(*part.T)
+        for state, part in zip(states, np.split(means, len(states), axis=1), strict=True)
+    )
+    kept = np.stack(
+        [retentions(value, before, chance, lower_is_better=lower_is_better) for value in after]
+    )
+    if not np.isfinite(kept[:, 0]).all():
+        return NO_INTERVAL
+    return with_repeats(kept[:, 0], percentiles_of(kept.mean(axis=0)))(CONFIDENCE)
 
 
 def mcnemar(edited: Metric, baseline: Metric) -> float:
-    """Exact two-sided McNemar p-value; NaN if a metric is not binary or documents differ."""
+    """Exact two-sided McNemar p-value: are the changed answers as often mended as broken?
+
+    NaN where documents are not simply right or wrong, or not the same on both sides.
+    """
     if edited.documents != baseline.documents or not (edited.binary and baseline.binary):
         return math.nan
     change = edited.values[:, 0] - baseline.values[:, 0]
@@ -200,36 +118,34 @@ def mcnemar(edited: Metric, baseline: Metric) -> float:
     return float(stats.binomtest(broken, broken + mended).pvalue)
 
 
-def interval_over_repeats(edited: Sequence[Metric], baseline: Metric) -> Interval:
-    """95 % interval of the mean difference over repeats.
+def paired_interval(edited: Metric, baseline: Metric) -> Interval:
+    """The 95 % interval of edited minus baseline over the documents that both answered.
 
-    Calibration samples (the repeats) and documents are both random. All repeats share the
-    documents, so repeats alone would understate the noise: the two variances are added, and the t
-    quantile takes the Welch-Satterthwaite degrees of freedom.
+    There is none where the two did not answer the same documents.
     """
-    if len(edited) == 1:
-        return paired_interval(edited[0], baseline)
-    differences = np.array([state.value - baseline.value for state in edited])
-    documents_error = _bootstrap(edited, baseline)[1]
-    if not (np.isfinite(differences).all() and math.isfinite(documents_error)):
-        return NO_INTERVAL
-    between = float(differences.var(ddof=1)) / len(differences)
-    within = documents_error**2
-    total = between + within
-    mean = float(differences.mean())
-    if total == 0:
-        return Interval(mean, mean)
-    freedom = total**2 / (
-        between**2 / (len(differences) - 1) + within**2 / (len(baseline.values) - 1)
-    )
-    reach = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * math.sqrt(total)
-    return Interval(mean - reach, mean + reach)
+    return compare([edited], baseline).interval
 
 
-def verdict(difference: float, interval: Interval) -> str:
-    """`within noise`, `higher` or `lower`; empty where there is no interval."""
-    if math.isnan(interval.low) or math.isnan(interval.high):
+def scaled_margin(margin: float, baseline: Metric) -> float:
+    """The margin in the metric's own units: a share of the baseline for what is no share itself."""
+    return margin if baseline.bounded else margin * abs(baseline.value)
+
+
+def verdict(interval: Interval, margin: float) -> str:
+    """Judge a difference by its interval; empty where there is none.
+
+    Args:
+        interval: of the difference.
+        margin: differences within ± margin are none.
+
+    Returns:
+        `unmoved` where the interval lies within the margin, otherwise `lower` or `higher` where it
+        excludes 0, otherwise `undecided`.
+    """
+    if not interval.exists:
         return ""
+    if -margin <= interval.low and interval.high <= margin:
+        return UNMOVED
     if interval.holds_zero:
-        return "within noise"
-    return "higher" if difference > 0 else "lower"
+        return UNDECIDED
+    return HIGHER if interval.low > 0 else LOWER

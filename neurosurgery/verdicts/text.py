@@ -10,7 +10,8 @@ import pandas as pd
 from neurosurgery.common.numbers import interval_text, number_text, p_value_text
 from neurosurgery.config.experiment import EvaluationConfig
 from neurosurgery.config.keys import MATH
-from neurosurgery.verdicts.comparison import QUANTITIES, primary_metrics
+from neurosurgery.verdicts.comparison import QUANTITIES
+from neurosurgery.verdicts.primary import primary_metrics
 from neurosurgery.verdicts.table import VerdictTable
 
 _VERDICT = "  {:<20} {:>11} {:>7} {:>5} {:>8} {:>9} {:>11}  {:<18} {:>7}  {}"
@@ -25,11 +26,11 @@ _VERDICT_HEADER = (
     "p",
     "verdict",
 )
-_COMPARISON = "  {:<20} {:<32} {:<32} {:<24} {}"
+_COMPARISON = "  {:<20} {:>6}  {:<32} {:<32} {:<24} {}"
 _COMPARISON_HEADER = (
-    ("", "loss of the other tasks at half", "", "area under kept against", ""),
-    ("", "of math gone (less is better)", "", "removed (more is better)", ""),
-    ("method", "mean", "worst task", "mean", "worst task"),
+    ("", "", "loss of the other tasks at half", "", "area under kept against", ""),
+    ("", "", "of math gone (less is better)", "", "removed (more is better)", ""),
+    ("method", "points", "mean", "worst task", "mean", "worst task"),
 )
 
 
@@ -66,7 +67,7 @@ def verdict_text(summary: pd.DataFrame, tasks: Sequence[str]) -> str:
                     number_text(row["baseline"]),
                     number_text(row["difference"], sign=True),
                     interval_text(row["ci_low"], row["ci_high"]),
-                    p_value_text(row["largest_p_value"]),
+                    p_value_text(row["p_value"]),
                     row["verdict"],
                 ]
                 lines.append(_VERDICT.format(*cells).rstrip())
@@ -75,8 +76,9 @@ def verdict_text(summary: pd.DataFrame, tasks: Sequence[str]) -> str:
         lines.append("no baseline in this folder, so no verdict: run again with --pre_train_eval")
     else:
         lines.append(
-            "Intervals: bootstrap over documents, and over repeats where there are several.\n"
-            "p: exact McNemar test over documents, the largest of the repeats.\n"
+            "Intervals: 95 %, over documents and repeats. unmoved: within --margin (of the "
+            "baseline for perplexities);\nundecided: neither that, nor without 0. p asks what the interval "
+            "asks; summary.csv has q, its false discovery rate.\n"
             "weights: how many were edited, their share of the model and of the skill's top-K."
         )
     return "\n".join(lines) + "\n"
@@ -98,12 +100,11 @@ def comparison_text(comparison: pd.DataFrame, methods: Sequence[str]) -> str:
     """Format the table of `compare_methods`, and say which of `methods` it leaves out."""
     if comparison.empty:
         return (
-            "Methods cannot be compared: that takes a baseline better than chance in every task, "
-            "and proportions\nat which every method of the folder has pruned.\n"
+            "Methods cannot be compared: that takes pruned cells, and a baseline better than "
+            "guessing in the\nmath task and in one other.\n"
         )
     lines = [
-        "Methods on equal terms: pruning, over the proportions that all of them have: "
-        + comparison["proportions"].iloc[0],
+        "Methods on equal terms: pruning, every method over its own grid",
         *(_COMPARISON.format(*header).rstrip() for header in _COMPARISON_HEADER),
     ]
     for _, row in comparison.iterrows():
@@ -114,14 +115,18 @@ def comparison_text(comparison: pd.DataFrame, methods: Sequence[str]) -> str:
             cells[:2] = [f"{cell} ({row['reached']} of {row['curves']})" for cell in cells[:2]]
         indent = "  " if row["calibration"] else ""
         name = f"{indent}{_name(row['method'], row['calibration'])}"
-        lines.append(_COMPARISON.format(name, *cells).rstrip())
+        lines.append(_COMPARISON.format(name, f"{row['points']}", *cells).rstrip())
     lines.append(
-        "In brackets 95 % intervals over repeats; (k of n): in k of n set × repeat pairs half of "
-        "math\nwas gone at all. 'never': nowhere on the grid."
+        "In brackets 95 % intervals over documents and repeats, the best point chosen anew in "
+        "every draw;\n(k of n): in k of n set × repeat pairs half of math was gone at all. "
+        "'never': nowhere on the grid."
     )
     left_out = [method for method in methods if method not in set(comparison["method"])]
     if left_out:
-        lines.append(f"Left out, for want of a proportion in common: {', '.join(left_out)}.")
+        lines.append(f"Left out, for want of complete pruned cells: {', '.join(left_out)}.")
+    tasks = comparison["left_out"].iloc[0]
+    if tasks:
+        lines.append(f"Left out, as the baseline is not better than guessing: {tasks}.")
     return "\n".join(lines) + "\n"
 
 

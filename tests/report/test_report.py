@@ -101,7 +101,7 @@ def test_significance_is_the_filling(tmp_path):
     noise = 0
     for gid, facts in drawing.facts.items():
         hollow = to_hex(gids[gid].get_markerfacecolor()) == "#ffffff"
-        assert hollow == (dict(facts)["verdict"] == "within noise")
+        assert hollow == (dict(facts)["verdict"] in ("unmoved", "undecided"))
         noise += hollow
     assert 0 < noise < len(gids)
 
@@ -182,8 +182,9 @@ def test_words(tmp_path):
     folder = read_folder(path)
     points = grid_points(folder)
     text = "\n".join(findings(folder, points))
-    beyond = int((points["verdict"].isin(["higher", "lower"])).sum())
-    assert f"{beyond} of {len(points)} differences to the baseline" in text
+    counts = [f"{(points['verdict'] == name).sum()} {name}" for name in ("lower", "undecided")]
+    assert f"{len(points)} differences to the baseline" in text
+    assert all(count in text for count in counts)
     assert "from the least: MathNeuro 0.220 [0.210, 0.230]. Wanda never loses half." in text
     chosen = best(isolation_points(folder, points, "math"))["mathneuro", "MMLU"]
     sentence = next(line for line in text.splitlines() if line.startswith("MathNeuro (MMLU)"))

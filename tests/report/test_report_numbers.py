@@ -23,7 +23,7 @@ from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.report.read.where import read_masks
 from neurosurgery.report.show.consistency import consistency_panels
-from neurosurgery.report.show.isolation import best, isolation_panels, isolation_points
+from neurosurgery.report.show.isolation import best, isolation_points
 from neurosurgery.report.show.panels import grid_panels, size_panels, tick_places
 from neurosurgery.report.show.texts import number
 from neurosurgery.report.show.words import cautions
@@ -31,35 +31,20 @@ from neurosurgery.report.show.words import cautions
 
 def test_isolation_takes_chance_off(tmp_path):
     folder = small_folder(tmp_path, [(0.2, 0.65, 2.5), (0.4, 0.55, 2.5)])
-    (point,) = isolation_points(folder, grid_points(folder), "math")
+    points = grid_points(folder)
+    points["retention_low"] = points["retention"] - 0.1
+    points["retention_high"] = points["retention"] + 0.2
+    (point,) = isolation_points(folder, points, "math")
     assert point.lost == pytest.approx(1 - (0.25 + 0.5) / 2)
     # (.65 - .25) / (.75 - .25) = .8 and (.55 - .25) / .5 = .6; 2 / 2.5 = .8
     assert point.kept_mean == pytest.approx((0.7 + 0.8) / 2)
     assert point.kept_worst == pytest.approx(0.7)
     assert point.worst_task == OTHER
-    spread = 0.25 / math.sqrt(2)
-    assert point.lost_bar == pytest.approx((0.625 - spread, 0.625 + spread))
-    # Of the tasks' mean: .8 and .7 over the two repeats.
-    assert point.mean_bar[1] - point.kept_mean == pytest.approx(0.1 / math.sqrt(2))
-    assert point.worst_bar[1] - point.kept_worst == pytest.approx(0.2 / math.sqrt(2))
-    assert point.bars == "± 1 standard deviation over repeats"
-    mean, worst = isolation_panels([point])
-    assert (mean.curves[0].marks[0].x, mean.curves[0].marks[0].y) == (point.lost, point.kept_mean)
-    assert worst.curves[0].marks[0].y == point.kept_worst
-    assert worst.curves[0].marks[0].label == ".01"
-
-
-def test_one_repeat_takes_the_interval_over_documents(tmp_path):
-    folder = small_folder(tmp_path, [(0.2, 0.65, 2.5)])
-    (point,) = isolation_points(folder, grid_points(folder), "math")
-    assert point.lost_bar == pytest.approx((0.75 - 0.1 / 0.8, 0.75 + 0.1 / 0.8))
-    # The worst is the accuracy or the perplexity, both .8; the first of equals.
-    assert point.worst_bar == pytest.approx((0.6, 1.0))
-    low = math.hypot(0.2, 0.8 - 2 / 2.6) / 2
-    high = math.hypot(0.2, 2 / 2.4 - 0.8) / 2
-    assert point.mean_bar == pytest.approx((0.8 - low, 0.8 + high))
-    assert "one repeat only" in point.bars
-    assert any("One repeat only" in text for text in cautions(folder, grid_points(folder)))
+    # What is lost is 1 less what is left; two tasks of independent documents halve √2 times.
+    assert point.lost_bar == pytest.approx((0.625 - 0.2, 0.625 + 0.1))
+    low, high = math.sqrt(2 * 0.1**2) / 2, math.sqrt(2 * 0.2**2) / 2
+    assert point.mean_bar == pytest.approx((0.75 - low, 0.75 + high))
+    assert point.worst_bar == pytest.approx((0.6, 0.9))
 
 
 def test_best_is_nearest_to_the_ideal(tmp_path):

@@ -99,7 +99,7 @@ def test_summary_has_one_row_per_grid_point(script, finished):
     summary = pd.read_csv(finished / "summary.csv")
     assert len(summary) == len(script.patterns) * 2 * METRICS
     assert summary["repeats"].eq(2).all()
-    assert set(summary["verdict"]) <= {"within noise", "higher", "lower"}
+    assert set(summary["verdict"]) <= {"unmoved", "undecided", "higher", "lower"}
     text = (finished / "eval_results" / MODEL / "results.txt").read_text()
     assert text.count("demo_stories") == 2
     assert text.count(f"\n  {script.method}") >= 2 * TASKS

@@ -4,87 +4,99 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurosurgery.verdicts.comparison import area, compare_methods, interval_over, loss_at_half
-from neurosurgery.verdicts.intervals import retention
+from neurosurgery.config.keys import CellKey, SelectionKey, scale_by
+from neurosurgery.verdicts.comparison import TaskMetrics, area, compare_methods, loss_at_half
+from neurosurgery.verdicts.metrics import metric_from_documents, retention
+from neurosurgery.verdicts.primary import primary_metrics
+from neurosurgery.verdicts.reach import percentiles_of, with_repeats
 from neurosurgery.verdicts.text import comparison_text
 
 
 def test_retention_by_hand():
-    assert retention("exact_match", 0.2, 0.8, 0.0) == pytest.approx(0.25)
+    assert retention(0.2, 0.8, 0.0, lower_is_better=False) == pytest.approx(0.25)
     # Of .65 above chance .25, .15 are left.
-    assert retention("acc", 0.4, 0.9, 0.25) == pytest.approx(0.15 / 0.65)
-    assert retention("word_perplexity", 4.0, 2.0, 0.0) == 0.5
-    assert math.isnan(retention("acc", 0.3, 0.25, 0.25))
-    assert retention("word_perplexity", math.inf, 2.0, 0.0) == 0
+    assert retention(0.4, 0.9, 0.25, lower_is_better=False) == pytest.approx(0.15 / 0.65)
+    assert retention(4.0, 2.0, math.nan, lower_is_better=True) == 0.5
+    # An error of .1 where guessing has .5: of .4 better than guessing, .3 are left.
+    assert retention(0.2, 0.1, 0.5, lower_is_better=True) == pytest.approx(0.75)
+    assert math.isnan(retention(0.3, 0.25, 0.25, lower_is_better=False))
+    assert retention(math.inf, 2.0, math.nan, lower_is_better=True) == 0
+    assert math.isnan(retention(0.4, 0.9, math.nan, lower_is_better=False))
+
+
+def one_draw(function, removed, kept):
+    columns = [np.array(values, dtype=float).reshape(-1, 1) for values in (removed, kept)]
+    return float(function(*columns)[0])
 
 
 def test_loss_at_half_is_the_best_point_that_removes_half():
-    assert loss_at_half([0.4, 0.5, 0.9], [1.0, 0.8, 0.95]) == pytest.approx(0.05)
-    assert math.isnan(loss_at_half([0.49], [1.0]))
-    assert math.isnan(loss_at_half([], []))
+    assert one_draw(loss_at_half, [0.4, 0.5, 0.9], [1.0, 0.8, 0.95]) == pytest.approx(0.05)
+    # Where nothing removes half, nothing is kept there.
+    assert one_draw(loss_at_half, [0.49], [1.0]) == 1
+    assert one_draw(loss_at_half, [], []) == 1
 
 
 def test_area_by_hand():
     # best(x): 1 at 0, .9 up to .5, .6 up to .8, 0 beyond.
-    assert area([0.5, 0.8], [0.9, 0.6]) == pytest.approx(0.5 * 0.9 + 0.3 * 0.6)
+    assert one_draw(area, [0.5, 0.8], [0.9, 0.6]) == pytest.approx(0.5 * 0.9 + 0.3 * 0.6)
     # A point that another one beats on both sides changes nothing.
-    assert area([0.5, 0.8, 0.4], [0.9, 0.6, 0.3]) == pytest.approx(0.5 * 0.9 + 0.3 * 0.6)
-    assert area([], []) == 0
-    assert area([-0.2], [1.0]) == 0
-    assert area([1.2], [0.7]) == pytest.approx(0.7)
-    assert area([0.5], [-0.1]) == 0
+    assert one_draw(area, [0.5, 0.8, 0.4], [0.9, 0.6, 0.3]) == pytest.approx(0.5 * 0.9 + 0.3 * 0.6)
+    assert one_draw(area, [], []) == 0
+    assert one_draw(area, [-0.2], [1.0]) == 0
+    assert one_draw(area, [1.2], [0.7]) == pytest.approx(0.7)
+    assert one_draw(area, [0.5], [-0.1]) == 0
 
 
 @given(st.lists(st.tuples(st.floats(-0.5, 1.5), st.floats(-0.5, 1.2)), max_size=8))
 def test_area_is_the_integral_of_the_staircase(points):
     removed, kept = [p[0] for p in points], [p[1] for p in points]
     steps = 2000
-    total = 0.0
-    for step in range(steps):
-        x = (step + 0.5) / steps
-        total += max([k for r, k in points if r >= x], default=0.0) if points else 0.0
-        total += max(0.0, -max([k for r, k in points if r >= x], default=0.0))
-    assert area(removed, kept) == pytest.approx(total / steps, abs=len(points) * 1.5 / steps + 1e-9)
+    places = (np.arange(steps) + 0.5) / steps
+    total = sum(max([0.0, *(k for r, k in points if r >= x)]) for x in places)
+    found = one_draw(area, removed, kept)
+    assert found == pytest.approx(total / steps, abs=len(points) * 1.5 / steps + 1e-9)
 
 
-def test_interval_over_repeats_by_hand():
-    # Mean 2, standard deviation 1, t(.975, 2) = 4.302653.
-    low, high = interval_over([1.0, 2.0, 3.0])
-    assert low == pytest.approx(2 - 4.302653 / math.sqrt(3), rel=1e-6)
-    assert high == pytest.approx(2 + 4.302653 / math.sqrt(3), rel=1e-6)
-    assert math.isnan(interval_over([1.0]).low)
-    assert math.isnan(interval_over([1.0, math.nan]).low)
+def test_every_draw_is_a_column_of_its_own():
+    rng = np.random.default_rng(0)
+    removed, kept = rng.uniform(-0.2, 1.2, (2, 5, 40))
+    for function in (area, loss_at_half):
+        alone = [one_draw(function, removed[:, i], kept[:, i]) for i in range(40)]
+        assert function(removed, kept) == pytest.approx(alone)
 
 
-def tidy(points: dict[tuple, tuple[float, float, float]]) -> pd.DataFrame:
-    """(method, calibration, proportion, repeat) to the retentions of math and two other tasks."""
-    rows = [
-        {
-            "method": method,
-            "calibration": calibration,
-            "proportion": proportion,
-            "repeat": repeat,
-            "skill": "math",
-            "scalar": 0.0,
-            "task": task,
-            "metric": "acc,none",
-            "retention": value,
-        }
-        for (method, calibration, proportion, repeat), values in points.items()
-        for task, value in zip(("math_task", "first", "second"), values, strict=True)
-    ]
-    return pd.DataFrame(rows)
+DOCUMENTS = 200
+
+
+def accuracy(right: int, documents: int = DOCUMENTS):
+    values = [1.0] * right + [0.0] * (documents - right)
+    names = tuple(map(str, range(documents)))
+    return metric_from_documents("acc", values, right / documents, names)
+
+
+def task_metrics(points, place, *, baseline=160, chance=0.0, name=None):
+    """One task; `points` maps (method, set, size, repeat) to the retentions of all tasks."""
+    cells = {
+        CellKey(
+            SelectionKey(method, against=against, size=size, repeat=repeat), scale_by(0.0)
+        ): accuracy(round(baseline * values[place]))
+        for (method, against, size, repeat), values in points.items()
+        if not math.isnan(values[place])
+    }
+    name = name or ("math_task", "first", "second")[place]
+    return TaskMetrics(name, accuracy(baseline), cells, chance, lower_is_better=False)
 
 
 POINTS = {
     ("mathneuro", "Race", 0.1, 0): (0.4, 1.0, 0.8),
     ("mathneuro", "Race", 0.1, 1): (0.2, 0.9, 0.9),
-    ("mathneuro", "MMLU", 0.1, 0): (0.5, 1.0, 1.0),
+    ("mathneuro", "MMLU", 0.1, 0): (0.45, 1.0, 1.0),
     ("mathneuro", "MMLU", 0.1, 1): (0.6, 1.0, 1.0),
     ("wanda", "", 0.1, 0): (0.0, 0.6, 0.2),
     ("wanda", "", 0.1, 1): (0.0, 0.5, 0.5),
@@ -93,8 +105,13 @@ POINTS = {
 }
 
 
+def tasks_of(points, **more):
+    return [task_metrics(points, place, **more) for place in range(3)]
+
+
 def test_methods_by_hand():
-    found = compare_methods(tidy(POINTS), "math_task").set_index(["method", "calibration"])
+    tasks = tasks_of(POINTS)
+    found = compare_methods(tasks, "math_task").set_index(["method", "calibration"])
     assert list(found.index) == [
         ("mathneuro", ""),
         ("mathneuro", "MMLU"),
@@ -106,48 +123,71 @@ def test_methods_by_hand():
     assert race["loss_at_half_mean"] == pytest.approx(0.1)
     assert race["loss_at_half_worst"] == pytest.approx((0.2 + 0.1) / 2)
     assert race["area_mean"] == pytest.approx((0.6 * 0.9 + 0.8 * 0.9) / 2)
-    low, high = interval_over([0.6 * 0.8, 0.8 * 0.9])
-    assert race["area_worst_low"] == pytest.approx(low)
-    assert race["area_worst_high"] == pytest.approx(high)
     mmlu = found.loc["mathneuro", "MMLU"]
-    assert (mmlu["reached"], mmlu["curves"]) == (1, 2)
+    assert (mmlu["reached"], mmlu["curves"], mmlu["points"]) == (1, 2, 1)
     assert mmlu["loss_at_half_mean"] == 0
     assert math.isnan(mmlu["loss_at_half_mean_low"])
     both = found.loc["mathneuro", ""]
     assert (both["reached"], both["curves"], both["repeats"]) == (3, 4, 2)
     assert both["area_mean"] == pytest.approx((race["area_mean"] + mmlu["area_mean"]) / 2)
-    # Only the proportion that both methods have counts: .2 would have spared more.
-    assert found.loc["wanda", ""]["loss_at_half_mean"] == pytest.approx(0.55)
+    # Every method has its own grid: at .2 Wanda spares most.
+    wanda = found.loc["wanda", ""]
+    assert wanda["loss_at_half_mean"] == pytest.approx(0.1)
+    assert wanda["points"] == 2
     text = comparison_text(found.reset_index(), ["mathneuro", "wanda", "lape"])
-    assert "that all of them have: 0.1\n" in text
-    assert "Left out, for want of a proportion in common: lape." in text
+    assert "Left out, for want of complete pruned cells: lape." in text
     assert "(3 of 4)" in text
-    assert "wanda" in text
 
 
-def test_a_method_without_a_common_proportion_leaves_the_others_be():
-    alone = {("lape", "", 0.7, 0): (0.5, 1.0, 1.0), ("lape", "", 0.7, 1): (0.5, 1.0, 1.0)}
-    expected = compare_methods(tidy(POINTS), "math_task")
-    pd.testing.assert_frame_equal(compare_methods(tidy(POINTS | alone), "math_task"), expected)
+def test_the_interval_holds_documents_and_repeats():
+    """The area of one point is removed times kept; its draws are formed here once more."""
+    row = compare_methods(tasks_of(POINTS), "math_task").set_index(["method", "calibration"])
+    race = row.loc["mathneuro", "Race"]
+    shares = [task.draws() for task in tasks_of(POINTS)]
+    by_repeat = []
+    for repeat in (0, 1):
+        (key,) = (
+            k for k in shares[0] if k.selection.against == "Race" and k.selection.repeat == repeat
+        )
+        math_left, first, second = (share[key] for share in shares)
+        by_repeat.append(np.clip(1 - math_left, 0, 1) * (first + second) / 2)
+    by_repeat = np.stack(by_repeat)
+    expected = with_repeats(by_repeat[:, 0], percentiles_of(by_repeat.mean(axis=0)))(0.95)
+    assert (race["area_mean_low"], race["area_mean_high"]) == pytest.approx(tuple(expected))
+    # t(.975, 1) = 12.7062: two repeats that differ by d reach at least 12.7062 · d / 2.
+    between = 12.7062 * abs(0.6 * 0.9 - 0.8 * 0.9) / 2
+    assert race["area_mean_high"] - race["area_mean"] > between
 
 
-def test_a_task_without_retention_leaves_its_cells_out():
-    points = POINTS | {("wanda", "", 0.1, 1): (0.0, math.nan, 0.5)}
-    found = compare_methods(tidy(points), "math_task").set_index(["method", "calibration"])
-    assert found.loc["wanda", ""]["repeats"] == 1
+def test_one_repeat_has_an_interval_over_documents():
+    points = {key: values for key, values in POINTS.items() if key[3] == 0}
+    row = compare_methods(tasks_of(points), "math_task").iloc[0]
+    assert row["repeats"] == 1
+    assert row["area_mean_low"] < row["area_mean"] < row["area_mean_high"]
 
 
-def test_scaled_cells_and_other_skills_stay_out():
-    table = tidy(POINTS)
-    scaled = table.assign(scalar=1.1, retention=0.0)
-    control = table.assign(skill="Race", retention=0.0)
-    expected = compare_methods(table, "math_task")
-    found = compare_methods(pd.concat([table, scaled, control]), "math_task")
-    pd.testing.assert_frame_equal(found, expected)
+def test_a_task_that_is_no_better_than_guessing_is_left_out_and_named():
+    guessed = task_metrics(POINTS, 2, baseline=52, chance=0.25, name="guessed")
+    tasks = [*tasks_of(POINTS), guessed]
+    found = compare_methods(tasks, "math_task")
+    expected = compare_methods(tasks_of(POINTS), "math_task")
+    pd.testing.assert_frame_equal(found.drop(columns="left_out"), expected.drop(columns="left_out"))
+    assert set(found["left_out"]) == {"guessed"}
+    assert "not better than guessing: guessed." in comparison_text(found, ["wanda"])
 
 
 def test_nothing_to_compare_is_an_empty_table():
-    table = tidy(POINTS).assign(retention=math.nan)
-    assert compare_methods(table, "math_task").empty
-    assert "cannot be compared" in comparison_text(compare_methods(table, "math_task"), ["wanda"])
-    assert compare_methods(tidy(POINTS), "unknown").empty
+    at_chance = tasks_of(POINTS, baseline=50, chance=0.25)
+    assert compare_methods(at_chance, "math_task").empty
+    assert "cannot be compared" in comparison_text(compare_methods(at_chance, "x"), ["wanda"])
+    assert compare_methods(tasks_of(POINTS), "unknown").empty
+
+
+def test_members_of_a_group_count_once():
+    names = ["math_task", "suite", "suite_a", "suite_b", "tagged_a", "tagged_b"]
+    table = pd.DataFrame({"task": names, "metric": "acc,none"})
+    groups = {"suite": ["suite_a", "suite_b"]}
+    found = primary_metrics(table, ["math_task", "suite"], groups)
+    assert list(found["task"]) == ["math_task", "suite"]
+    found = primary_metrics(table, ["math_task", "suite", "a_tag"], groups)
+    assert list(found["task"]) == ["math_task", "suite", "tagged_a", "tagged_b"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -8,13 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from neurosurgery.verdicts import draws, reach
 from neurosurgery.verdicts.intervals import (
-    Interval,
-    interval_over_repeats,
+    compare,
     mcnemar,
-    metric_from_documents,
     paired_interval,
+    scaled_margin,
+    verdict,
 )
+from neurosurgery.verdicts.metrics import metric_from_documents
+from neurosurgery.verdicts.reach import Interval
 
 
 def rebuilt(name, values, reported):
@@ -59,18 +63,60 @@ def test_mcnemar_by_hand():
     assert math.isnan(mcnemar(perplexity, perplexity))
 
 
-def test_paired_interval_against_the_exact_multinomial():
-    """The bootstrap of differences in {-1, 0, 1} is a multinomial; its quantiles are known."""
-    rng = np.random.default_rng(0)
-    before = rng.integers(0, 2, 100)
-    after = np.where(rng.random(100) < 0.3, 0, before)
-    difference = after - before
-    shares = [(difference == value).mean() for value in (-1, 0, 1)]
-    draws = rng.multinomial(100, shares, size=200_000) @ np.array([-1, 0, 1]) / 100
-    low, high = np.quantile(draws, [0.025, 0.975])
-    found = paired_interval(accuracy(after), accuracy(before))
-    assert found.low == pytest.approx(low, abs=0.011)
-    assert found.high == pytest.approx(high, abs=0.011)
+def tango_score_interval(broken: int, mended: int, documents: int) -> tuple[float, float]:
+    """Tango (1998), Statistics in Medicine 17: the differences that the score test accepts.
+
+    The nuisance parameter is the root of the constrained likelihood's quadratic equation.
+    """
+
+    def score(delta: float) -> float:
+        a = 2 * documents
+        b = -mended - broken + (2 * documents - mended + broken) * delta
+        c = -broken * delta * (1 - delta)
+        nuisance = (math.sqrt(max(b * b - 4 * a * c, 0)) - b) / (2 * a)
+        variance = documents * (2 * nuisance + delta * (1 - delta))
+        return (mended - broken - documents * delta) / math.sqrt(max(variance, 1e-300))
+
+    z = stats.norm.ppf(0.975)
+    grid = np.linspace(-0.9999, 0.9999, 20001)
+    accepted = [delta for delta in grid if abs(score(delta)) <= z]
+    return min(accepted), max(accepted)
+
+
+@pytest.mark.parametrize(
+    ("broken", "mended", "documents"), [(0, 0, 200), (4, 0, 200), (12, 5, 200), (3, 3, 60)]
+)
+def test_paired_interval_is_near_tangos_score_interval(broken, mended, documents):
+    before = accuracy([1] * broken + [0] * mended + [1] * (documents - broken - mended))
+    after = accuracy([0] * broken + [1] * mended + [1] * (documents - broken - mended))
+    found = paired_interval(after, before)
+    assert found == pytest.approx(tango_score_interval(broken, mended, documents), abs=0.012)
+
+
+def test_no_change_at_all_is_not_certainty():
+    """By hand: t(.975, 19) = 2.093024; t² / (20 + t²) = .179681."""
+    same = accuracy([1] * 12 + [0] * 8)
+    assert paired_interval(same, same) == pytest.approx((-0.179681, 0.179681), abs=1e-6)
+    assert compare([same], same).p_value == 1.0
+
+
+def test_four_broken_of_two_hundred_contradict_nothing():
+    """The exact McNemar p is .125, so that the interval must hold 0."""
+    before = accuracy([1] * 200)
+    found = compare([accuracy([0] * 4 + [1] * 196)], before)
+    assert found.p_value >= 0.125
+    assert found.interval.holds_zero
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 160))
+def test_interval_and_p_value_never_contradict_each_other(broken, mended, rest):
+    if broken + mended + rest < 2:
+        return
+    before = accuracy([1] * broken + [0] * mended + [1] * rest)
+    after = accuracy([0] * broken + [1] * mended + [1] * rest)
+    found = compare([after], before)
+    assert found.interval.holds_zero == (found.p_value > 0.05)
+    assert found.p_value >= mcnemar(after, before) - 1e-12
 
 
 def test_pairing_makes_the_interval_narrower():
@@ -80,7 +126,7 @@ def test_pairing_makes_the_interval_narrower():
     shuffled = np.roll(worse, 1)
     paired = paired_interval(accuracy(worse), accuracy(before))
     unpaired = paired_interval(accuracy(shuffled), accuracy(before))
-    assert paired.high - paired.low < 0.1 < unpaired.high - unpaired.low
+    assert paired.high - paired.low < 0.12 < unpaired.high - unpaired.low
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=40))
@@ -88,9 +134,7 @@ def test_interval_holds_the_difference_and_turns_with_the_sides(pairs):
     after, before = (accuracy([float(pair[side]) for pair in pairs]) for side in (0, 1))
     there, back = paired_interval(after, before), paired_interval(before, after)
     assert there.low - 1e-12 <= after.value - before.value <= there.high + 1e-12
-    # A mean of n differences of -1, 0 or 1 is a multiple of 1/n: a quantile may miss by one step.
-    step = 1 / len(pairs) + 1e-9
-    assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=step)
+    assert (there.low, there.high) == pytest.approx((-back.high, -back.low), abs=1e-12)
 
 
 def test_different_documents_are_not_paired():
@@ -98,63 +142,107 @@ def test_different_documents_are_not_paired():
     for other in (accuracy([1, 0]), before._replace(documents=("0", "1", "x"))):
         assert math.isnan(paired_interval(other, before).low)
         assert math.isnan(mcnemar(other, before))
-        assert math.isnan(interval_over_repeats([other, other], before).low)
+        assert math.isnan(compare([other, other], before).interval.low)
 
 
-def test_the_multinomial_shortcut_equals_resampling_documents():
-    """Accuracies as numbers that are not 0 or 1 take the general path; shift them to get there."""
-    rng = np.random.default_rng(3)
-    before, after = rng.integers(0, 2, 150), rng.integers(0, 2, (3, 150))
-    fast = interval_over_repeats([accuracy(values) for values in after], accuracy(before))
-    shifted = [accuracy(values + 2.0) for values in after]
-    slow = interval_over_repeats(shifted, accuracy(before + 2.0))
-    assert fast == pytest.approx(slow, abs=0.01)
-    fast = paired_interval(accuracy(after[0]), accuracy(before))
-    slow = paired_interval(shifted[0], accuracy(before + 2.0))
-    assert fast == pytest.approx(slow, abs=0.015)
-
-
-def test_counting_draws_equals_gathering_them():
-    """The same draws as scipy's bootstrap, which gathers every resample document by document."""
+def test_the_studentised_draws_equal_a_bootstrap_document_by_document():
+    """The draws are counted, not gathered, and standard errors come from second moments."""
     rng = np.random.default_rng(5)
-    documents = [np.stack([-rng.gamma(3, 10, 40), rng.integers(5, 40, 40)], axis=1) for _ in "ab"]
-    perplexities = [math.exp(-table[:, 0].sum() / table[:, 1].sum()) for table in documents]
-    after, before = map(rebuilt, ["word_perplexity"] * 2, documents, perplexities)
+    documents = 30
+    tables = [
+        np.stack([-rng.gamma(3, 10, documents), rng.integers(5, 40, documents)], axis=1)
+        for _ in "ab"
+    ]
+    tables[0][:, 1] = tables[1][:, 1]
+    after, before = (
+        rebuilt("word_perplexity", t, math.exp(-t[:, 0].sum() / t[:, 1].sum())) for t in tables
+    )
 
-    def difference(*sums, axis):
-        a, b, c, d = (column.sum(axis=axis) for column in sums)
-        return np.exp(-a / b) - np.exp(-c / d)
+    def statistic(rows):
+        values = []
+        for table in tables:
+            value, weight = table[rows].mean(axis=0)
+            values.append(math.exp(-value / weight))
+        return values[0] - values[1]
 
-    expected = stats.bootstrap(
-        tuple(np.hstack(documents).T),
-        difference,
-        paired=True,
-        vectorized=True,
-        n_resamples=9999,
-        method="percentile",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    assert paired_interval(after, before) == pytest.approx(tuple(expected), rel=1e-9)
+    def standard_error(rows):
+        influence = np.zeros(documents)
+        for table, sign in zip(tables, (1, -1), strict=True):
+            value, weight = table[rows].mean(axis=0)
+            metric = math.exp(-value / weight)
+            chosen = table[rows]
+            influence += sign * metric * (-chosen[:, 0] + value / weight * chosen[:, 1]) / weight
+        return influence.std(ddof=1) / math.sqrt(documents)
+
+    difference = statistic(np.arange(documents))
+    studentised = []
+    for counts in draws._remembered(documents, "")[:200]:
+        rows = np.repeat(np.arange(documents), counts.astype(int))
+        studentised.append((statistic(rows) - difference) / standard_error(rows))
+    with mock.patch.object(
+        reach,
+        "resampled_means",
+        lambda columns: draws._remembered(documents, "")[:200] @ columns / documents,
+    ):
+        found = reach._studentised([after, before], [1.0, -1.0], difference)
+    assert found == pytest.approx(sorted(studentised), rel=1e-6)
 
 
 def test_one_document_gives_no_interval():
     assert math.isnan(paired_interval(accuracy([1]), accuracy([0])).low)
 
 
-def test_interval_over_repeats():
+def test_repeats_and_documents_are_added_up_by_hand():
+    """Three repeats: d² + (t(.975, 2) · s / √3)² with t = 4.302653 and d the documents' reach."""
     before = accuracy([1] * 80 + [0] * 20)
-    pruned = [accuracy([1] * right + [0] * (100 - right)) for right in (2, 4, 6)]
-    interval = interval_over_repeats(pruned, before)
-    assert interval.low < -0.76 < interval.high < -0.6
+    pruned = [accuracy([1] * right + [0] * (100 - right)) for right in (2, 4, 9)]
+    found = compare(pruned, before)
+    differences = np.array([-0.78, -0.76, -0.71])
+    assert found.difference == pytest.approx(differences.mean())
+    documents = reach.over_documents(pruned, before)(0.95)
+    between = 4.302653 * differences.std(ddof=1) / math.sqrt(3)
+    mean = differences.mean()
+    assert found.interval.low == pytest.approx(mean - math.hypot(mean - documents.low, between))
+    assert found.interval.high == pytest.approx(mean + math.hypot(documents.high - mean, between))
     # Repeats that agree exactly still share the documents' noise.
-    same = interval_over_repeats([pruned[0]] * 3, before)
-    assert same.high - same.low > 0.1
-    assert interval_over_repeats(pruned[:1], before) == paired_interval(pruned[0], before)
-    assert interval_over_repeats([before] * 3, before) == Interval(0, 0)
+    same = compare([pruned[0]] * 3, before)
+    assert same.interval == pytest.approx(compare(pruned[:1], before).interval, abs=1e-12)
+    # Repeats that differ make the interval wider, not narrower.
+    assert found.interval.high - found.interval.low > 2 * between
+
+
+def test_the_p_value_is_read_off_the_interval():
+    before = accuracy([1] * 80 + [0] * 20)
+    states = [accuracy([1] * right + [0] * (100 - right)) for right in (74, 76, 79)]
+    found = compare(states, before)
+    values = np.array([-0.06, -0.04, -0.01])
+    at = reach.with_repeats(values, reach.over_documents(states, before))
+    assert at(1 - found.p_value).high == pytest.approx(0, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (-0.02, 0.03, "unmoved"),
+        (-0.02, -0.01, "unmoved"),
+        (-0.04, 0.01, "undecided"),
+        (-0.04, -0.01, "lower"),
+        (0.001, 0.2, "higher"),
+        (math.nan, 0.1, ""),
+    ],
+)
+def test_verdicts(low, high, expected):
+    assert verdict(Interval(low, high), 0.03) == expected
+
+
+def test_the_margin_of_a_perplexity_is_a_share_of_the_baseline():
+    stories = rebuilt("word_perplexity", [(-10.0, 4), (-6.0, 4)], math.exp(2))
+    assert scaled_margin(0.03, stories) == pytest.approx(0.03 * math.exp(2))
+    assert scaled_margin(0.03, accuracy([1, 0, 0])) == 0.03
 
 
 def test_infinite_perplexity_gives_no_interval():
     before = rebuilt("word_perplexity", [(-1.0, 2)] * 3, math.exp(0.5))
     broken = rebuilt("word_perplexity", [(-math.inf, 2)] * 3, math.inf)
     assert math.isnan(paired_interval(broken, before).low)
-    assert math.isnan(interval_over_repeats([broken] * 2, before).low)
+    assert math.isnan(compare([broken] * 2, before).interval.low)

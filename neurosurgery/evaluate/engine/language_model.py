@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, nullcontext
 from operator import add
 from typing import Any
@@ -20,14 +20,13 @@ from lm_eval.models.utils import (
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from neurosurgery.common.errors import RunError
 from neurosurgery.evaluate.engine.broken import BrokenText, broken_logits
 from neurosurgery.evaluate.engine.checks import AgreementChecks
 from neurosurgery.evaluate.engine.generation import GREEDY, Generation, is_plain
 from neurosurgery.evaluate.engine.greedy import NO_TOKEN, decode_greedily
 from neurosurgery.evaluate.engine.options import OptionScores
 from neurosurgery.evaluate.engine.passes import CachedPasses
-from neurosurgery.models.vocabulary import embedding_rows
+from neurosurgery.models.vocabulary import check_known
 
 TokenRequest = tuple["tuple[str, str] | None", list[int], list[int]]
 """The harness's request: context and continuation as text, or None; then the tokens of each."""
@@ -73,19 +72,8 @@ class LanguageModel(HFLM):
     def tok_batch_encode(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """HFLM's encoding of padded prompts, checked."""
         ids, mask = super().tok_batch_encode(*args, **kwargs)
-        self._check_known(ids.flatten().tolist())
+        check_known(self.model, self.tokenizer, ids.flatten().tolist())
         return ids, mask
-
-    def _check_known(self, ids: Iterable[int]) -> None:
-        """Refuse a token without a row in the embedding: on a GPU it would end the process."""
-        rows = embedding_rows(self.model)
-        place = max(ids, default=0)
-        if place >= rows:
-            token = self.tokenizer.convert_ids_to_tokens(place)
-            raise RunError(
-                f"the model knows {rows} tokens, but a prompt of the tasks holds {token!r} with "
-                f"the id {place}"
-            )
 
     def _remembered(self, key: Hashable, encode: Callable[[], list[int]]) -> list[int]:
         """The result of `encode`, from a cache that drops the least recently used keys."""
@@ -93,7 +81,7 @@ class LanguageModel(HFLM):
         if found is None:
             # A list takes ten times the memory.
             found = array("i", encode())
-            self._check_known(found)
+            check_known(self.model, self.tokenizer, found)
         self._encodings[key] = found
         if len(self._encodings) > _ENCODINGS_KEPT:
             self._encodings.popitem(last=False)

@@ -32,7 +32,7 @@ _SHARES = ("accuracy", "normalised accuracy", "exact match")
 
 _KNOWN = (
     "Bars: 95 % interval of the difference to the baseline, set on the baseline. A filled mark is "
-    "beyond noise (the interval excludes 0), a hollow one within it."
+    "lower or higher, a hollow one unmoved or undecided."
 )
 
 
@@ -104,8 +104,8 @@ def _noise_handles(marks: Sequence[Mark]) -> list[Line2D]:
     entries = [
         Line2D([], [], color=grey, marker="o", ls="", markerfacecolor=face, label=label)
         for grey, face, label in (
-            ("#444444", "#444444", "beyond noise"),
-            ("#444444", "white", "within noise"),
+            ("#444444", "#444444", "lower or higher"),
+            ("#444444", "white", "unmoved or undecided"),
         )
     ]
     if None in kinds:

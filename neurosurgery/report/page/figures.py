@@ -19,8 +19,8 @@ from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.read.where import MaskCounts, read_masks
 from neurosurgery.report.show.consistency import consistency_panels
 from neurosurgery.report.show.isolation import (
+    BARS,
     Isolation,
-    bars_note,
     best,
     isolation_panels,
     isolation_points,
@@ -63,7 +63,7 @@ def _grid_figures(
     suffix = "" if skill == MATH else f"_control_{_file_name(skill)}"
     if found:
         name = f"isolation{suffix}"
-        yield draw_isolation(name, isolation_panels(found), looks, bars_note(found))
+        yield draw_isolation(name, isolation_panels(found), looks, BARS)
     else:
         yield _no_isolation(folder, mine)
     yield from _proportion_figures(folder, mine, looks, suffix)

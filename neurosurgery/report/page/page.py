@@ -65,7 +65,7 @@ def render_page(
         undefined=StrictUndefined,
     )
     return environment.get_template("page.html.j2").render(
-        folder=folder,
+        title=_title(folder),
         math=", ".join(folder.math_tasks),
         others=", ".join(folder.other_tasks),
         findings=findings(folder, points),
@@ -78,6 +78,14 @@ def render_page(
         runs=[_run(run) for run in folder.runs],
         meaning=_meaning(folder),
     )
+
+
+def _title(folder: Folder) -> str:
+    """What was run on what: the methods, and the model."""
+    commands = [recorded(run) for run in folder.runs]
+    demo = bool(commands) and not any("--model" in command for command in commands)
+    methods = ", ".join(method_label(name) for name in folder.methods) or "Baseline"
+    return f"{methods} on {'the demo model' if demo else folder.model}"
 
 
 def _item(item: Drawing | Missing) -> dict[str, Any]:
@@ -98,8 +106,8 @@ def verdict_table(folder: Folder, points: pd.DataFrame) -> Table:
     """The comparison with the baseline, a row per grid point and task."""
     controls = bool((points["skill"] != MATH).any())
     head = (
-        "Method, Set, Proportion, Scalar, Task, Repeats, Baseline, Value, Difference, "
-        "95 % interval, p, Verdict, Weights edited, Of the model, Of the top-K"
+        "Method, Set, Proportion, Scalar, Task, Verdict, Difference, 95 % interval, p, Value, "
+        "Baseline, Repeats, Weights edited, Of the model, Of the top-K"
     ).split(", ")
     rows = []
     for row in records(points):
@@ -109,13 +117,13 @@ def verdict_table(folder: Folder, points: pd.DataFrame) -> Table:
             _number_cell(row["proportion"], f"{row['proportion']:g}"),
             _number_cell(row["scalar"], _scalar_text(folder, row)),
             CellText(row["task"], row["task"]),
-            _number_cell(row["repeats"], f"{row['repeats']:.0f}"),
-            _number_cell(row["baseline"], number(row["baseline"])),
-            _number_cell(row["value"], number(row["value"])),
+            CellText(row["verdict"] or "–", row["verdict"], row["verdict"]),
             _number_cell(row["difference"], number(row["difference"], sign=True)),
             _number_cell(row["ci_low"], interval(row["ci_low"], row["ci_high"]) or "–"),
-            _number_cell(row["largest_p_value"], p_value_text(row["largest_p_value"], missing="–")),
-            CellText(row["verdict"] or "–", row["verdict"], _kind(row["verdict"])),
+            _number_cell(row["p_value"], p_value_text(row["p_value"], missing="–")),
+            _number_cell(row["value"], number(row["value"])),
+            _number_cell(row["baseline"], number(row["baseline"])),
+            _number_cell(row["repeats"], f"{row['repeats']:.0f}"),
             _number_cell(
                 row["edited"], "–" if math.isnan(row["edited"]) else f"{row['edited']:,.0f}"
             ),
@@ -147,10 +155,6 @@ def unit_table(rows: pd.DataFrame) -> Table:
 def _number_cell(value: float, text: str) -> CellText:
     # The page's script cannot sort NaN; missing values come first.
     return CellText(text, -math.inf if math.isnan(value) else float(value), "number")
-
-
-def _kind(verdict: str) -> str:
-    return "noise" if verdict == "within noise" else verdict
 
 
 def _scalar_text(folder: Folder, row: dict[str, Any]) -> str:

@@ -12,7 +12,7 @@ from neurosurgery.common.errors import UsageError
 from neurosurgery.common.files import read_json
 from neurosurgery.config.keys import BASELINE, MATH
 from neurosurgery.verdicts.columns import COLUMNS, GRID
-from neurosurgery.verdicts.comparison import primary_metrics
+from neurosurgery.verdicts.primary import primary_metrics
 
 _TEXT = {"model", "method", "calibration", "task", "metric", "skill", "verdict", "quantity"}
 

@@ -10,11 +10,13 @@ from neurosurgery.config.methods import method_rank
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.verdicts.broken import BROKEN
 from neurosurgery.verdicts.columns import GRID
-from neurosurgery.verdicts.intervals import LOWER_IS_BETTER, Interval, retention, verdict
+from neurosurgery.verdicts.intervals import MARGIN, verdict
+from neurosurgery.verdicts.metrics import LOWER_IS_BETTER
+from neurosurgery.verdicts.reach import Interval
 
-_FROM_SUMMARY = ["ci_low", "ci_high", "largest_p_value"]
+_FROM_SUMMARY = ["ci_low", "ci_high", "p_value", "retention_low", "retention_high", "margin"]
 _OF_VALUES = (
-    "value value_sd difference ci_low ci_high largest_p_value "
+    "value value_sd difference ci_low ci_high p_value "
     "retention retention_sd retention_low retention_high"
 ).split()
 _POINT = [*GRID, "task", "metric"]
@@ -25,18 +27,11 @@ def lower_is_better(metric: str) -> bool:
     return metric.partition(",")[0] in LOWER_IS_BETTER
 
 
-def _retention(rows: pd.DataFrame, values: pd.Series) -> list[float]:
-    return [
-        retention(row["metric"].partition(",")[0], value, row["baseline"], row["chance"])
-        for row, value in zip(rows.to_dict("records"), values, strict=True)
-    ]
-
-
 def grid_points(folder: Folder) -> pd.DataFrame:
     """One row per grid point and task, over repeats.
 
     Columns: the names of the point, `repeats value value_sd baseline chance difference ci_low
-    ci_high largest_p_value verdict retention retention_sd retention_low retention_high edited
+    ci_high p_value margin verdict retention retention_sd retention_low retention_high edited
     edited_share topk_share n failed`. Standard deviations are over repeats, NaN for one. Intervals
     come from the summary if it covers these repeats, else from the cell of a single repeat.
     """
@@ -63,15 +58,9 @@ def grid_points(folder: Folder) -> pd.DataFrame:
         .reset_index()
     )
     points = _with_intervals(points, folder.summary)
-    low = _retention(points, points["baseline"] + points["ci_low"])
-    high = _retention(points, points["baseline"] + points["ci_high"])
-    points["retention_low"] = np.fmin(low, high)
-    points["retention_high"] = np.fmax(low, high)
     points["verdict"] = [
-        verdict(difference, Interval(low, high))
-        for difference, low, high in zip(
-            points["difference"], points["ci_low"], points["ci_high"], strict=True
-        )
+        verdict(Interval(row["ci_low"], row["ci_high"]), row["margin"])
+        for row in points.to_dict("records")
     ]
     # A mean over the repeats that are left would flatter the point.
     broken = points["failed"] > 0
@@ -99,7 +88,11 @@ def _with_intervals(points: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame
         {
             "ci_low": points["own_low"].where(single),
             "ci_high": points["own_high"].where(single),
-            "largest_p_value": points["own_p"],
+            "p_value": points["own_p"].where(single),
+            "retention_low": np.nan,
+            "retention_high": np.nan,
+            "margin": MARGIN
+            * points["baseline"].abs().where(points["metric"].map(lower_is_better), 1.0),
         }
     )
     if set(_FROM_SUMMARY) <= set(summary.columns) and len(summary):

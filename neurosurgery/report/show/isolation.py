@@ -26,9 +26,7 @@ from neurosurgery.verdicts.broken import BROKEN
 
 _POINT = ["method", "calibration", "proportion"]
 
-REPEATS = "± 1 standard deviation over repeats"
-DOCUMENTS = "95 % interval over documents (one repeat only)"
-BOTH = f"{REPEATS}; where there is one repeat only, the {DOCUMENTS.partition(' (')[0]}"
+BARS = "95 % interval over documents and repeats"
 
 
 @dataclass(frozen=True)
@@ -48,7 +46,6 @@ class Isolation:
     lost_bar: tuple[float, float]
     mean_bar: tuple[float, float]
     worst_bar: tuple[float, float]
-    bars: str
 
     @property
     def distance(self) -> float:
@@ -59,16 +56,11 @@ class Isolation:
 def isolation_points(folder: Folder, points: pd.DataFrame, skill: str) -> list[Isolation]:
     """The pruned grid points of one skill; points with an unknown coordinate are left out."""
     points = points[(points["skill"] == skill) & (points["scalar"] == 0)]
-    cells = folder.cells
-    cells = cells[(cells["skill"] == skill) & (cells["scalar"] == 0)]
-    by_point = dict(iter(cells.groupby(_POINT, sort=False)))
-    found = [
-        _point(folder, group, by_point[key]) for key, group in points.groupby(_POINT, sort=False)
-    ]
+    found = [_point(folder, group) for _, group in points.groupby(_POINT, sort=False)]
     return [point for point in found if point is not None]
 
 
-def _point(folder: Folder, tasks: pd.DataFrame, cells: pd.DataFrame) -> Isolation | None:
+def _point(folder: Folder, tasks: pd.DataFrame) -> Isolation | None:
     if (tasks["verdict"] == BROKEN).any():
         # Of a broken model the tasks that still give numbers say nothing.
         return None
@@ -77,50 +69,28 @@ def _point(folder: Folder, tasks: pd.DataFrame, cells: pd.DataFrame) -> Isolatio
     if math_rows.empty or others.empty:
         return None
     worst = records(others.sort_values("retention", kind="stable").head(1))[0]
-    repeats = int(tasks["repeats"].max())
     lost = 1 - float(math_rows["retention"].mean())
     kept = float(others["retention"].mean())
-    if repeats > 1:
-        lost_bar = _around(lost, _spread(cells, folder.math_tasks))
-        mean_bar = _around(kept, _spread(cells, folder.other_tasks))
-        worst_bar = _around(worst["retention"], worst["retention_sd"])
-        bars = REPEATS
-    else:
-        low, high = _documents(math_rows)
-        lost_bar = (1 - high, 1 - low)
-        mean_bar = _documents(others)
-        worst_bar = (worst["retention_low"], worst["retention_high"])
-        bars = DOCUMENTS
+    low, high = _mean_interval(math_rows)
     first = records(tasks.head(1))[0]
     return Isolation(
         method=first["method"],
         calibration=first["calibration"],
         proportion=first["proportion"],
-        repeats=repeats,
+        repeats=int(tasks["repeats"].max()),
         edited=first["edited"],
         edited_share=first["edited_share"],
         lost=lost,
         kept_mean=kept,
         kept_worst=worst["retention"],
         worst_task=worst["task"],
-        lost_bar=lost_bar,
-        mean_bar=mean_bar,
-        worst_bar=worst_bar,
-        bars=bars,
+        lost_bar=(1 - high, 1 - low),
+        mean_bar=_mean_interval(others),
+        worst_bar=(worst["retention_low"], worst["retention_high"]),
     )
 
 
-def _around(value: float, deviation: float) -> tuple[float, float]:
-    return value - deviation, value + deviation
-
-
-def _spread(cells: pd.DataFrame, tasks: tuple[str, ...]) -> float:
-    """Standard deviation over repeats of the tasks' mean retention."""
-    rows = cells[cells["task"].isin(tasks)]
-    return float(rows.groupby("repeat")["retention"].mean().std())
-
-
-def _documents(tasks: pd.DataFrame) -> tuple[float, float]:
+def _mean_interval(tasks: pd.DataFrame) -> tuple[float, float]:
     """Interval of the tasks' mean retention; different tasks have independent documents."""
     below = tasks["retention"] - tasks["retention_low"]
     above = tasks["retention_high"] - tasks["retention"]
@@ -161,12 +131,6 @@ def isolation_panels(found: Sequence[Isolation]) -> list[Panel]:
 
 def _order(point: Isolation) -> tuple[object, ...]:
     return method_rank(point.method), point.calibration, point.proportion
-
-
-def bars_note(found: Sequence[Isolation]) -> str:
-    """The caption's text about the error bars."""
-    kinds = {point.bars for point in found}
-    return BOTH if len(kinds) > 1 else kinds.pop()
 
 
 def best(found: Sequence[Isolation]) -> dict[tuple[str, str], Isolation]:

@@ -14,6 +14,7 @@ from neurosurgery.config.methods import method_label, twins
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.read.points import lower_is_better
 from neurosurgery.report.show.texts import interval, number
+from neurosurgery.verdicts.intervals import HIGHER, LOWER
 
 NAN = math.nan
 Facts = tuple[tuple[str, str], ...]
@@ -23,7 +24,7 @@ Facts = tuple[tuple[str, str], ...]
 class Mark(NamedTuple):
     """One measured point; the ends of its bars are absolute values, NaN where there is no bar.
 
-    `beyond`: whether the difference to the baseline is beyond noise; None where unknown.
+    `beyond`: whether the verdict is lower or higher; None where unknown.
     """
 
     x: float
@@ -126,7 +127,7 @@ def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _beyond(verdict: str) -> bool | None:
-    return None if not verdict else verdict != "within noise"
+    return None if not verdict else verdict in (LOWER, HIGHER)
 
 
 def point_facts(row: dict[str, Any]) -> Facts:

@@ -15,6 +15,10 @@ from neurosurgery.report.show.isolation import Isolation, best, isolation_points
 from neurosurgery.report.show.panels import records
 from neurosurgery.report.show.texts import curve_label, interval, number
 from neurosurgery.verdicts.broken import BROKEN
+from neurosurgery.verdicts.intervals import HIGHER, LOWER, MARGIN, UNDECIDED, UNMOVED
+
+VERDICTS = (LOWER, HIGHER, UNMOVED, UNDECIDED)
+MARGIN_TEXT = f"{MARGIN:g} of an accuracy, {MARGIN:.0%} of a perplexity"
 
 
 def findings(folder: Folder, points: pd.DataFrame) -> list[str]:
@@ -47,12 +51,12 @@ def _counts(points: pd.DataFrame) -> list[str]:
     known = points[~points["verdict"].isin(["", BROKEN])]
     if known.empty:
         return []
-    beyond = int((known["verdict"] != "within noise").sum())
-    chance = max(1, round(0.05 * len(known)))
+    counts = {name: int((known["verdict"] == name).sum()) for name in VERDICTS}
+    parts = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     return [
-        f"{beyond} of {len(known)} differences to the baseline (a grid point and a task each) are "
-        "beyond noise: their 95 % interval excludes 0. If nothing had changed at all, about "
-        f"{chance} would still be beyond noise."
+        f"{len(known)} differences to the baseline (a grid point and a task each): {parts}. "
+        f"Unmoved: the 95 % interval lies within the margin of {MARGIN_TEXT}; undecided: neither "
+        "that, nor does it exclude 0."
     ]
 
 
@@ -95,28 +99,30 @@ def _point(folder: Folder, points: pd.DataFrame, point: Isolation) -> str:
     of_math = rows[rows["task"].isin(folder.math_tasks)]
     math_text = "; ".join(_change(row) for row in records(of_math))
     others = records(rows[rows["task"].isin(folder.other_tasks)])
-    moved = [row for row in others if row["verdict"] not in ("", "within noise")]
+    moved = [row for row in others if row["verdict"] in (LOWER, HIGHER)]
+    unmoved = [row["task"] for row in others if row["verdict"] == UNMOVED]
+    undecided = [row["task"] for row in others if row["verdict"] == UNDECIDED]
     unknown = sum(row["verdict"] == "" for row in others)
     text = (
         f"{curve_label(point.method, point.calibration)}, proportion {point.proportion:g}: "
         f"pruning {point.edited:,.0f} weights ({percent_text(point.edited_share)} of the model) "
         f"takes {math_text}. Of the {len(others)} other tasks "
     )
-    if moved:
-        text += f"{len(moved)} moved beyond noise: {'; '.join(_moved(row) for row in moved)}."
-    elif unknown:
-        text += "none is known to have moved beyond noise."
-    else:
-        text += "none moved beyond noise."
-    return text + (f" {unknown} have no interval." if unknown else "")
+    parts = [f"{len(moved)} moved: {'; '.join(_moved(row) for row in moved)}"] if moved else []
+    if unmoved:
+        parts.append(f"{len(unmoved)} unmoved: {', '.join(unmoved)}")
+    if undecided:
+        parts.append(f"{len(undecided)} undecided: {', '.join(undecided)}")
+    if unknown:
+        parts.append(f"{unknown} without an interval")
+    return f"{text}{'. '.join(parts)}."
 
 
 def _change(row: dict[str, Any]) -> str:
-    """A task's change with its interval, and whether it is within noise."""
+    """A task's change with its interval and its verdict."""
     if not row["verdict"]:
         return f"{_moved(row).partition(' (')[0]} (no interval)"
-    noise = "within noise" if row["verdict"] == "within noise" else "beyond noise"
-    return f"{_moved(row).removesuffix(')')}, {noise})"
+    return f"{_moved(row).removesuffix(')')}, {row['verdict']})"
 
 
 def _moved(row: dict[str, Any]) -> str:
@@ -138,8 +144,8 @@ def _scaling(folder: Folder, points: pd.DataFrame) -> list[str]:
     lower = int((rows["verdict"] == "lower").sum())
     largest = records(rows.sort_values("difference", kind="stable").tail(1))[0]
     text = (
-        f"Scaling by another factor than 0, {len(rows)} grid points: math is higher beyond noise "
-        f"at {higher}, lower at {lower}, within noise at {len(rows) - higher - lower}."
+        f"Scaling by another factor than 0, {len(rows)} grid points: math is higher at {higher}, "
+        f"lower at {lower}, unmoved or undecided at {len(rows) - higher - lower}."
     )
     return [
         f"{text} The largest change upwards: {method_label(largest['method'])} "
