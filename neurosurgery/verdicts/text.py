@@ -77,8 +77,8 @@ def verdict_text(summary: pd.DataFrame, tasks: Sequence[str]) -> str:
     else:
         lines.append(
             "Intervals: 95 %, over documents and repeats. unmoved: within --margin (of the "
-            "baseline for perplexities);\nundecided: neither that, nor without 0. p asks what the interval "
-            "asks; summary.csv has q, its false discovery rate.\n"
+            "baseline for perplexities);\nundecided: neither that, nor without 0. p asks what the "
+            "interval asks; summary.csv has q, its false discovery rate.\n"
             "weights: how many were edited, their share of the model and of the skill's top-K."
         )
     return "\n".join(lines) + "\n"

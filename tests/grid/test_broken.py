@@ -22,8 +22,8 @@ from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.results.cells import Cell, CellRecord
 from neurosurgery.verdicts import broken as verdicts
+from neurosurgery.verdicts.cell_metrics import cell_metrics
 from neurosurgery.verdicts.intervals import paired_interval
-from neurosurgery.verdicts.table import _metrics
 
 CASE = SCRIPTS["mathneuro"]
 DEMO_TASKS = {"demo_gsm8k_cot", "demo_race", "demo_mmlu", "demo_stories"}
@@ -126,21 +126,21 @@ def test_only_the_members_that_carry_the_metric_count():
     right = {"task": "one", "metrics": {"acc": 1.0}}
     other = {"task": "two", "metrics": {"perplexity": math.nan}, "broken": True}
     assert not verdicts.is_broken(cell([right, other], 1.0), "group", "acc,none")
-    found = _metrics(cell([right, other], 1.0))
+    found = cell_metrics(cell([right, other], 1.0))
     assert found["group", "acc,none"].values.tolist() == [[1.0]]
     broken = right | {"broken": True}
     assert verdicts.is_broken(cell([broken, other], 1.0), "group", "acc,none")
-    assert _metrics(cell([broken], 1.0))["one", "acc,none"] is None
+    assert cell_metrics(cell([broken], 1.0))["one", "acc,none"] is None
     assert verdicts.is_broken(cell([right], math.inf), "one", "acc,none")
 
 
 def test_documents_are_partners_only_with_the_same_prompt():
     documents = [{"task": "one", "metrics": {"acc": 1.0}}] * 2
-    identity = _metrics(cell(documents, 1.0))["one", "acc,none"].documents
+    identity = cell_metrics(cell(documents, 1.0))["one", "acc,none"].documents
     assert identity == ("one:0:d:p", "one:1:d:p")
     for name in ("task", "doc_id", "doc_hash", "prompt_hash"):
         changed = [documents[0], documents[1] | {name: "two"}]
-        assert _metrics(cell(changed, 1.0))["group", "acc,none"].documents != identity
+        assert cell_metrics(cell(changed, 1.0))["group", "acc,none"].documents != identity
 
 
 def test_an_empty_document_does_not_drop_the_interval():
@@ -149,6 +149,6 @@ def test_an_empty_document_does_not_drop_the_interval():
     documents = [{"task": "one", "metrics": {"byte_perplexity": pair}} for pair in stories]
     found = cell(documents, 1.0)
     found.results["one"] = {"byte_perplexity,none": math.exp(18 / 11)}
-    metric = _metrics(found)["one", "byte_perplexity,none"]
+    metric = cell_metrics(found)["one", "byte_perplexity,none"]
     assert metric.values.tolist() == [[-8.0, 4], [-6.0, 3], [-4.0, 4]]
     assert not math.isnan(paired_interval(metric, metric).low)

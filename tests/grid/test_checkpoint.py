@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from scripts import DEMO_DATA
 
 from neurosurgery.__main__ import main
 from neurosurgery.grid.checkpoint import SubsetCheckpoint
@@ -19,7 +20,7 @@ class Killed(BaseException):
 
 
 def consistency(model: Path, save_path: Path, *flags: str) -> int:
-    argv = ["consistency", "--model", str(model), "--save_path", str(save_path)]
+    argv = ["consistency", "--model", str(model), "--save_path", str(save_path), *DEMO_DATA]
     small = ["--sizes", "1", "5", "--num_subsets", "2", "--proportion", "0.02", "0.05"]
     return main([*argv, *small, *flags])
 
