@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
@@ -132,9 +131,7 @@ def test_two_scripts_in_one_folder(tiny_model, tmp_path, capsys):
     assert holder.stdout.readline() == "held\n"
     capsys.readouterr()
     for script in (case, other):
-        begin = time.monotonic()
         assert script.run(tiny_model, save_path, *script.one()) == 2
-        assert time.monotonic() - begin < 30
         error = capsys.readouterr().err
         assert REFUSED.search(error)
         assert error.count("\n") == 1
