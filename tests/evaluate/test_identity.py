@@ -12,8 +12,9 @@ import pytest
 from conftest import ROOT
 from lm_eval.tasks import TaskManager
 from own_tasks import DOCUMENTS, write_task
-from scripts import SCRIPTS, files_with_times, table
+from scripts import DEMO_DATA, SCRIPTS, files_with_times, table
 
+from neurosurgery.config.demo import DEMO
 from neurosurgery.config.experiment import EvaluationConfig
 from neurosurgery.evaluate.harness import Harness
 from neurosurgery.evaluate.tasks import task_manager
@@ -25,7 +26,9 @@ UTILS = "def ask(document):\n    return helper(document)\n\ndef helper(document)
 def flags(model: Path, save_path: Path, tasks: Path, *proportions: str) -> list[str]:
     return [
         *("--model", str(model), "--save_path", str(save_path), "--include_path", str(tasks)),
-        *("--eval_datasets", "own", "--num_repeats", "1", "--num_samples", "4"),
+        *DEMO_DATA,
+        *("--train_lm_eval_task", DEMO.train_lm_eval_task, "--eval_datasets", "own"),
+        *("--num_repeats", "1", "--num_samples", "4"),
         *("--pre_train_eval", "--eval_limit", "6", "--proportion", *proportions),
     ]
 

@@ -175,11 +175,11 @@ def test_lape_says_how_many_neurons(shared, tiny_model, tmp_path, capsys):
         assert units["all"] == 80
         assert 0 <= units["skill"] <= units["selected"] <= 40
         assert record["edited"] == 24 * units["skill"]
-    # int(80 × .01) = 0 neurons: a result, and the model is as it was.
-    flags = ["--ratio", "0.01", "--num_repeats", "1", "--pre_train_eval"]
+    # round(80 × .005) = 0 neurons: a result, and the model is as it was.
+    flags = ["--ratio", "0.005", "--num_repeats", "1", "--pre_train_eval"]
     assert SCRIPTS["lape"].run(tiny_model, tmp_path, *flags) == 0
     output = capsys.readouterr().out
-    assert "lape/run0_ratio0.01: 0 of 80 neurons selected, 0 belong to math" in output
+    assert "lape/run0_ratio0.005: 0 of 80 neurons selected, 0 belong to math" in output
     assert "the model is evaluated unedited" in output
     rows = table(tmp_path).query("method == 'lape'")
     assert rows["edited"].eq(0).all()
