@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from neurosurgery.config.experiment import OutputConfig
 from neurosurgery.verdicts.draws import resampled_means
 from neurosurgery.verdicts.metrics import Metric, retentions
 from neurosurgery.verdicts.reach import (
@@ -25,7 +26,7 @@ from neurosurgery.verdicts.reach import (
 )
 
 CONFIDENCE = 0.95
-MARGIN = 0.03
+MARGIN = OutputConfig.margin
 """A difference within this is no difference: of an accuracy, or as a share of a perplexity."""
 
 LOWER = "lower"

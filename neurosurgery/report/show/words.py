@@ -18,7 +18,7 @@ from neurosurgery.verdicts.broken import BROKEN
 from neurosurgery.verdicts.intervals import HIGHER, LOWER, MARGIN, UNDECIDED, UNMOVED
 
 VERDICTS = (LOWER, HIGHER, UNMOVED, UNDECIDED)
-MARGIN_TEXT = f"{MARGIN:g} of an accuracy, {MARGIN:.0%} of a perplexity"
+MARGIN_TEXT = f"--margin (by default {MARGIN:g} of an accuracy, {MARGIN:.0%} of a perplexity)"
 
 
 def findings(folder: Folder, points: pd.DataFrame) -> list[str]:
@@ -55,7 +55,7 @@ def _counts(points: pd.DataFrame) -> list[str]:
     parts = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
     return [
         f"{len(known)} differences to the baseline (a grid point and a task each): {parts}. "
-        f"Unmoved: the 95 % interval lies within the margin of {MARGIN_TEXT}; undecided: neither "
+        f"Unmoved: the 95 % interval lies within {MARGIN_TEXT}; undecided: neither "
         "that, nor does it exclude 0."
     ]
 
