@@ -11,6 +11,7 @@ from neurosurgery.config.experiment import DataConfig, ExperimentConfig, GridCon
 from neurosurgery.config.keys import BASELINE_KEY, MATH, CellKey, SelectionKey, scale_by
 from neurosurgery.config.methods import METHODS
 from neurosurgery.results.store import ResultStore
+from neurosurgery.verdicts.power import power_lines
 
 if TYPE_CHECKING:
     # Planning works without transformers, which takes seconds to import.
@@ -121,6 +122,7 @@ class PlanText:
             f"evaluation   {states} model states × ({evaluation.math_task} on "
             f"{_documents(evaluation.math_documents)}; {', '.join(evaluation.other_tasks)} on "
             f"{_documents(evaluation.other_documents)} each)",
+            *self._power(),
             f"memory       weights {_size(self.size.weights)}, while scoring 1.5 × the largest "
             f"matrix in float32 ({_size(largest)}) and one batch more",
         ]
@@ -143,6 +145,15 @@ class PlanText:
         if self.store.is_done(BASELINE_KEY) and not self.config.output.overwrite:
             return "done"
         return "none; without --pre_train_eval there is no verdict"
+
+    def _power(self) -> list[str]:
+        if not self.config.grid.pre_train_eval and not self.store.is_done(BASELINE_KEY):
+            return []
+        is_there = self.store.is_done(BASELINE_KEY)
+        baseline = self.store.read_cell(BASELINE_KEY) if is_there else None
+        tasks, margin = self.config.evaluation.other_tasks, self.config.output.margin
+        first, *more = power_lines(tasks, margin, baseline)
+        return [f"documents    {first}", *(f"             {line}" for line in more)]
 
     def _scoring(self, sets: Sequence[CalibrationSet]) -> list[str]:
         lines = []
