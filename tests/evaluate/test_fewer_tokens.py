@@ -150,8 +150,14 @@ def test_rows_that_have_stopped_leave_the_batch(tokenizer):
     assert rows == sorted(rows, reverse=True)
     assert rows[0] > rows[-1]
     assert texts == stock.generate_until(requests)
-    # Every text took its own tokens and no more steps than that.
-    assert len(rows) < 20 or rows[-1] < len(requests)
+    # Every text took the steps that it takes alone, and none more.
+    alone = []
+    for request in requests:
+        with passes(model) as shapes:
+            ours.generate_until([request])
+        alone.append(sum(tokens == 1 for _, tokens in shapes))
+    assert len(set(alone)) > 1
+    assert sum(rows) == sum(alone)
 
 
 def test_prefixes_are_found():

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import reference
+import torch
 from conftest import FAMILIES, build_model
+from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from neurosurgery.activations.collect import collect_activation_norms
 from neurosurgery.locate.ranking import TopK
@@ -49,10 +52,37 @@ def test_masks_equal_the_reference(family, tied, ragged_samples):
                     np.testing.assert_array_equal(found[clear], wanted[clear], err_msg=name)
 
 
-def test_the_reference_itself_by_hand():
-    """Two tokens, two features: norms 5 and 13; the scores are then products of small numbers."""
-    x = np.array([[3.0, 5.0], [4.0, 12.0]])
-    weight = np.array([[1.0, -2.0], [0.5, 0.0]])
-    score = np.abs(weight) * np.sqrt((x**2).sum(0))
-    np.testing.assert_allclose(score, [[5, 26], [2.5, 0]])
-    np.testing.assert_array_equal(reference.top_k(score, 2), [[True, True], [False, False]])
+class TwoTokens(nn.Module):
+    """Token 0 is (3, 5), token 1 is (4, 12); one linear module, as a Linear or as a Conv1D."""
+
+    def __init__(self, *, transposed: bool) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding.from_pretrained(torch.tensor([[3.0, 5.0], [4.0, 12.0]]))
+        weight = torch.tensor([[1.0, -2.0], [0.5, 0.0]])
+        self.linear = Conv1D(2, 2) if transposed else nn.Linear(2, 2)
+        self.linear.weight = nn.Parameter(weight.T.contiguous() if transposed else weight)
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.embedding
+
+    def forward(self, input_ids):
+        return self.linear(self.embedding(input_ids))
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_reference_itself_by_hand(transposed):
+    """Over both tokens the features' norms are 5 and 13, over token 1 alone 4 and 12."""
+    model = TwoTokens(transposed=transposed)
+    samples, times = [[0, 1], [1]], np.array([2, 1])
+    score = reference.scores(model, samples, times)["linear"]
+    # Σ m·|W|·norm, entry by entry.
+    expected = np.array([[2 * 5 + 4, 2 * (2 * 13) + 2 * 12], [0.5 * (2 * 5 + 4), 0]])
+    np.testing.assert_allclose(score, expected.T if transposed else expected)
+    mask = reference.top_k(score, 2)
+    wanted = np.array([[True, True], [False, False]])
+    np.testing.assert_array_equal(mask, wanted.T if transposed else wanted)
+
+
+def test_ties_of_the_reference_go_to_the_lowest_index():
+    found = reference.top_k(np.array([[1.0, 2.0], [2.0, 2.0]]), 2)
+    np.testing.assert_array_equal(found, [[False, True], [True, False]])
