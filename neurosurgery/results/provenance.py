@@ -17,7 +17,7 @@ from neurosurgery.config.experiment import DataConfig, EvaluationConfig, GridCon
 from neurosurgery.config.methods import METHODS
 
 _PACKAGES = ("torch", "transformers", "lm_eval", "accelerate", "datasets", "numpy", "scipy")
-_MODEL_FILES = {".json", ".safetensors", ".bin", ".jinja", ".model", ".txt"}
+_MODEL_FILES = {".json", ".safetensors", ".bin", ".jinja", ".model", ".txt", ".tiktoken", ".py"}
 _WHOLE = 1 << 24
 _CHUNKS = 256
 _CHUNK = 1 << 16
