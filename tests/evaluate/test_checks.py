@@ -21,6 +21,7 @@ from neurosurgery.evaluate.engine.checks import AgreementChecks
 from neurosurgery.evaluate.engine.language_model import LanguageModel
 from neurosurgery.evaluate.engine.passes import CachedPasses
 from neurosurgery.evaluate.engine.precision import in_float32
+from neurosurgery.evaluate.engine.trials import Deviation
 from neurosurgery.evaluate.harness import load_harnesses
 from neurosurgery.grid.worker import Worker
 from neurosurgery.locate.selectors import Evidence
@@ -116,6 +117,30 @@ def counting(monkeypatch) -> list[int]:
 
     monkeypatch.setattr(checks_module, "in_parts", counted)
     return lengths
+
+
+@pytest.mark.parametrize(("times", "agrees"), [(20, True), (100, False)])
+def test_a_way_agrees_within_thirty_two_times_the_rounding(times, agrees, monkeypatch):
+    rounding, eps = 1e-7, float(torch.finfo(torch.float32).eps)
+    assert times * rounding < eps**0.5, "half of the digits is another bound"
+    found = Deviation(times * rounding, rounding, eps)
+    monkeypatch.setattr(checks_module, "in_parts", lambda *_arguments: found)
+    assert checks_of(build_model("llama")).in_parts(32, 512) == agrees
+
+
+@pytest.mark.parametrize("name", ["in_parts", "whole_rows", "generated_in_batches"])
+def test_16_bit_weights_are_checked_in_float32(name, monkeypatch):
+    model = build_model("llama").to(torch.bfloat16)
+    trial, dtypes = getattr(checks_module, name), []
+
+    def recorded(passes, tokens):
+        dtypes.append(passes.read(None, [[5, 6, 7]], [(0, 2)]).dtype)
+        return trial(passes, tokens)
+
+    monkeypatch.setattr(checks_module, name, recorded)
+    assert getattr(checks_of(model), name)(40, 512)
+    assert set(dtypes) == {torch.float32}
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 
 
 def test_a_length_is_checked_once_and_never_beyond_the_model(monkeypatch):

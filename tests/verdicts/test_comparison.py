@@ -159,6 +159,22 @@ def test_the_interval_holds_documents_and_repeats():
     assert race["area_mean_high"] - race["area_mean"] > between
 
 
+def test_sets_that_differ_are_no_repeats_that_differ():
+    """Race keeps little and MMLU all, the same in both repeats: only documents vary."""
+    points = {
+        ("mathneuro", name, 0.1, repeat): (0.3, kept, kept)
+        for name, kept in (("Race", 0.4), ("MMLU", 1.0))
+        for repeat in (0, 1)
+    }
+    found = compare_methods(tasks_of(points), "math_task").set_index(["method", "calibration"])
+    both = found.loc["mathneuro", ""]
+    sets = [found.loc["mathneuro", name] for name in ("Race", "MMLU")]
+    for end in ("_low", "_high"):
+        # The draws of both sets are averaged, so their interval is no wider than both together.
+        far = np.mean([abs(row["area_mean" + end] - row["area_mean"]) for row in sets])
+        assert 0 < abs(both["area_mean" + end] - both["area_mean"]) <= far * 1.05
+
+
 def test_one_repeat_has_an_interval_over_documents():
     points = {key: values for key, values in POINTS.items() if key[3] == 0}
     row = compare_methods(tasks_of(points), "math_task").iloc[0]

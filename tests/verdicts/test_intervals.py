@@ -188,6 +188,16 @@ def test_the_studentised_draws_equal_a_bootstrap_document_by_document():
     assert found == pytest.approx(sorted(studentised), rel=1e-6)
 
 
+def test_the_t_interval_of_a_metric_without_bounds_by_hand(monkeypatch):
+    """Without the bootstrap's part: ± t of N - 1 degrees of freedom · s / √N."""
+    monkeypatch.setattr(reach, "_studentised", lambda *_arguments: np.zeros(3))
+    before, after = [2.0, 4.0, 6.0, 8.0, 10.0], [3.0, 4.0, 9.0, 8.0, 16.0]
+    baseline, edited = (rebuilt("score", v, float(np.mean(v))) for v in (before, after))
+    # Differences 1 0 3 0 6: mean 2, squared deviations 26, so s² = 26/4; t(.975, 4) = 2.77645.
+    half = 2.77645 * math.sqrt(26 / 4 / 5)
+    assert compare([edited], baseline).interval == pytest.approx((2 - half, 2 + half), rel=1e-5)
+
+
 def test_one_document_gives_no_interval():
     assert math.isnan(paired_interval(accuracy([1]), accuracy([0])).low)
 
