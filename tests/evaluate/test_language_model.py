@@ -198,3 +198,21 @@ def test_out_of_memory_halves_the_batches(demo_model, demo_harness, tokenizer):
     for one, other in zip(*answers, strict=True):
         for metric, value in one.items():
             assert other[metric] == pytest.approx(value, rel=1e-5)
+
+
+@pytest.mark.parametrize("as_list", [True, False])
+def test_every_end_token_of_the_model_ends_a_text(tokenizer, as_list):
+    """Also one that is not the tokenizer's, such as Llama 3's end of a turn."""
+    model = build_model("llama")
+    arguments = {"until": ["\n\n\n"], "max_gen_toks": 12}
+    prompts = ["Anna plays drums near", "Victor counts"]
+    requests = [Instance("generate_until", {}, (p, arguments), i) for i, p in enumerate(prompts)]
+    ours, _ = both(model, tokenizer)
+    before = ours.generate_until(requests)
+    end = tokenizer.encode(before[0], add_special_tokens=False)[4]
+    model.generation_config.eos_token_id = [0, end] if as_list else end
+    ours, stock = both(model, tokenizer)
+    after = ours.generate_until(requests)
+    assert after == stock.generate_until(requests)
+    assert before[0].startswith(after[0])
+    assert len(after[0]) < len(before[0])
