@@ -70,6 +70,13 @@ def test_twins_of_different_sets_differ(shared):
     assert (race, mmlu < 0.2) == (1.0, True)
 
 
+def test_twins_of_different_sizes_are_drawn_anew(shared):
+    """Were they one draw, the smaller twin would lie within the larger one."""
+    small, large = (mask(shared, f"random/Race_calculate{size}_run0") for size in ("0.01", "0.05"))
+    assert small.count() > 20
+    assert (small - large).count() > 0.5 * small.count()
+
+
 @given(st.integers(0, 99), st.integers(0, 40), st.integers(0, 40))
 def test_a_twin_is_a_function_of_its_seed(seed, first, second):
     bits = np.zeros((2, 40), dtype=bool)
