@@ -18,7 +18,7 @@ from neurosurgery.locate import importance
 from neurosurgery.locate import top_k as selection
 from neurosurgery.locate.importance import ImportanceScores, importance_scores, top_k_counts
 from neurosurgery.locate.ranking import TopK
-from neurosurgery.locate.top_k import top_k_bits, top_k_cutoffs
+from neurosurgery.locate.top_k import _partitioned, top_k_bits, top_k_cutoffs
 from neurosurgery.locate.twins import random_twin
 from neurosurgery.masks.mask import ParameterMask, pack
 from neurosurgery.models.targets import Target
@@ -136,3 +136,16 @@ def test_a_gpu_selects_what_the_cpu_selects(chunk, decimals):
     with mock.patch.object(importance, "CHUNK_ON_GPU", chunk):
         theirs = masks_of(ImportanceScores(weight.cuda(), norms), counts)
     np.testing.assert_array_equal(ours, theirs)
+
+
+@given(
+    st.lists(st.floats(0, 9, width=32), min_size=2, max_size=30),
+    st.lists(st.integers(0, 29), min_size=1, max_size=6),
+)
+def test_every_place_gets_its_value_of_the_sorted_order(values, places):
+    wanted = sorted({place % len(values) for place in places})
+    found = _partitioned(torch.tensor(values), wanted).tolist()
+    ordered = torch.tensor(values).sort().values.tolist()
+    assert [found[place] for place in wanted] == [ordered[place] for place in wanted]
+    for place in wanted:
+        assert sorted(found[:place]) == ordered[:place]
