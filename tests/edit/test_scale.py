@@ -5,8 +5,10 @@ import copy
 import pytest
 import torch
 from conftest import build_model
+from torch import nn
 from weights import bits, random_mask
 
+from neurosurgery.edit import scale
 from neurosurgery.edit.scale import scaled_weights
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.models.targets import find_targets
@@ -57,6 +59,25 @@ def test_factor_that_bfloat16_makes_of_a_scalar():
         with scaled_weights(model, random_mask(model), scalar) as factor:
             assert factor == (scalar, scalar, scalar)
             assert not factor.blurs(scalar)
+
+
+def test_the_factor_is_a_median_and_both_extremes_by_hand(monkeypatch):
+    """In bfloat16 1, 1.5 and 1.9921875 times 1.01 are 1.0078125, 1.515625 and 2.015625."""
+    one, middle, most = 1.0078125, 1.515625 / 1.5, 2.015625 / 1.9921875
+    linear = nn.Linear(5, 1, bias=False, dtype=torch.bfloat16)
+    mask = ParameterMask.from_tensors({"weight": torch.ones(1, 5, dtype=torch.bool)})
+
+    def factor_of(*values):
+        linear.weight.data = torch.tensor([values], dtype=torch.bfloat16)
+        with scaled_weights(linear, mask, 1.01) as factor:
+            return pytest.approx(tuple(factor))
+
+    # The mean of these would be 1.0091.
+    assert factor_of(1.0, 1.0, 1.5, 1.0, 1.9921875) == (one, one, most)
+    assert factor_of(1.5, 1.5, 1.0, 1.9921875, 1.5) == (middle, one, most)
+    # The median comes from every other entry, the extremes from all.
+    monkeypatch.setattr(scale, "_SAMPLE", 2)
+    assert factor_of(1.5, 1.0, 1.5, 1.9921875, 1.5) == (middle, one, most)
 
 
 def test_float32_does_not_blur():
