@@ -175,6 +175,14 @@ def test_sets_that_differ_are_no_repeats_that_differ():
         assert 0 < abs(both["area_mean" + end] - both["area_mean"]) <= far * 1.05
 
 
+def test_the_documents_of_two_tasks_are_drawn_independently():
+    points = {("wanda", "", 0.1, 0): (0.5, 0.5, 0.5)}
+    first, second = (next(iter(task.draws().values()))[1:] for task in tasks_of(points)[1:])
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.1
+    again = next(iter(tasks_of(points)[1].draws().values()))[1:]
+    np.testing.assert_array_equal(first, again)
+
+
 def test_one_repeat_has_an_interval_over_documents():
     points = {key: values for key, values in POINTS.items() if key[3] == 0}
     row = compare_methods(tasks_of(points), "math_task").iloc[0]

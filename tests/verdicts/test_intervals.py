@@ -196,6 +196,11 @@ def test_the_t_interval_of_a_metric_without_bounds_by_hand(monkeypatch):
     # Differences 1 0 3 0 6: mean 2, squared deviations 26, so s² = 26/4; t(.975, 4) = 2.77645.
     half = 2.77645 * math.sqrt(26 / 4 / 5)
     assert compare([edited], baseline).interval == pytest.approx((2 - half, 2 + half), rel=1e-5)
+    # With draws from -10 to 5 errors: the 97.5th percentile reaches down, the 2.5th up.
+    monkeypatch.setattr(reach, "_studentised", lambda *_arguments: np.linspace(-10, 5, 1001))
+    error = math.sqrt(26 / 4 / 5)
+    expected = 2 - 4.625 * error, 2 + 9.625 * error
+    assert compare([edited], baseline).interval == pytest.approx(expected, rel=1e-5)
 
 
 def test_one_document_gives_no_interval():
