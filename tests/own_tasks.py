@@ -23,7 +23,7 @@ def write_task(folder: Path, documents: list[dict[str, Any]] | None = None, **ch
     """
     folder.mkdir(parents=True, exist_ok=True)
     # A name of its content: the library caches a data file by name, size and time.
-    lines = [json.dumps(document) for document in documents or DOCUMENTS]
+    lines = [json.dumps(document) for document in (DOCUMENTS if documents is None else documents)]
     data = folder / "own.jsonl"
     data.write_text("".join(f"{line}\n" for line in lines))
     fields = {

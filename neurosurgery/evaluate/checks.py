@@ -25,6 +25,7 @@ def check_task(
     requests: Sequence[Instance],
     tokenizer: PreTrainedTokenizerBase,
     longest: int,
+    limit: int | None,
 ) -> int:
     """Check the metrics, options, answers and lengths of a task's requests.
 
@@ -33,6 +34,7 @@ def check_task(
         requests: the requests of the documents that a run evaluates.
         tokenizer: the model's tokenizer.
         longest: the model's context, in tokens.
+        limit: the number of documents that a run evaluates; None means all.
 
     Returns:
         The number of requests whose prompt is longer than the context, so that its start is cut.
@@ -43,10 +45,18 @@ def check_task(
     """
     missing = [name for name, metric in _metrics(task) if metric is None]
     if missing and not scores_itself(task):
-        raise UnfitTaskError(f"the metric {missing[0]} cannot be loaded")
+        raise UnfitTaskError(
+            f"the metric {missing[0]} cannot be loaded; expected one of lm-eval's own, or of the "
+            "evaluate library where it is installed"
+        )
     by_document: dict[int, list[Instance]] = {}
     for request in requests:
         by_document.setdefault(request.doc_id, []).append(request)
+    if not scores_itself(task) and task.config.doc_to_choice is not None:
+        # The harness makes no request of such a document, and counts it nowhere.
+        for number in range(len(task.eval_docs))[:limit]:
+            if number not in by_document:
+                raise UnfitTaskError(f"document {number} has no options; expected two or more")
     for number, of_document in by_document.items():
         _check_answer(task, number, of_document)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -32,6 +33,38 @@ def document_records(
             record = _document(name, sample, tasks[name].OUTPUT_TYPE)
             records.append(record | {"guessing": guessing[place]})
     return records
+
+
+def without_broken_numbers(
+    results: Mapping[str, Mapping[str, Any]],
+    documents: Sequence[Mapping[str, Any]],
+    groups: Mapping[str, Sequence[str]],
+) -> dict[str, dict[str, Any]]:
+    """Put NaN for every number of the harness that comes from a broken document.
+
+    Of NaN likelihoods the harness takes the first option, and reports how often that is right.
+
+    Args:
+        results: the harness's results, by task or group.
+        documents: records of `document_records`.
+        groups: group to its tasks.
+    """
+    broken = {
+        (document["task"], f"{metric},{document['filter']}")
+        for document in documents
+        if document["broken"]
+        for metric in document["metrics"]
+    }
+
+    def number(task: str, name: str, value: object) -> object:
+        of_metric = name.replace("_stderr,", ",")
+        members = groups.get(task, [task])
+        return math.nan if any((member, of_metric) in broken for member in members) else value
+
+    return {
+        task: {name: number(task, name, value) for name, value in numbers.items()}
+        for task, numbers in results.items()
+    }
 
 
 def _document(task: str, sample: dict[str, Any], output_type: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from accelerate.utils.memory import should_reduce_batch_size
+from jinja2 import UndefinedError
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
@@ -18,7 +19,11 @@ from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.config.experiment import EvaluationConfig
 from neurosurgery.evaluate.aggregation import aggregate_to_infinity
 from neurosurgery.evaluate.checks import UnfitTaskError, check_task
-from neurosurgery.evaluate.documents import Guessing, document_records
+from neurosurgery.evaluate.documents import (
+    Guessing,
+    document_records,
+    without_broken_numbers,
+)
 from neurosurgery.evaluate.engine.language_model import LanguageModel
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.evaluate.identity import task_identity
@@ -99,7 +104,7 @@ class Harness:
                     requests = build_requests(
                         task, tokenizer, limit, with_chat_template=self._config.apply_chat_template
                     )
-                    cut = check_task(task, requests, tokenizer, longest)
+                    cut = check_task(task, requests, tokenizer, longest, limit)
                 if cut:
                     self._notes.append(
                         f"{name}: {cut} of {len(requests)} prompts are longer than the model's "
@@ -130,10 +135,12 @@ class Harness:
             # Outside of the except block, where the traceback no longer holds the activations.
             lm.batch_size_per_gpu = lm.batch_size // 2
             empty_cache()
-        documents = document_records(found["samples"], self._loaded["tasks"], self._guessing)
+        documents = _plain(
+            document_records(found["samples"], self._loaded["tasks"], self._guessing)
+        )
         return Evaluation(
-            _plain(found["results"]),
-            _plain(documents),
+            without_broken_numbers(_plain(found["results"]), documents, self._groups),
+            documents,
             self._groups,
             _plain(found["higher_is_better"]),
         )
@@ -178,8 +185,21 @@ def _refused(flag: str, name: str, what: str) -> Iterator[None]:
     except UnfitTaskError as error:
         raise UsageError(flag, name, str(error)) from error
     except Exception as error:
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise UsageError(flag, name, f"{what}: {reason}") from error
+        raise UsageError(flag, name, f"{what}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    """What a task file's own error says, and what was expected."""
+    if isinstance(error, StopIteration):
+        return "it has no documents; expected one or more"
+    expected = "expected a task file that runs; NEUROSURGERY_TRACEBACK=1 shows where it fails"
+    if isinstance(error, UndefinedError):
+        expected = "expected in its templates fields that every document has"
+    elif isinstance(error, KeyError):
+        expected = "expected a split or a field that its data have"
+    elif isinstance(error, IndexError):
+        expected = "expected documents with options, the right answer one of them"
+    return f"{type(error).__name__}: {first_line(error)}; {expected}"
 
 
 def harness_model(loaded: LoadedModel, batch_size: int) -> LanguageModel:

@@ -62,8 +62,15 @@ UNFIT = {
         "the right answer of document 0 is 'red or blue?'; expected one of its 3 options, 0 to 2",
     ),
     "a wrong key": ({"doc_to_txt": "question"}, None, "cannot be loaded: "),
-    "a wrong field": ({"doc_to_text": '"{{query}}"'}, None, "cannot be loaded: UndefinedError"),
-    "a wrong split": ({"test_split": "exam"}, None, "cannot be loaded: "),
+    "a wrong field": (
+        {"doc_to_text": '"{{query}}"'},
+        None,
+        "expected in its templates fields that every",
+    ),
+    "a wrong split": ({"test_split": "exam"}, None, "'exam'; expected a split or a field"),
+    "no documents": ({}, [], "cannot be loaded: it has no documents; expected one or more"),
+    "no options": ({}, last(options=[]), "document 5 has no options; expected two or more"),
+    "a program that stops": ({"doc_to_text": "!function utils.stop"}, None, "shows where it fails"),
     "a wrong function": ({"doc_to_text": "!function utils.nothing"}, None, "cannot be loaded: "),
     "a wrong template": ({"doc_to_text": '"{{question"'}, None, "cannot be loaded: TemplateSyntax"),
     "a field of few documents": (
@@ -90,7 +97,7 @@ def harness(tasks: Path, num_fewshot: int | None = None) -> Harness:
 def test_refused_in_one_line(case, only_own_tasks, tmp_path, tokenizer):
     fields, documents, message = UNFIT[case]
     tasks = write_task(tmp_path / "tasks", documents, **fields)
-    (tasks / "utils.py").write_text("def ask(document):\n    return 'x'\n")
+    (tasks / "utils.py").write_text("def stop(document):\n    raise TypeError('x')\n")
     with pytest.raises(UsageError) as caught:
         harness(tasks).prepare(tokenizer, LONGEST, None)
     assert str(caught.value).startswith("--train_lm_eval_task own: ")
@@ -100,7 +107,7 @@ def test_refused_in_one_line(case, only_own_tasks, tmp_path, tokenizer):
 def test_a_task_without_documents(only_own_tasks, tmp_path, tokenizer):
     tasks = write_task(tmp_path / "tasks", process_docs="!function utils.none")
     (tasks / "utils.py").write_text("def none(data):\n    return data.select([])\n")
-    with pytest.raises(UsageError, match="--train_lm_eval_task own: "):
+    with pytest.raises(UsageError, match="; expected documents with options"):
         harness(tasks).prepare(tokenizer, LONGEST, None)
 
 

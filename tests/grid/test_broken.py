@@ -52,6 +52,14 @@ def test_a_broken_state_has_a_verdict_and_no_value(tiny_model, tmp_path, capsys)
     points = grid_points(read_folder(tmp_path))
     assert set(points[points["scalar"] > 0]["verdict"]) == {"broken"}
     assert points[points["scalar"] > 0]["retention"].isna().all()
+    # Nor do the harness's own files, which other programs read, hold a number of that state.
+    results = list((tmp_path / "eval_results" / "tiny-llama").glob("*scalar1e+38*.json"))
+    assert len(results) == 4
+    for path in results:
+        for of_task in json.loads(path.read_text()).values():
+            numbers = [value for name, value in of_task.items() if "," in name]
+            assert numbers
+            assert all(value == "N/A" or math.isnan(value) for value in numbers), path
     files = list((tmp_path / "samples" / "tiny-llama").glob("*scalar1e+38.jsonl"))
     assert len(files) == 2
     lines = [line for path in files for line in path.read_text().splitlines()]
