@@ -17,9 +17,11 @@ from __future__ import annotations
 import copy
 import os
 import random
+import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +44,9 @@ from neurosurgery.evaluate.isolation import chatter_to
 NEW_TOKENS = 6
 FLOAT32_TOLERANCE = 1e-3
 """Nats per option; a window that loses tokens is off by tenths."""
+
+SECONDS = 300
+"""The longest that a family may take, in both dtypes."""
 
 TIMES_BFLOAT16 = 4
 """How many times as far from the plain model as that is from its own float32 answers."""
@@ -221,31 +226,57 @@ def lines_of(family: str, tokenizer: PreTrainedTokenizerBase) -> list[Line]:
     return [measure(family, model, dtype, tokenizer) for dtype in (torch.float32, torch.bfloat16)]
 
 
+class TooSlow(BaseException):
+    """A family takes too long; no library may take this for an error of its own."""
+
+
+@contextmanager
+def at_most(seconds: int) -> Iterator[None]:
+    """Raise `TooSlow` inside the block once it has taken so long; needs POSIX signals.
+
+    Some families run token by token in Python, and would hold up all others.
+    """
+
+    def stop(_signal: int, _frame: object) -> None:
+        raise TooSlow(f"stopped after {seconds} s")
+
+    usual = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, usual)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write; the exit status is 1 where a family differs or fails."""
     arguments = parse("Families of causal models, ours beside one plain row at a time.", argv)
     tokenizer = AutoTokenizer.from_pretrained(DEMO.model)
     lines: list[Line] = []
-    unbuilt: dict[str, str] = {}
+    unmeasured: dict[str, str] = {}
     for family in SAMPLE if arguments.quick else families():
         with Path(os.devnull).open("w") as nowhere, chatter_to(nowhere):
             try:
-                lines += lines_of(family, tokenizer)
-            except NotBuilt as error:
-                unbuilt[family] = str(error)
-        # The whole takes a quarter of an hour.
-        print(f"{family}: {lines[-1].status if family not in unbuilt else 'not built'}", flush=True)
+                with at_most(SECONDS):
+                    lines += lines_of(family, tokenizer)
+            except (NotBuilt, TooSlow) as error:
+                unmeasured[family] = str(error)
+        done = "not measured" if family in unmeasured else lines[-1].status
+        print(f"{family}: {done}", flush=True)
     header = "family dtype status options generation deviation allowed texts rounding s".split()
     print(table(header, [list(asdict(line).values())[:-1] for line in lines]))
     for line in lines:
         if line.why:
             print(f"{line.family}, {line.dtype}: {line.why}")
-    for family, why in unbuilt.items():
-        print(f"{family}: not built: {why}")
-    counts: dict[str, float | None] = {"not built": float(len(unbuilt))}
+    for family, why in unmeasured.items():
+        print(f"{family}: not measured: {why}")
+    counts: dict[str, float | None] = {"not measured": float(len(unmeasured))}
     for status in ("agrees", "refused", "differs", "fails"):
         counts[status] = float(sum(line.status == status for line in lines))
-    finish(arguments, counts, {"lines": [asdict(line) for line in lines], "not built": unbuilt})
+    finish(
+        arguments, counts, {"lines": [asdict(line) for line in lines], "not measured": unmeasured}
+    )
     return 1 if counts["differs"] or counts["fails"] else 0
 
 

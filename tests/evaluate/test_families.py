@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import torch
 
-from benchmarks.families import measure
+from benchmarks.families import TooSlow, at_most, measure
 from benchmarks.tiny_families import SAMPLE, build, families
 
 IN_PARTS = set(
@@ -34,3 +36,13 @@ def test_a_family_is_evaluated_as_the_plain_model_is(family, tokenizer):
         assert (line.status == "refused") == bool(line.why)
         assert line.options == "parts" or family not in IN_PARTS, line
         assert line.times_rounding < 8
+
+
+def test_a_family_that_never_ends_is_stopped():
+    with pytest.raises(TooSlow, match="stopped after 1 s"), at_most(1):
+        while True:
+            pass
+    assert signal.alarm(0) == 0
+    with at_most(60):
+        pass
+    assert signal.alarm(0) == 0
