@@ -15,7 +15,7 @@ import json
 import random
 import subprocess
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -58,26 +58,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not (FOLDER / "mutmut-stats.json").exists():
         # Before it runs any, mutmut makes all mutants and learns which test reaches which.
         mutmut("neurosurgery.results.provenance.*__mutmut_1")
+    rooms = exit_codes()
     sample = {
         name
-        for room, codes in exit_codes().items()
+        for room, codes in rooms.items()
         for name in random.Random(f"{arguments.seed} {room}").sample(
             sorted(codes), max(1, round(arguments.share * len(codes)))
         )
     }
-    missing = sorted(
-        name
-        for codes in exit_codes().values()
-        for name, code in codes.items()
-        if name in sample and code is None
-    )
+    missing = [n for codes in rooms.values() for n in codes if n in sample and codes[n] is None]
     if missing:
-        mutmut(*missing)
+        mutmut(*sorted(missing))
+        rooms = exit_codes()
     survivors = []
     print("| room | mutants | drawn | killed | share |\n|---|---|---|---|---|")
-    for room, codes in exit_codes().items():
+    for room, codes in rooms.items():
         drawn = {name: code for name, code in codes.items() if name in sample}
-        killed = Counter(code in _KILLED for code in drawn.values())[True]
+        killed = sum(code in _KILLED for code in drawn.values())
         survivors += [name for name, code in drawn.items() if code not in _KILLED]
         print(f"| {room} | {len(codes)} | {len(drawn)} | {killed} | {killed / len(drawn):.0%} |")
     print("\nsurvivors (`mutmut show NAME`):")

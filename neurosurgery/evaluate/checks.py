@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
@@ -40,8 +41,9 @@ def check_task(
         The number of requests whose prompt is longer than the context, so that its start is cut.
 
     Raises:
-        UnfitTaskError: a metric could not be loaded; an option is empty or, like the limit of new
-            tokens, longer than the context; a right answer is none of the options.
+        UnfitTaskError: a metric could not be loaded; a document has no options; an option is empty
+            or, like the limit of new tokens, longer than the context; a right answer is none of
+            the options.
     """
     missing = [name for name, metric in _metrics(task) if metric is None]
     if missing and not scores_itself(task):
@@ -49,16 +51,13 @@ def check_task(
             f"the metric {missing[0]} cannot be loaded; expected one of lm-eval's own, or of the "
             "evaluate library where it is installed"
         )
-    by_document: dict[int, list[Instance]] = {}
-    for request in requests:
-        by_document.setdefault(request.doc_id, []).append(request)
     if not scores_itself(task) and task.config.doc_to_choice is not None:
-        # The harness makes no request of such a document, and counts it nowhere.
+        documents = {request.doc_id: request.doc for request in requests}
         for number in range(len(task.eval_docs))[:limit]:
-            if number not in by_document:
+            if number not in documents:
+                # The harness makes no request of such a document, and counts it nowhere.
                 raise UnfitTaskError(f"document {number} has no options; expected two or more")
-    for number, of_document in by_document.items():
-        _check_answer(task, number, of_document)
+            _check_answer(task, number, documents[number])
 
     @lru_cache(maxsize=1024)
     def length(text: str) -> int:
@@ -71,10 +70,7 @@ def _metrics(task: Task) -> Iterable[tuple[str, Callable | None]]:
     return getattr(task, "_metric_fn_list", {}).items()
 
 
-def _check_answer(task: Task, number: int, requests: Sequence[Instance]) -> None:
-    if scores_itself(task) or task.config.doc_to_choice is None:
-        return
-    document = requests[0].doc
+def _check_answer(task: Task, number: int, document: Any) -> None:
     choices = list(task.doc_to_choice(document))
     empty = [place for place, choice in enumerate(choices) if not choice]
     if empty:

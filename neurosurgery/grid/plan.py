@@ -11,7 +11,7 @@ from neurosurgery.config.experiment import DataConfig, ExperimentConfig, GridCon
 from neurosurgery.config.keys import BASELINE_KEY, MATH, CellKey, SelectionKey, scale_by
 from neurosurgery.config.methods import METHODS
 from neurosurgery.results.store import ResultStore
-from neurosurgery.verdicts.power import documents_needed, power_lines
+from neurosurgery.verdicts.power import power_lines
 
 if TYPE_CHECKING:
     # Planning works without transformers, which takes seconds to import.
@@ -147,15 +147,16 @@ class PlanText:
         return "none; without --pre_train_eval there is no verdict"
 
     def _power(self) -> list[str]:
-        if not self.config.grid.pre_train_eval and not self.store.is_done(BASELINE_KEY):
-            return []
         is_there = self.store.is_done(BASELINE_KEY)
-        baseline = self.store.read_cell(BASELINE_KEY) if is_there else None
-        tasks, margin = self.config.evaluation.other_tasks, self.config.output.margin
-        first, *more = power_lines(tasks, margin, baseline)
-        planned = self.config.evaluation.other_documents
-        if planned is not None and 0 < margin < 1 and planned < documents_needed(margin):
-            more.append(f"with {planned} as planned, no accuracy of a single task can be unmoved")
+        if not (is_there or self.config.grid.pre_train_eval):
+            return []
+        evaluation = self.config.evaluation
+        first, *more = power_lines(
+            evaluation.other_tasks,
+            self.config.output.margin,
+            evaluation.other_documents,
+            self.store.read_cell(BASELINE_KEY) if is_there else None,
+        )
         return [f"documents    {first}", *(f"             {line}" for line in more)]
 
     def _scoring(self, sets: Sequence[CalibrationSet]) -> list[str]:

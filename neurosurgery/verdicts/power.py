@@ -9,12 +9,12 @@ from scipy import stats
 
 from neurosurgery.results.cells import Cell
 from neurosurgery.verdicts.cell_metrics import cell_metrics
+from neurosurgery.verdicts.intervals import CONFIDENCE
 from neurosurgery.verdicts.reach import t_quantile
 
 POWER = 0.8
 """The share of runs that shall find "unmoved" where that is true."""
 
-_CONFIDENCE = 0.95
 _SOME = 0.05
 """A share of changed answers that a careful edit may cause; for comparison with the extremes."""
 _UNKNOWN_ACCURACY = 0.5
@@ -34,7 +34,7 @@ def documents_needed(margin: float, changed: float = 0.0) -> int:
     """
 
     def is_enough(documents: int) -> bool:
-        added = t_quantile(_CONFIDENCE, documents - 1) ** 2
+        added = t_quantile(CONFIDENCE, documents - 1) ** 2
         size = documents + added
         reach = math.sqrt(added * (documents * changed + added)) / size
         # The difference itself varies around 0; both tails beyond the margin fail.
@@ -55,12 +55,15 @@ def changed_at_random(accuracy: float) -> float:
     return 2 * accuracy * (1 - accuracy)
 
 
-def power_lines(tasks: Sequence[str], margin: float, baseline: Cell | None) -> list[str]:
+def power_lines(
+    tasks: Sequence[str], margin: float, planned: int | None, baseline: Cell | None
+) -> list[str]:
     """Say in lines how many documents "unmoved" takes, for each task.
 
     Args:
         tasks: other tasks, as given.
         margin: of an accuracy.
+        planned: the number of documents per task; None means all.
         baseline: the unedited model's cell, where there is one.
     """
     if not 0 < margin < 1:
@@ -74,13 +77,17 @@ def power_lines(tasks: Sequence[str], margin: float, baseline: Cell | None) -> l
             continue
         note = f"baseline {accuracy:.3f}" if task in accuracies else "an accuracy of .5 assumed"
         each.append(f"{task} {documents_needed(margin, changed_at_random(accuracy)):,} ({note})")
-    return [
-        f'"unmoved" (within ± {margin:g}) takes {documents_needed(margin):,} if no answer changes; '
+    fewest = documents_needed(margin)
+    lines = [
+        f'"unmoved" (within ± {margin:g}) takes {fewest:,} if no answer changes; '
         f"in {POWER:.0%} of runs it is found with",
         f"{documents_needed(margin, _SOME):,} if {_SOME:.0%} change, as many to right as to wrong; "
         "and if all are given anew",
         "; ".join(each),
     ]
+    if planned is not None and planned < fewest:
+        lines.append(f"with {planned} as planned, no accuracy of a single task can be unmoved")
+    return lines
 
 
 def _accuracies(baseline: Cell) -> dict[str, float | None]:

@@ -65,9 +65,13 @@ UNFIT = {
     "a wrong field": (
         {"doc_to_text": '"{{query}}"'},
         None,
-        "expected in its templates fields that every",
+        "cannot be loaded: UndefinedError: 'query' is undefined; expected in its templates fields",
     ),
-    "a wrong split": ({"test_split": "exam"}, None, "'exam'; expected a split or a field"),
+    "a wrong split": (
+        {"test_split": "exam"},
+        None,
+        "cannot be loaded: KeyError: 'exam'; expected a split or a field",
+    ),
     "no documents": ({}, [], "cannot be loaded: it has no documents; expected one or more"),
     "no options": ({}, last(options=[]), "document 5 has no options; expected two or more"),
     "a program that stops": ({"doc_to_text": "!function utils.stop"}, None, "shows where it fails"),
@@ -107,7 +111,7 @@ def test_refused_in_one_line(case, only_own_tasks, tmp_path, tokenizer):
 def test_a_task_without_documents(only_own_tasks, tmp_path, tokenizer):
     tasks = write_task(tmp_path / "tasks", process_docs="!function utils.none")
     (tasks / "utils.py").write_text("def none(data):\n    return data.select([])\n")
-    with pytest.raises(UsageError, match="; expected documents with options"):
+    with pytest.raises(UsageError, match=r"--train_lm_eval_task own: .*; expected documents with"):
         harness(tasks).prepare(tokenizer, LONGEST, None)
 
 

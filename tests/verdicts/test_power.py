@@ -52,7 +52,7 @@ def test_independent_answers():
 
 
 def test_a_margin_of_nothing_is_said():
-    assert "cannot be said" in power_lines(["a"], 0.0, None)[0]
+    assert "cannot be said" in power_lines(["a"], 0.0, None, None)[0]
 
 
 def test_the_plan_says_how_many_documents(tiny_model, tmp_path, capsys):
