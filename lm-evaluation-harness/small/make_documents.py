@@ -2,8 +2,8 @@
 
     python lm-evaluation-harness/small/make_documents.py
 
-A language model of 100 million parameters does them well above guessing, in a few tokens a document,
-so that they can show on a laptop what moved. The same seed writes the same files.
+A language model of 100 million parameters does them well above guessing, in a few tokens a
+document, so that they can show on a laptop what moved. The same seed writes the same files.
 """
 
 from __future__ import annotations

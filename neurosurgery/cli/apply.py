@@ -39,7 +39,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--output", type=Path, required=True, metavar="DIR", help="the folder to write"
     )
     parser.add_argument(
-        "--model", help="hub id or local folder (default: the model that the mask was found in)"
+        "--model",
+        help="hub id, local folder or GGUF file (default: the model that the mask was found in)",
     )
     parser.add_argument("--revision", help="branch, tag or commit (default: the mask's)")
     parser.add_argument(
@@ -97,6 +98,9 @@ def run(arguments: argparse.Namespace) -> None:
         raise UsageError("MASK", arguments.mask, f"is of another model than {name}: {misfit}")
     loaded = load_model(config, load_tokenizer(config), dtype=arguments.dtype)
     provenance = file.provenance | {"model": name, "revision": revision}
+    provenance["quantised"] = loaded.quantised
+    if loaded.quantised is not None:
+        print(loaded.quantised)
     content = model_fingerprint(name, getattr(loaded.model.config, "_commit_hash", None))
     other_weights = file.provenance.get("model_content") not in (None, content)
     if found_in is not None and (other_weights or model_label(found_in) != model_label(name)):

@@ -23,6 +23,7 @@ from neurosurgery.config.experiment import DataConfig, ModelConfig
 
 if TYPE_CHECKING:
     from neurosurgery.activations.calibration import CalibrationSet
+    from neurosurgery.models.load import LoadedModel
 
 DEFAULT_SIZES = (1, 10, 50, 100, 500)
 FILE = "consistency.csv"
@@ -133,18 +134,13 @@ def run(arguments: argparse.Namespace) -> None:
             measure_consistency,
             usable_sizes,
         )
-        from neurosurgery.models.backbone import check_backbone
-        from neurosurgery.models.load import load_model, load_tokenizer, read_model_config
-        from neurosurgery.models.vocabulary import check_vocabulary
+        from neurosurgery.models.load import read_model_config
         from neurosurgery.results.provenance import describe_run, model_fingerprint
         from neurosurgery.results.store import ResultStore
 
         commit = getattr(read_model_config(model), "_commit_hash", None)
         keep_freed_memory(device)
-        loaded = load_model(model, load_tokenizer(model))
-        texts = {name: of_set.samples for name, of_set in sets.items()}
-        check_vocabulary(loaded.model, loaded.tokenizer, model.name, texts)
-        check_backbone(loaded.model)
+        loaded = _load(model, sets)
         sizes = usable_sizes(sorted(set(arguments.sizes or DEFAULT_SIZES)), sets)
         meaning = {
             "model": model_fingerprint(model.name, commit),
@@ -170,6 +166,21 @@ def run(arguments: argparse.Namespace) -> None:
         write_atomically(file, table.to_csv(index=False))
         checkpoint.clear()
     print(f"{consistency_text(table)}\n\n{file} has every pair")
+
+
+def _load(config: ModelConfig, sets: Mapping[str, CalibrationSet]) -> LoadedModel:
+    """Load the model, check that it can be scored on the sets, and say what was quantised."""
+    from neurosurgery.models.backbone import check_backbone
+    from neurosurgery.models.load import load_model, load_tokenizer
+    from neurosurgery.models.vocabulary import check_vocabulary
+
+    loaded = load_model(config, load_tokenizer(config))
+    texts = {name: of_set.samples for name, of_set in sets.items()}
+    check_vocabulary(loaded.model, loaded.tokenizer, config.name, texts)
+    check_backbone(loaded.model)
+    if loaded.quantised is not None:
+        print(loaded.quantised)
+    return loaded
 
 
 def _check_sizes(

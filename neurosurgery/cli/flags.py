@@ -40,7 +40,9 @@ def build_parser(script: str, description: str) -> argparse.ArgumentParser:
 def add_model_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags for the model, its dtype and its device."""
     model = parser.add_argument_group("model")
-    model.add_argument("--model", help="hub id or local folder (default: the embedded demo)")
+    model.add_argument(
+        "--model", help="hub id, local folder or GGUF file (default: the embedded demo)"
+    )
     model.add_argument("--revision", help="branch, tag or commit of a hub model")
     model.add_argument(
         "--dtype",

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
+from neurosurgery.config.gguf import check_gguf, gguf_file
 from neurosurgery.config.keys import MATH
 
 _SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -78,23 +79,28 @@ def check_set_names(names: Sequence[str]) -> None:
 
 
 def check_model_folder(name: str) -> None:
-    """Refuse a local folder without a model, and a quantised checkpoint.
+    """Refuse a local folder without a model, and a quantised checkpoint other than a GGUF file.
 
     A possible hub id is checked later, when its config is fetched.
 
     Raises:
-        UsageError: no readable config.json, or a quantised checkpoint.
+        UsageError: no readable config.json or GGUF file, or a quantised checkpoint.
     """
+    check_gguf(name)
+    if gguf_file(name) is not None:
+        return
     folder = Path(name)
     if not folder.is_dir():
         if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
-            raise UsageError("--model", name, "expected a model folder or a hub id")
+            raise UsageError("--model", name, "expected a model folder, a GGUF file or a hub id")
         return
     file = folder / "config.json"
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UsageError("--model", name, "expected a folder with a config.json") from None
+        raise UsageError(
+            "--model", name, "expected a folder with a config.json or a GGUF file"
+        ) from None
     except (OSError, ValueError) as error:
         raise UsageError("--model", name, f"config.json cannot be read ({error})") from None
     if not isinstance(content, dict):

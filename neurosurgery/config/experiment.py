@@ -43,8 +43,11 @@ class ModelConfig:
 
     @property
     def label(self) -> str:
-        """The hub id as given, or the folder's name for a local path."""
-        return Path(self.name).resolve().name if Path(self.name).is_dir() else self.name
+        """The hub id as given, the folder's name for a local path, a GGUF file's without suffix."""
+        path = Path(self.name)
+        if path.is_file():
+            return path.stem
+        return path.resolve().name if path.is_dir() else self.name
 
     def check(self) -> None:
         """Check the settings without loading the model.

@@ -9,6 +9,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from neurosurgery.config.gguf import SUFFIX
 from neurosurgery.edit.scale import AppliedFactor
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.overlap import by_kind, overlap_by_parameter
@@ -26,6 +27,7 @@ _CITATION = """\
     }"""
 
 _ROWS = {
+    "quantised": "weights come from",
     "mask_model": "mask found in",
     "method": "method",
     "skill": "skill",
@@ -61,14 +63,15 @@ class AppliedEdit:
 
 
 def model_label(model: object) -> str:
-    """The hub id, or the folder's name for a local path, which is useless on other machines."""
+    """The hub id, or the folder's or file's name: a local path is useless on other machines."""
     name = str(model or "unknown")
     return name if is_hub_id(name) else Path(name).resolve().name
 
 
 def is_hub_id(name: str) -> bool:
-    """Whether a model's name can be a hub id and is not a local folder."""
-    return not (Path(name).is_dir() or name.startswith((".", "/", "~")) or name.count("/") > 1)
+    """Whether a model's name can be a hub id and is not a local folder or file."""
+    local = Path(name).is_dir() or name.startswith((".", "/", "~")) or name.endswith(SUFFIX)
+    return not (local or name.count("/") > 1)
 
 
 def model_card(edit: AppliedEdit) -> str:

@@ -93,7 +93,7 @@ class Experiment:
             keep_freed_memory(device)
             loaded = self._start(tokenizer, store, meaning | of_tasks, str(device), chatter)
             with self._prepared(loaded, harnesses, plan, store) as worker:
-                recorder = self._recorder(store, lock, verdicts, commit)
+                recorder = self._recorder(loaded, store, lock, verdicts, commit)
                 run_cells(plan, worker, recorder, store, save_model=self.config.output.save_model)
         verdicts.update()
         self._publish(store, verdicts)
@@ -178,8 +178,9 @@ class Experiment:
         from neurosurgery.grid.recorder import say
         from neurosurgery.grid.worker import Worker
 
-        for note in (*harnesses["math"].notes, *harnesses["other"].notes):
-            say(note)
+        for note in (loaded.quantised, *harnesses["math"].notes, *harnesses["other"].notes):
+            if note is not None:
+                say(note)
         if not (plan.baseline_pending or store.is_done(BASELINE_KEY)):
             say("no baseline in this folder: without --pre_train_eval there will be no verdict")
         if 1 in self.config.grid.scalars:
@@ -198,7 +199,12 @@ class Experiment:
             gc.unfreeze()
 
     def _recorder(
-        self, store: ResultStore, lock: FolderLock, verdicts: VerdictTable, commit: str | None
+        self,
+        loaded: LoadedModel,
+        store: ResultStore,
+        lock: FolderLock,
+        verdicts: VerdictTable,
+        commit: str | None,
     ) -> Recorder:
         from neurosurgery.grid.recorder import Recorder
 
@@ -208,6 +214,7 @@ class Experiment:
             "model_content": provenance.model_fingerprint(self.config.model.name, commit),
             "seed": self.config.data.random_state,
             "num_samples": self.config.data.num_samples,
+            **({"quantised": loaded.quantised} if loaded.quantised else {}),
         }
         return Recorder(store, lock, verdicts, self.config.output, origin)
 

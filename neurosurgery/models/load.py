@@ -21,21 +21,34 @@ from transformers.utils import logging
 
 from neurosurgery.common.errors import RunError, UsageError, first_line
 from neurosurgery.config.experiment import ModelConfig
+from neurosurgery.config.gguf import gguf_file
 from neurosurgery.models.devices import choose_device, choose_dtype
+from neurosurgery.models.gguf import as_floats, describe_gguf, forget_quantisation, gguf_source
 from neurosurgery.models.targets import find_targets
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in evaluation mode, its tokenizer, and the name of its dtype."""
+    """A model in evaluation mode, its tokenizer, and the name of its dtype.
+
+    `quantised` says what of a GGUF checkpoint was quantised; None for any other.
+    """
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     dtype: str
+    quantised: str | None = None
 
 
 def _source(config: ModelConfig) -> dict[str, Any]:
-    return {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    file = gguf_file(config.name)
+    if file is not None:
+        return gguf_source(file)
+    return {
+        "pretrained_model_name_or_path": config.name,
+        "revision": config.revision,
+        "trust_remote_code": config.trust_remote_code,
+    }
 
 
 @contextmanager
@@ -62,7 +75,7 @@ def read_model_config(config: ModelConfig) -> PretrainedConfig:
         UsageError: it cannot be loaded, is quantised, or is an encoder-decoder.
     """
     with _loading(config):
-        found = AutoConfig.from_pretrained(config.name, **_source(config))
+        found = AutoConfig.from_pretrained(**_source(config))
     if found.is_encoder_decoder:
         raise UsageError("--model", config.name, "is an encoder-decoder; expected a causal LM")
     if getattr(found, "quantization_config", None) is not None:
@@ -79,7 +92,7 @@ def load_tokenizer(
         UsageError: it cannot be loaded, or the wanted chat template is not there.
     """
     with _loading(config):
-        tokenizer = AutoTokenizer.from_pretrained(config.name, **_source(config))
+        tokenizer = AutoTokenizer.from_pretrained(**_source(config))
     if with_chat_template:
         _check_chat_template(tokenizer)
     return tokenizer
@@ -108,7 +121,8 @@ def load_model(
 ) -> LoadedModel:
     """Load the weights for inference.
 
-    `dtype` replaces the configured one; `auto` is the checkpoint's dtype, which keeps every bit.
+    `dtype` replaces the configured one; `auto` is the checkpoint's dtype, which keeps every bit. A
+    GGUF checkpoint becomes float weights.
 
     Raises:
         UsageError: the model cannot be loaded, its checkpoint does not hold exactly its weights, or
@@ -116,16 +130,19 @@ def load_model(
     """
     device = choose_device(config)
     wanted = dtype or choose_dtype(config, device)
+    file = gguf_file(config.name)
     with _loading(config), _without_reports():
         model, found_keys = AutoModelForCausalLM.from_pretrained(
-            config.name,
             dtype=wanted,
             device_map=config.device_map,
             output_loading_info=True,
             # Reported with the other keys below; transformers itself names none.
             ignore_mismatched_sizes=True,
             **_source(config),
+            **({} if file is None else as_floats()),
         )
+        if file is not None:
+            forget_quantisation(model)
     _check_keys(config, found_keys)
     with _loading(config):
         if config.device_map is None:
@@ -139,7 +156,8 @@ def load_model(
             "cannot be edited; expected a model that fits",
         )
     found = model.dtype if wanted == "auto" else wanted
-    return LoadedModel(model.eval(), tokenizer, str(found).removeprefix("torch."))
+    quantised = None if file is None else describe_gguf(file)
+    return LoadedModel(model.eval(), tokenizer, str(found).removeprefix("torch."), quantised)
 
 
 @contextmanager

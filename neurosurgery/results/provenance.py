@@ -14,6 +14,7 @@ import torch
 
 from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.config.experiment import DataConfig, EvaluationConfig, GridConfig, ModelConfig
+from neurosurgery.config.gguf import gguf_file
 from neurosurgery.config.methods import METHODS
 
 _PACKAGES = ("torch", "transformers", "lm_eval", "accelerate", "datasets", "numpy", "scipy")
@@ -72,16 +73,21 @@ def _content(sha256: str) -> str:
 
 
 def model_fingerprint(name: str, commit: str | None) -> str | None:
-    """The commit of a hub model, or a hash of a local folder.
+    """The commit of a hub model, or a hash of a local folder or of a GGUF file.
 
     Of a file over 16 MiB, about 256 chunks of 64 KiB are read: an edited or retrained model differs
     everywhere, and reading many gigabytes at every start is slow.
     """
     folder = Path(name)
-    if not folder.is_dir():
+    gguf = gguf_file(name)
+    if gguf is not None:
+        files = [gguf]
+    elif folder.is_dir():
+        files = sorted(path for path in folder.iterdir() if path.suffix in _MODEL_FILES)
+    else:
         return commit
     digest = hashlib.sha256()
-    for path in sorted(path for path in folder.iterdir() if path.suffix in _MODEL_FILES):
+    for path in files:
         size = path.stat().st_size
         digest.update(f"{path.name}\0{size}\0".encode())
         with path.open("rb") as file:
