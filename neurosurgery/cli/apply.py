@@ -89,7 +89,8 @@ def run(arguments: argparse.Namespace) -> None:
     from neurosurgery.edit.export import export_model
     from neurosurgery.edit.model_card import model_label
     from neurosurgery.masks.overlap import first_misfit
-    from neurosurgery.models.load import load_model, load_tokenizer, model_shapes
+    from neurosurgery.models.load import load_model, load_tokenizer
+    from neurosurgery.models.shapes import model_shapes
     from neurosurgery.results.provenance import model_fingerprint
 
     shapes = model_shapes(config)

@@ -63,7 +63,8 @@ class Experiment:
 
         from lm_eval.models.utils import resolve_max_length
 
-        from neurosurgery.models.load import load_tokenizer, model_size, read_model_config
+        from neurosurgery.models.load import load_tokenizer, read_model_config
+        from neurosurgery.models.shapes import model_size
         from neurosurgery.models.vocabulary import check_end_token
         from neurosurgery.verdicts.table import VerdictTable
 

@@ -15,7 +15,7 @@ from neurosurgery.verdicts.power import power_lines
 
 if TYPE_CHECKING:
     # Planning works without transformers, which takes seconds to import.
-    from neurosurgery.models.load import ModelSize
+    from neurosurgery.models.shapes import ModelSize
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,11 @@
-"""Load a model and its tokenizer, or compute its size and shapes from its configuration."""
+"""Load a model and its tokenizer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -24,7 +24,6 @@ from neurosurgery.config.experiment import ModelConfig
 from neurosurgery.config.gguf import gguf_file
 from neurosurgery.models.devices import choose_device, choose_dtype
 from neurosurgery.models.gguf import as_floats, describe_gguf, forget_quantisation, gguf_source
-from neurosurgery.models.targets import find_targets
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,13 @@ def _source(config: ModelConfig) -> dict[str, Any]:
 
 
 @contextmanager
-def _loading(config: ModelConfig) -> Iterator[None]:
-    """Turn any error for a model that cannot be loaded into one line."""
+def loading(config: ModelConfig) -> Iterator[None]:
+    """Turn any error for a model that cannot be loaded into one line.
+
+    Raises:
+        UsageError: the block raised anything but a lack of memory.
+        RunError: the model does not fit on the device.
+    """
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError):
@@ -74,7 +78,7 @@ def read_model_config(config: ModelConfig) -> PretrainedConfig:
     Raises:
         UsageError: it cannot be loaded, is quantised, or is an encoder-decoder.
     """
-    with _loading(config):
+    with loading(config):
         found = AutoConfig.from_pretrained(**_source(config))
     if found.is_encoder_decoder:
         raise UsageError("--model", config.name, "is an encoder-decoder; expected a causal LM")
@@ -91,7 +95,7 @@ def load_tokenizer(
     Raises:
         UsageError: it cannot be loaded, or the wanted chat template is not there.
     """
-    with _loading(config):
+    with loading(config):
         tokenizer = AutoTokenizer.from_pretrained(**_source(config))
     if with_chat_template:
         _check_chat_template(tokenizer)
@@ -131,7 +135,7 @@ def load_model(
     device = choose_device(config)
     wanted = dtype or choose_dtype(config, device)
     file = gguf_file(config.name)
-    with _loading(config), _without_reports():
+    with loading(config), _without_reports():
         model, found_keys = AutoModelForCausalLM.from_pretrained(
             dtype=wanted,
             device_map=config.device_map,
@@ -144,7 +148,7 @@ def load_model(
         if file is not None:
             forget_quantisation(model)
     _check_keys(config, found_keys)
-    with _loading(config):
+    with loading(config):
         if config.device_map is None:
             model = model.to(device)
     offloaded = [name for name, parameter in model.named_parameters() if parameter.is_meta]
@@ -191,61 +195,3 @@ def _check_keys(config: ModelConfig, found: Mapping[str, Any]) -> None:
     if problems:
         reason = "; ".join(problems)
         raise UsageError("--model", config.name, f"has a checkpoint of another model: {reason}")
-
-
-class ModelSize(NamedTuple):
-    """Bytes of a model's weights in its dtype, and of its largest scored matrix in float32."""
-
-    weights: int
-    largest_matrix: int
-
-
-def model_size(
-    config: ModelConfig, architecture: PretrainedConfig, dtype: torch.dtype
-) -> ModelSize:
-    """Compute a model's size from its configuration, without loading weights.
-
-    Args:
-        config: the settings; they say whether code from the hub may run.
-        architecture: the result of `read_model_config`.
-        dtype: the number format of the weights.
-
-    Raises:
-        UsageError: the configuration does not describe a causal language model.
-    """
-    model = _without_weights(config, architecture)
-    matrices = [target.weight.numel() for target in find_targets(model)]
-    return ModelSize(
-        sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize,
-        4 * max(matrices, default=0),
-    )
-
-
-def _without_weights(config: ModelConfig, architecture: PretrainedConfig) -> PreTrainedModel:
-    """The model on the meta device: names and shapes, no memory."""
-    with _loading(config), torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
-            architecture, trust_remote_code=config.trust_remote_code
-        )
-    model.tie_weights()
-    return model
-
-
-class ModelShapes(NamedTuple):
-    """Parameter name to shape, for all parameters and for the scored ones."""
-
-    parameters: dict[str, tuple[int, ...]]
-    targets: dict[str, tuple[int, ...]]
-
-
-def model_shapes(config: ModelConfig) -> ModelShapes:
-    """Read the parameter shapes from a model's configuration, without loading weights.
-
-    Raises:
-        UsageError: the model does not exist, or it is quantised.
-    """
-    model = _without_weights(config, read_model_config(config))
-    return ModelShapes(
-        {name: tuple(parameter.shape) for name, parameter in model.named_parameters()},
-        {target.parameter_name: tuple(target.weight.shape) for target in find_targets(model)},
-    )

@@ -73,7 +73,10 @@ CASES = [
     ("--save_path {0}/a_file", "--save_path {0}/a_file: expected a folder that can be written"),
     ("--save_path {0}/a_file/x", "--save_path {0}/a_file/x: expected a folder"),
     ("--model {0}/no_model", "--model {0}/no_model: expected a folder with a config.json"),
-    ("--model {0}/nowhere", "--model {0}/nowhere: expected a model folder or a hub id"),
+    (
+        "--model {0}/nowhere",
+        "--model {0}/nowhere: expected a model folder, a GGUF file or a hub id",
+    ),
     ("--model {0}/quantised", "is quantised"),
     ("--include_path {0}/none", "--include_path {0}/none: expected a folder of task files"),
     ("--text_file a/b.txt", "--text_file a/b.txt: expected a name NAME.txt"),

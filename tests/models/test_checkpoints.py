@@ -21,7 +21,8 @@ from weights import bits
 from neurosurgery.common.errors import RunError, UsageError
 from neurosurgery.config.experiment import ModelConfig
 from neurosurgery.evaluate.engine.language_model import LanguageModel
-from neurosurgery.models.load import load_model, model_shapes, read_model_config
+from neurosurgery.models.load import load_model, read_model_config
+from neurosurgery.models.shapes import model_shapes
 from neurosurgery.models.vocabulary import check_vocabulary
 
 MATRIX = "model.layers.1.mlp.up_proj.weight"
