@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from neurosurgery.edit.export import export_model
     from neurosurgery.edit.scale import scaled_weights
     from neurosurgery.locate.ranking import TopK
+    from neurosurgery.locate.twins import random_twin
     from neurosurgery.masks.files import read_mask_file
     from neurosurgery.masks.mask import ParameterMask
-    from neurosurgery.masks.overlap import overlap_by_parameter
+    from neurosurgery.masks.overlap import by_kind, overlap_by_parameter, total
     from neurosurgery.models.forward import context_length
     from neurosurgery.models.load import load_model, load_tokenizer
     from neurosurgery.models.targets import find_targets
@@ -33,6 +34,7 @@ __all__ = [
     "ModelConfig",
     "ParameterMask",
     "TopK",
+    "by_kind",
     "collect_activation_norms",
     "context_length",
     "encode_samples",
@@ -44,9 +46,11 @@ __all__ = [
     "metric_from_documents",
     "overlap_by_parameter",
     "paired_interval",
+    "random_twin",
     "read_calibration_set",
     "read_mask_file",
     "scaled_weights",
+    "total",
 ]
 
 _MODULES = {
@@ -57,9 +61,10 @@ _MODULES = {
     "edit.export": ("export_model",),
     "edit.scale": ("scaled_weights",),
     "locate.ranking": ("TopK",),
+    "locate.twins": ("random_twin",),
     "masks.files": ("read_mask_file",),
     "masks.mask": ("ParameterMask",),
-    "masks.overlap": ("overlap_by_parameter",),
+    "masks.overlap": ("by_kind", "overlap_by_parameter", "total"),
     "models.forward": ("context_length",),
     "models.load": ("load_model", "load_tokenizer"),
     "models.targets": ("find_targets",),
