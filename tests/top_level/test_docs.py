@@ -1,0 +1,48 @@
+"""The short pages: their links lead somewhere, and the method that one of them adds runs."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_files_that_are_there(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!https?://)([^)#]+)\)", text)
+    missing = [link for link in links if not ((ROOT / page).parent / link).exists()]
+    assert not missing
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md"), key=lambda path: path.name))
+def test_the_readme_links_every_page(page):
+    assert f"](docs/{page.name})" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_added_method_runs_and_is_compared(tmp_path):
+    text = (ROOT / "docs" / "METHODS.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    script = tmp_path / "Magnitude.py"
+    script.write_text(code, encoding="utf-8")
+    flags = "--proportion .05 .15 --num_repeats 1 --num_samples 5 --eval_limit 12 --pre_train_eval"
+    command = [sys.executable, "-W", "error", script, *flags.split(), "--save_path", tmp_path / "r"]
+    found = subprocess.run(
+        command,
+        cwd=ROOT,
+        env={"PATH": "", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    assert "magnitude" in set(pd.read_csv(tmp_path / "r" / "comparison.csv")["method"])
+    rows = pd.read_csv(tmp_path / "r" / "results.csv").query("method == 'magnitude'")
+    assert set(rows["proportion"]) == {0.05, 0.15}
+    assert rows["edited"].min() > 0
