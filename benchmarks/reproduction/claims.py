@@ -33,8 +33,10 @@ class Claim:
 
 def number(value: float, digits: int = 3) -> str:
     """A number without a leading zero, as the README prints them."""
+    if abs(value) >= 1e5:
+        return f"{value:.1e}"
     if abs(value) >= 10:
-        return f"{value:.0f}"
+        return f"{value:,.0f}"
     text = f"{value:.{digits}f}"
     return text.replace("0.", ".", 1) if abs(value) < 1 else text
 
