@@ -1,8 +1,9 @@
 """Take the tables of real runs into docs/, and hold the page to them.
 
-python -m benchmarks.reproduction collect RESULTS_FOLDER …   copy its tables to docs/reproduction
-python -m benchmarks.reproduction render                     make the page's tables anew
-python -m benchmarks.reproduction check                      exit 1 where page and files differ
+Three commands:
+    python -m benchmarks.reproduction collect RESULTS_FOLDER …   its tables to docs/reproduction
+    python -m benchmarks.reproduction render                     make the page's tables anew
+    python -m benchmarks.reproduction check                      exit 1 where page and files differ
 """
 
 from __future__ import annotations

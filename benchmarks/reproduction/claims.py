@@ -56,12 +56,17 @@ def _change(row: pd.Series) -> str:
 
 def deletes_math(size: float, run: Run) -> Judged:
     """Math is lower than the baseline's."""
-    rows = run.rows("mathneuro", size)
+    return _math_is("lower", run.rows("mathneuro", size))
+
+
+def _math_is(wanted: str, rows: pd.DataFrame) -> Judged:
+    """Whether a grid point's first row, which is math's, has the wanted verdict."""
     if rows.empty:
         return Judged(NOT_RUN, "")
     first = rows.iloc[0]
-    verdict = {"lower": HOLDS, "unmoved": DOES_NOT, "higher": DOES_NOT}
-    return Judged(verdict.get(first["verdict"], UNDECIDED), _change(first))
+    against = {"lower", "unmoved", "higher"} - {wanted}
+    refuted = DOES_NOT if first["verdict"] in against else UNDECIDED
+    return Judged(HOLDS if first["verdict"] == wanted else refuted, _change(first))
 
 
 def spares_the_rest(size: float, run: Run) -> Judged:
@@ -104,12 +109,7 @@ def better_than(other: str, run: Run) -> Judged:
 
 def scaling_helps(size: float, scalar: float, run: Run) -> Judged:
     """Math is higher than the baseline's after scaling."""
-    rows = run.rows("mathneuro", size, scalar)
-    if rows.empty:
-        return Judged(NOT_RUN, "")
-    first = rows.iloc[0]
-    verdict = {"higher": HOLDS, "unmoved": DOES_NOT, "lower": DOES_NOT}
-    return Judged(verdict.get(first["verdict"], UNDECIDED), _change(first))
+    return _math_is("higher", run.rows("mathneuro", size, scalar))
 
 
 def even_over_layers(size: float, run: Run) -> Judged:
@@ -144,9 +144,3 @@ CLAIMS = (
     Claim("scaling by 1.1 helps math", partial(scaling_helps, CENTRAL, 1.1)),
 )
 """What the paper says of a run with many samples."""
-
-ONE_SAMPLE = (
-    Claim("one sample deletes math (top .01)", partial(deletes_math, CENTRAL)),
-    Claim("… and spares the rest", partial(spares_the_rest, CENTRAL)),
-)
-"""What it says of a run with a single sample of each set."""

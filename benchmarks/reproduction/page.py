@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.reproduction.claims import CLAIMS, ONE_SAMPLE, Claim, interval, number
+from benchmarks.reproduction.claims import CLAIMS, interval, number
 from benchmarks.reproduction.runs import FOLDER, Run, read_run
 from neurosurgery.config.demo import ROOT
 
@@ -45,23 +45,14 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def _claims(claims: Sequence[Claim], runs: Sequence[Run]) -> list[str]:
+def claims_table(runs: Sequence[Run]) -> list[str]:
+    """Every claim in every run, with its verdict and the numbers behind it."""
     rows = []
     for run in runs:
-        for claim in claims:
+        for claim in CLAIMS:
             judged = claim.rule(run)
             rows.append([run.name, claim.text, f"**{judged.verdict}**", judged.evidence])
     return _table(["run", "claim", "verdict", "rests on"], rows)
-
-
-def claims_table(runs: Sequence[Run]) -> list[str]:
-    """Every claim in every run, with its verdict and the numbers behind it."""
-    return _claims(CLAIMS, runs)
-
-
-def one_sample_table(runs: Sequence[Run]) -> list[str]:
-    """The claims about runs with one sample of each set."""
-    return _claims(ONE_SAMPLE, runs)
 
 
 def grid_table(runs: Sequence[Run]) -> list[str]:
@@ -104,7 +95,6 @@ def methods_table(runs: Sequence[Run]) -> list[str]:
 
 TABLES: dict[str, Callable[[Sequence[Run]], list[str]]] = {
     "claims": claims_table,
-    "one_sample": one_sample_table,
     "grid": grid_table,
     "methods": methods_table,
 }

@@ -10,7 +10,7 @@ import pandas as pd
 from neurosurgery.common.files import write_atomically
 from neurosurgery.config.demo import ROOT
 from neurosurgery.masks.files import load_mask
-from neurosurgery.masks.units import place_of
+from neurosurgery.masks.overlap import by_layer, overlap_by_parameter
 
 FOLDER = ROOT / "docs" / "reproduction"
 _FIRST_METRICS = ("exact_match", "acc,", "acc_norm", "word_perplexity")
@@ -75,14 +75,10 @@ def _layers(folder: Path) -> pd.DataFrame:
     rows = []
     for path in sorted((folder / "masks").glob("*/*.safetensors")):
         mask = load_mask(path)
-        per_layer: dict[int, int] = {}
-        for parameter, count in mask.counts().items():
-            layer = place_of(parameter).layer
-            if layer is not None:
-                per_layer[layer] = per_layer.get(layer, 0) + count
         rows += [
-            {"mask": path.stem, "layer": layer, "selected": count}
-            for layer, count in sorted(per_layer.items())
+            {"mask": path.stem, "layer": layer, "selected": overlap.count_a}
+            for layer, overlap in by_layer(overlap_by_parameter(mask, mask)).items()
+            if layer is not None
         ]
     return pd.DataFrame(rows)
 
