@@ -17,6 +17,9 @@ from lm_eval.api.task import Task
 _LABELS = {"task", "task_alias", "tag"}
 """Fields of a task's configuration that only name it."""
 
+_PLACES = {"dataset_path", "dataset_name", "dataset_kwargs"}
+"""Fields that say where the documents are: another path on another machine. `prompts` has them."""
+
 _DIGITS = 12
 
 
@@ -43,8 +46,11 @@ def task_identity(task: Task, requests: Iterable[Instance]) -> dict[str, str]:
 
 
 def _configuration(task: Task) -> dict[str, Any]:
-    content = {name: value for name, value in vars(task.config).items() if name not in _LABELS}
-    return content | {"class": type(task)}
+    left_out = _LABELS | _PLACES
+    content = {name: value for name, value in vars(task.config).items() if name not in left_out}
+    # The harness notes from which file it read the task: another path on another machine.
+    metadata = {k: v for k, v in (content.get("metadata") or {}).items() if k != "config_source"}
+    return content | {"metadata": metadata, "class": type(task)}
 
 
 def _digest(parts: Iterable[Any]) -> str:

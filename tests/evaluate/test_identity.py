@@ -102,6 +102,12 @@ def test_what_is_part_of_a_task(change, only_own_tasks, tmp_path, tokenizer):
     assert after[label("version")] == f"own (version {2.0 if change == 'version' else 1.0})"
 
 
+def test_a_task_is_the_same_from_another_folder(only_own_tasks, tmp_path, tokenizer):
+    """A results folder can be continued on another machine, where paths are others."""
+    here, there = (identity(write_task(tmp_path / name), tokenizer) for name in ("here", "there"))
+    assert here == there
+
+
 PARTS = ["version", "configuration", "prompts"]
 
 
