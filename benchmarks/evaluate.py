@@ -172,8 +172,21 @@ def demo(name: str, description: str, tasks: Sequence[str], documents: int) -> S
 
     The stock backend runs as it does for `lm_eval`, which forms the prompts at every call.
     """
-    config = EvaluationConfig(tasks[0], (), None, None, None, False, None, BATCH_SIZE)
     manager = TaskManager(include_path=str(TASKS_FOLDER), include_defaults=False)
+    return task_shape(name, description, tasks, documents, manager, of_demo=True)
+
+
+def task_shape(
+    name: str,
+    description: str,
+    tasks: Sequence[str],
+    documents: int,
+    manager: TaskManager,
+    *,
+    of_demo: bool = False,
+) -> Shape:
+    """The harness's tasks, so many documents of each, as either backend answers them."""
+    config = EvaluationConfig(tasks[0], (), None, None, None, False, None, BATCH_SIZE)
     harness = Harness(manager, "--eval_datasets", tasks, config)
     plain = manager.load(list(tasks))
 
@@ -192,7 +205,7 @@ def demo(name: str, description: str, tasks: Sequence[str], documents: int) -> S
             for document in found(lm)
         ]
 
-    return Shape(name, description, answers, of_demo=True)
+    return Shape(name, description, answers, of_demo=of_demo)
 
 
 def shapes(quick: bool) -> Iterator[Shape]:
