@@ -37,7 +37,8 @@ def number(value: float, digits: int = 3) -> str:
         return f"{value:.1e}"
     if abs(value) >= 10:
         return f"{value:,.0f}"
-    text = f"{value:.{digits}f}"
+    # No sign before a zero.
+    text = f"{value:z.{digits}f}"
     return text.replace("0.", ".", 1) if abs(value) < 1 else text
 
 
@@ -141,6 +142,15 @@ CLAIMS = (
     Claim("better than random weights", partial(better_than, "random")),
     Claim("better than LAPE", partial(better_than, "lape")),
     Claim("evenly over layers", partial(even_over_layers, CENTRAL)),
+    Claim("scaling by 1.01 helps math", partial(scaling_helps, CENTRAL, 1.01)),
     Claim("scaling by 1.1 helps math", partial(scaling_helps, CENTRAL, 1.1)),
 )
 """What the paper says of a run with many samples."""
+
+ONE_SAMPLE = (
+    Claim("one sample deletes math (top .001)", partial(deletes_math, 0.001)),
+    Claim("… and spares the rest", partial(spares_the_rest, 0.001)),
+    Claim("one sample deletes math (top .01)", partial(deletes_math, CENTRAL)),
+    Claim("… and spares the rest", partial(spares_the_rest, CENTRAL)),
+)
+"""What it says of a run with a single sample of each set."""

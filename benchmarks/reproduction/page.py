@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.reproduction.claims import CLAIMS, interval, number
+from benchmarks.reproduction.claims import CLAIMS, ONE_SAMPLE, Claim, interval, number
 from benchmarks.reproduction.runs import FOLDER, Run, read_run
 from neurosurgery.config.demo import ROOT
 
@@ -45,11 +46,11 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def claims_table(runs: Sequence[Run]) -> list[str]:
+def claims_table(runs: Sequence[Run], claims: Sequence[Claim] = CLAIMS) -> list[str]:
     """Every claim in every run, with its verdict and the numbers behind it."""
     rows = []
     for run in runs:
-        for claim in CLAIMS:
+        for claim in claims:
             judged = claim.rule(run)
             rows.append([run.name, claim.text, f"**{judged.verdict}**", judged.evidence])
     return _table(["run", "claim", "verdict", "rests on"], rows)
@@ -93,8 +94,32 @@ def methods_table(runs: Sequence[Run]) -> list[str]:
     return _table(head, rows)
 
 
+def consistency_table(runs: Sequence[Run]) -> list[str]:
+    """How far masks from different samples of one size agree, beside masks of random weights."""
+    rows = []
+    for run in runs:
+        keys = ["calibration", "proportion", "num_samples"]
+        for key, pairs in run.consistency.groupby(keys):
+            name, proportion, samples = key
+            found = pairs["overlap"]
+            rows.append(
+                [
+                    f"{name}",
+                    f"{proportion:g}",
+                    f"{samples:g}",
+                    f"{len(pairs)}",
+                    f"{number(found.mean())} ({number(found.min())} to {number(found.max())})",
+                    number(pairs["overlap_by_chance"].mean(), 4),
+                ]
+            )
+    head = ["set", "proportion", "samples", "pairs of masks", "overlap (Dice), mean (range)", "by chance"]
+    return _table(head, rows)
+
+
 TABLES: dict[str, Callable[[Sequence[Run]], list[str]]] = {
     "claims": claims_table,
+    "one_sample": partial(claims_table, claims=ONE_SAMPLE),
+    "consistency": consistency_table,
     "grid": grid_table,
     "methods": methods_table,
 }

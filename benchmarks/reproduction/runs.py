@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,9 @@ from neurosurgery.common.files import write_atomically
 from neurosurgery.config.demo import ROOT
 from neurosurgery.masks.files import load_mask
 from neurosurgery.masks.overlap import by_layer, overlap_by_parameter
+from neurosurgery.verdicts.primary import primary_metrics
 
 FOLDER = ROOT / "docs" / "reproduction"
-_FIRST_METRICS = ("exact_match", "acc,", "acc_norm", "word_perplexity")
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,19 @@ def collect(folder: Path, output: Path = FOLDER) -> list[Path]:
     for kind in ("summary", "comparison", "consistency"):
         if (folder / f"{kind}.csv").exists():
             table = pd.read_csv(folder / f"{kind}.csv", keep_default_na=False, na_values=[""])
-            if "metric" in table:
-                table = table[table["metric"].str.startswith(_FIRST_METRICS)]
+            if kind == "summary":
+                table = primary_metrics(table, _tasks(folder))
             written.append(_write(table, output / f"{name}.{kind}.csv"))
     layers = _layers(folder)
     if not layers.empty:
         written.append(_write(layers, output / f"{name}.layers.csv"))
     return written
+
+
+def _tasks(folder: Path) -> list[str]:
+    """The tasks that the run was asked for: no members of groups."""
+    meaning = json.loads((folder / "config.json").read_text(encoding="utf-8"))["meaning"]
+    return [meaning["--train_lm_eval_task"], *meaning["--eval_datasets"]]
 
 
 def _write(table: pd.DataFrame, path: Path) -> Path:
