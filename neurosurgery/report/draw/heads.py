@@ -1,0 +1,189 @@
+"""Figures of path patching: effects of heads and MLPs, knock-out curves, transfer."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import TwoSlopeNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from neurosurgery.report.draw.canvas import Drawing, draw_curve, handle, legend, new_figure
+from neurosurgery.report.draw.style import COLUMN, PAGE, Look
+from neurosurgery.report.show.panels import Curve, Facts, Mark, records
+from neurosurgery.report.show.texts import interval, number
+
+_GROUPS = {
+    "key": Look("key", "#0072B2", "o", "-", "full"),
+    "random": Look("random", "#E69F00", "s", "--", "none"),
+}
+
+_PLURALS = {"head": "heads", "mlp": "MLPs"}
+
+
+def draw_effects(name: str, effects: pd.DataFrame, metric: str) -> Drawing:
+    """Draw the effect of every head as a map of layers and heads, and of every MLP as a bar."""
+    heads = effects[effects["kind"] == "head"]
+    mlps = effects[effects["kind"] == "mlp"]
+    layers = int(effects["layer"].max()) + 1
+    figure = new_figure(PAGE, min(6.0, 0.14 * layers + 1.2))
+    drawing = Drawing(
+        name,
+        "Heads and MLPs: direct effect on the answer, by path patching",
+        f"Change of the answer's {metric.replace('_', ' ')} when one unit's output at the last "
+        "position comes from the counterfactual, mean over prompts. Blue: the unit helps.",
+        figure,
+    )
+    panels = [kind for kind in (heads, mlps) if len(kind)]
+    wide = [3.0 if kind is heads else 1.0 for kind in panels]
+    grid = figure.subplots(1, len(panels), squeeze=False, sharey=True, width_ratios=wide)[0]
+    for axes, kind in zip(grid, panels, strict=True):
+        if kind is heads:
+            _map(drawing, figure, axes, heads)
+        else:
+            _bars(drawing, axes, mlps)
+    grid[0].set_ylabel("layer")
+    grid[0].set_ylim(layers - 0.5, -0.5)
+    return drawing
+
+
+def _map(drawing: Drawing, figure: Figure, axes: Axes, heads: pd.DataFrame) -> None:
+    reach = float(heads["effect"].abs().max()) or 1.0
+    norm = TwoSlopeNorm(0.0, -reach, reach)
+    # What helps the answer has a negative effect, and is blue.
+    colours = mpl.colormaps["RdBu_r"]
+    for row in records(heads):
+        place = (row["index"] - 0.5, row["layer"] - 0.5)
+        cell = Rectangle(place, 1, 1, facecolor=colours(norm(row["effect"])), edgecolor="none")
+        axes.add_patch(cell)
+        drawing.known(cell, _facts(row))
+    axes.set_xlim(-0.5, heads["index"].max() + 0.5)
+    axes.set_xlabel("head")
+    axes.set_title("Heads")
+    axes.grid(visible=False)
+    bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, pad=0.02)
+    bar.set_label("effect")
+    bar.outline.set_visible(False)
+
+
+def _bars(drawing: Drawing, axes: Axes, mlps: pd.DataFrame) -> None:
+    for row in records(mlps):
+        colour = "#2166ac" if row["effect"] < 0 else "#b2182b"
+        (bar,) = axes.barh(row["layer"], row["effect"], color=colour, height=0.8)
+        drawing.known(bar, _facts(row))
+    axes.errorbar(
+        mlps["effect"],
+        mlps["layer"],
+        xerr=1.96 * mlps["stderr"],
+        fmt="none",
+        color="#444444",
+        linewidth=0.6,
+    )
+    axes.axvline(0, color="#888888", linewidth=0.8)
+    axes.set_xlabel("effect")
+    axes.set_title("MLPs")
+
+
+def _facts(row: dict) -> Facts:
+    unit = f"head {row['index']:g}" if row["kind"] == "head" else "MLP"
+    return (
+        ("unit", f"layer {row['layer']:g}, {unit}"),
+        ("effect", f"{number(row['effect'], sign=True)} (standard error {number(row['stderr'])})"),
+        ("same sign", f"on {row['same_sign']:.0%} of the prompts"),
+    )
+
+
+def draw_knock_out(name: str, table: pd.DataFrame) -> Drawing:
+    """Draw accuracy on held-out prompts against the number of units that are knocked out."""
+    kinds = list(dict.fromkeys(table["kind"]))
+    figure = new_figure(COLUMN if len(kinds) == 1 else PAGE, 2.8)
+    drawing = Drawing(
+        name,
+        "Knock-out: accuracy without the key units, and without random ones",
+        "Prompts that no unit was found with, all answered right by the whole model. Bars: 95 % "
+        "intervals over prompts, for random units over their draws too.",
+        figure,
+    )
+    grid = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
+    for axes, kind in zip(grid, kinds, strict=True):
+        rows = table[table["kind"] == kind]
+        axes.axhline(float(rows["baseline"].iloc[0]), color="#888888", linewidth=0.8)
+        for group, look in _GROUPS.items():
+            mine = rows[rows["group"] == group].sort_values("number")
+            if len(mine):
+                draw_curve(drawing, axes, Curve(group, "", _marks(mine)), look)
+        axes.set_xscale("symlog", linthresh=1)
+        axes.set_xticks(
+            sorted(set(rows["number"])), labels=[f"{n:g}" for n in sorted(set(rows["number"]))]
+        )
+        axes.minorticks_off()
+        axes.set_xlabel(f"{_PLURALS[kind]} knocked out")
+        axes.set_ylim(-0.03, 1.03)
+    grid[0].set_ylabel("accuracy")
+    legend(figure, [handle(look) for look in _GROUPS.values()])
+    return drawing
+
+
+def _marks(rows: pd.DataFrame) -> tuple[Mark, ...]:
+    return tuple(
+        Mark(
+            x=row["number"],
+            y=row["accuracy"],
+            y_low=row["baseline"] + row["ci_low"],
+            y_high=row["baseline"] + row["ci_high"],
+            facts=(
+                ("units", f"{row['number']:g} {row['group']} ({row['share']:.1%} of all)"),
+                ("accuracy", f"{number(row['accuracy'])} (whole model {number(row['baseline'])})"),
+                (
+                    "difference",
+                    f"{number(row['difference'], sign=True)} "
+                    f"{interval(row['ci_low'], row['ci_high'])}",
+                ),
+                ("prompts", f"{row['prompts']:g}"),
+            ),
+        )
+        for row in records(rows)
+    )
+
+
+def draw_transfer(name: str, table: pd.DataFrame) -> Drawing:
+    """Draw accuracy by what the units were found with and what they were knocked out on."""
+    found, tested = (list(dict.fromkeys(table[key])) for key in ("found_on", "tested_on"))
+    figure = new_figure(COLUMN + 0.8, 0.5 * len(found) + 1.6)
+    drawing = Drawing(
+        name,
+        "Transfer: units found with one kind of prompt, knocked out on the others",
+        "Accuracy on held-out prompts that the whole model answers right.",
+        figure,
+    )
+    axes = figure.subplots()
+    colours = mpl.colormaps["viridis"]
+    values = table.pivot(index="found_on", columns="tested_on", values="accuracy")
+    for y, row in enumerate(found):
+        for x, column in enumerate(tested):
+            value = float(values.loc[row, column])
+            cell = Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colours(value), edgecolor="white")
+            axes.add_patch(cell)
+            drawing.known(
+                cell, (("found with", row), ("tested on", column), ("accuracy", number(value)))
+            )
+            colour = "black" if value > 0.6 else "white"
+            axes.text(
+                x,
+                y,
+                "–" if np.isnan(value) else number(value),
+                ha="center",
+                va="center",
+                color=colour,
+            )
+    axes.set_xlim(-0.5, len(tested) - 0.5)
+    axes.set_ylim(len(found) - 0.5, -0.5)
+    axes.set_xticks(range(len(tested)), tested)
+    axes.set_yticks(range(len(found)), found)
+    axes.set_xlabel("knocked out on")
+    axes.set_ylabel("found with")
+    axes.grid(visible=False)
+    return drawing

@@ -1,0 +1,35 @@
+"""Read what `PathPatching.py` leaves in a results folder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+HEADS_FOLDER = "path_patching"
+EFFECTS, KNOCK_OUT, TRANSFER = "effects.csv", "knock_out.csv", "transfer.csv"
+
+
+@dataclass(frozen=True)
+class HeadTables:
+    """The tables of path patching; one that the folder does not have is empty.
+
+    `effects` has a row per unit: kind, layer, index, effect, stderr, same_sign, rank. `knock_out`
+    has a row per group of units (key, random), kind and number: accuracy, difference and interval.
+    `transfer` has a row per pair of operators: found_on, tested_on, accuracy, baseline.
+    """
+
+    effects: pd.DataFrame
+    knock_out: pd.DataFrame
+    transfer: pd.DataFrame
+
+
+def read_heads(folder: Path) -> HeadTables:
+    """Read the tables from `SAVE_PATH/path_patching/MODEL`."""
+
+    def table(name: str) -> pd.DataFrame:
+        path = folder / name
+        return pd.read_csv(path) if path.is_file() else pd.DataFrame()
+
+    return HeadTables(*(table(name) for name in (EFFECTS, KNOCK_OUT, TRANSFER)))
