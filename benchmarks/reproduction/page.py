@@ -112,7 +112,14 @@ def consistency_table(runs: Sequence[Run]) -> list[str]:
                     number(pairs["overlap_by_chance"].mean(), 4),
                 ]
             )
-    head = ["set", "proportion", "samples", "pairs of masks", "overlap (Dice), mean (range)", "by chance"]
+    head = [
+        "set",
+        "proportion",
+        "samples",
+        "pairs of masks",
+        "overlap (Dice), mean (range)",
+        "by chance",
+    ]
     return _table(head, rows)
 
 

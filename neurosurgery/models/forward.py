@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -63,6 +64,33 @@ def head_input(model: PreTrainedModel, batch: Sequence[Sequence[int]]) -> torch.
         except _HeadReached as reached:
             return reached.hidden
     raise ValueError("the model does not call its output embeddings")
+
+
+def next_tokens(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], batch_tokens: int
+) -> list[int]:
+    """Predict the token that follows every prompt: the one with the largest logit.
+
+    Prompts of one length run together, so that there is no padding.
+
+    Args:
+        model: a causal language model.
+        prompts: token ids, with the special tokens.
+        batch_tokens: tokens per batch, at least one prompt.
+    """
+    found = [0] * len(prompts)
+    order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
+    for length, places in groupby(order, key=lambda place: len(prompts[place])):
+        same = list(places)
+        rows = max(1, batch_tokens // length)
+        for start in range(0, len(same), rows):
+            batch = same[start : start + rows]
+            ids = torch.tensor([list(prompts[place]) for place in batch], device=model.device)
+            with torch.inference_mode():
+                logits = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits
+            for place, token in zip(batch, logits[:, -1].argmax(dim=-1).tolist(), strict=True):
+                found[place] = token
+    return found
 
 
 def _right_padded(model: PreTrainedModel, batch: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -109,6 +109,11 @@ class Metric(NamedTuple):
         return (self.values - means) @ self.gradient(*means)
 
 
+def mean_metric(values: Sequence[float] | Sequence[bool], documents: Sequence[str]) -> Metric:
+    """A metric that is the mean of one number per document."""
+    return Metric(np.asarray(values, dtype=np.float64)[:, None], _MEAN, tuple(documents))
+
+
 def metric_from_documents(
     name: str, values: Sequence[object], reported: float, documents: Sequence[str]
 ) -> Metric | None:

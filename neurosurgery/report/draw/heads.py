@@ -21,6 +21,7 @@ _GROUPS = {
     "random": Look("random", "#E69F00", "s", "--", "none"),
 }
 
+_PARTS = ("#D55E00", "#0072B2", "#CC79A7", "#999999", "#dddddd")
 _PLURALS = {"head": "heads", "mlp": "MLPs"}
 
 
@@ -186,4 +187,34 @@ def draw_transfer(name: str, table: pd.DataFrame) -> Drawing:
     axes.set_xlabel("knocked out on")
     axes.set_ylabel("found with")
     axes.grid(visible=False)
+    return drawing
+
+
+def draw_attention(name: str, table: pd.DataFrame) -> Drawing:
+    """Draw what the key heads attend to from the last position, a bar per head."""
+    parts = [column for column in table.columns if column not in ("layer", "head")]
+    figure = new_figure(PAGE, 0.22 * len(table) + 1.2)
+    drawing = Drawing(
+        name,
+        "What the key heads look at: attention from the last position",
+        "Mean over prompts. Operator: what the counterfactual replaces; first: the first token, on "
+        "which idle heads rest.",
+        figure,
+    )
+    axes = figure.subplots()
+    left = np.zeros(len(table))
+    for colour, part in zip(_PARTS, parts, strict=False):
+        values = table[part].to_numpy()
+        bars = axes.barh(range(len(table)), values, left=left, color=colour, label=part)
+        for bar, row in zip(bars, records(table), strict=True):
+            where = ("head", f"layer {row['layer']:g}, head {row['head']:g}")
+            drawing.known(bar, (where, (part, f"{row[part]:.1%}")))
+        left += values
+    names = [f"{row['layer']:g}.{row['head']:g}" for row in records(table)]
+    axes.set_yticks(range(len(table)), names)
+    axes.set_ylim(len(table) - 0.5, -0.5)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("share of the attention")
+    axes.set_ylabel("layer.head")
+    legend(figure, axes.get_legend_handles_labels()[0], columns=len(parts))
     return drawing

@@ -1,0 +1,180 @@
+"""The command line of `PathPatching.py`. Imports no torch, so that bad flags fail at once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from neurosurgery.cli.flags import OneLineParser, add_model_flags
+from neurosurgery.cli.parse import model_config, run_script
+from neurosurgery.common.errors import UsageError
+from neurosurgery.config.demo import DEMO
+from neurosurgery.config.patching import (
+    ABLATIONS,
+    METRICS,
+    POSITIONS,
+    TOP,
+    UNIT_KINDS,
+    PatchingConfig,
+    PromptConfig,
+)
+from neurosurgery.prompts.templates import DEMO_FAMILY, FAMILIES, OPERATORS, WORDED
+
+SCRIPT = "PathPatching.py"
+
+
+def run_path_patching(description: str, argv: Sequence[str] | None) -> int:
+    """Run the script: parse, check, find, knock out; return the exit status."""
+
+    def run(argv: Sequence[str] | None) -> None:
+        config = parse(description, argv)
+
+        # Heavy imports come one by one, so that bad input is refused before the next import.
+        from neurosurgery.prompts.read import read_prompts
+
+        pairs = None if config.prompts.file is None else read_prompts(config.prompts.file)
+
+        from neurosurgery.grid.patching import Patching
+
+        command = sys.argv if argv is None else [SCRIPT, *argv]
+        Patching(config, pairs, command).run()
+
+    return run_script(run, argv)
+
+
+def parse(description: str, argv: Sequence[str] | None) -> PatchingConfig:
+    """Turn a command line into a checked configuration.
+
+    Raises:
+        UsageError: a value that cannot be used.
+        SystemExit: status 2 for a malformed flag, 0 for `--help`.
+    """
+    flags = _parser(description).parse_args(argv)
+    if flags.model is not None and flags.save_path is None:
+        raise UsageError("--model", flags.model, "expected with it --save_path")
+    _check_prompt_flags(flags)
+    of_demo = flags.model is None
+    config = PatchingConfig(
+        model=model_config(flags),
+        prompts=PromptConfig(
+            file=flags.prompts,
+            operators=tuple(dict.fromkeys(flags.operators or (("+",) if of_demo else OPERATORS))),
+            templates=tuple(
+                dict.fromkeys(flags.templates or ((DEMO_FAMILY,) if of_demo else WORDED))
+            ),
+            digits=flags.digits or (2 if of_demo else 1),
+            number_words=flags.number_words,
+            shots=(0 if of_demo else 2) if flags.shots is None else flags.shots,
+            number=flags.num_prompts,
+            held_out=flags.held_out,
+        ),
+        metric=flags.metric,
+        freeze_mlps=flags.freeze_mlps,
+        units=tuple(dict.fromkeys(flags.units)),
+        top=tuple(sorted(dict.fromkeys(flags.top))),
+        ablation=flags.ablation,
+        positions=flags.positions,
+        draws=flags.num_draws,
+        random_state=flags.random_state,
+        save_path=flags.save_path or Path(DEMO.save_path),
+        overwrite=flags.overwrite,
+    )
+    config.check()
+    return config
+
+
+def _check_prompt_flags(flags: argparse.Namespace) -> None:
+    """Refuse flags that make prompts beside a file of prompts."""
+    if flags.prompts is None:
+        return
+    for name in ("operators", "templates", "digits", "shots"):
+        if getattr(flags, name) is not None:
+            raise UsageError("--prompts", flags.prompts, f"cannot be had with --{name}")
+    if flags.number_words:
+        raise UsageError("--prompts", flags.prompts, "cannot be had with --number_words")
+
+
+def _parser(description: str) -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_model_flags(parser)
+    prompts = parser.add_argument_group("prompts (default: arithmetic, made for the tokenizer)")
+    prompts.add_argument(
+        "--prompts",
+        type=Path,
+        metavar="CSV",
+        help="columns prompt, counterfactual, answer, optional wrong_answer, operator, family",
+    )
+    prompts.add_argument("--operators", nargs="+", choices=OPERATORS, help="default: all; demo: +")
+    prompts.add_argument(
+        "--templates",
+        nargs="+",
+        choices=FAMILIES,
+        help="families of wordings (default: all; demo: the form that its model was trained on)",
+    )
+    prompts.add_argument("--digits", type=int, help="of an operand, at most (default: 1; demo: 2)")
+    prompts.add_argument("--number_words", action="store_true", help="operands as number words")
+    prompts.add_argument(
+        "--shots", type=int, help="solved examples before each prompt (default: 2; demo: 0)"
+    )
+    prompts.add_argument(
+        "--num_prompts", type=int, default=96, help="per operator (default: %(default)s)"
+    )
+    prompts.add_argument(
+        "--held_out",
+        type=float,
+        default=0.5,
+        help="share of the prompts to knock out on, none found with them (default: %(default)s)",
+    )
+    effects = parser.add_argument_group("effects")
+    effects.add_argument(
+        "--metric",
+        choices=METRICS,
+        default="logit",
+        help="of the answer's first token (default: %(default)s, relative)",
+    )
+    effects.add_argument(
+        "--freeze_mlps", action="store_true", help="keep later MLPs too: the direct path alone"
+    )
+    effects.add_argument(
+        "--units", nargs="+", choices=UNIT_KINDS, default=list(UNIT_KINDS), help="default: both"
+    )
+    knock_out = parser.add_argument_group("knock-out")
+    knock_out.add_argument(
+        "--top",
+        nargs="+",
+        type=float,
+        default=list(TOP),
+        help="numbers of units, or shares of all below 1 (default: 1 2 5 10 20 50)",
+    )
+    knock_out.add_argument(
+        "--ablation",
+        choices=ABLATIONS,
+        default="mean",
+        help="what replaces a unit: its mean over counterfactuals, zero, or its value on a random "
+        "counterfactual (default: %(default)s)",
+    )
+    knock_out.add_argument(
+        "--positions",
+        choices=POSITIONS,
+        default="all",
+        help="where: at every position, or at the last one (default: %(default)s)",
+    )
+    knock_out.add_argument(
+        "--num_draws", type=int, default=5, help="of random units (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--random_state", type=int, default=42, help="seed of prompts and draws (default: 42)"
+    )
+    parser.add_argument(
+        "--save_path", type=Path, help=f"results folder (default without --model: {DEMO.save_path})"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace what path patching left there"
+    )
+    return parser

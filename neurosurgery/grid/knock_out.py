@@ -1,0 +1,139 @@
+"""Knock out key units and random ones, and count the right answers to held-out prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from transformers import PreTrainedModel
+
+from neurosurgery.activations.calibration import generator
+from neurosurgery.common.errors import UsageError
+from neurosurgery.config.patching import PatchingConfig
+from neurosurgery.edit.knock_out import head_means, knocked_out
+from neurosurgery.grid.patching_prompts import Prompts
+from neurosurgery.masks.head_units import HEAD
+from neurosurgery.masks.units import Unit
+from neurosurgery.models.forward import next_tokens
+from neurosurgery.prompts.pairs import TokenPair
+from neurosurgery.verdicts.answers import compare_answers
+
+Answers = Callable[[Sequence[Unit]], Sequence[bool]]
+"""Right or wrong for every held-out prompt, with these units knocked out."""
+
+KEY_UNITS, RANDOM_UNITS = "key", "random"
+
+
+def numbers(top: Sequence[float], units: int, kind: str) -> list[int]:
+    """How many units the values of `--top` mean; a share of all is at least one unit.
+
+    Of heads, more than there are is an error; of MLPs, which are few, such numbers are left out.
+
+    Raises:
+        UsageError: more heads are asked for than there are.
+    """
+    found = sorted({int(value) if value >= 1 else max(1, round(value * units)) for value in top})
+    if found[-1] > units and kind == HEAD:
+        raise UsageError("--top", found[-1], f"expected at most {units}, the heads of the model")
+    return [number for number in found if number <= units]
+
+
+class KnockOut:
+    """Knocks units out and asks the held-out prompts.
+
+    Args:
+        model: the unedited model.
+        units: all units; their means over the counterfactuals are computed once.
+        prompts: the prompts.
+        config: ablation, positions and seed.
+        batch_tokens: tokens per batch.
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        units: Sequence[Unit],
+        prompts: Prompts,
+        config: PatchingConfig,
+        batch_tokens: int,
+    ) -> None:
+        self._model = model
+        self._held_out = prompts.held_out
+        self._positions = config.positions
+        self._seed = config.random_state
+        self._batch_tokens = batch_tokens
+        self._means = None
+        if config.ablation == "mean":
+            counterfactuals = [pair.counterfactual_ids for pair in prompts.found_on]
+            self._means = head_means(model, counterfactuals, units)
+        self._baseline = self.answers([])
+
+    def answers(self, units: Sequence[Unit]) -> list[bool]:
+        """Right or wrong for every held-out prompt, with these units knocked out."""
+        ids = [pair.prompt_ids for pair in self._held_out]
+        with knocked_out(self._model, units, self._means, positions=self._positions):
+            found = next_tokens(self._model, ids, self._batch_tokens)
+        return [token == pair.answer_id for token, pair in zip(found, self._held_out, strict=True)]
+
+    def point(self, ranked: Sequence[Unit], point: Mapping[str, object]) -> dict[str, object]:
+        """Measure one point of a curve.
+
+        Random units are drawn from all units of the kind, key ones included, anew in every draw;
+        one draw's larger selection holds its smaller ones.
+        """
+        number, draws = int(str(point["number"])), int(str(point["draws"]))
+        selections = [list(ranked[:number])]
+        if point["group"] == RANDOM_UNITS:
+            orders = [
+                generator(self._seed, draw, ranked[0].kind, "random units").permutation(len(ranked))
+                for draw in range(draws)
+            ]
+            selections = [[ranked[place] for place in order[:number]] for order in orders]
+        edited = [self.answers(units) for units in selections]
+        found = compare_answers(edited, self._baseline)
+        return {
+            "share": number / len(ranked),
+            "accuracy": float(np.mean(edited)),
+            "baseline": float(np.mean(self._baseline)),
+            "difference": found.difference,
+            "ci_low": found.interval.low,
+            "ci_high": found.interval.high,
+            "p_value": found.p_value,
+            "prompts": len(self._baseline),
+        }
+
+
+def transfer(
+    rankings: Mapping[str, Sequence[Unit]],
+    number: int,
+    answers: Answers,
+    pairs: Sequence[TokenPair],
+    group_of: Callable[[TokenPair], str],
+) -> pd.DataFrame:
+    """Accuracy on every group of prompts without the key units that were found with another.
+
+    Args:
+        rankings: group of prompts to the units ranked by its effects.
+        number: how many units are knocked out.
+        answers: right or wrong for every held-out pair.
+        pairs: the held-out pairs.
+        group_of: a pair's group.
+    """
+    rows = []
+    groups = np.array([group_of(pair) for pair in pairs])
+    for found_on, ranked in rankings.items():
+        right = np.asarray(answers(ranked[:number]), dtype=float)
+        for tested_on in rankings:
+            mine = right[groups == tested_on]
+            rows.append(
+                {
+                    "kind": ranked[0].kind,
+                    "found_on": found_on,
+                    "tested_on": tested_on,
+                    "number": number,
+                    "accuracy": float(mine.mean()) if len(mine) else float("nan"),
+                    "prompts": len(mine),
+                }
+            )
+    return pd.DataFrame(rows)

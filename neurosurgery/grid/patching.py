@@ -1,0 +1,197 @@
+"""Run `PathPatching.py`: prompts, effects, key units, knock-out, transfer, figures."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm import tqdm
+
+from neurosurgery.activations.calibration import generator
+from neurosurgery.config.patching import UNIT_KINDS, PatchingConfig
+from neurosurgery.grid.knock_out import KEY_UNITS, RANDOM_UNITS, KnockOut, numbers, transfer
+from neurosurgery.grid.patching_folder import PatchingFolder
+from neurosurgery.grid.patching_prompts import Prompts, prepare_prompts
+from neurosurgery.grid.patching_text import agreement_text, found_text, knock_out_text
+from neurosurgery.locate.key_units import effect_table, strongest, top_overlap
+from neurosurgery.locate.path_patching import head_effects
+from neurosurgery.masks.head_units import head_units, mlp_units
+from neurosurgery.masks.units import Unit
+from neurosurgery.models.backbone import check_backbone
+from neurosurgery.models.devices import choose_device, choose_dtype, keep_freed_memory
+from neurosurgery.models.heads import find_blocks
+from neurosurgery.models.load import load_model, load_tokenizer, read_model_config
+from neurosurgery.prompts.pairs import PromptPair, TokenPair
+from neurosurgery.report.draw.heads import draw_effects, draw_knock_out, draw_transfer
+from neurosurgery.report.draw.style import figure_style
+from neurosurgery.report.read.heads import EFFECTS, TRANSFER
+from neurosurgery.results.lock import FolderLock
+
+BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
+TRANSFERRED = 10
+"""Key units that are knocked out for the transfer matrix and compared between halves."""
+
+
+class Patching:
+    """One call of `PathPatching.py`.
+
+    Args:
+        config: the settings.
+        given: the pairs of `--prompts`; None to make arithmetic.
+        command: the command line, for config.json.
+    """
+
+    def __init__(
+        self, config: PatchingConfig, given: Sequence[PromptPair] | None, command: Sequence[str]
+    ) -> None:
+        self._config = config
+        self._given = given
+        self._command = command
+
+    def run(self) -> None:
+        """Find the units, knock them out, write tables and figures, print what was found.
+
+        Raises:
+            UsageError: the model, the prompts, a number of units or the folder cannot be used.
+            RunError: the run cannot go on; what is found is kept.
+        """
+        with FolderLock(self._config.save_path).held():
+            self._run()
+
+    def _run(self) -> None:
+        config = self._config
+        device = choose_device(config.model)
+        dtype = choose_dtype(config.model, device)
+        architecture = read_model_config(config.model)
+        commit = getattr(architecture, "_commit_hash", None)
+        folder = PatchingFolder(config, commit, str(dtype), self._hash())
+        folder.check(overwrite=config.overwrite)
+        keep_freed_memory(device)
+        loaded = load_model(config.model, load_tokenizer(config.model))
+        check_backbone(loaded.model)
+        if loaded.quantised is not None:
+            print(loaded.quantised)
+        blocks = find_blocks(loaded.model)
+        of_kind = {"heads": head_units(blocks), "mlps": mlp_units(blocks)}
+        units = [unit for kind in config.units for unit in of_kind[kind]]
+        self._counts = {
+            UNIT_KINDS[kind]: numbers(config.top, len(of_kind[kind]), of_kind[kind][0].kind)
+            for kind in config.units
+        }
+        batch_tokens = BATCH_TOKENS.get(device.type, BATCH_TOKENS["cpu"])
+        prompts = prepare_prompts(loaded, config, self._given, batch_tokens)
+        folder.start(self._command, str(device))
+        print(prompts.text)
+        effects = self._effects(folder, loaded.model, prompts, batch_tokens, units)
+        table = effect_table(units, effects)
+        folder.write(EFFECTS, table)
+        print("\n".join(found_text(table, config.metric, effects.shape[1])))
+        print("\n".join(agreement_text(list(self._agreement(units, effects)))))
+        knock_out = KnockOut(loaded.model, units, prompts, config, batch_tokens)
+        points = self._curves(folder, knock_out, units, effects)
+        print("\n".join(knock_out_text(points)))
+        moved = self._transfer(knock_out, units, effects, prompts)
+        if len(moved):
+            folder.write(TRANSFER, moved)
+        with figure_style():
+            draw_effects("effects", table, config.metric).save(folder.path)
+            draw_knock_out("knock_out", points).save(folder.path)
+            if len(moved):
+                draw_transfer("transfer", moved).save(folder.path)
+        print(f"\ntables and figures in {folder.path}")
+
+    def _hash(self) -> str | None:
+        if self._given is None:
+            return None
+        text = json.dumps([asdict(pair) for pair in self._given])
+        return f"content {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+    def _effects(
+        self,
+        folder: PatchingFolder,
+        model: torch.nn.Module,
+        prompts: Prompts,
+        batch_tokens: int,
+        units: Sequence[Unit],
+    ) -> np.ndarray:
+        """The effects, (units, prompts): kept ones where they are there."""
+        config = self._config
+        kept = folder.effects(len(units), len(prompts.found_on))
+        if kept is None:
+            found = head_effects(
+                model,
+                prompts.pairs(),
+                metric=config.metric,
+                freeze_mlps=config.freeze_mlps,
+                units=config.units,
+                batch_tokens=batch_tokens,
+            )
+            kept = found.effects
+            how = {"used": found.used, "deviation": f"{found.deviation:.3g}"}
+            folder.keep_effects(kept, how)
+            checked = f"largest deviation from the definition {found.deviation:.1e} of a logit"
+            print(
+                f"effects by {found.used}: {found.reason or checked}; {len(units)} units, "
+                f"{len(prompts.found_on)} prompts"
+            )
+        return kept.numpy()
+
+    def _agreement(self, units: Sequence[Unit], effects: np.ndarray) -> Iterator[dict[str, object]]:
+        """Overlap of the strongest units of two random halves of the prompts."""
+        draw = generator(self._config.random_state, 0, "halves", "path patching")
+        order = draw.permutation(effects.shape[1])
+        halves = np.array_split(order, 2)
+        for kind in (UNIT_KINDS[kind] for kind in self._config.units):
+            first, second = (strongest(units, effects[:, half], kind) for half in halves)
+            number = min(TRANSFERRED, len(first))
+            overlap, chance = top_overlap(first, second, number)
+            yield {"kind": kind, "number": number, "overlap": overlap, "by_chance": chance}
+
+    def _curves(
+        self,
+        folder: PatchingFolder,
+        knock_out: KnockOut,
+        units: Sequence[Unit],
+        effects: np.ndarray,
+    ) -> pd.DataFrame:
+        """The points of the curves of every kind; kept ones are not computed again."""
+        config = self._config
+        wanted = [
+            {"kind": kind, "group": group, "number": number, "draws": draws}
+            | {"ablation": config.ablation, "positions": config.positions}
+            for kind, counts in self._counts.items()
+            for number in counts
+            for group, draws in ((KEY_UNITS, 1), (RANDOM_UNITS, config.draws))
+        ]
+        ranked = {kind: strongest(units, effects, kind) for kind in self._counts}
+        for point in tqdm(wanted, desc="knock-out", unit="point"):
+            if not folder.has(point):
+                found = knock_out.point(ranked[str(point["kind"])], point)
+                folder.add(point | found)
+        return folder.points_of(wanted)
+
+    def _transfer(
+        self, knock_out: KnockOut, units: Sequence[Unit], effects: np.ndarray, prompts: Prompts
+    ) -> pd.DataFrame:
+        """Units found with one operator or family, knocked out on the others."""
+
+        def group_of(pair: TokenPair) -> str:
+            operators = {each.source.operator for each in prompts.found_on}
+            of_operators = len(operators) > 1
+            return (pair.source.operator if of_operators else pair.source.family) or ""
+
+        groups = list(dict.fromkeys(group_of(pair) for pair in prompts.found_on))
+        if len(groups) < 2:
+            return pd.DataFrame()
+        kind = next(iter(self._counts))
+        rankings = {}
+        for group in groups:
+            mine = [i for i, pair in enumerate(prompts.found_on) if group_of(pair) == group]
+            rankings[group] = strongest(units, effects[:, mine], kind)
+        number = min(TRANSFERRED, len(rankings[groups[0]]))
+        return transfer(rankings, number, knock_out.answers, prompts.held_out, group_of)

@@ -1,0 +1,118 @@
+"""What path patching keeps in a results folder, so that a run goes on where it was stopped."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+import torch
+from safetensors.torch import load_file, save
+
+from neurosurgery.common.files import write_atomically
+from neurosurgery.config.patching import PatchingConfig
+from neurosurgery.report.read.heads import HEADS_FOLDER, KNOCK_OUT
+from neurosurgery.results.provenance import describe_run, model_fingerprint
+from neurosurgery.results.store import ResultStore
+
+_VALUES = "effects.safetensors"
+_POINT = ["kind", "group", "number", "ablation", "positions", "draws"]
+
+
+class PatchingFolder:
+    """`SAVE_PATH/path_patching/MODEL`: effects per prompt, tables, points of the knock-out curve.
+
+    Args:
+        config: the settings of the run.
+        commit: the commit of a hub model.
+        dtype: the number format of the weights.
+        prompts: a hash of the prompts, where they come from a file.
+    """
+
+    def __init__(
+        self, config: PatchingConfig, commit: str | None, dtype: str, prompts: str | None
+    ) -> None:
+        self.path = config.save_path / HEADS_FOLDER / config.model.label
+        self._store = ResultStore(config.save_path, config.model.label)
+        self._shared: dict[str, object] = {
+            "--model": config.model.label,
+            "--revision": config.model.revision,
+            "--dtype": dtype.removeprefix("torch."),
+        }
+        state = model_fingerprint(config.model.name, commit)
+        if state is not None:
+            self._shared["--model[files]"] = f"content {state[:16]}"
+        made = config.prompts
+        self._own: dict[str, object] = {
+            "--prompts[path patching]": prompts,
+            "--operators[path patching]": list(made.operators),
+            "--templates[path patching]": list(made.templates),
+            "--digits[path patching]": made.digits,
+            "--number_words[path patching]": made.number_words,
+            "--shots[path patching]": made.shots,
+            "--num_prompts[path patching]": made.number,
+            "--held_out[path patching]": made.held_out,
+            "--metric[path patching]": config.metric,
+            "--freeze_mlps[path patching]": config.freeze_mlps,
+            "--units[path patching]": list(config.units),
+            "--random_state[path patching]": config.random_state,
+        }
+
+    def check(self, *, overwrite: bool) -> None:
+        """Refuse a folder of something else, and settings other than those of what is there.
+
+        Raises:
+            UsageError: names the first flag that differs.
+        """
+        self._store.check_folder()
+        self._store.check_meaning(self._shared)
+        if overwrite:
+            if self.path.is_dir():
+                shutil.rmtree(self.path)
+        else:
+            self._store.check_meaning(self._own)
+
+    def start(self, command: Sequence[str], device: str) -> None:
+        """Note the run in config.json."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._store.write_config(self._shared | self._own, describe_run(list(command), device))
+
+    def effects(self, units: int, prompts: int) -> torch.Tensor | None:
+        """The kept effects, (units, prompts), float64; None if there are none of this shape."""
+        path = self.path / _VALUES
+        if not path.is_file():
+            return None
+        values = load_file(path)["effects"]
+        return values if values.shape == (units, prompts) else None
+
+    def keep_effects(self, effects: torch.Tensor, how: Mapping[str, str]) -> None:
+        """Keep effects of every unit on every prompt."""
+        write_atomically(self.path / _VALUES, save({"effects": effects.contiguous()}, dict(how)))
+
+    def write(self, name: str, table: pd.DataFrame) -> None:
+        """Write one of the tables."""
+        write_atomically(self.path / name, table.to_csv(index=False))
+
+    def has(self, point: Mapping[str, object]) -> bool:
+        """Whether a point of the knock-out curve is there."""
+        return len(self.points_of([point])) > 0
+
+    def points_of(self, wanted: Sequence[Mapping[str, object]]) -> pd.DataFrame:
+        """The rows of the wanted points that are there, in their order."""
+        there = self._points()
+        names = {tuple(str(point[name]) for name in _POINT): n for n, point in enumerate(wanted)}
+        order = there[_POINT].astype(str).apply(lambda row: names.get(tuple(row), -1), axis=1)
+        if there.empty:
+            return there
+        rows = there.assign(order=order)
+        return rows[rows["order"] >= 0].sort_values("order").drop(columns="order")
+
+    def add(self, point: Mapping[str, object]) -> None:
+        """Add a point to the curve."""
+        table = pd.DataFrame([point])
+        there = self._points()
+        self.write(KNOCK_OUT, pd.concat([there, table]) if len(there) else table)
+
+    def _points(self) -> pd.DataFrame:
+        path = self.path / KNOCK_OUT
+        return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=_POINT)

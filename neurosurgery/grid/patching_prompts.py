@@ -1,0 +1,92 @@
+"""The prompts of path patching: read or made, tokenised, answered by the model, split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from neurosurgery.common.errors import UsageError
+from neurosurgery.config.patching import PatchingConfig
+from neurosurgery.locate.patching_metrics import LOGIT_DIFF, PromptPairs
+from neurosurgery.models.forward import context_length, next_tokens
+from neurosurgery.models.load import LoadedModel
+from neurosurgery.prompts.arithmetic import arithmetic_pairs
+from neurosurgery.prompts.pairs import PromptPair, TokenPair, keep_right, tokenize_pairs
+from neurosurgery.prompts.split import split_held_out
+
+LEAST = 4
+"""Prompts that each part needs, for a standard error and an interval to say anything."""
+
+
+class Prompts(NamedTuple):
+    """Prompts that the model answers right: those to find units with, and those held out."""
+
+    found_on: list[TokenPair]
+    held_out: list[TokenPair]
+    text: str
+
+    def pairs(self) -> PromptPairs:
+        """The first part, as path patching takes it."""
+        wrong = [pair.wrong_id for pair in self.found_on]
+        return PromptPairs(
+            [pair.prompt_ids for pair in self.found_on],
+            [pair.counterfactual_ids for pair in self.found_on],
+            [pair.answer_id for pair in self.found_on],
+            None if None in wrong else [token for token in wrong if token is not None],
+        )
+
+
+def prepare_prompts(
+    loaded: LoadedModel,
+    config: PatchingConfig,
+    given: Sequence[PromptPair] | None,
+    batch_tokens: int,
+) -> Prompts:
+    """Make or tokenise the prompts, keep those with a right answer, hold a part out.
+
+    Args:
+        loaded: the unedited model.
+        config: the settings.
+        given: the prompts of `--prompts`; None to make arithmetic.
+        batch_tokens: tokens per batch.
+
+    Raises:
+        UsageError: too few prompts are left, a prompt is longer than the context, or the metric
+            needs wrong answers that there are not.
+    """
+    made = config.prompts
+    if given is None:
+        pairs, tally = arithmetic_pairs(
+            loaded.tokenizer,
+            operators=made.operators,
+            families=made.templates,
+            digits=made.digits,
+            count_per_operator=made.number,
+            shots=made.shots,
+            words=made.number_words,
+            seed=config.random_state,
+        )
+        tokens, tally = tokenize_pairs(pairs, loaded.tokenizer, tally)
+    else:
+        tokens, tally = tokenize_pairs(given, loaded.tokenizer)
+    flag, value = ("--prompts", str(made.file)) if made.file else ("--model", config.model.name)
+    longest = max((len(pair.prompt_ids) for pair in tokens), default=0)
+    context = context_length(loaded.model, loaded.tokenizer)
+    if longest > context:
+        raise UsageError(
+            flag, value, f"a prompt has {longest} tokens; expected at most {context}, the context"
+        )
+    answers = next_tokens(loaded.model, [pair.prompt_ids for pair in tokens], batch_tokens)
+    tokens, tally = keep_right(tokens, answers, tally)
+    found_on, held_out = split_held_out(tokens, made.held_out, config.random_state)
+    if min(len(found_on), len(held_out)) < LEAST:
+        raise UsageError(
+            flag,
+            value,
+            f"{tally.text()}; expected at least {LEAST} right answers to find units with and "
+            f"{LEAST} held out, found {len(found_on)} and {len(held_out)}",
+        )
+    prompts = Prompts(found_on, held_out, tally.text())
+    if config.metric == LOGIT_DIFF and prompts.pairs().wrong_answers is None:
+        raise UsageError("--metric", LOGIT_DIFF, "expected a wrong_answer for every prompt")
+    return prompts

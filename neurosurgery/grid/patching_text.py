@@ -1,0 +1,71 @@
+"""What `PathPatching.py` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+
+from neurosurgery.locate.key_units import KEY
+
+_SHOWN = 10
+_PLURALS = {"head": "heads", "mlp": "MLPs"}
+
+
+def found_text(table: pd.DataFrame, metric: str, prompts: int) -> Iterator[str]:
+    """The strongest units of every kind.
+
+    Args:
+        table: the result of `effect_table`.
+        metric: what was measured.
+        prompts: over how many prompts.
+    """
+    relative = metric != "logprob"
+    for kind, rows in table.groupby("kind", sort=False):
+        plural = _PLURALS[str(kind)]
+        yield ""
+        key = int((rows["effect"] < KEY).sum())
+        count = f"; {key} of {len(rows)} are below {KEY:.0%}" if relative else ""
+        yield f"Strongest {plural}: effect on the answer's {metric}, {prompts} prompts{count}"
+        column = "head" if kind == "head" else ""
+        yield f"  {'layer':>5} {column:>5} {'effect':>9} {'stderr':>8}  same sign"
+        for _, row in rows.sort_values("rank").head(_SHOWN).iterrows():
+            index = f"{row['index']:>5}" if kind == "head" else f"{'':>5}"
+            effect, error = (
+                (f"{row['effect']:+.2%}", f"{row['stderr']:.2%}")
+                if relative
+                else (f"{row['effect']:+.4f}", f"{row['stderr']:.4f}")
+            )
+            yield f"  {row['layer']:>5} {index} {effect:>9} {error:>8}  {row['same_sign']:>9.0%}"
+
+
+def agreement_text(overlaps: Sequence[dict[str, object]]) -> Iterator[str]:
+    """How far the strongest units agree between two halves of the prompts."""
+    for row in overlaps:
+        yield (
+            f"The {row['number']} strongest {_PLURALS[str(row['kind'])]} of two halves of the "
+            f"prompts: {row['overlap']:.0%} the same (by chance {row['by_chance']:.0%})"
+        )
+
+
+def knock_out_text(points: pd.DataFrame) -> Iterator[str]:
+    """The knock-out curve as a table."""
+    for kind, rows in points.groupby("kind", sort=False):
+        first = rows.iloc[0]
+        yield ""
+        yield (
+            f"Knock-out of {_PLURALS[str(kind)]} ({first['ablation']}, positions: "
+            f"{first['positions']}): accuracy on {first['prompts']} held-out prompts, "
+            f"{first['baseline']:.3f} with the whole model"
+        )
+        yield f"  {'number':>6} {'share':>6}  {'key':<28} random"
+        for number, pair in rows.groupby("number"):
+            shown = pair.set_index("group")
+            cells = [_cell(shown.loc[group]) for group in ("key", "random") if group in shown.index]
+            share = f"{pair['share'].iloc[0]:.1%}"
+            yield f"  {number:>6} {share:>6}  {cells[0]:<28} {' '.join(cells[1:])}"
+
+
+def _cell(row: pd.Series) -> str:
+    low, high = row["baseline"] + row["ci_low"], row["baseline"] + row["ci_high"]
+    return f"{row['accuracy']:.3f} [{max(low, 0):.3f}, {min(high, 1):.3f}]"

@@ -1,0 +1,103 @@
+"""The figures of path patching show the numbers of its tables."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+from matplotlib.patches import Rectangle
+
+from neurosurgery.report.draw.heads import draw_effects, draw_knock_out, draw_transfer
+from neurosurgery.report.draw.style import figure_style
+from neurosurgery.report.read.heads import EFFECTS, read_heads
+
+HEADS = [
+    {
+        "kind": "head",
+        "layer": layer,
+        "index": head,
+        "effect": -0.1 * layer + 0.01 * head,
+        "stderr": 0.01,
+        "same_sign": 0.75,
+    }
+    for layer in range(3)
+    for head in range(2)
+]
+MLPS = [HEADS[0] | {"kind": "mlp", "layer": layer, "effect": 0.2 - layer} for layer in range(3)]
+
+
+@pytest.fixture(autouse=True)
+def style():
+    with figure_style():
+        yield
+
+
+@pytest.mark.parametrize("rows", [HEADS, MLPS, HEADS + MLPS])
+def test_every_unit_is_drawn_with_its_effect(rows, tmp_path):
+    drawing = draw_effects("effects", pd.DataFrame(rows), "logit")
+    drawing.save(tmp_path)
+    shown = [dict(facts) for facts in drawing.facts.values()]
+    assert len(shown) == len(rows)
+    assert shown[0]["effect"].startswith(("+0", "0", "-", "+"))
+    assert {facts["same sign"] for facts in shown} == {"on 75% of the prompts"}
+    assert (tmp_path / "effects.png").stat().st_size > 5000
+
+
+def test_what_helps_is_blue_and_what_hurts_is_red():
+    rows = [HEADS[0] | {"effect": effect, "index": i} for i, effect in enumerate((-0.2, 0.2, 0.0))]
+    drawing = draw_effects("effects", pd.DataFrame(rows), "logit")
+    cells = [p for p in drawing.figure.axes[0].patches if isinstance(p, Rectangle)]
+    colours = {round(cell.get_x() + 0.5): cell.get_facecolor() for cell in cells}
+    assert colours[0][2] > colours[0][0]
+    assert colours[1][0] > colours[1][2]
+    assert min(colours[2][:3]) > 0.9
+
+
+def test_the_knock_out_curve_has_its_intervals():
+    rows = [
+        {
+            "kind": "head",
+            "group": group,
+            "number": number,
+            "share": number / 6,
+            "accuracy": 0.5,
+            "baseline": 1.0,
+            "difference": -0.5,
+            "ci_low": -0.6,
+            "ci_high": -0.4,
+            "prompts": 40,
+        }
+        for group in ("key", "random")
+        for number in (1, 5)
+    ]
+    drawing = draw_knock_out("knock_out", pd.DataFrame(rows))
+    facts = [dict(each) for each in drawing.facts.values()]
+    assert [each["units"] for each in facts] == [
+        "1 key (16.7% of all)",
+        "5 key (83.3% of all)",
+        "1 random (16.7% of all)",
+        "5 random (83.3% of all)",
+    ]
+    assert all("[−0.600, −0.400]" in each["difference"] for each in facts)
+
+
+def test_transfer_writes_every_accuracy():
+    rows = [
+        {"found_on": a, "tested_on": b, "accuracy": 0.25 if a == b else 0.75}
+        for a in "+-"
+        for b in "+-"
+    ]
+    drawing = draw_transfer("transfer", pd.DataFrame(rows))
+    assert [text.get_text() for text in drawing.figure.axes[0].texts] == [
+        "0.250",
+        "0.750",
+        "0.750",
+        "0.250",
+    ]
+
+
+def test_tables_that_are_not_there_are_empty(tmp_path):
+    pd.DataFrame(HEADS).to_csv(tmp_path / EFFECTS, index=False)
+    tables = read_heads(tmp_path)
+    assert len(tables.effects) == len(HEADS)
+    assert tables.knock_out.empty
+    assert tables.transfer.empty
