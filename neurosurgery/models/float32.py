@@ -16,8 +16,8 @@ def float32_arithmetic(model: nn.Module) -> Iterator[None]:
 
     Every module with weights of its own takes a float32 copy of them while it runs, and gives it
     back at its end: memory grows by the largest module, not by the model. An embedding only
-    converts its output. A float32 model is left as it is. bfloat16 resolves .3 % of a logit, which
-    is as much as many effects.
+    converts its output. A model in float32 or float64 is left as it is. bfloat16 resolves .3 % of a
+    logit, which is as much as many effects.
     """
     held: dict[nn.Parameter, torch.Tensor] = {}
     with ExitStack() as stack:

@@ -51,7 +51,7 @@ class Seen:
         inputs: linear module to its input at the last position in every pass,
             (pairs, features) each.
         children: its direct children, in the order of calls.
-        sizes: child to the length of its output vectors.
+        outputs: linear module or child to its output in the last pass.
         listed: modules inside a list of modules: experts.
     """
 
@@ -59,7 +59,7 @@ class Seen:
     order: list[nn.Module] = field(default_factory=list)
     inputs: dict[nn.Module, list[torch.Tensor]] = field(default_factory=dict)
     children: list[nn.Module] = field(default_factory=list)
-    sizes: dict[nn.Module, int] = field(default_factory=dict)
+    outputs: dict[nn.Module, torch.Tensor] = field(default_factory=dict)
     listed: set[nn.Module] = field(default_factory=set)
 
 
@@ -158,11 +158,11 @@ def _one_pass(
 
         return watch
 
-    def note_child(seen: Seen, child: nn.Module) -> Observe:
+    def note_output(seen: Seen, module: nn.Module, child: bool) -> Observe:
         def watch(output: torch.Tensor) -> None:
-            if child not in seen.children:
-                seen.children.append(child)
-            seen.sizes[child] = output.shape[-1]
+            if child and module not in seen.children:
+                seen.children.append(module)
+            seen.outputs[module] = output
 
         return watch
 
@@ -172,13 +172,21 @@ def _one_pass(
         for linear in seen.block.modules()
         if linear in targets
     }
-    children = {
-        child: note_child(seen, child) for seen in blocks for child in seen.block.children()
+    outputs = {
+        linear: note_output(seen, linear, child=False)
+        for seen in blocks
+        for linear in seen.block.modules()
+        if linear in targets
+    }
+    outputs |= {
+        child: note_output(seen, child, child=True)
+        for seen in blocks
+        for child in seen.block.children()
     }
     with (
         hidden_hooks({seen.block: uniform(seen.block) for seen in blocks}),
         input_hooks(linears),
-        first_output_hooks(children),
+        first_output_hooks(outputs),
     ):
         run(_tokens(model, length) * len(_PAIRS))
 

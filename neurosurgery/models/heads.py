@@ -141,17 +141,25 @@ def _block(
     ]
     if not children:
         raise refuse("it has no MLP")
-    mlp = children[-1]
-    inside = [linear for linear in seen.order if linear in set(mlp.modules())]
-    # A linear module that runs on some tokens only is an expert's.
-    whole = bool(inside) and all(p.ndim < 3 for p in mlp.parameters()) and _dense(seen, inside)
-    return Block(
-        seen.block,
-        attention,
-        BlockMlp(index, names[mlp], mlp, targets[inside[-1]] if whole else None, seen.sizes[mlp]),
-    )
+    mlp = _mlp(index, children[-1], seen, targets, names)
+    return Block(seen.block, attention, mlp)
 
 
-def _dense(seen: Seen, linears: list[nn.Module]) -> bool:
-    """Whether no linear module belongs to one of several experts."""
-    return not any(linear in seen.listed for linear in linears)
+def _mlp(
+    index: int,
+    mlp: nn.Module,
+    seen: Seen,
+    targets: dict[nn.Module, Target],
+    names: dict[nn.Module, str],
+) -> BlockMlp:
+    inside = set(mlp.modules())
+    linears = [linear for linear in seen.order if linear in inside]
+    experts = any(p.ndim > 2 for p in mlp.parameters()) or not seen.listed.isdisjoint(linears)
+    size = seen.outputs[mlp].shape[-1]
+    if not linears or experts:
+        return BlockMlp(index, names[mlp], mlp, None, size)
+    last = linears[-1]
+    # Bloom's MLP adds the residual stream to its output; what it computes is its projection's.
+    ours, theirs = (seen.outputs[module].reshape(-1) for module in (mlp, last))
+    site = mlp if ours.shape == theirs.shape and torch.allclose(ours, theirs) else last
+    return BlockMlp(index, names[site], site, targets[last], size)
