@@ -53,3 +53,62 @@ def _attached(registrations: Iterator[RemovableHandle]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def hidden_hooks(hooks: Mapping[nn.Module, Observe]) -> Iterator[None]:
+    """Call each hook with the hidden states that enter its module, however they are passed.
+
+    The hidden states are the first positional input, or else the first keyword.
+    """
+
+    def adapt(hook: Observe) -> Callable[[nn.Module, tuple, dict], Any]:
+        def before(_module: nn.Module, inputs: tuple, named: dict) -> Any:
+            if inputs:
+                replaced = hook(inputs[0])
+                return None if replaced is None else ((replaced, *inputs[1:]), named)
+            first = next(iter(named))
+            replaced = hook(named[first])
+            return None if replaced is None else (inputs, {**named, first: replaced})
+
+        return before
+
+    with _attached(
+        module.register_forward_pre_hook(adapt(hook), with_kwargs=True)
+        for module, hook in hooks.items()
+    ):
+        yield
+
+
+@contextmanager
+def first_output_hooks(hooks: Mapping[nn.Module, Observe]) -> Iterator[None]:
+    """Call each hook with the output of its module, or the first part of an output with parts."""
+
+    def adapt(hook: Observe) -> Callable[[nn.Module, tuple, Any], Any]:
+        def after(_module: nn.Module, _inputs: tuple, output: Any) -> Any:
+            if isinstance(output, torch.Tensor):
+                return hook(output)
+            replaced = hook(output[0])
+            return None if replaced is None else (replaced, *output[1:])
+
+        return after
+
+    with _attached(module.register_forward_hook(adapt(hook)) for module, hook in hooks.items()):
+        yield
+
+
+@contextmanager
+def replaced_forwards(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
+    """Run other functions in place of the modules inside the block; put the modules back after."""
+    # A module's own `forward` is its class's, unless something else (accelerate) has put one there.
+    before = {module: vars(module).get("forward") for module in forwards}
+    try:
+        for module, forward in forwards.items():
+            vars(module)["forward"] = forward
+        yield
+    finally:
+        for module, own in before.items():
+            if own is None:
+                vars(module).pop("forward", None)
+            else:
+                vars(module)["forward"] = own

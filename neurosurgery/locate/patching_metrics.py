@@ -1,0 +1,102 @@
+"""What path patching measures: prompt pairs, and a number from the logits at the last position.
+
+Source: Zhang et al., arXiv 2409.01659, §3.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+LOGIT, LOGIT_DIFF, LOGPROB = "logit", "logit_diff", "logprob"
+METRICS = (LOGIT, LOGIT_DIFF, LOGPROB)
+
+
+@dataclass(frozen=True)
+class PromptPairs:
+    """Reference prompts, their counterfactuals, and the answers, as token ids.
+
+    Attributes:
+        references: the prompts X_r.
+        counterfactuals: the prompts X_c; each has the length of its reference.
+        answers: the first token of the right answer to every reference.
+        wrong_answers: another token for every reference; needed for `logit_diff`.
+    """
+
+    references: Sequence[Sequence[int]]
+    counterfactuals: Sequence[Sequence[int]]
+    answers: Sequence[int]
+    wrong_answers: Sequence[int] | None = None
+
+    def check(self, metric: str) -> None:
+        """Refuse pairs that cannot be measured.
+
+        Raises:
+            ValueError: the metric is unknown or lacks its wrong answers; there are no pairs; the
+                lists have different lengths; a counterfactual is of another length than its
+                reference, or equals it.
+        """
+        if metric not in METRICS:
+            raise ValueError(f"metric {metric!r} is unknown; expected one of {', '.join(METRICS)}")
+        if metric == LOGIT_DIFF and self.wrong_answers is None:
+            raise ValueError("logit_diff needs a wrong answer for every prompt")
+        counts = [len(self.references), len(self.counterfactuals), len(self.answers)]
+        if self.wrong_answers is not None:
+            counts.append(len(self.wrong_answers))
+        if not self.references or len(set(counts)) > 1:
+            raise ValueError(f"expected as many of everything and at least one, found {counts}")
+        pairs = zip(self.references, self.counterfactuals, strict=True)
+        for number, (reference, counterfactual) in enumerate(pairs):
+            if not reference or len(reference) != len(counterfactual):
+                raise ValueError(
+                    f"pair {number} has {len(reference)} and {len(counterfactual)} tokens; "
+                    "expected equal numbers, at least one"
+                )
+            if list(reference) == list(counterfactual):
+                raise ValueError(f"pair {number} has a counterfactual equal to its reference")
+
+    def batches(self, batch_tokens: int) -> list[list[int]]:
+        """Numbers of pairs that go through the model together: of one length, so without padding.
+
+        Args:
+            batch_tokens: most tokens per batch; one prompt is always allowed.
+        """
+        by_length: dict[int, list[int]] = defaultdict(list)
+        for number, reference in enumerate(self.references):
+            by_length[len(reference)].append(number)
+        batches = []
+        for length, numbers in by_length.items():
+            size = max(1, batch_tokens // length)
+            batches += [numbers[start : start + size] for start in range(0, len(numbers), size)]
+        return batches
+
+    def columns(self, metric: str, numbers: Sequence[int]) -> torch.Tensor:
+        """The tokens whose logits a metric reads, (prompts, 1 or 2), int64."""
+        read = [[self.answers[number]] for number in numbers]
+        if metric == LOGIT_DIFF and self.wrong_answers is not None:
+            read = [[self.answers[number], self.wrong_answers[number]] for number in numbers]
+        return torch.tensor(read)
+
+
+def read_metric(metric: str, picked: torch.Tensor) -> torch.Tensor:
+    """The metric from the logits (or log-probabilities) of its columns, (rows, 1 or 2): (rows,)."""
+    return picked[:, 0] - picked[:, 1] if metric == LOGIT_DIFF else picked[:, 0]
+
+
+def pick(metric: str, logits: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+    """From all logits, (rows, vocabulary), what `read_metric` reads, (rows, 1 or 2)."""
+    if metric == LOGPROB:
+        logits = logits.log_softmax(dim=-1)
+    return logits.gather(1, columns.to(logits.device))
+
+
+def effects(metric: str, change: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+    """Turn changes of the metric, (units, prompts), into effects.
+
+    Logits and their differences: change / clean value, so a clean value near 0 gives a huge effect.
+    Log-probabilities: the change itself.
+    """
+    return change if metric == LOGPROB else change / clean

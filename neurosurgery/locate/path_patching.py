@@ -1,0 +1,183 @@
+"""Measure how much every attention head and every MLP does for an answer, by path patching.
+
+A unit's value at the last position (END) is taken from a counterfactual prompt, while the attention
+of later layers keeps its value: what changes has gone from the unit to the logits, through MLPs and
+norms.
+
+Source: Zhang et al., arXiv 2409.01659, §3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from neurosurgery.common.errors import first_line, machine_error
+from neurosurgery.locate.patching_chain import chain_changes
+from neurosurgery.locate.patching_hooks import hook_changes
+from neurosurgery.locate.patching_metrics import LOGIT, PromptPairs, effects
+from neurosurgery.locate.patching_runs import Batch, Setting, collect_batch
+from neurosurgery.masks.head_units import HEAD, MLP, head_units, mlp_units
+from neurosurgery.masks.units import Unit
+from neurosurgery.models.float32 import float32_arithmetic
+from neurosurgery.models.heads import find_blocks
+
+TOLERANCE = 1e-4
+"""Largest accepted difference of chain and hooks, as a fraction of the largest clean logit."""
+
+_CHECKED_PROMPTS = 2
+_CHECKED_LAYERS = 4
+
+_NO_CHAIN = (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError)
+"""What a model raises whose layers do not run on single tokens without their attention."""
+
+
+@dataclass(frozen=True)
+class HeadEffects:
+    """Results of path patching.
+
+    Attributes:
+        units: the heads, then the MLPs, each by layer.
+        effects: (units, prompts), float64; `logit` and `logit_diff`: (patched − clean) / clean,
+            `logprob`: patched − clean. Most negative: most important.
+        changes: patched − clean of the metric, (units, prompts), float64.
+        clean: the metric without a patch, (prompts,), float64.
+        metric: what was measured.
+        freeze_mlps: whether MLPs kept their values, so that only the direct path is seen.
+        used: `chain` or `hooks`.
+        deviation: largest difference of chain and hooks on the checked units and prompts, as a
+            fraction of the largest clean logit; infinite if the chain could not run.
+        reason: why the chain was not used; empty if it was.
+    """
+
+    units: tuple[Unit, ...]
+    effects: torch.Tensor
+    changes: torch.Tensor
+    clean: torch.Tensor
+    metric: str
+    freeze_mlps: bool
+    used: str
+    deviation: float
+    reason: str = ""
+
+    def mean(self) -> torch.Tensor:
+        """Mean effect of every unit over the prompts, (units,), float64."""
+        return self.effects.mean(dim=1)
+
+    def ranking(self) -> list[Unit]:
+        """The units from the most negative mean effect to the largest; ties keep their order."""
+        return [self.units[place] for place in self.mean().argsort(stable=True).tolist()]
+
+
+def head_effects(
+    model: PreTrainedModel,
+    pairs: PromptPairs,
+    *,
+    metric: str = LOGIT,
+    freeze_mlps: bool = False,
+    units: Sequence[str] = ("heads", "mlps"),
+    row_budget: int = 4096,
+    batch_tokens: int = 4096,
+    method: str = "chain",
+) -> HeadEffects:
+    """Measure the effect of every head and MLP on the answers.
+
+    Two forward passes per batch give all values at END; the rest needs no attention
+    (`patching_chain`). On the first prompts the result is compared with the definition
+    (`patching_hooks`), which is used for everything where the two differ. All is computed in
+    float32, whatever the weights' number format.
+
+    Args:
+        model: a causal language model in evaluation mode.
+        pairs: prompts and counterfactuals; those of one length run together, without padding.
+        metric: `logit`, `logit_diff` or `logprob` of the answer, after the model's soft cap.
+        freeze_mlps: keep the MLPs' values too: only the path past them.
+        units: `heads`, `mlps` or both.
+        row_budget: most rows (units × prompts) of the chain at once.
+        batch_tokens: most tokens of a forward pass.
+        method: `chain`, or `hooks` to use the definition at once.
+
+    Raises:
+        UsageError: the model has no separable heads (`find_blocks`).
+        ValueError: the pairs cannot be measured (`PromptPairs.check`); a counterfactual changes
+            nothing at END; a prompt patched with its own values changes.
+    """
+    pairs.check(metric)
+    if not units or set(units) - {"heads", "mlps"} or method not in ("chain", "hooks"):
+        raise ValueError(
+            f"expected heads, mlps or both, by chain or hooks; found {units}, {method}"
+        )
+    blocks = find_blocks(model)
+    chosen = [
+        *(head_units(blocks) if "heads" in units else []),
+        *(mlp_units(blocks) if "mlps" in units else []),
+    ]
+    changes = torch.empty(len(chosen), len(pairs.references), dtype=torch.float64)
+    clean = torch.empty(len(pairs.references), dtype=torch.float64)
+    setting = Setting(model, blocks, metric, freeze_mlps)
+    used, deviation, reason = method, 0.0, ""
+    with torch.inference_mode(), float32_arithmetic(model):
+        for number, places in enumerate(pairs.batches(batch_tokens)):
+            if number == 0 and used == "chain":
+                first = collect_batch(setting, pairs, places[:_CHECKED_PROMPTS])
+                deviation, reason = _check(setting, chosen, first, row_budget)
+                used = "hooks" if reason else "chain"
+            batch = collect_batch(setting, pairs, places)
+            clean[places] = batch.clean(metric).cpu()
+            changes[:, places] = (
+                chain_changes(setting, chosen, batch, row_budget).change
+                if used == "chain"
+                else hook_changes(setting, chosen, batch)
+            )
+    return HeadEffects(
+        tuple(chosen),
+        effects(metric, changes, clean),
+        changes,
+        clean,
+        metric,
+        freeze_mlps,
+        used,
+        deviation,
+        reason,
+    )
+
+
+def _check(
+    setting: Setting, units: Sequence[Unit], batch: Batch, row_budget: int
+) -> tuple[float, str]:
+    """Compare chain and hooks on some prompts; the deviation, and why not to use the chain."""
+    try:
+        found = chain_changes(setting, units, batch, row_budget)
+    except _NO_CHAIN as error:
+        if machine_error(error) is not None:
+            raise
+        return float("inf"), f"{type(error).__name__}: {first_line(error)}"
+    places = _checked(units, found.change)
+    expected = hook_changes(setting, [units[place] for place in places], batch)
+    largest = max(
+        float((found.change[places] - expected).abs().max()),
+        float((found.clean - batch.clean(setting.metric).cpu()).abs().max()),
+    )
+    deviation = largest / float(batch.reference.logits.abs().max())
+    # Written so that a value that is no number fails, too.
+    if deviation <= TOLERANCE:
+        return deviation, ""
+    return deviation, f"differs from the definition by {deviation:.2g} of the largest logit"
+
+
+def _checked(units: Sequence[Unit], change: torch.Tensor) -> list[int]:
+    """Units to check: in layers over the whole depth, those of each kind that change most."""
+    layers = sorted({unit.layer or 0 for unit in units})
+    steps = min(_CHECKED_LAYERS, len(layers))
+    chosen = {layers[round(step * (len(layers) - 1) / max(1, steps - 1))] for step in range(steps)}
+    size = change.abs().amax(dim=1).tolist()
+    places: set[int] = set()
+    for layer in chosen:
+        for kind in (HEAD, MLP):
+            own = [p for p, u in enumerate(units) if (u.layer or 0) == layer and u.kind == kind]
+            # Two of each, so that a model of two layers is checked on four units at least.
+            places.update(sorted(own, key=lambda place: -size[place])[:2])
+    return sorted(places)
