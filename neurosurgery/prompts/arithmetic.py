@@ -17,8 +17,8 @@ from neurosurgery.prompts.pairs import PromptPair, Tally
 from neurosurgery.prompts.replacements import replacement
 from neurosurgery.prompts.templates import FAMILIES, OPERATORS, WORDED, WORDINGS, Wording
 
-MOST_DIGITS = 6
-"""More digits are no arithmetic that a model answers in one token."""
+MOST_DIGITS = 4
+"""Longer operands are no arithmetic that a model does in its head."""
 MOST_DIGITS_IN_WORDS = 2
 MOST_SHOTS = 16
 

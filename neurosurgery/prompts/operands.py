@@ -20,7 +20,8 @@ class Operands:
     """All pairs of operands of a wording, without a list of them.
 
     Operands are from 2 up, have at most `digits` digits and lie within the wording's ranges.
-    Differences are not negative, divisions are exact.
+    Differences are not negative. Divisions are exact, and nothing is divided by itself: that would
+    be more than half of the divisions of one digit, all with the answer 1.
     """
 
     def __init__(self, wording: Wording, digits: int) -> None:
@@ -31,7 +32,7 @@ class Operands:
         if self._division:
             # A row for each divisor; in it the quotients.
             self._rows = np.arange(least, largest + 1)
-            self._first = -(-low // self._rows)
+            self._first = np.maximum(-(-low // self._rows), 2)
             last = high // self._rows
         else:
             # A row for each left operand; in it the right ones.

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-SIGNS = tuple("@ < # & ~ ^ | ; _".split())
+# No sign of an operation in mathematics or in a programming language (^, &, |, %, :, !).
+SIGNS = tuple("@ < # ; ~ _ ? $".split())
 """Signs, which stand for a sign where they can."""
 
 WORDS = (
@@ -30,7 +31,7 @@ WORDS = (
     "the name of",
     "the colour of",
 )
-"""Words and phrases of several lengths in tokens; the ones named by the paper come first."""
+"""Words and phrases of several lengths in tokens."""
 
 REPLACEMENTS = (*SIGNS, *WORDS)
 
