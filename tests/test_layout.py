@@ -12,7 +12,8 @@ from conftest import ROOT
 PACKAGE = ROOT / "neurosurgery"
 
 FOLDERS = (
-    "common config models activations masks locate edit evaluate results verdicts report grid cli"
+    "common config models prompts activations masks locate edit evaluate results verdicts report "
+    "grid cli"
 ).split()
 """A folder imports only from folders that stand before it."""
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from neurosurgery.common.errors import UsageError, first_line
+from neurosurgery.common.errors import UsageError
+from neurosurgery.common.tables import first_empty, read_csv
 from neurosurgery.config.experiment import CalibrationSource
 from neurosurgery.config.keys import MATH
 
@@ -62,28 +62,7 @@ def read_calibration_set(source: CalibrationSource) -> CalibrationSet:
     """
     flag = "--train_dataset" if source.name == MATH else "--calibration_datasets"
     path = source.path
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        reason = f"{error.strerror}; expected a CSV file{_how_to_get(path)}"
-        raise UsageError(flag, path, reason) from None
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            flag, path, f"expected UTF-8 text; byte {error.start} cannot be decoded"
-        ) from None
-    try:
-        table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
-    except pd.errors.EmptyDataError:
-        raise UsageError(flag, path, "is empty; expected a CSV file with a header") from None
-    except pd.errors.ParserError as error:
-        raise UsageError(flag, path, f"is not a CSV file ({first_line(error)})") from None
-    if not isinstance(table.index, pd.RangeIndex):
-        # pandas uses the first column as row labels if rows are longer than the header.
-        raise UsageError(
-            flag, path, "has rows with more fields than the header; quote texts that hold commas"
-        )
+    content, table = read_csv(flag, path, how_to_get=_how_to_get(path))
     samples = _samples(table, flag, path)
     if not samples:
         raise UsageError(flag, path, "has a header but no rows")
@@ -98,9 +77,9 @@ def _samples(table: pd.DataFrame, flag: str, path: Path) -> list[str]:
             flag, path, f"has the columns {found}; expected qa, or question and solution"
         )
     for column in wanted:
-        empty = np.flatnonzero(table[column].str.strip() == "")
-        if len(empty):
-            raise UsageError(flag, path, f"sample {empty[0] + 1} is empty in column {column}")
+        empty = first_empty(table[column])
+        if empty is not None:
+            raise UsageError(flag, path, f"sample {empty} is empty in column {column}")
     if wanted == ("qa",):
         return table["qa"].tolist()
     # The published format of problems solved by a program.
