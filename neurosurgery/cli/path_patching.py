@@ -15,7 +15,6 @@ from neurosurgery.config.patching import (
     ABLATIONS,
     METRICS,
     POSITIONS,
-    TOP,
     UNIT_KINDS,
     PatchingConfig,
     PromptConfig,
@@ -73,7 +72,7 @@ def parse(description: str, argv: Sequence[str] | None) -> PatchingConfig:
         metric=flags.metric,
         freeze_mlps=flags.freeze_mlps,
         units=tuple(dict.fromkeys(flags.units)),
-        top=tuple(sorted(dict.fromkeys(flags.top))),
+        top=None if flags.top is None else tuple(sorted(dict.fromkeys(flags.top))),
         ablation=flags.ablation,
         positions=flags.positions,
         draws=flags.num_draws,
@@ -149,8 +148,8 @@ def _parser(description: str) -> argparse.ArgumentParser:
         "--top",
         nargs="+",
         type=float,
-        default=list(TOP),
-        help="numbers of units, or shares of all below 1 (default: 1 2 5 10 20 50)",
+        help="numbers of units, or shares of all below 1 (default: 1 2 5 10 20 50, as far as there "
+        "are so many)",
     )
     knock_out.add_argument(
         "--ablation",

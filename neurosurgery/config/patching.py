@@ -38,8 +38,8 @@ class PromptConfig:
 class PatchingConfig:
     """What is found, and what is knocked out afterwards.
 
-    `top` holds numbers of units of one kind (1 and more) or shares of them (below 1); `units` are
-    keys of `UNIT_KINDS`.
+    `top` holds numbers of units of one kind (1 and more) or shares of them (below 1), None for
+    `TOP`; `units` are keys of `UNIT_KINDS`.
     """
 
     model: ModelConfig
@@ -47,7 +47,7 @@ class PatchingConfig:
     metric: str
     freeze_mlps: bool
     units: tuple[str, ...]
-    top: tuple[float, ...]
+    top: tuple[float, ...] | None
     ablation: str
     positions: str
     draws: int
@@ -68,7 +68,7 @@ class PatchingConfig:
         check_at_least(0, {"--shots": prompts.shots})
         if not 0 < prompts.held_out < 1:
             raise UsageError("--held_out", prompts.held_out, "expected a share between 0 and 1")
-        for value in self.top:
+        for value in self.top or ():
             if not (0 < value < 1 or (value >= 1 and float(value).is_integer())):
                 raise UsageError("--top", value, "expected numbers of units, or shares below 1")
         check_writable(self.save_path)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import pandas as pd
+import torch
 from transformers import PreTrainedModel
 
 from neurosurgery.activations.calibration import generator
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.patching import PatchingConfig
-from neurosurgery.edit.knock_out import head_means, knocked_out
+from neurosurgery.config.patching import TOP, PatchingConfig
+from neurosurgery.edit.knock_out import end_vectors, head_means, knocked_out
 from neurosurgery.grid.patching_prompts import Prompts
 from neurosurgery.masks.head_units import HEAD
 from neurosurgery.masks.units import Unit
@@ -25,18 +27,20 @@ Answers = Callable[[Sequence[Unit]], Sequence[bool]]
 KEY_UNITS, RANDOM_UNITS = "key", "random"
 
 
-def numbers(top: Sequence[float], units: int, kind: str) -> list[int]:
+def numbers(top: Sequence[float] | None, units: int, kind: str) -> list[int]:
     """How many units the values of `--top` mean; a share of all is at least one unit.
 
-    Of heads, more than there are is an error; of MLPs, which are few, such numbers are left out.
+    Without the flag: the paper's numbers, as far as there are so many units. MLPs, of which there
+    are few, are knocked out as far as there are so many in any case.
 
     Raises:
         UsageError: more heads are asked for than there are.
     """
-    found = sorted({int(value) if value >= 1 else max(1, round(value * units)) for value in top})
-    if found[-1] > units and kind == HEAD:
-        raise UsageError("--top", found[-1], f"expected at most {units}, the heads of the model")
-    return [number for number in found if number <= units]
+    wanted = [int(x) if x >= 1 else max(1, round(x * units)) for x in (TOP if top is None else top)]
+    if top is not None and kind == HEAD and max(wanted) > units:
+        reason = f"expected at most {units}, the heads of the model"
+        raise UsageError("--top", max(wanted), reason)
+    return sorted({number for number in wanted if number <= units})
 
 
 class KnockOut:
@@ -63,17 +67,35 @@ class KnockOut:
         self._positions = config.positions
         self._seed = config.random_state
         self._batch_tokens = batch_tokens
-        self._means = None
-        if config.ablation == "mean":
-            counterfactuals = [pair.counterfactual_ids for pair in prompts.found_on]
-            self._means = head_means(model, counterfactuals, units)
+        self._counterfactuals = [pair.counterfactual_ids for pair in prompts.found_on]
+        self._vectors = self._values(units, config.ablation)
         self._baseline = self.answers([])
+
+    def _values(self, units: Sequence[Unit], ablation: str) -> dict[Unit, torch.Tensor] | None:
+        """What replaces every unit: (size,), one vector per held-out prompt, or None for zeros."""
+        if ablation == "zero":
+            return None
+        if ablation == "mean":
+            return head_means(self._model, self._counterfactuals, units, self._batch_tokens)
+        found = end_vectors(self._model, self._counterfactuals, units, self._batch_tokens)
+        draw = generator(self._seed, 0, "resample", "path patching")
+        chosen = draw.integers(len(self._counterfactuals), size=len(self._held_out))
+        return {unit: vectors[torch.from_numpy(chosen)] for unit, vectors in found.items()}
 
     def answers(self, units: Sequence[Unit]) -> list[bool]:
         """Right or wrong for every held-out prompt, with these units knocked out."""
+
+        def inside(batch: Sequence[int]) -> AbstractContextManager[None]:
+            values = self._vectors
+            if values is not None:
+                values = {
+                    unit: values[unit] if values[unit].ndim == 1 else values[unit][list(batch)]
+                    for unit in units
+                }
+            return knocked_out(self._model, units, values, self._positions)
+
         ids = [pair.prompt_ids for pair in self._held_out]
-        with knocked_out(self._model, units, self._means, positions=self._positions):
-            found = next_tokens(self._model, ids, self._batch_tokens)
+        found = next_tokens(self._model, ids, self._batch_tokens, inside)
         return [token == pair.answer_id for token, pair in zip(found, self._held_out, strict=True)]
 
     def point(self, ranked: Sequence[Unit], point: Mapping[str, object]) -> dict[str, object]:

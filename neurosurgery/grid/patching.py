@@ -18,23 +18,32 @@ from neurosurgery.grid.knock_out import KEY_UNITS, RANDOM_UNITS, KnockOut, numbe
 from neurosurgery.grid.patching_folder import PatchingFolder
 from neurosurgery.grid.patching_prompts import Prompts, prepare_prompts
 from neurosurgery.grid.patching_text import agreement_text, found_text, knock_out_text
+from neurosurgery.locate.attention_from_end import attention_from_end
 from neurosurgery.locate.key_units import effect_table, strongest, top_overlap
 from neurosurgery.locate.path_patching import head_effects
-from neurosurgery.masks.head_units import head_units, mlp_units
+from neurosurgery.masks.head_units import HEAD, head_units, mlp_units
 from neurosurgery.masks.units import Unit
 from neurosurgery.models.backbone import check_backbone
 from neurosurgery.models.devices import choose_device, choose_dtype, keep_freed_memory
 from neurosurgery.models.heads import find_blocks
 from neurosurgery.models.load import load_model, load_tokenizer, read_model_config
 from neurosurgery.prompts.pairs import PromptPair, TokenPair
-from neurosurgery.report.draw.heads import draw_effects, draw_knock_out, draw_transfer
+from neurosurgery.report.draw.heads import (
+    draw_attention,
+    draw_effects,
+    draw_knock_out,
+    draw_transfer,
+)
 from neurosurgery.report.draw.style import figure_style
-from neurosurgery.report.read.heads import EFFECTS, TRANSFER
+from neurosurgery.report.read.heads import ATTENTION, EFFECTS, TRANSFER
 from neurosurgery.results.lock import FolderLock
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
 TRANSFERRED = 10
 """Key units that are knocked out for the transfer matrix and compared between halves."""
+
+ATTENDED = 64
+"""Prompts over which the attention of the key heads is averaged."""
 
 
 class Patching:
@@ -99,6 +108,15 @@ class Patching:
         if len(moved):
             folder.write(TRANSFER, moved)
         with figure_style():
+            if "heads" in config.units:
+                looks = attention_from_end(
+                    loaded.model,
+                    loaded.tokenizer,
+                    strongest(units, effects, HEAD)[:TRANSFERRED],
+                    prompts.found_on[:ATTENDED],
+                )
+                folder.write(ATTENTION, looks)
+                draw_attention("attention", looks).save(folder.path)
             draw_effects("effects", table, config.metric).save(folder.path)
             draw_knock_out("knock_out", points).save(folder.path)
             if len(moved):
@@ -148,7 +166,7 @@ class Patching:
         halves = np.array_split(order, 2)
         for kind in (UNIT_KINDS[kind] for kind in self._config.units):
             first, second = (strongest(units, effects[:, half], kind) for half in halves)
-            number = min(TRANSFERRED, len(first))
+            number = max(1, min(TRANSFERRED, len(first) // 4))
             overlap, chance = top_overlap(first, second, number)
             yield {"kind": kind, "number": number, "overlap": overlap, "by_chance": chance}
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby
 
 import torch
@@ -67,7 +68,10 @@ def head_input(model: PreTrainedModel, batch: Sequence[Sequence[int]]) -> torch.
 
 
 def next_tokens(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], batch_tokens: int
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    batch_tokens: int,
+    inside: Callable[[Sequence[int]], AbstractContextManager[object]] | None = None,
 ) -> list[int]:
     """Predict the token that follows every prompt: the one with the largest logit.
 
@@ -77,6 +81,7 @@ def next_tokens(
         model: a causal language model.
         prompts: token ids, with the special tokens.
         batch_tokens: tokens per batch, at least one prompt.
+        inside: called with the numbers of a batch's prompts; its context holds while they run.
     """
     found = [0] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
@@ -86,7 +91,7 @@ def next_tokens(
         for start in range(0, len(same), rows):
             batch = same[start : start + rows]
             ids = torch.tensor([list(prompts[place]) for place in batch], device=model.device)
-            with torch.inference_mode():
+            with torch.inference_mode(), inside(batch) if inside else nullcontext():
                 logits = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits
             for place, token in zip(batch, logits[:, -1].argmax(dim=-1).tolist(), strict=True):
                 found[place] = token

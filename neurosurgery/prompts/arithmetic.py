@@ -211,7 +211,7 @@ def _check(
 ) -> None:
     for flag, values, known in (
         ("--operators", operators, OPERATORS),
-        ("--prompt_families", families, FAMILIES),
+        ("--templates", families, FAMILIES),
     ):
         for value in values:
             if value not in known:
@@ -231,5 +231,5 @@ def _check(
     check_at_least(0, {"--prompt_seed": seed})
     if words and set(families) <= {"demo"}:
         raise UsageError(
-            "--prompt_families", "demo", "has no number words; expected another family with them"
+            "--templates", "demo", "has no number words; expected another family with them"
         )

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 OPERATORS = ("+", "-", "*", "/")
-FAMILIES = ("equations", "statements", "questions", "years", "objects", "demo")
-"""Kinds of wordings; `demo` is how the embedded demo model learned to calculate."""
+DEMO_FAMILY = "demo"
+"""How the embedded demo model learned to calculate."""
+FAMILIES = ("equations", "statements", "questions", "years", "objects", DEMO_FAMILY)
+"""Kinds of wordings."""
 WORDED = FAMILIES[:-1]
 """The families for other models than the demo's."""
 

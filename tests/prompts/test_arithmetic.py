@@ -262,10 +262,10 @@ def test_all_numbers_have_their_own_words():
         ({"operators": []}, "--operators : names none; expected some of + - * /"),
         (
             {"families": ["sums"]},
-            "--prompt_families sums: is unknown; expected some of equations statements questions "
+            "--templates sums: is unknown; expected some of equations statements questions "
             "years objects demo",
         ),
-        ({"families": []}, "--prompt_families : names none; expected some of equations "),
+        ({"families": []}, "--templates : names none; expected some of equations "),
         ({"digits": 0}, "--digits 0: expected a whole number from 1 to 4"),
         ({"digits": 5}, "--digits 5: expected a whole number from 1 to 4"),
         (
@@ -281,7 +281,7 @@ def test_all_numbers_have_their_own_words():
         ({"seed": -1}, "--prompt_seed -1: expected a whole number of at least 0"),
         (
             {"families": ["demo"], "words": True},
-            "--prompt_families demo: has no number words; expected another family with them",
+            "--templates demo: has no number words; expected another family with them",
         ),
     ],
 )

@@ -9,6 +9,7 @@ import pandas as pd
 
 HEADS_FOLDER = "path_patching"
 EFFECTS, KNOCK_OUT, TRANSFER = "effects.csv", "knock_out.csv", "transfer.csv"
+ATTENTION = "attention.csv"
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,14 @@ class HeadTables:
 
     `effects` has a row per unit: kind, layer, index, effect, stderr, same_sign, rank. `knock_out`
     has a row per group of units (key, random), kind and number: accuracy, difference and interval.
-    `transfer` has a row per pair of operators: found_on, tested_on, accuracy, baseline.
+    `transfer` has a row per pair of groups of prompts: found_on, tested_on, accuracy. `attention`
+    has a row per key head: the share of its attention on every part of a prompt.
     """
 
     effects: pd.DataFrame
     knock_out: pd.DataFrame
     transfer: pd.DataFrame
+    attention: pd.DataFrame
 
 
 def read_heads(folder: Path) -> HeadTables:
@@ -32,4 +35,4 @@ def read_heads(folder: Path) -> HeadTables:
         path = folder / name
         return pd.read_csv(path) if path.is_file() else pd.DataFrame()
 
-    return HeadTables(*(table(name) for name in (EFFECTS, KNOCK_OUT, TRANSFER)))
+    return HeadTables(*(table(name) for name in (EFFECTS, KNOCK_OUT, TRANSFER, ATTENTION)))
