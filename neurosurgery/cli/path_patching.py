@@ -63,7 +63,7 @@ def parse(description: str, argv: Sequence[str] | None) -> PatchingConfig:
             templates=tuple(
                 dict.fromkeys(flags.templates or ((DEMO_FAMILY,) if of_demo else WORDED))
             ),
-            digits=flags.digits or (2 if of_demo else 1),
+            digits=(2 if of_demo else 1) if flags.digits is None else flags.digits,
             number_words=flags.number_words,
             shots=(0 if of_demo else 2) if flags.shots is None else flags.shots,
             number=flags.num_prompts,

@@ -20,6 +20,7 @@ from neurosurgery.grid.patching_prompts import Prompts, prepare_prompts
 from neurosurgery.grid.patching_text import agreement_text, found_text, knock_out_text
 from neurosurgery.locate.attention_from_end import attention_from_end
 from neurosurgery.locate.key_units import effect_table, strongest, top_overlap
+from neurosurgery.locate.patching_metrics import PromptPairs
 from neurosurgery.locate.path_patching import head_effects
 from neurosurgery.masks.head_units import HEAD, head_units, mlp_units
 from neurosurgery.masks.units import Unit
@@ -143,7 +144,7 @@ class Patching:
         if kept is None:
             found = head_effects(
                 model,
-                prompts.pairs(),
+                PromptPairs.of(prompts.found_on),
                 metric=config.metric,
                 freeze_mlps=config.freeze_mlps,
                 units=config.units,

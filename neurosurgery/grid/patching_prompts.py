@@ -25,16 +25,6 @@ class Prompts(NamedTuple):
     held_out: list[TokenPair]
     text: str
 
-    def pairs(self) -> PromptPairs:
-        """The first part, as path patching takes it."""
-        wrong = [pair.wrong_id for pair in self.found_on]
-        return PromptPairs(
-            [pair.prompt_ids for pair in self.found_on],
-            [pair.counterfactual_ids for pair in self.found_on],
-            [pair.answer_id for pair in self.found_on],
-            None if None in wrong else [token for token in wrong if token is not None],
-        )
-
 
 def prepare_prompts(
     loaded: LoadedModel,
@@ -87,6 +77,6 @@ def prepare_prompts(
             f"{LEAST} held out, found {len(found_on)} and {len(held_out)}",
         )
     prompts = Prompts(found_on, held_out, tally.text())
-    if config.metric == LOGIT_DIFF and prompts.pairs().wrong_answers is None:
+    if config.metric == LOGIT_DIFF and PromptPairs.of(found_on).wrong_answers is None:
         raise UsageError("--metric", LOGIT_DIFF, "expected a wrong_answer for every prompt")
     return prompts

@@ -43,8 +43,8 @@ def agreement_text(overlaps: Sequence[dict[str, object]]) -> Iterator[str]:
     """How far the strongest units agree between two halves of the prompts."""
     for row in overlaps:
         yield (
-            f"The {row['number']} strongest {_PLURALS[str(row['kind'])]} of two halves of the "
-            f"prompts: {row['overlap']:.0%} the same (by chance {row['by_chance']:.0%})"
+            f"Top {row['number']} of the {_PLURALS[str(row['kind'])]}, found with either half of "
+            f"the prompts: {row['overlap']:.0%} the same (by chance {row['by_chance']:.0%})"
         )
 
 

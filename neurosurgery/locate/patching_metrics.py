@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 import torch
 
+from neurosurgery.prompts.pairs import TokenPair
+
 LOGIT, LOGIT_DIFF, LOGPROB = "logit", "logit_diff", "logprob"
 METRICS = (LOGIT, LOGIT_DIFF, LOGPROB)
 
@@ -30,6 +32,17 @@ class PromptPairs:
     counterfactuals: Sequence[Sequence[int]]
     answers: Sequence[int]
     wrong_answers: Sequence[int] | None = None
+
+    @classmethod
+    def of(cls, pairs: Sequence[TokenPair]) -> PromptPairs:
+        """Take tokenised prompts; wrong answers only where every prompt has one."""
+        wrong = [pair.wrong_id for pair in pairs if pair.wrong_id is not None]
+        return cls(
+            [pair.prompt_ids for pair in pairs],
+            [pair.counterfactual_ids for pair in pairs],
+            [pair.answer_id for pair in pairs],
+            wrong if len(wrong) == len(pairs) else None,
+        )
 
     def check(self, metric: str) -> None:
         """Refuse pairs that cannot be measured.

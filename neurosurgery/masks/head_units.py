@@ -8,11 +8,20 @@ from transformers import PreTrainedModel
 
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.units import Site, Slice, Unit, units_mask
-from neurosurgery.models.heads import Block
+from neurosurgery.models.heads import Block, find_blocks
 from neurosurgery.models.targets import find_targets
 
 HEAD = "head"
 MLP = "mlp"
+
+
+def find_heads(model: PreTrainedModel) -> list[Unit]:
+    """Find every attention head of a model, by layer and head (`head_units`).
+
+    Raises:
+        UsageError: the model has no separable heads (`models.heads.find_blocks`).
+    """
+    return head_units(find_blocks(model))
 
 
 def head_units(blocks: Sequence[Block]) -> list[Unit]:

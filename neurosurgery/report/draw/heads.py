@@ -10,6 +10,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from neurosurgery.report.draw.canvas import Drawing, draw_curve, handle, legend, new_figure
 from neurosurgery.report.draw.style import COLUMN, PAGE, Look
@@ -48,6 +49,7 @@ def draw_effects(name: str, effects: pd.DataFrame, metric: str) -> Drawing:
             _bars(drawing, axes, mlps)
     grid[0].set_ylabel("layer")
     grid[0].set_ylim(layers - 0.5, -0.5)
+    grid[0].yaxis.set_major_locator(MaxNLocator(integer=True))
     return drawing
 
 
@@ -62,6 +64,7 @@ def _map(drawing: Drawing, figure: Figure, axes: Axes, heads: pd.DataFrame) -> N
         axes.add_patch(cell)
         drawing.known(cell, _facts(row))
     axes.set_xlim(-0.5, heads["index"].max() + 0.5)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("head")
     axes.set_title("Heads")
     axes.grid(visible=False)

@@ -1,0 +1,169 @@
+"""PathPatching.py as a whole: files, resume, growth of a folder, prompts of one's own, refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+import PathPatching
+from neurosurgery.config.demo import DEMO
+from neurosurgery.grid import patching
+
+SMALL = "--num_prompts 40 --num_draws 2 --top 1 3".split()
+FIGURES = [
+    f"{name}.{kind}" for name in ("attention", "effects", "knock_out") for kind in ("pdf", "png")
+]
+TABLES = ["attention.csv", "effects.csv", "knock_out.csv"]
+
+
+def run(save_path: Path, *more: str) -> int:
+    return PathPatching.main(["--save_path", str(save_path), *SMALL, *more])
+
+
+def folder(save_path: Path) -> Path:
+    return save_path / "path_patching" / "model"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    save_path = tmp_path_factory.mktemp("finished")
+    assert run(save_path) == 0
+    return save_path
+
+
+def test_files_of_a_run(finished):
+    assert sorted(path.name for path in folder(finished).iterdir()) == sorted(
+        [*TABLES, *FIGURES, "effects.safetensors"]
+    )
+    meaning = json.loads((finished / "config.json").read_text())["meaning"]
+    assert meaning["--operators[path patching]"] == ["+"]
+
+
+def test_effects_have_a_row_per_unit(finished):
+    table = pd.read_csv(folder(finished) / "effects.csv")
+    assert table["kind"].value_counts().to_dict() == {"head": 16, "mlp": 4}
+    for _, rows in table.groupby("kind"):
+        assert sorted(rows["rank"]) == list(range(1, len(rows) + 1))
+        assert rows.sort_values("rank")["effect"].is_monotonic_increasing
+    assert table["same_sign"].between(0, 1).all()
+
+
+def test_key_units_matter_more_than_random_ones(finished):
+    points = pd.read_csv(folder(finished) / "knock_out.csv")
+    assert len(points) == 2 * 2 * 2
+    assert (points["baseline"] == 1).all()
+    at_three = points[(points["number"] == 3) & (points["kind"] == "head")].set_index("group")
+    assert at_three.loc["key", "accuracy"] < at_three.loc["random", "accuracy"]
+    low, high = points["baseline"] + points["ci_low"], points["baseline"] + points["ci_high"]
+    assert (low <= points["accuracy"]).all()
+    assert (points["accuracy"] <= high).all()
+
+
+def test_attention_sums_to_one(finished):
+    table = pd.read_csv(folder(finished) / "attention.csv")
+    assert len(table) == 10
+    assert table.drop(columns=["layer", "head"]).sum(axis=1).to_list() == pytest.approx([1] * 10)
+
+
+def test_a_run_goes_on_and_grows(tmp_path, monkeypatch, capsys):
+    assert run(tmp_path, "--top", "1") == 0
+    before = (folder(tmp_path) / "knock_out.csv").read_text()
+    effects = (folder(tmp_path) / "effects.csv").read_bytes()
+
+    def never(*_args, **_kwargs):
+        raise AssertionError("the effects are there")
+
+    monkeypatch.setattr(patching, "head_effects", never)
+    assert run(tmp_path, "--top", "1", "2") == 0
+    grown = (folder(tmp_path) / "knock_out.csv").read_text()
+    assert grown.startswith(before)
+    assert (folder(tmp_path) / "effects.csv").read_bytes() == effects
+    for more in (["--ablation", "zero"], ["--ablation", "resample"], ["--positions", "end"]):
+        assert run(tmp_path, "--top", "1", *more) == 0
+    points = pd.read_csv(folder(tmp_path) / "knock_out.csv")
+    assert points.groupby(["ablation", "positions"]).size().to_dict() == {
+        ("mean", "all"): 8,
+        ("zero", "all"): 4,
+        ("resample", "all"): 4,
+        ("mean", "end"): 4,
+    }
+    capsys.readouterr()
+    assert run(tmp_path, "--metric", "logprob") == 2
+    assert "--metric logprob: the results in" in capsys.readouterr().err
+    monkeypatch.undo()
+    assert run(tmp_path, "--metric", "logprob", "--units", "mlps", "--overwrite") == 0
+    assert set(pd.read_csv(folder(tmp_path) / "effects.csv")["kind"]) == {"mlp"}
+
+
+def test_the_same_command_gives_the_same_tables(finished, tmp_path):
+    assert run(tmp_path) == 0
+    for name in TABLES:
+        assert (folder(tmp_path) / name).read_bytes() == (folder(finished) / name).read_bytes()
+
+
+def test_prompts_of_ones_own_and_transfer(tmp_path):
+    rows = []
+    for a in range(11, 45, 2):
+        for b in range(12, 50, 9):
+            for sign, result in (("+", a + b), ("-", a - b)):
+                if result > 9:
+                    rows.append((f"{a}{sign}{b}=", f"{a}@{b}=", f"{result}", sign))
+    table = pd.DataFrame(rows, columns=["prompt", "counterfactual", "answer", "operator"])
+    table.to_csv(tmp_path / "prompts.csv", index=False)
+    flags = ["--prompts", str(tmp_path / "prompts.csv"), "--units", "heads"]
+    assert run(tmp_path / "results", *flags) == 0
+    moved = pd.read_csv(folder(tmp_path / "results") / "transfer.csv")
+    assert set(zip(moved["found_on"], moved["tested_on"], strict=True)) == {
+        ("+", "+"),
+        ("+", "-"),
+        ("-", "+"),
+        ("-", "-"),
+    }
+    assert (folder(tmp_path / "results") / "transfer.png").exists()
+
+
+REFUSED = [
+    ("--top 17", "--top 17: expected at most 16, the heads of the model"),
+    ("--top 1.5", "--top 1.5: expected numbers of units, or shares below 1"),
+    ("--top 0", "--top 0.0: expected numbers of units, or shares below 1"),
+    ("--held_out 1", "--held_out 1.0: expected a share between 0 and 1"),
+    ("--num_prompts 3", "--num_prompts 3: expected a whole number of at least 4"),
+    ("--num_draws 0", "--num_draws 0: expected a whole number of at least 1"),
+    ("--digits 0", "--digits 0: expected a whole number of at least 1"),
+    ("--shots -1", "--shots -1: expected a whole number of at least 0"),
+    ("--units neurons", "argument --units: invalid choice: 'neurons'"),
+    ("--operators ^", "argument --operators: invalid choice: '^'"),
+    ("--prompts nowhere.csv", "--prompts nowhere.csv: "),
+    ("--prompts nowhere.csv --digits 2", "--prompts nowhere.csv: cannot be had with --digits"),
+    ("--device cuda:77", "--device cuda:77: expected a device of this machine"),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), REFUSED)
+def test_bad_input_is_one_line_and_writes_nothing(flags, message, tmp_path, capsys):
+    save_path = tmp_path / "results"
+    try:
+        status = run(save_path, *flags.split())
+    except SystemExit as stopped:
+        status = stopped.code
+    assert status == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in error
+    assert not save_path.exists()
+
+
+def test_a_model_needs_a_folder(capsys):
+    assert PathPatching.main(["--model", DEMO.model]) == 2
+    assert "expected with it --save_path" in capsys.readouterr().err
+
+
+def test_no_right_answers_is_bad_input(tiny_model, tmp_path, capsys):
+    """A model of random weights answers nothing."""
+    flags = ["--model", str(tiny_model), "--operators", "+", "--templates", "equations"]
+    assert run(tmp_path / "results", *flags) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "expected at least 4 right answers" in error
+    assert not (tmp_path / "results").exists()
