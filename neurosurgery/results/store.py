@@ -20,7 +20,15 @@ from neurosurgery.results.cells import Cell, CellRecord, CellResult
 
 FORMAT = "neurosurgery-results/3"
 
-_OWN_FOLDERS = ("eval_results", "samples", "cells", "statistics", "masks", "logs")
+_OWN_FOLDERS = (
+    "eval_results",
+    "samples",
+    "cells",
+    "statistics",
+    "masks",
+    "logs",
+    "path_patching",
+)
 _DERIVED = ("models", "report", "consistency.csv")
 """Deleted with the results, but can exist without them."""
 
