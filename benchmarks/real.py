@@ -24,6 +24,9 @@ from lm_eval.models.huggingface import HFLM
 from benchmarks.common import interleaved, paired_ratio, table
 from benchmarks.evaluate import task_shape
 from benchmarks.memory import peak_bytes
+from neurosurgery.cli.parse import run_script
+from neurosurgery.common.errors import UsageError
+from neurosurgery.config.checks import check_at_least
 from neurosurgery.config.experiment import EvaluationConfig, ModelConfig
 from neurosurgery.evaluate.engine.language_model import LanguageModel
 from neurosurgery.evaluate.isolation import chatter_to
@@ -44,7 +47,12 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), help="(default: the small ones)")
     parser.add_argument("--documents", type=int, default=40, help="of each task (default: 40)")
     parser.add_argument("--include_path", type=Path, help="folder with more tasks")
-    parser.add_argument("--dtype", default="float32", help="(default: float32)")
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="(default: float32)",
+    )
     parser.add_argument("--batch_size", type=int, default=16, help="of both (default: 16)")
     parser.add_argument("--rounds", type=int, default=2, help="that count (default: 2)")
     parser.add_argument("--threads", type=int, default=1, help="torch's threads (default: 1)")
@@ -52,11 +60,34 @@ def parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure and print a row per task."""
+    """Measure and print a row per task; the exit status is 0, or 2 for bad input."""
+    return run_script(measure, argv)
+
+
+def measure(argv: Sequence[str] | None) -> None:
+    """Check the flags, measure, print.
+
+    Raises:
+        UsageError: a number, the model, a folder or a task cannot be used.
+    """
     flags = parsed(argv)
+    names = ("documents", "batch_size", "rounds", "threads")
+    check_at_least(1, {f"--{name}": getattr(flags, name) for name in names})
+    if flags.include_path is not None and not flags.include_path.is_dir():
+        raise UsageError("--include_path", flags.include_path, "expected a folder of task files")
     torch.set_num_threads(flags.threads)
     keep_freed_memory(torch.device("cpu"))
     config = ModelConfig(flags.model, dtype=flags.dtype, device="cpu")
+    config.check()
+    managers = {}
+    for task in flags.tasks:
+        settings = EvaluationConfig(
+            task, (), None, None, None, False, flags.include_path, flags.batch_size
+        )
+        try:
+            managers[task] = task_manager(settings)
+        except UsageError as error:
+            raise UsageError("--tasks", task, str(error).partition(": ")[2]) from None
     tokenizer = load_tokenizer(config)
     model = load_model(config, tokenizer).model
     rows = []
@@ -87,7 +118,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
     head = ("task", "HFLM s", "ours s", "ratio", "HFLM MiB", "ours MiB", "documents that agree")
     print(table(head, rows))
-    return 0
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import gzip
 import json
 import re
 import sys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from neurosurgery.common.files import write_atomically  # noqa: E402
 from neurosurgery.config.checks import check_at_least, check_writable  # noqa: E402
 
 TASK = """\
-task: {name}
+task: {task}
 dataset_path: json
 dataset_kwargs:
   data_files:
@@ -68,8 +69,9 @@ def read_text(path: Path) -> str:
         content = path.read_bytes()
         if path.suffix == ".gz":
             content = gzip.decompress(content)
-        return content.decode("utf-8")
-    except (OSError, EOFError) as error:
+        # A byte order mark at the start is no text.
+        return content.decode("utf-8-sig")
+    except (OSError, EOFError, zlib.error) as error:
         raise UsageError("FILE", path, f"expected a text file ({error})") from None
     except UnicodeDecodeError as error:
         raise UsageError("FILE", path, f"expected UTF-8 text ({error.reason})") from None
@@ -89,8 +91,10 @@ def run(argv: Sequence[str] | None) -> None:
     parser.add_argument("--words", type=int, default=100, help="words of each (default: 100)")
     arguments = parser.parse_args(argv)
     check_at_least(1, {"--documents": arguments.documents, "--words": arguments.words})
-    if not re.fullmatch(r"[A-Za-z0-9_]+", arguments.name):
-        raise UsageError("--name", arguments.name, "expected letters, digits and '_'")
+    # YAML reads a bare 123, null or yes as something else than a name.
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", arguments.name):
+        expected = "expected letters, digits and '_', no digit first"
+        raise UsageError("--name", arguments.name, expected)
     found = paragraphs(read_text(arguments.file), arguments.words)
     if len(found) < arguments.documents:
         raise UsageError(
@@ -103,7 +107,7 @@ def run(argv: Sequence[str] | None) -> None:
     documents = (arguments.output / f"{arguments.name}.jsonl").resolve()
     lines = "".join(json.dumps({"text": text}) + "\n" for text in chosen)
     write_atomically(documents, lines.encode())
-    task = TASK.format(name=arguments.name, documents=json.dumps(str(documents)))
+    task = TASK.format(task=json.dumps(arguments.name), documents=json.dumps(str(documents)))
     write_atomically(arguments.output / f"{arguments.name}.yaml", task.encode())
     print(f"{arguments.output}: the task {arguments.name}, {len(chosen)} documents")
 

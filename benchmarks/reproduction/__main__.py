@@ -32,8 +32,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.command == "collect":
         for folder in arguments.folders:
-            if not (folder / "summary.csv").is_file():
-                parser.error(f"{folder}: expected a results folder with a summary.csv")
+            if not all((folder / name).is_file() for name in ("summary.csv", "config.json")):
+                parser.error(f"{folder}: expected a results folder with summary.csv, config.json")
             print("\n".join(str(path) for path in collect(folder)))
         return 0
     page = PAGE.read_text(encoding="utf-8")

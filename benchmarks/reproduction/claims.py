@@ -141,7 +141,8 @@ CLAIMS = (
     Claim("better than Wanda", partial(better_than, "wanda")),
     Claim("better than random weights", partial(better_than, "random")),
     Claim("better than LAPE", partial(better_than, "lape")),
-    Claim("evenly over layers", partial(even_over_layers, CENTRAL)),
+    Claim("evenly over layers (top .001)", partial(even_over_layers, 0.001)),
+    Claim("evenly over layers (top .01)", partial(even_over_layers, CENTRAL)),
     Claim("scaling by 1.01 helps math", partial(scaling_helps, CENTRAL, 1.01)),
     Claim("scaling by 1.1 helps math", partial(scaling_helps, CENTRAL, 1.1)),
 )

@@ -60,14 +60,15 @@ def grid_table(runs: Sequence[Run]) -> list[str]:
     """Every grid point of one run: weights edited, and every task with its change and verdict."""
     (run,) = runs
     tasks = list(dict.fromkeys(run.summary["task"]))
-    rows = [["baseline", "", "", "", *(_baseline(run, task) for task in tasks)]]
+    rows = [["baseline", "", "", "", "", *(_baseline(run, task) for task in tasks)]]
     for method, size, scalar in run.points():
         found = run.rows(method, size, scalar)
         first = found.iloc[0]
         weights = f"{first['edited']:,.0f} ({first['edited_share']:.2%})"
         cells = [_cell(row) for _, row in found.iterrows()]
-        rows.append([method, f"{size:g}", f"{scalar:g}", weights, *cells])
-    return _table(["method", "size", "factor", "weights edited", *tasks], rows)
+        repeats = f"{first['repeats']:g}"
+        rows.append([method, f"{size:g}", f"{scalar:g}", repeats, weights, *cells])
+    return _table(["method", "size", "factor", "repeats", "weights edited", *tasks], rows)
 
 
 def _baseline(run: Run, task: str) -> str:
@@ -97,9 +98,9 @@ def methods_table(runs: Sequence[Run]) -> list[str]:
 def consistency_table(runs: Sequence[Run]) -> list[str]:
     """How far masks from different samples of one size agree, beside masks of random weights."""
     rows = []
+    keys = ["calibration", "proportion", "num_samples"]
     for run in runs:
-        keys = ["calibration", "proportion", "num_samples"]
-        for key, pairs in run.consistency.groupby(keys):
+        for key, pairs in () if run.consistency.empty else run.consistency.groupby(keys):
             name, proportion, samples = key
             found = pairs["overlap"]
             rows.append(

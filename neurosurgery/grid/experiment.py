@@ -160,7 +160,8 @@ class Experiment:
         if self.config.output.overwrite:
             store.clear()
         # The first file, because it marks the folder as ours.
-        store.write_config(meaning, provenance.describe_run(list(self.command), device))
+        run = provenance.describe_run(list(self.command), device, loaded.quantised)
+        store.write_config(meaning, run)
         store.sweep()
         with store.open_log() as log:
             log.write(chatter.getvalue())

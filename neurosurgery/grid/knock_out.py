@@ -19,12 +19,11 @@ from neurosurgery.masks.head_units import HEAD
 from neurosurgery.masks.units import Unit
 from neurosurgery.models.forward import next_tokens
 from neurosurgery.prompts.pairs import TokenPair
+from neurosurgery.report.read.heads import RANDOM_UNITS
 from neurosurgery.verdicts.answers import compare_answers
 
 Answers = Callable[[Sequence[Unit]], Sequence[bool]]
 """Right or wrong for every held-out prompt, with these units knocked out."""
-
-KEY_UNITS, RANDOM_UNITS = "key", "random"
 
 
 def numbers(top: Sequence[float] | None, units: int, kind: str) -> list[int]:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from neurosurgery.activations.calibration import generator
 from neurosurgery.config.patching import UNIT_KINDS, PatchingConfig
-from neurosurgery.grid.knock_out import KEY_UNITS, RANDOM_UNITS, KnockOut, numbers, transfer
+from neurosurgery.grid.knock_out import KnockOut, numbers, transfer
 from neurosurgery.grid.patching_folder import PatchingFolder
 from neurosurgery.grid.patching_prompts import Prompts, prepare_prompts
 from neurosurgery.grid.patching_text import agreement_text, found_text, knock_out_text
@@ -36,7 +36,13 @@ from neurosurgery.report.draw.heads import (
     draw_transfer,
 )
 from neurosurgery.report.draw.style import figure_style
-from neurosurgery.report.read.heads import ATTENTION, EFFECTS, TRANSFER
+from neurosurgery.report.read.heads import (
+    ATTENTION,
+    EFFECTS,
+    KEY_UNITS,
+    RANDOM_UNITS,
+    TRANSFER,
+)
 from neurosurgery.results.lock import FolderLock
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
@@ -95,7 +101,7 @@ class Patching:
         }
         batch_tokens = BATCH_TOKENS.get(device.type, BATCH_TOKENS["cpu"])
         prompts = prepare_prompts(loaded, config, self._given, batch_tokens)
-        folder.start(self._command, str(device))
+        folder.start(self._command, str(device), loaded.quantised)
         print(prompts.text)
         effects = self._effects(folder, loaded.model, prompts, batch_tokens, units)
         table = effect_table(units, effects)

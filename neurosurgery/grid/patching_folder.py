@@ -72,10 +72,11 @@ class PatchingFolder:
         else:
             self._store.check_meaning(self._own)
 
-    def start(self, command: Sequence[str], device: str) -> None:
+    def start(self, command: Sequence[str], device: str, quantised: str | None) -> None:
         """Note the run in config.json."""
         self.path.mkdir(parents=True, exist_ok=True)
-        self._store.write_config(self._shared | self._own, describe_run(list(command), device))
+        run = describe_run(list(command), device, quantised)
+        self._store.write_config(self._shared | self._own, run)
 
     def effects(self, units: int, prompts: int) -> torch.Tensor | None:
         """The kept effects, (units, prompts), float64; None if there are none of this shape."""

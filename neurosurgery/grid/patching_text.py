@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import pandas as pd
 
 from neurosurgery.locate.key_units import KEY
+from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
 
 _SHOWN = 10
 _PLURALS = {"head": "heads", "mlp": "MLPs"}
@@ -58,10 +59,14 @@ def knock_out_text(points: pd.DataFrame) -> Iterator[str]:
             f"{first['positions']}): accuracy on {first['prompts']} held-out prompts, "
             f"{first['baseline']:.3f} with the whole model"
         )
-        yield f"  {'number':>6} {'share':>6}  {'key':<28} random"
+        yield f"  {'number':>6} {'share':>6}  {'key units':<28} random units"
         for number, pair in rows.groupby("number"):
             shown = pair.set_index("group")
-            cells = [_cell(shown.loc[group]) for group in ("key", "random") if group in shown.index]
+            cells = [
+                _cell(shown.loc[group])
+                for group in (KEY_UNITS, RANDOM_UNITS)
+                if group in shown.index
+            ]
             share = f"{pair['share'].iloc[0]:.1%}"
             yield f"  {number:>6} {share:>6}  {cells[0]:<28} {' '.join(cells[1:])}"
 

@@ -63,13 +63,17 @@ def loading(config: ModelConfig) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError):
         raise RunError(f"{config.name} does not fit on the device; try --device_map auto") from None
     except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = first_line(error)
-        raise UsageError("--model", config.name, f"cannot be loaded: {reason}") from None
+        raise _not_loaded(config, first_line(error)) from None
     except Exception as error:  # noqa: BLE001
         # A broken file or code from the hub can raise anything (an AttributeError for a config that
         # is a list); such messages say little without the class.
-        reason = f"{type(error).__name__}: {first_line(error)}"
-        raise UsageError("--model", config.name, f"cannot be loaded: {reason}") from None
+        raise _not_loaded(config, f"{type(error).__name__}: {first_line(error)}") from None
+
+
+def _not_loaded(config: ModelConfig, reason: str) -> UsageError:
+    # The reader of GGUF files checks no length: what is missing at the end shows as any error.
+    expected = "; expected a whole GGUF file" if gguf_file(config.name) else ""
+    return UsageError("--model", config.name, f"cannot be loaded: {reason}{expected}")
 
 
 def read_model_config(config: ModelConfig) -> PretrainedConfig:

@@ -100,9 +100,10 @@ def model_fingerprint(name: str, commit: str | None) -> str | None:
     return digest.hexdigest()
 
 
-def describe_run(argv: list[str], device: str) -> dict[str, object]:
-    """Command, time, versions and hardware of this call."""
-    return {
+def describe_run(argv: list[str], device: str, quantised: str | None = None) -> dict[str, object]:
+    """Command, time, versions and hardware of this call; what of its weights was quantised."""
+    weights = {} if quantised is None else {"weights": quantised}
+    return weights | {
         "command": argv,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "python": sys.version.split()[0],

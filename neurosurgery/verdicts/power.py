@@ -75,7 +75,7 @@ def power_lines(
         if accuracy is None:
             each.append(f"{task} has no accuracy")
             continue
-        note = f"baseline {accuracy:.3f}" if task in accuracies else "an accuracy of .5 assumed"
+        note = f"baseline {accuracy:.3f}" if task in accuracies else "if it is an accuracy, of .5"
         each.append(f"{task} {documents_needed(margin, changed_at_random(accuracy)):,} ({note})")
     fewest = documents_needed(margin)
     lines = [

@@ -183,6 +183,6 @@ def test_a_missing_package_is_named(checkpoint, monkeypatch):
 def test_a_truncated_file_is_one_line(checkpoint, tmp_path, kept):
     whole = (checkpoint[0] / "tiny.Q4_0.gguf").read_bytes()
     (tmp_path / "a.gguf").write_bytes(whole[:kept])
-    with pytest.raises(UsageError, match=r"--model .*cannot be loaded") as error:
+    with pytest.raises(UsageError, match=r"--model .*cannot be loaded.*whole GGUF file") as error:
         load(tmp_path)
     assert "\n" not in str(error.value)

@@ -8,7 +8,7 @@ from matplotlib.patches import Rectangle
 
 from neurosurgery.report.draw.heads import draw_effects, draw_knock_out, draw_transfer
 from neurosurgery.report.draw.style import figure_style
-from neurosurgery.report.read.heads import EFFECTS, read_heads
+from neurosurgery.report.read.heads import EFFECTS, KEY_UNITS, RANDOM_UNITS, read_heads
 
 HEADS = [
     {
@@ -66,16 +66,16 @@ def test_the_knock_out_curve_has_its_intervals():
             "ci_high": -0.4,
             "prompts": 40,
         }
-        for group in ("key", "random")
+        for group in (KEY_UNITS, RANDOM_UNITS)
         for number in (1, 5)
     ]
     drawing = draw_knock_out("knock_out", pd.DataFrame(rows))
     facts = [dict(each) for each in drawing.facts.values()]
     assert [each["units"] for each in facts] == [
-        "1 key (16.7% of all)",
-        "5 key (83.3% of all)",
-        "1 random (16.7% of all)",
-        "5 random (83.3% of all)",
+        "1 key units (16.7% of all)",
+        "5 key units (83.3% of all)",
+        "1 random units (16.7% of all)",
+        "5 random units (83.3% of all)",
     ]
     assert all("[−0.600, −0.400]" in each["difference"] for each in facts)
 

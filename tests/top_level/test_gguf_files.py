@@ -30,6 +30,8 @@ def test_the_run_bears_the_file_s_name_and_its_masks_the_origin(run_folder):
     assert (run_folder / "results/eval_results/tiny.Q4_0/pre_results.json").is_file()
     assert "quantization_config" not in json.loads((saved / "config.json").read_text())
     AutoModelForCausalLM.from_pretrained(saved)
+    [run] = json.loads((run_folder / "results/config.json").read_text())["runs"]
+    assert LINE in run["weights"]
 
 
 def test_the_line_is_printed(run_folder, tmp_path, capsys):

@@ -11,6 +11,7 @@ import pytest
 import PathPatching
 from neurosurgery.config.demo import DEMO
 from neurosurgery.grid import patching
+from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
 
 SMALL = "--num_prompts 40 --num_draws 2 --top 1 3".split()
 FIGURES = [
@@ -56,7 +57,7 @@ def test_key_units_matter_more_than_random_ones(finished):
     assert len(points) == 2 * 2 * 2
     assert (points["baseline"] == 1).all()
     at_three = points[(points["number"] == 3) & (points["kind"] == "head")].set_index("group")
-    assert at_three.loc["key", "accuracy"] < at_three.loc["random", "accuracy"]
+    assert at_three.loc[KEY_UNITS, "accuracy"] < at_three.loc[RANDOM_UNITS, "accuracy"]
     low, high = points["baseline"] + points["ci_low"], points["baseline"] + points["ci_high"]
     assert (low <= points["accuracy"]).all()
     assert (points["accuracy"] <= high).all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 
+from benchmarks import real
 from benchmarks.reproduction import __main__ as command
 from benchmarks.reproduction.claims import (
     DOES_NOT,
@@ -17,8 +18,9 @@ from benchmarks.reproduction.claims import (
     scaling_helps,
     spares_the_rest,
 )
-from benchmarks.reproduction.page import PAGE, rendered
+from benchmarks.reproduction.page import PAGE, TABLES, rendered
 from benchmarks.reproduction.runs import Run
+from neurosurgery.config.demo import DEMO
 
 NONE = pd.DataFrame()
 
@@ -119,3 +121,44 @@ def test_numbers():
     values = (0.5, -0.25, 1.0, 12.4, 1234.0, 2e9)
     expected = [".500", "-.250", "1.000", "12", "1,234", "2.0e+09"]
     assert [number(value) for value in values] == expected
+
+
+def test_a_table_of_a_run_that_was_not_measured_is_empty():
+    assert TABLES["consistency"]([Run("run", NONE, NONE, NONE, NONE)])[2:] == []
+
+
+def test_overlaps_are_means_over_pairs():
+    pairs = pd.DataFrame(
+        {
+            "calibration": "MMLU",
+            "proportion": 0.01,
+            "num_samples": 10,
+            "overlap": [0.5, 0.7],
+            "overlap_by_chance": 0.004,
+        }
+    )
+    [row] = TABLES["consistency"]([Run("run", NONE, NONE, NONE, pairs)])[2:]
+    assert row == "| MMLU | 0.01 | 10 | 2 | .600 (.500 to .700) | .0040 |"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--documents", "0"], "--documents 0: expected a whole number of at least 1"),
+        (["--batch_size", "0"], "--batch_size 0: expected a whole number of at least 1"),
+        (["--include_path", "/nope"], "--include_path /nope: expected a folder of task files"),
+        (["--tasks", "smal_sums"], "--tasks smal_sums: "),
+    ],
+)
+def test_bad_input_of_the_real_benchmark_is_one_line(flags, message, capsys):
+    assert real.main([DEMO.model, *flags]) == 2
+    [line] = capsys.readouterr().err.strip().splitlines()
+    assert message in line
+
+
+def test_a_folder_without_results_is_not_collected(tmp_path, capsys):
+    (tmp_path / "summary.csv").write_text("task\n")
+    with pytest.raises(SystemExit) as stopped:
+        command.main(["collect", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert "expected a results folder" in capsys.readouterr().err

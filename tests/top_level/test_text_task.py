@@ -8,10 +8,14 @@ import json
 import math
 
 import pytest
+import yaml
 from conftest import ROOT
 from scripts import SCRIPTS
 
 BOOK = "\n\n".join(f"Chapter {n}.\n\nIn {n} the\n  river rose " + "and fell " * n for n in range(9))
+
+FLIPPED = bytearray(gzip.compress(BOOK.encode()))
+FLIPPED[20:24] = bytes(255 - byte for byte in FLIPPED[20:24])
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +48,15 @@ def test_documents_are_spread_over_the_file(text_task, tmp_path, zipped, capsys)
     assert "3 documents" in capsys.readouterr().out
 
 
+def test_a_name_that_yaml_reads_otherwise_stays_a_name(text_task, tmp_path):
+    (tmp_path / "book.txt").write_bytes(b"\xef\xbb\xbf" + BOOK.encode())
+    flags = ("--documents", "1", "--words", "3", "--name", "null")
+    assert call(text_task, tmp_path / "book.txt", tmp_path / "tasks", *flags) == 0
+    assert yaml.safe_load((tmp_path / "tasks/null.yaml").read_text())["task"] == "null"
+    # The mark at the file's start is no part of its text.
+    assert "\ufeff" not in json.loads((tmp_path / "tasks/null.jsonl").read_text())["text"]
+
+
 def test_the_task_runs_in_a_script(text_task, tmp_path, tiny_model):
     (tmp_path / "book.txt").write_text(BOOK)
     flags = ("--documents", "4", "--words", "6")
@@ -69,6 +82,7 @@ def test_the_task_runs_in_a_script(text_task, tmp_path, tiny_model):
         (["--words", "9", "--documents", "8"], "--documents 8: the file has 7 paragraphs of at"),
         (["--name", "a b"], "--name a b: expected letters, digits and '_'"),
         (["--name", ""], "--name : expected letters"),
+        (["--name", "123"], "--name 123: expected letters, digits and '_', no digit first"),
     ],
 )
 def test_bad_values_are_refused_and_nothing_is_written(text_task, tmp_path, flags, message, capsys):
@@ -87,6 +101,7 @@ def test_bad_values_are_refused_and_nothing_is_written(text_task, tmp_path, flag
         ("latin.txt", "caf\xe9 ".encode("latin-1") * 99),
         ("broken.txt.gz", b"no gzip"),
         ("cut.txt.gz", gzip.compress(BOOK.encode())[:-12]),
+        ("flipped.txt.gz", FLIPPED),
     ],
 )
 def test_files_that_are_no_text_are_refused(text_task, tmp_path, name, content, capsys):

@@ -62,7 +62,7 @@ def test_the_plan_says_how_many_documents(tiny_model, tmp_path, capsys):
     before = capsys.readouterr().out
     assert f"(within ± 0.05) takes {documents_needed(0.05)} if no answer changes" in before
     assert "with 6 as planned, no accuracy of a single task can be unmoved" in before
-    assert f"{documents_needed(0.05, 0.5):,} (an accuracy of .5 assumed)" in before
+    assert f"{documents_needed(0.05, 0.5):,} (if it is an accuracy, of .5)" in before
     assert MathNeuro.main(flags) == 0
     results = pd.read_csv(tmp_path / "r" / "results.csv").query("method == 'baseline'")
     accuracy = results.query("task == 'demo_race' and metric == 'acc,none'")["value"].item()

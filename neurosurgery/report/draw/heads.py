@@ -14,12 +14,13 @@ from matplotlib.ticker import MaxNLocator
 
 from neurosurgery.report.draw.canvas import Drawing, draw_curve, handle, legend, new_figure
 from neurosurgery.report.draw.style import COLUMN, PAGE, Look
+from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
 from neurosurgery.report.show.panels import Curve, Facts, Mark, records
 from neurosurgery.report.show.texts import interval, number
 
 _GROUPS = {
-    "key": Look("key", "#0072B2", "o", "-", "full"),
-    "random": Look("random", "#E69F00", "s", "--", "none"),
+    KEY_UNITS: Look("key units", "#0072B2", "o", "-", "full"),
+    RANDOM_UNITS: Look("random units", "#E69F00", "s", "--", "none"),
 }
 
 _PARTS = ("#D55E00", "#0072B2", "#CC79A7", "#999999", "#dddddd")
@@ -139,7 +140,10 @@ def _marks(rows: pd.DataFrame) -> tuple[Mark, ...]:
             y_low=row["baseline"] + row["ci_low"],
             y_high=row["baseline"] + row["ci_high"],
             facts=(
-                ("units", f"{row['number']:g} {row['group']} ({row['share']:.1%} of all)"),
+                (
+                    "units",
+                    f"{row['number']:g} {_GROUPS[row['group']].label} ({row['share']:.1%} of all)",
+                ),
                 ("accuracy", f"{number(row['accuracy'])} (whole model {number(row['baseline'])})"),
                 (
                     "difference",

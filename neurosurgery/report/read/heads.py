@@ -11,13 +11,16 @@ HEADS_FOLDER = "path_patching"
 EFFECTS, KNOCK_OUT, TRANSFER = "effects.csv", "knock_out.csv", "transfer.csv"
 ATTENTION = "attention.csv"
 
+KEY_UNITS, RANDOM_UNITS = "key", "at_random"
+"""The column `group` of the knock-out curve."""
+
 
 @dataclass(frozen=True)
 class HeadTables:
     """The tables of path patching; one that the folder does not have is empty.
 
     `effects` has a row per unit: kind, layer, index, effect, stderr, same_sign, rank. `knock_out`
-    has a row per group of units (key, random), kind and number: accuracy, difference and interval.
+    has a row per group of units (`KEY_UNITS`, `RANDOM_UNITS`), kind and number: accuracy, difference and interval.
     `transfer` has a row per pair of groups of prompts: found_on, tested_on, accuracy. `attention`
     has a row per key head: the share of its attention on every part of a prompt.
     """
