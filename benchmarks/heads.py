@@ -4,8 +4,8 @@
     python -m benchmarks.heads --quick --json heads.json
 
 Ten tokens a prompt; the demo model, a Llama of 84M random parameters, and (not with `--quick`) the
-shape of SmolLM2-135M. Four ways to the same numbers (`deviation` is the largest difference from `passes`, as a fraction of the
-largest logit), one after the other in every round:
+shape of SmolLM2-135M. Four ways to the same numbers, one after the other in every round
+(`deviation` is the largest difference from `passes`, as a fraction of the largest logit):
 
 - `chain`: two passes and the chain, without checks;
 - `checked`: `head_effects` as it is called, which finds the heads and compares with the definition;
