@@ -37,7 +37,7 @@ def hook_changes(setting: Setting, units: Sequence[Unit], batch: Batch) -> torch
     ids = token_ids(model, batch.prompts)
 
     def measured(unit: Unit, source: EndValues) -> torch.Tensor:
-        before, after = _replacements(setting, unit, batch.reference, source)
+        before, after = replacements(setting, unit, batch.reference, source)
         with input_hooks(before), first_output_hooks(after):
             return read_metric(metric, pick(metric, end_logits(model, ids), batch.columns)).double()
 
@@ -52,10 +52,10 @@ def hook_changes(setting: Setting, units: Sequence[Unit], batch: Batch) -> torch
     return torch.stack([measured(unit, batch.counterfactual) - clean for unit in units]).cpu()
 
 
-def _replacements(
+def replacements(
     setting: Setting, unit: Unit, reference: EndValues, source: EndValues
 ) -> tuple[dict[nn.Module, Observe], dict[nn.Module, Observe]]:
-    """Hooks on the inputs of output projections and on the outputs of MLPs."""
+    """Hooks on the inputs of output projections and on the outputs of MLPs, for one unit."""
 
     def at_end(values: torch.Tensor, start: int, stop: int) -> Observe:
         return lambda tensor: with_end(tensor, values[:, start:stop], start, stop)

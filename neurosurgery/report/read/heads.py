@@ -20,9 +20,10 @@ class HeadTables:
     """The tables of path patching; one that the folder does not have is empty.
 
     `effects` has a row per unit: kind, layer, index, effect, stderr, same_sign, rank. `knock_out`
-    has a row per group of units (`KEY_UNITS`, `RANDOM_UNITS`), kind and number: accuracy, difference and interval.
-    `transfer` has a row per pair of groups of prompts: found_on, tested_on, accuracy. `attention`
-    has a row per key head: the share of its attention on every part of a prompt.
+    has a row per kind, number and group of units (`KEY_UNITS`, `RANDOM_UNITS`): accuracy,
+    difference and interval. `transfer` has a row per pair of groups of prompts: found_on,
+    tested_on, accuracy. `attention` has a row per key head: the share of its attention on every
+    part of a prompt.
     """
 
     effects: pd.DataFrame

@@ -1,0 +1,148 @@
+"""Path patching of every head: rows of one product against a forward pass per head.
+
+    python -m benchmarks.heads
+    python -m benchmarks.heads --quick --json heads.json
+
+Ten tokens a prompt; the demo model, a Llama of 84M random parameters, and (not with `--quick`) the
+shape of SmolLM2-135M. Four ways to the same numbers, one after the other in every round
+(`deviation` is the largest difference from `passes`, as a fraction of the largest logit):
+
+- `chain`: two passes and the chain, without checks;
+- `checked`: `head_effects` as it is called, which finds the heads and compares with the definition;
+- `passes`: the definition, a forward pass of the batch per head;
+- `cached`: the same, but only the last token runs, with the other tokens' keys and values.
+
+`passes_over_chain` and `cached_over_chain` are the smallest ratios of the table; `chain` computes
+the answers' logits only, the others those of the whole vocabulary at the last position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+from transformers.utils import logging
+
+from benchmarks.common import finish, interleaved, paired_ratio, parse, table
+from benchmarks.llamas import LLAMA_84M, Size, demo_model, random_ids, random_llama
+from neurosurgery.locate.patching_chain import chain_changes
+from neurosurgery.locate.patching_hooks import hook_changes, replacements
+from neurosurgery.locate.patching_metrics import LOGIT, PromptPairs, pick, read_metric
+from neurosurgery.locate.patching_runs import Batch, Setting, collect_batch, token_ids
+from neurosurgery.locate.path_patching import head_effects
+from neurosurgery.masks.head_units import head_units
+from neurosurgery.masks.units import Unit
+from neurosurgery.models.heads import find_blocks
+from neurosurgery.models.hooks import first_output_hooks, input_hooks
+
+TOKENS = 10
+ROWS = 4096
+
+SMOLLM2_135M = Size(576, 30, 1536, 49152, 3, tied=True)
+"""Nine heads with three heads of keys and values, in each of thirty layers."""
+
+
+def random_pairs(model: PreTrainedModel, prompts: int) -> PromptPairs:
+    """Prompts of random tokens; a counterfactual has another token in the middle."""
+    vocabulary = model.config.vocab_size
+    references = random_ids(vocabulary, prompts, TOKENS, TOKENS)
+    middle = TOKENS // 2
+    counterfactuals = [
+        [*ids[:middle], (ids[middle] + 1) % vocabulary, *ids[middle + 1 :]] for ids in references
+    ]
+    answers = [ids[0] for ids in random_ids(vocabulary, prompts, 1, 1, seed=1)]
+    return PromptPairs(references, counterfactuals, answers)
+
+
+def by_chain(setting: Setting, units: list[Unit], pairs: PromptPairs) -> torch.Tensor:
+    """Two passes, and all heads at once."""
+    return chain_changes(setting, units, _collected(setting, pairs), ROWS).change
+
+
+def by_passes(setting: Setting, units: list[Unit], pairs: PromptPairs) -> torch.Tensor:
+    """Two passes, and one per head."""
+    return hook_changes(setting, units, _collected(setting, pairs))
+
+
+def by_cached_passes(setting: Setting, units: list[Unit], pairs: PromptPairs) -> torch.Tensor:
+    """Two passes, one that keeps keys and values, and one of a single token per head."""
+    batch = _collected(setting, pairs)
+    model = setting.model
+    ids = token_ids(model, batch.prompts)
+    cache = DynamicCache(config=model.config)
+    model.base_model(input_ids=ids[:, :-1], past_key_values=cache, use_cache=True)
+    clean = batch.clean(setting.metric)
+    changes = []
+    for unit in units:
+        before, after = replacements(setting, unit, batch.reference, batch.counterfactual)
+        with input_hooks(before), first_output_hooks(after):
+            logits = model(input_ids=ids[:, -1:], past_key_values=cache, use_cache=True).logits
+        cache.crop(-1)
+        picked = pick(setting.metric, logits[:, -1], batch.columns)
+        changes.append(read_metric(setting.metric, picked).double() - clean)
+    return torch.stack(changes)
+
+
+def _collected(setting: Setting, pairs: PromptPairs) -> Batch:
+    return collect_batch(setting, pairs, range(len(pairs.references)))
+
+
+def compare(name: str, model: PreTrainedModel, prompts: int, rounds: int) -> dict[str, object]:
+    """Time the four ways and check that they agree; a row of the table."""
+    pairs = random_pairs(model, prompts)
+    blocks = find_blocks(model)
+    setting, units = Setting(model, blocks, LOGIT, freeze_mlps=False), head_units(blocks)
+    found: dict[str, torch.Tensor] = {}
+
+    def keep(way: str, changes: Callable[[], torch.Tensor]) -> Callable[[], object]:
+        return lambda: found.update({way: changes()})
+
+    functions = {
+        "chain": keep("chain", partial(by_chain, setting, units, pairs)),
+        "checked": keep(
+            "checked",
+            lambda: head_effects(model, pairs, units=("heads",), row_budget=ROWS).changes,
+        ),
+        "passes": keep("passes", partial(by_passes, setting, units, pairs)),
+        "cached": keep("cached", partial(by_cached_passes, setting, units, pairs)),
+    }
+    with torch.inference_mode():
+        batch = _collected(setting, pairs)  # libraries warm up
+        times = interleaved(functions, rounds, warm_up=False)
+    largest = float(batch.reference.logits.abs().max())
+    differences = [float((each - found["passes"]).abs().max()) for each in found.values()]
+    deviation = max(differences) / largest
+    row: dict[str, object] = {"model": name, "heads": len(units), "prompts": prompts}
+    row |= {f"{way}_s": median(seconds) for way, seconds in times.items()}
+    for way in ("passes", "cached"):
+        for ours in ("chain", "checked"):
+            row[f"{way}/{ours}"] = paired_ratio(times[way], times[ours])
+    return row | {"deviation": deviation}
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure, print, write."""
+    arguments = parse("Time of path patching.", argv)
+    prompts, rounds = (4, 1) if arguments.quick else (16, 3)
+    logging.disable_progress_bar()
+    models: dict[str, Callable[[], PreTrainedModel]] = {
+        "demo": demo_model,
+        "Llama, 84M": partial(random_llama, LLAMA_84M),
+    }
+    if not arguments.quick:
+        models["SmolLM2-135M's shape"] = partial(random_llama, SMOLLM2_135M)
+    rows = [compare(name, build(), prompts, rounds) for name, build in models.items()]
+    print(table(list(rows[0]), [list(row.values()) for row in rows]))
+    ratios: dict[str, float | None] = {
+        f"{way}_over_chain": min(float(str(row[f"{way}/chain"])) for row in rows)
+        for way in ("passes", "cached")
+    }
+    ratios["deviation"] = max(float(str(row["deviation"])) for row in rows)
+    finish(arguments, ratios, rows)
+
+
+if __name__ == "__main__":
+    main()
