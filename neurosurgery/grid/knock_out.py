@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
@@ -69,6 +70,9 @@ class KnockOut:
         self._counterfactuals = [pair.counterfactual_ids for pair in prompts.found_on]
         self._vectors = self._values(units, config.ablation)
         self._baseline = self.answers([])
+        answers = Counter(pair.answer_id for pair in self._held_out)
+        # What a model reaches that has lost the skill, and always gives the commonest answer.
+        self._commonest = answers.most_common(1)[0][1] / answers.total()
 
     def _values(self, units: Sequence[Unit], ablation: str) -> dict[Unit, torch.Tensor] | None:
         """What replaces every unit: (size,), one vector per held-out prompt, or None for zeros."""
@@ -121,6 +125,7 @@ class KnockOut:
             "ci_low": found.interval.low,
             "ci_high": found.interval.high,
             "p_value": found.p_value,
+            "commonest": self._commonest,
             "prompts": len(self._baseline),
         }
 

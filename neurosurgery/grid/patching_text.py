@@ -57,7 +57,8 @@ def knock_out_text(points: pd.DataFrame) -> Iterator[str]:
         yield (
             f"Knock-out of {_PLURALS[str(kind)]} ({first['ablation']}, positions: "
             f"{first['positions']}): accuracy on {first['prompts']} held-out prompts, "
-            f"{first['baseline']:.3f} with the whole model"
+            f"{first['baseline']:.3f} with the whole model, {first['commonest']:.3f} by always "
+            "giving the commonest answer"
         )
         yield f"  {'number':>6} {'share':>6}  {'key units':<28} random units"
         for number, pair in rows.groupby("number"):

@@ -61,6 +61,7 @@ def test_the_knock_out_curve_has_its_intervals():
             "share": number / 6,
             "accuracy": 0.5,
             "baseline": 1.0,
+            "commonest": 0.25,
             "difference": -0.5,
             "ci_low": -0.6,
             "ci_high": -0.4,

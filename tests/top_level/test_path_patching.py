@@ -56,6 +56,8 @@ def test_key_units_matter_more_than_random_ones(finished):
     points = pd.read_csv(folder(finished) / "knock_out.csv")
     assert len(points) == 2 * 2 * 2
     assert (points["baseline"] == 1).all()
+    assert points["commonest"].nunique() == 1
+    assert 0 < points["commonest"].iloc[0] < 0.7
     at_three = points[(points["number"] == 3) & (points["kind"] == "head")].set_index("group")
     assert at_three.loc[KEY_UNITS, "accuracy"] < at_three.loc[RANDOM_UNITS, "accuracy"]
     low, high = points["baseline"] + points["ci_low"], points["baseline"] + points["ci_high"]

@@ -109,13 +109,15 @@ def draw_knock_out(name: str, table: pd.DataFrame) -> Drawing:
         name,
         "Knock-out: accuracy without the key units, and without random ones",
         "Prompts that no unit was found with, all answered right by the whole model. Bars: 95 % "
-        "intervals over prompts, for random units over their draws too.",
+        "intervals over prompts, for random units over their draws too. Dotted: what the commonest "
+        "answer alone would reach.",
         figure,
     )
     grid = figure.subplots(1, len(kinds), squeeze=False, sharey=True)[0]
     for axes, kind in zip(grid, kinds, strict=True):
         rows = table[table["kind"] == kind]
         axes.axhline(float(rows["baseline"].iloc[0]), color="#888888", linewidth=0.8)
+        axes.axhline(float(rows["commonest"].iloc[0]), color="#888888", linewidth=0.8, ls=":")
         for group, look in _GROUPS.items():
             mine = rows[rows["group"] == group].sort_values("number")
             if len(mine):
