@@ -29,19 +29,15 @@ from neurosurgery.models.devices import choose_device, choose_dtype, keep_freed_
 from neurosurgery.models.heads import find_blocks
 from neurosurgery.models.load import load_model, load_tokenizer, read_model_config
 from neurosurgery.prompts.pairs import PromptPair, TokenPair
-from neurosurgery.report.draw.heads import (
-    draw_attention,
-    draw_effects,
-    draw_knock_out,
-    draw_transfer,
-)
 from neurosurgery.report.draw.style import figure_style
+from neurosurgery.report.page.head_figures import draw_head_figures
 from neurosurgery.report.read.heads import (
     ATTENTION,
     EFFECTS,
     KEY_UNITS,
     RANDOM_UNITS,
     TRANSFER,
+    read_heads,
 )
 from neurosurgery.results.lock import FolderLock
 
@@ -114,20 +110,14 @@ class Patching:
         moved = self._transfer(knock_out, units, effects, prompts)
         if len(moved):
             folder.write(TRANSFER, moved)
+        if "heads" in config.units:
+            key = strongest(units, effects, HEAD)[:TRANSFERRED]
+            prompts_read = prompts.found_on[:ATTENDED]
+            looks = attention_from_end(loaded.model, loaded.tokenizer, key, prompts_read)
+            folder.write(ATTENTION, looks)
         with figure_style():
-            if "heads" in config.units:
-                looks = attention_from_end(
-                    loaded.model,
-                    loaded.tokenizer,
-                    strongest(units, effects, HEAD)[:TRANSFERRED],
-                    prompts.found_on[:ATTENDED],
-                )
-                folder.write(ATTENTION, looks)
-                draw_attention("attention", looks).save(folder.path)
-            draw_effects("effects", table, config.metric).save(folder.path)
-            draw_knock_out("knock_out", points).save(folder.path)
-            if len(moved):
-                draw_transfer("transfer", moved).save(folder.path)
+            for drawing in draw_head_figures(read_heads(folder.path), config.metric):
+                drawing.save(folder.path)
         print(f"\ntables and figures in {folder.path}")
 
     def _hash(self) -> str | None:

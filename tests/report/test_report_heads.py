@@ -5,10 +5,23 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 from matplotlib.patches import Rectangle
+from report_folder import FakeFolder
 
+from neurosurgery.report import make_report
+from neurosurgery.report.draw.canvas import Drawing
 from neurosurgery.report.draw.heads import draw_effects, draw_knock_out, draw_transfer
 from neurosurgery.report.draw.style import figure_style
-from neurosurgery.report.read.heads import EFFECTS, KEY_UNITS, RANDOM_UNITS, read_heads
+from neurosurgery.report.page.figures import draw_all
+from neurosurgery.report.read.folder import read_folder
+from neurosurgery.report.read.heads import (
+    EFFECTS,
+    HEADS_FOLDER,
+    KEY_UNITS,
+    KNOCK_OUT,
+    RANDOM_UNITS,
+    read_heads,
+)
+from neurosurgery.report.read.points import grid_points
 
 HEADS = [
     {
@@ -52,10 +65,12 @@ def test_what_helps_is_blue_and_what_hurts_is_red():
     assert min(colours[2][:3]) > 0.9
 
 
-def test_the_knock_out_curve_has_its_intervals():
-    rows = [
+def curve() -> list[dict]:
+    return [
         {
             "kind": "head",
+            "ablation": "mean",
+            "positions": "all",
             "group": group,
             "number": number,
             "share": number / 6,
@@ -70,7 +85,10 @@ def test_the_knock_out_curve_has_its_intervals():
         for group in (KEY_UNITS, RANDOM_UNITS)
         for number in (1, 5)
     ]
-    drawing = draw_knock_out("knock_out", pd.DataFrame(rows))
+
+
+def test_the_knock_out_curve_has_its_intervals():
+    drawing = draw_knock_out("knock_out", pd.DataFrame(curve()))
     facts = [dict(each) for each in drawing.facts.values()]
     assert [each["units"] for each in facts] == [
         "1 key units (16.7% of all)",
@@ -102,3 +120,20 @@ def test_tables_that_are_not_there_are_empty(tmp_path):
     assert len(tables.effects) == len(HEADS)
     assert tables.knock_out.empty
     assert tables.transfer.empty
+
+
+def test_the_page_has_the_figures_of_a_folder_with_path_patching(tmp_path):
+    path = FakeFolder(methods=("mathneuro",)).write(tmp_path)
+    folder = read_folder(path)
+    place = path / HEADS_FOLDER / folder.model
+    place.mkdir(parents=True)
+    pd.DataFrame(HEADS + MLPS).to_csv(place / EFFECTS, index=False)
+    twice = [row | {"positions": where} for where in ("all", "end") for row in curve()]
+    pd.DataFrame(twice).to_csv(place / KNOCK_OUT, index=False)
+    title, items = draw_all(folder, grid_points(folder))[-1]
+    assert title == "Heads and MLPs, by path patching"
+    names = [item.name for item in items if isinstance(item, Drawing)]
+    assert names == ["effects", "knock_out_mean_all", "knock_out_mean_end"]
+    make_report(path)
+    page = (path / "report" / "report.html").read_text()
+    assert "Knock-out (mean, positions: end)" in page

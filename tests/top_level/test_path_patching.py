@@ -15,7 +15,9 @@ from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
 
 SMALL = "--num_prompts 40 --num_draws 2 --top 1 3".split()
 FIGURES = [
-    f"{name}.{kind}" for name in ("attention", "effects", "knock_out") for kind in ("pdf", "png")
+    f"{name}.{kind}"
+    for name in ("attention", "effects", "knock_out_mean_all")
+    for kind in ("pdf", "png")
 ]
 TABLES = ["attention.csv", "effects.csv", "knock_out.csv"]
 

@@ -105,9 +105,11 @@ def draw_knock_out(name: str, table: pd.DataFrame) -> Drawing:
     """Draw accuracy on held-out prompts against the number of units that are knocked out."""
     kinds = list(dict.fromkeys(table["kind"]))
     figure = new_figure(COLUMN if len(kinds) == 1 else PAGE, 2.8)
+    first = table.iloc[0]
     drawing = Drawing(
         name,
-        "Knock-out: accuracy without the key units, and without random ones",
+        f"Knock-out ({first['ablation']}, positions: {first['positions']}): accuracy without key "
+        "units, and without random ones",
         "Prompts that no unit was found with, all answered right by the whole model. Bars: 95 % "
         "intervals over prompts, for random units over their draws too. Dotted: what the commonest "
         "answer alone would reach.",

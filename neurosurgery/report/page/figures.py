@@ -15,7 +15,9 @@ from neurosurgery.report.draw.grid import draw_grid, draw_isolation
 from neurosurgery.report.draw.masks import draw_consistency, draw_number
 from neurosurgery.report.draw.style import Looks
 from neurosurgery.report.draw.where import draw_bars, draw_heat_map
+from neurosurgery.report.page.head_figures import draw_head_figures
 from neurosurgery.report.read.folder import Folder
+from neurosurgery.report.read.heads import HEADS_FOLDER, read_heads
 from neurosurgery.report.read.where import MaskCounts, read_masks
 from neurosurgery.report.show.consistency import consistency_panels
 from neurosurgery.report.show.isolation import (
@@ -53,7 +55,10 @@ def draw_all(folder: Folder, points: pd.DataFrame) -> list[tuple[str, list[Drawi
         else:
             drawn: list[Drawing | Missing] = [i for i in items if isinstance(i, Drawing)]
             sections.append((f"Control run: parameters specific to {skill}, not to math", drawn))
-    return sections
+    tables = read_heads(folder.path / HEADS_FOLDER / folder.model)
+    metric = str(folder.config.get("meaning", {}).get("--metric[path patching]", "logit"))
+    heads: list[Drawing | Missing] = [*draw_head_figures(tables, metric)]
+    return [*sections, ("Heads and MLPs, by path patching", heads)] if heads else sections
 
 
 def _grid_figures(
