@@ -115,7 +115,7 @@ _TEXTS: dict[str, dict[str, list[tuple[str, str]]]] = {
     },
     "years": {
         "+": [
-            ("A war of {a} years {op} one of {b} years makes, in years,", "and"),
+            ("A war of {a} years {op} a war of {b} years make, in years,", "and"),
             ("In years, a reign of {a} years {op} a reign of {b} years lasts", "plus"),
         ],
         "-": [

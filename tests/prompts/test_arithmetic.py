@@ -187,6 +187,8 @@ def test_there_are_nine_wordings_of_every_operator_and_some_of_every_family():
     assert there == {(family, operator) for family in FAMILIES for operator in OPERATORS}
     texts = [wording.prompt("7", "9") for wording in WORDINGS]
     assert len(set(texts)) == len(texts)
+    # A number word of the wording itself would be a third operand.
+    assert not any(numbers(wording.prompt("A", "B"), words=True) for wording in worded)
     assert not {wording.sign.lower() for wording in WORDINGS} & set(REPLACEMENTS)
 
 
