@@ -76,7 +76,15 @@ def prepare_prompts(
             f"{tally.text()}; expected at least {LEAST} right answers to find units with and "
             f"{LEAST} held out, found {len(found_on)} and {len(held_out)}",
         )
-    prompts = Prompts(found_on, held_out, tally.text())
+    counterfactuals = [pair.counterfactual_ids for pair in tokens]
+    alike = sum(
+        token == pair.answer_id
+        for token, pair in zip(
+            next_tokens(loaded.model, counterfactuals, batch_tokens), tokens, strict=True
+        )
+    )
+    text = f"{tally.text()}; {alike} of these have a counterfactual with the same answer"
+    prompts = Prompts(found_on, held_out, text)
     if config.metric == LOGIT_DIFF and PromptPairs.of(found_on).wrong_answers is None:
         raise UsageError("--metric", LOGIT_DIFF, "expected a wrong_answer for every prompt")
     return prompts

@@ -227,8 +227,8 @@ def _check(
             raise UsageError(
                 flag, number, f"expected a whole number from {least} to {largest}{with_words}"
             )
-    check_at_least(1, {"--prompts_per_operator": count})
-    check_at_least(0, {"--prompt_seed": seed})
+    check_at_least(1, {"--num_prompts": count})
+    check_at_least(0, {"--random_state": seed})
     if words and set(families) <= {"demo"}:
         raise UsageError(
             "--templates", "demo", "has no number words; expected another family with them"

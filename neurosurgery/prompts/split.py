@@ -36,7 +36,7 @@ def split_held_out(pairs: Sequence[Pair], share: float, seed: int) -> tuple[list
     """
     if not 0 < share < 1:
         raise UsageError("--held_out", share, "expected a share between 0 and 1, both excluded")
-    check_at_least(0, {"--prompt_seed": seed})
+    check_at_least(0, {"--random_state": seed})
     homes: dict[Content, tuple[str, str]] = {}
     for pair in pairs:
         # A content that stands in two families is split with the first.

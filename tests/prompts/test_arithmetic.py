@@ -278,9 +278,9 @@ def test_all_numbers_have_their_own_words():
         ({"shots": 17, "words": True}, "--shots 17: expected a whole number from 0 to 16"),
         (
             {"count_per_operator": 0},
-            "--prompts_per_operator 0: expected a whole number of at least 1",
+            "--num_prompts 0: expected a whole number of at least 1",
         ),
-        ({"seed": -1}, "--prompt_seed -1: expected a whole number of at least 0"),
+        ({"seed": -1}, "--random_state -1: expected a whole number of at least 0"),
         (
             {"families": ["demo"], "words": True},
             "--templates demo: has no number words; expected another family with them",

@@ -92,5 +92,5 @@ def test_a_share_that_leaves_a_part_empty_is_refused(share):
 
 
 def test_a_negative_seed_is_refused():
-    with pytest.raises(UsageError, match="--prompt_seed -1: expected a whole number of at least"):
+    with pytest.raises(UsageError, match="--random_state -1: expected a whole number of at least"):
         split_held_out(PAIRS, 0.5, -1)
