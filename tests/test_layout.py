@@ -105,6 +105,12 @@ def violations(package: Path = PACKAGE) -> list[str]:
     ]
 
 
+def test_no_two_test_files_have_one_name():
+    """pytest imports them by name alone."""
+    names = [path.name for path in (ROOT / "tests").rglob("*.py") if path.name != "__init__.py"]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_imports_go_one_way():
     assert violations() == []
 
