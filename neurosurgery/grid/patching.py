@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,7 @@ from neurosurgery.prompts.pairs import PromptPair, TokenPair
 from neurosurgery.report.draw.style import figure_style
 from neurosurgery.report.page.head_figures import draw_head_figures
 from neurosurgery.report.read.heads import (
+    AGREEMENT,
     ATTENTION,
     EFFECTS,
     KEY_UNITS,
@@ -103,7 +105,9 @@ class Patching:
         table = effect_table(units, effects)
         folder.write(EFFECTS, table)
         print("\n".join(found_text(table, config.metric, effects.shape[1])))
-        print("\n".join(agreement_text(list(self._agreement(units, effects)))))
+        agreement = self._agreement(units, effects, prompts.found_on)
+        folder.write(AGREEMENT, agreement)
+        print("\n".join(agreement_text(agreement)))
         knock_out = KnockOut(loaded.model, units, prompts, config, batch_tokens)
         points = self._curves(folder, knock_out, units, effects)
         print("\n".join(knock_out_text(points)))
@@ -156,16 +160,30 @@ class Patching:
             )
         return kept.numpy()
 
-    def _agreement(self, units: Sequence[Unit], effects: np.ndarray) -> Iterator[dict[str, object]]:
-        """Overlap of the strongest units of two random halves of the prompts."""
+    def _agreement(
+        self, units: Sequence[Unit], effects: np.ndarray, found_on: Sequence[TokenPair]
+    ) -> pd.DataFrame:
+        """Overlap of the strongest units of two parts of the prompts, against chance.
+
+        Parts are two random halves, then every two operators, then every two template families.
+        """
         draw = generator(self._config.random_state, 0, "halves", "path patching")
-        order = draw.permutation(effects.shape[1])
-        halves = np.array_split(order, 2)
+        first, second = np.array_split(draw.permutation(effects.shape[1]), 2)
+        pairs = [("half", "other half", first, second)]
+        for name in ("operator", "family"):
+            of_pair = np.array([getattr(pair.source, name) or "" for pair in found_on])
+            for one, other in combinations(dict.fromkeys(of_pair.tolist()), 2):
+                places = [np.flatnonzero(of_pair == group) for group in (one, other)]
+                pairs.append((one, other, *places))
+        rows = []
         for kind in (UNIT_KINDS[kind] for kind in self._config.units):
-            first, second = (strongest(units, effects[:, half], kind) for half in halves)
-            number = max(1, min(TRANSFERRED, len(first) // 4))
-            overlap, chance = top_overlap(first, second, number)
-            yield {"kind": kind, "number": number, "overlap": overlap, "by_chance": chance}
+            for one, other, *places in pairs:
+                ranked, again = (strongest(units, effects[:, place], kind) for place in places)
+                number = max(1, min(TRANSFERRED, len(ranked) // 4))
+                overlap, chance = top_overlap(ranked, again, number)
+                rows.append((kind, number, one, other, overlap, chance))
+        columns = ["kind", "number", "found_on", "and_on", "overlap", "by_chance"]
+        return pd.DataFrame(rows, columns=columns)
 
     def _curves(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pandas as pd
 
@@ -40,12 +40,12 @@ def found_text(table: pd.DataFrame, metric: str, prompts: int) -> Iterator[str]:
             yield f"  {row['layer']:>5} {index} {effect:>9} {error:>8}  {row['same_sign']:>9.0%}"
 
 
-def agreement_text(overlaps: Sequence[dict[str, object]]) -> Iterator[str]:
-    """How far the strongest units agree between two halves of the prompts."""
-    for row in overlaps:
+def agreement_text(table: pd.DataFrame) -> Iterator[str]:
+    """How far the strongest units agree between parts of the prompts."""
+    for _, row in table.iterrows():
         yield (
-            f"Top {row['number']} of the {_PLURALS[str(row['kind'])]}, found with either half of "
-            f"the prompts: {row['overlap']:.0%} the same (by chance {row['by_chance']:.0%})"
+            f"Top {row['number']} of the {_PLURALS[row['kind']]}, found on {row['found_on']} and "
+            f"on {row['and_on']}: {row['overlap']:.0%} the same (by chance {row['by_chance']:.0%})"
         )
 
 

@@ -19,7 +19,7 @@ FIGURES = [
     for name in ("attention", "effects", "knock_out_mean_all")
     for kind in ("pdf", "png")
 ]
-TABLES = ["attention.csv", "effects.csv", "knock_out.csv"]
+TABLES = ["agreement.csv", "attention.csv", "effects.csv", "knock_out.csv"]
 
 
 def run(save_path: Path, *more: str) -> int:
@@ -128,6 +128,13 @@ def test_prompts_of_ones_own_and_transfer(tmp_path):
         ("-", "-"),
     }
     assert (folder(tmp_path / "results") / "transfer.png").exists()
+    agreement = pd.read_csv(folder(tmp_path / "results") / "agreement.csv")
+    assert list(zip(agreement["found_on"], agreement["and_on"], strict=True)) == [
+        ("half", "other half"),
+        ("+", "-"),
+    ]
+    assert agreement["overlap"].between(0, 1).all()
+    assert agreement["by_chance"].to_list() == [0.25, 0.25]
 
 
 REFUSED = [
