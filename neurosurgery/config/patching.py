@@ -11,6 +11,9 @@ from neurosurgery.config.experiment import ModelConfig
 
 METRICS = ("logit", "logit_diff", "logprob")
 UNIT_KINDS = {"heads": "head", "mlps": "mlp"}
+"""The values of `--units`, and the kind of unit that each means."""
+PLURALS = {"head": "heads", "mlp": "MLPs"}
+"""A kind of unit in texts and figures."""
 ABLATIONS = ("mean", "zero", "resample")
 POSITIONS = ("all", "end")
 TOP = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)

@@ -14,12 +14,14 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from neurosurgery.config.patching import POSITIONS
 from neurosurgery.masks.units import Unit
 from neurosurgery.models.backbone import find_backbone
 from neurosurgery.models.float32 import float32_arithmetic
+from neurosurgery.models.forward import length_batches
 from neurosurgery.models.hooks import Observe, first_output_hooks, input_hooks
 
-ALL, END = "all", "end"
+ALL, END = POSITIONS
 
 _INPUT = "input"
 
@@ -140,17 +142,11 @@ def end_vectors(
     found = {
         unit: torch.empty(len(token_lists), site.stop - site.start) for unit, site in sites.items()
     }
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for number, tokens in enumerate(token_lists):
-        by_length[len(tokens)].append(number)
     with torch.inference_mode(), float32_arithmetic(model):
-        for length, numbers in by_length.items():
-            size = max(1, batch_tokens // length)
-            for start in range(0, len(numbers), size):
-                batch = numbers[start : start + size]
-                inputs, outputs = _watch(model, units, found, batch)
-                with input_hooks(inputs), first_output_hooks(outputs):
-                    run([token_lists[number] for number in batch])
+        for batch in length_batches(token_lists, batch_tokens):
+            inputs, outputs = _watch(model, units, found, batch)
+            with input_hooks(inputs), first_output_hooks(outputs):
+                run([token_lists[number] for number in batch])
     return found
 
 

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from neurosurgery.activations.calibration import generator
 from neurosurgery.common.errors import UsageError
 from neurosurgery.config.patching import TOP, PatchingConfig
-from neurosurgery.edit.knock_out import end_vectors, head_means, knocked_out
+from neurosurgery.edit.knock_out import end_vectors, head_means, knocked_out, resampled
 from neurosurgery.grid.patching_prompts import Prompts
 from neurosurgery.masks.head_units import HEAD
 from neurosurgery.masks.units import Unit
@@ -81,9 +81,7 @@ class KnockOut:
         if ablation == "mean":
             return head_means(self._model, self._counterfactuals, units, self._batch_tokens)
         found = end_vectors(self._model, self._counterfactuals, units, self._batch_tokens)
-        draw = generator(self._seed, 0, "resample", "path patching")
-        chosen = draw.integers(len(self._counterfactuals), size=len(self._held_out))
-        return {unit: vectors[torch.from_numpy(chosen)] for unit, vectors in found.items()}
+        return resampled(found, len(self._held_out), self._seed)
 
     def answers(self, units: Sequence[Unit]) -> list[bool]:
         """Right or wrong for every held-out prompt, with these units knocked out."""

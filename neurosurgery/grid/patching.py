@@ -42,6 +42,7 @@ from neurosurgery.report.read.heads import (
     read_heads,
 )
 from neurosurgery.results.lock import FolderLock
+from neurosurgery.results.provenance import content_text
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
 TRANSFERRED = 10
@@ -128,7 +129,7 @@ class Patching:
         if self._given is None:
             return None
         text = json.dumps([asdict(pair) for pair in self._given])
-        return f"content {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+        return content_text(hashlib.sha256(text.encode()).hexdigest())
 
     def _effects(
         self,
@@ -212,10 +213,9 @@ class Patching:
         self, knock_out: KnockOut, units: Sequence[Unit], effects: np.ndarray, prompts: Prompts
     ) -> pd.DataFrame:
         """Units found with one operator or family, knocked out on the others."""
+        of_operators = len({pair.source.operator for pair in prompts.found_on}) > 1
 
         def group_of(pair: TokenPair) -> str:
-            operators = {each.source.operator for each in prompts.found_on}
-            of_operators = len(operators) > 1
             return (pair.source.operator if of_operators else pair.source.family) or ""
 
         groups = list(dict.fromkeys(group_of(pair) for pair in prompts.found_on))

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 from neurosurgery.common.files import write_atomically
 from neurosurgery.config.patching import PatchingConfig
 from neurosurgery.report.read.heads import HEADS_FOLDER, KNOCK_OUT
-from neurosurgery.results.provenance import describe_run, model_fingerprint
+from neurosurgery.results.provenance import describe_run, model_files
 from neurosurgery.results.store import ResultStore
 
 _VALUES = "effects.safetensors"
@@ -39,9 +39,7 @@ class PatchingFolder:
             "--revision": config.model.revision,
             "--dtype": dtype.removeprefix("torch."),
         }
-        state = model_fingerprint(config.model.name, commit)
-        if state is not None:
-            self._shared["--model[files]"] = f"content {state[:16]}"
+        self._shared |= model_files(config.model, commit)
         made = config.prompts
         self._own: dict[str, object] = {
             "--prompts[path patching]": prompts,
@@ -101,10 +99,10 @@ class PatchingFolder:
     def points_of(self, wanted: Sequence[Mapping[str, object]]) -> pd.DataFrame:
         """The rows of the wanted points that are there, in their order."""
         there = self._points()
-        names = {tuple(str(point[name]) for name in _POINT): n for n, point in enumerate(wanted)}
-        order = there[_POINT].astype(str).apply(lambda row: names.get(tuple(row), -1), axis=1)
         if there.empty:
             return there
+        names = {tuple(str(point[name]) for name in _POINT): n for n, point in enumerate(wanted)}
+        order = there[_POINT].astype(str).apply(lambda row: names.get(tuple(row), -1), axis=1)
         rows = there.assign(order=order)
         return rows[rows["order"] >= 0].sort_values("order").drop(columns="order")
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from neurosurgery.config.patching import PLURALS
 from neurosurgery.locate.key_units import KEY
 from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
 
 _SHOWN = 10
-_PLURALS = {"head": "heads", "mlp": "MLPs"}
 
 
 def found_text(table: pd.DataFrame, metric: str, prompts: int) -> Iterator[str]:
@@ -23,7 +23,7 @@ def found_text(table: pd.DataFrame, metric: str, prompts: int) -> Iterator[str]:
     """
     relative = metric != "logprob"
     for kind, rows in table.groupby("kind", sort=False):
-        plural = _PLURALS[str(kind)]
+        plural = PLURALS[str(kind)]
         yield ""
         key = int((rows["effect"] < KEY).sum())
         count = f"; {key} of {len(rows)} are below {KEY:.0%}" if relative else ""
@@ -44,7 +44,7 @@ def agreement_text(table: pd.DataFrame) -> Iterator[str]:
     """How far the strongest units agree between parts of the prompts."""
     for _, row in table.iterrows():
         yield (
-            f"Top {row['number']} of the {_PLURALS[row['kind']]}, found on {row['found_on']} and "
+            f"Top {row['number']} of the {PLURALS[row['kind']]}, found on {row['found_on']} and "
             f"on {row['and_on']}: {row['overlap']:.0%} the same (by chance {row['by_chance']:.0%})"
         )
 
@@ -55,7 +55,7 @@ def knock_out_text(points: pd.DataFrame) -> Iterator[str]:
         first = rows.iloc[0]
         yield ""
         yield (
-            f"Knock-out of {_PLURALS[str(kind)]} ({first['ablation']}, positions: "
+            f"Knock-out of {PLURALS[str(kind)]} ({first['ablation']}, positions: "
             f"{first['positions']}): accuracy on {first['prompts']} held-out prompts, "
             f"{first['baseline']:.3f} with the whole model, {first['commonest']:.3f} by always "
             "giving the commonest answer"

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from neurosurgery.locate.patching_runs import token_ids
 from neurosurgery.masks.units import Unit
 from neurosurgery.prompts.pairs import TokenPair
 
@@ -56,7 +57,7 @@ def attention_from_end(
     sums = np.zeros((len(units), len(PARTS)))
     with _eager(model), torch.inference_mode():
         for pair in pairs:
-            ids = torch.tensor([list(pair.prompt_ids)], device=model.device)
+            ids = token_ids(model, [pair.prompt_ids])
             found = model(input_ids=ids, use_cache=False, output_attentions=True).attentions
             parts = prompt_parts(pair, tokenizer)
             for row, unit in enumerate(units):

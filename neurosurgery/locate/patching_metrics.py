@@ -5,16 +5,16 @@ Source: Zhang et al., arXiv 2409.01659, §3.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from neurosurgery.config.patching import METRICS
+from neurosurgery.models.forward import length_batches
 from neurosurgery.prompts.pairs import TokenPair
 
-LOGIT, LOGIT_DIFF, LOGPROB = "logit", "logit_diff", "logprob"
-METRICS = (LOGIT, LOGIT_DIFF, LOGPROB)
+LOGIT, LOGIT_DIFF, LOGPROB = METRICS
 
 
 @dataclass(frozen=True)
@@ -72,19 +72,8 @@ class PromptPairs:
                 raise ValueError(f"pair {number} has a counterfactual equal to its reference")
 
     def batches(self, batch_tokens: int) -> list[list[int]]:
-        """Numbers of pairs that go through the model together: of one length, so without padding.
-
-        Args:
-            batch_tokens: most tokens per batch; one prompt is always allowed.
-        """
-        by_length: dict[int, list[int]] = defaultdict(list)
-        for number, reference in enumerate(self.references):
-            by_length[len(reference)].append(number)
-        batches = []
-        for length, numbers in by_length.items():
-            size = max(1, batch_tokens // length)
-            batches += [numbers[start : start + size] for start in range(0, len(numbers), size)]
-        return batches
+        """Numbers of pairs that go through the model together (`models.forward.length_batches`)."""
+        return length_batches(self.references, batch_tokens)
 
     def columns(self, metric: str, numbers: Sequence[int]) -> torch.Tensor:
         """The tokens whose logits a metric reads, (prompts, 1 or 2), int64."""

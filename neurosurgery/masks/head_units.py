@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel
 
+from neurosurgery.config.patching import UNIT_KINDS
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.units import Site, Slice, Unit, units_mask
 from neurosurgery.models.heads import Block, find_blocks
 from neurosurgery.models.targets import find_targets
 
-HEAD = "head"
-MLP = "mlp"
+HEAD, MLP = UNIT_KINDS["heads"], UNIT_KINDS["mlps"]
 
 
 def find_heads(model: PreTrainedModel) -> list[Unit]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import groupby
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -84,18 +84,33 @@ def next_tokens(
         inside: called with the numbers of a batch's prompts; its context holds while they run.
     """
     found = [0] * len(prompts)
-    order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
-    for length, places in groupby(order, key=lambda place: len(prompts[place])):
-        same = list(places)
-        rows = max(1, batch_tokens // length)
-        for start in range(0, len(same), rows):
-            batch = same[start : start + rows]
-            ids = torch.tensor([list(prompts[place]) for place in batch], device=model.device)
-            with torch.inference_mode(), inside(batch) if inside else nullcontext():
-                logits = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits
-            for place, token in zip(batch, logits[:, -1].argmax(dim=-1).tolist(), strict=True):
-                found[place] = token
+    for batch in length_batches(prompts, batch_tokens):
+        ids = _right_padded(model, [prompts[place] for place in batch])
+        with torch.inference_mode(), inside(batch) if inside else nullcontext():
+            logits = model(input_ids=ids, use_cache=False, logits_to_keep=1).logits
+        for place, token in zip(batch, logits[:, -1].argmax(dim=-1).tolist(), strict=True):
+            found[place] = token
     return found
+
+
+def length_batches(prompts: Sequence[Sequence[int]], batch_tokens: int) -> list[list[int]]:
+    """Group the numbers of prompts of one length, which run together without padding.
+
+    Args:
+        prompts: token ids, at least one token each.
+        batch_tokens: most tokens per batch; one prompt is always allowed.
+
+    Returns:
+        Batches by length, in the order in which lengths first appear.
+    """
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for number, prompt in enumerate(prompts):
+        by_length[len(prompt)].append(number)
+    batches = []
+    for length, numbers in by_length.items():
+        size = max(1, batch_tokens // length)
+        batches += [numbers[start : start + size] for start in range(0, len(numbers), size)]
+    return batches
 
 
 def _right_padded(model: PreTrainedModel, batch: Sequence[Sequence[int]]) -> torch.Tensor:

@@ -52,14 +52,11 @@ def meaning(
         "--apply_chat_template": evaluation.apply_chat_template,
         "--random_state": data.random_state,
         **{f"--num_samples[{kind}]": data.num_samples for kind in grid.statistics},
-        "--train_dataset": _content(sets[data.math.name].sha256),
+        "--train_dataset": content_text(sets[data.math.name].sha256),
     }
-    state = model_fingerprint(model.name, commit)
-    # The commit of a hub model is unknown until its configuration has been fetched.
-    if state is not None:
-        content["--model[files]"] = _content(state)
+    content |= model_files(model, commit)
     for source in data.calibration:
-        content[f"--calibration_datasets[{source.name}]"] = _content(sets[source.name].sha256)
+        content[f"--calibration_datasets[{source.name}]"] = content_text(sets[source.name].sha256)
     for method in grid.methods:
         if METHODS[method].over_all_sets:
             # For such a method, another set changes the cells instead of adding some.
@@ -68,7 +65,14 @@ def meaning(
     return content
 
 
-def _content(sha256: str) -> str:
+def model_files(model: ModelConfig, commit: str | None) -> dict[str, object]:
+    """The entry for the model's files; none while the commit of a hub model is not fetched yet."""
+    state = model_fingerprint(model.name, commit)
+    return {} if state is None else {"--model[files]": content_text(state)}
+
+
+def content_text(sha256: str) -> str:
+    """A short text for the content of a file."""
     return f"content {sha256[:16]}"
 
 

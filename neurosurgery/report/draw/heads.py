@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from neurosurgery.config.patching import PLURALS
 from neurosurgery.report.draw.canvas import Drawing, draw_curve, handle, legend, new_figure
 from neurosurgery.report.draw.style import COLUMN, PAGE, Look
 from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
@@ -24,7 +25,6 @@ _GROUPS = {
 }
 
 _PARTS = ("#D55E00", "#0072B2", "#CC79A7", "#999999", "#dddddd")
-_PLURALS = {"head": "heads", "mlp": "MLPs"}
 
 
 def draw_effects(name: str, effects: pd.DataFrame, metric: str) -> Drawing:
@@ -129,7 +129,7 @@ def draw_knock_out(name: str, table: pd.DataFrame) -> Drawing:
             sorted(set(rows["number"])), labels=[f"{n:g}" for n in sorted(set(rows["number"]))]
         )
         axes.minorticks_off()
-        axes.set_xlabel(f"{_PLURALS[kind]} knocked out")
+        axes.set_xlabel(f"{PLURALS[kind]} knocked out")
         axes.set_ylim(-0.03, 1.03)
     grid[0].set_ylabel("accuracy")
     legend(figure, [handle(look) for look in _GROUPS.values()])
