@@ -32,8 +32,8 @@ def build_parser(script: str, description: str) -> argparse.ArgumentParser:
     methods = methods_of(script)
     _add_drawing_flags(parser, METHODS[methods[0]])
     _add_grid_flags(parser, METHODS[methods[0]], methods)
-    _add_evaluation_flags(parser)
-    _add_output_flags(parser)
+    add_evaluation_flags(parser)
+    add_output_flags(parser)
     return parser
 
 
@@ -133,7 +133,8 @@ def _add_grid_flags(
     )
 
 
-def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
+def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for tasks of the harness."""
     evaluation = parser.add_argument_group("evaluation (lm-eval)")
     evaluation.add_argument(
         "--train_lm_eval_task",
@@ -171,7 +172,11 @@ def _add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_output_flags(parser: argparse.ArgumentParser) -> None:
+def add_output_flags(
+    parser: argparse.ArgumentParser,
+    overwritten: str = "delete the results in --save_path and start afresh",
+) -> None:
+    """Add the flags for the results folder; `overwritten` is what `--overwrite` does."""
     output = parser.add_argument_group("output")
     output.add_argument(
         "--save_path", help=f"results folder (default without --model: {DEMO.save_path})"
@@ -197,7 +202,7 @@ def _add_output_flags(parser: argparse.ArgumentParser) -> None:
     output.add_argument(
         "--overwrite",
         action="store_true",
-        help="delete the results in --save_path and start afresh",
+        help=overwritten,
     )
     output.add_argument(
         "--dry_run", action="store_true", help="print the plan and stop, without loading the model"

@@ -39,15 +39,13 @@ def parse_experiment(script: str, description: str, argv: Sequence[str] | None) 
         arguments.size is None and arguments.scalar is None and arguments.num_repeats is None
     )
     demo_grid = arguments.model is None and grid_left_out
-    limit = arguments.eval_limit
-    check_at_least(1, {"--eval_limit": limit})
     config = ExperimentConfig(
         model_config(arguments),
         DataConfig(
             math=math_set(arguments),
             calibration=calibration_sets(arguments),
             num_samples=arguments.num_samples,
-            num_repeats=_given(arguments.num_repeats, DEMO.num_repeats if demo_grid else 5),
+            num_repeats=given(arguments.num_repeats, DEMO.num_repeats if demo_grid else 5),
             random_state=arguments.random_state,
             batch_tokens=arguments.batch_tokens,
         ),
@@ -58,25 +56,8 @@ def parse_experiment(script: str, description: str, argv: Sequence[str] | None) 
             scalars=unique(arguments.scalar or (0.0,)),
             pre_train_eval=arguments.pre_train_eval or demo_grid,
         ),
-        EvaluationConfig(
-            math_task=arguments.train_lm_eval_task or DEMO.train_lm_eval_task,
-            other_tasks=tuple(arguments.eval_datasets or DEMO.eval_datasets),
-            math_documents=_smaller(arguments.eval_dataset_subset, limit),
-            other_documents=_smaller(arguments.eval_dataset_size, limit),
-            num_fewshot=arguments.num_fewshot,
-            apply_chat_template=arguments.apply_chat_template,
-            include_path=arguments.include_path,
-            batch_size=arguments.eval_batch_size,
-        ),
-        OutputConfig(
-            save_path=Path(arguments.save_path or DEMO.save_path),
-            text_file=arguments.text_file,
-            save_masks=arguments.save_masks,
-            save_model=arguments.save_model,
-            overwrite=arguments.overwrite,
-            dry_run=arguments.dry_run,
-            margin=arguments.margin,
-        ),
+        evaluation_config(arguments),
+        output_config(arguments),
     )
     check_given_with_model(
         arguments,
@@ -110,6 +91,39 @@ def model_config(arguments: argparse.Namespace) -> ModelConfig:
     )
 
 
+def evaluation_config(arguments: argparse.Namespace) -> EvaluationConfig:
+    """Tasks and documents from the flags of `add_evaluation_flags`; by default the demo's tasks.
+
+    Raises:
+        UsageError: `--eval_limit` is below 1.
+    """
+    limit = arguments.eval_limit
+    check_at_least(1, {"--eval_limit": limit})
+    return EvaluationConfig(
+        math_task=arguments.train_lm_eval_task or DEMO.train_lm_eval_task,
+        other_tasks=tuple(arguments.eval_datasets or DEMO.eval_datasets),
+        math_documents=_smaller(arguments.eval_dataset_subset, limit),
+        other_documents=_smaller(arguments.eval_dataset_size, limit),
+        num_fewshot=arguments.num_fewshot,
+        apply_chat_template=arguments.apply_chat_template,
+        include_path=arguments.include_path,
+        batch_size=arguments.eval_batch_size,
+    )
+
+
+def output_config(arguments: argparse.Namespace) -> OutputConfig:
+    """The results folder from the flags of `add_output_flags`; by default the demo's."""
+    return OutputConfig(
+        save_path=Path(arguments.save_path or DEMO.save_path),
+        text_file=arguments.text_file,
+        save_masks=arguments.save_masks,
+        save_model=arguments.save_model,
+        overwrite=arguments.overwrite,
+        dry_run=arguments.dry_run,
+        margin=arguments.margin,
+    )
+
+
 def math_set(arguments: argparse.Namespace) -> CalibrationSource:
     """The math set from the flags of `add_calibration_flags`; by default the demo's."""
     return CalibrationSource(MATH, Path(arguments.train_dataset or DEMO.train_dataset))
@@ -123,7 +137,8 @@ def calibration_sets(arguments: argparse.Namespace) -> tuple[CalibrationSource, 
     return name_calibration_sets(paths, arguments.calibration_dataset_names)
 
 
-def _given(value: int | None, default: int) -> int:
+def given(value: int | None, default: int) -> int:
+    """The value of a flag, or what it is without one."""
     return default if value is None else value
 
 

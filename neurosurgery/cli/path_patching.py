@@ -7,21 +7,34 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from neurosurgery.cli.flags import OneLineParser, add_model_flags
-from neurosurgery.cli.parse import model_config, run_script
+from neurosurgery.cli.flags import (
+    OneLineParser,
+    add_evaluation_flags,
+    add_model_flags,
+    add_output_flags,
+)
+from neurosurgery.cli.parse import (
+    evaluation_config,
+    given,
+    model_config,
+    output_config,
+    run_script,
+    unique,
+)
 from neurosurgery.common.errors import UsageError
 from neurosurgery.config.demo import DEMO
+from neurosurgery.config.experiment import OutputConfig
 from neurosurgery.config.patching import (
     ABLATIONS,
     METRICS,
     POSITIONS,
+    SCRIPT,
     UNIT_KINDS,
+    CellsConfig,
     PatchingConfig,
     PromptConfig,
 )
 from neurosurgery.prompts.templates import DEMO_FAMILY, FAMILIES, OPERATORS, WORDED
-
-SCRIPT = "PathPatching.py"
 
 
 def run_path_patching(description: str, argv: Sequence[str] | None) -> int:
@@ -55,6 +68,7 @@ def parse(description: str, argv: Sequence[str] | None) -> PatchingConfig:
         raise UsageError("--model", flags.model, "expected with it --save_path")
     _check_prompt_flags(flags)
     of_demo = flags.model is None
+    output = output_config(flags)
     config = PatchingConfig(
         model=model_config(flags),
         prompts=PromptConfig(
@@ -77,11 +91,43 @@ def parse(description: str, argv: Sequence[str] | None) -> PatchingConfig:
         positions=flags.positions,
         draws=flags.num_draws,
         random_state=flags.random_state,
-        save_path=flags.save_path or Path(DEMO.save_path),
-        overwrite=flags.overwrite,
+        save_path=output.save_path,
+        overwrite=output.overwrite,
+        dry_run=output.dry_run,
+        cells=_cells(flags, output),
     )
     config.check()
     return config
+
+
+def _cells(flags: argparse.Namespace, output: OutputConfig) -> CellsConfig | None:
+    """The cells of the grid: asked for by tasks, which the demo brings with it.
+
+    Raises:
+        UsageError: a flag of the cells without tasks, or one kind of task without the other.
+    """
+    of_demo = flags.model is None
+    math, others = flags.train_lm_eval_task, flags.eval_datasets
+    if of_demo and flags.ablation == "resample" and (math, others) == (None, None):
+        return None
+    if not of_demo and (math is None or others is None):
+        alone = [
+            *(["--train_lm_eval_task"] if math else []),
+            *(["--eval_datasets"] if others else []),
+            *(["--scalar"] if flags.scalar else []),
+            *(f"--{n}" for n in ("pre_train_eval", "save_masks", "save_model") if vars(flags)[n]),
+        ]
+        if alone:
+            reason = "expected with it --train_lm_eval_task and --eval_datasets"
+            raise UsageError(alone[0], "", reason)
+        return None
+    return CellsConfig(
+        evaluation=evaluation_config(flags),
+        output=output,
+        scalars=unique(flags.scalar or ()),
+        num_repeats=given(flags.num_repeats, DEMO.num_repeats if of_demo else 5),
+        pre_train_eval=flags.pre_train_eval or of_demo,
+    )
 
 
 def _check_prompt_flags(flags: argparse.Namespace) -> None:
@@ -167,13 +213,25 @@ def _parser(description: str) -> argparse.ArgumentParser:
     knock_out.add_argument(
         "--num_draws", type=int, default=5, help="of random units (default: %(default)s)"
     )
-    parser.add_argument(
+    knock_out.add_argument(
         "--random_state", type=int, default=42, help="seed of prompts and draws (default: 42)"
     )
-    parser.add_argument(
-        "--save_path", type=Path, help=f"results folder (default without --model: {DEMO.save_path})"
+    cells = parser.add_argument_group(
+        "grid: the same units edited and evaluated on tasks, beside the other methods "
+        "(with --train_lm_eval_task and --eval_datasets; the demo brings its own)"
     )
-    parser.add_argument(
-        "--overwrite", action="store_true", help="replace what path patching left there"
+    cells.add_argument(
+        "--scalar",
+        nargs="+",
+        type=float,
+        help="factors for the weights that read a unit, 0 to prune them (default: the units are "
+        "knocked out by --ablation, at every position)",
     )
+    cells.add_argument(
+        "--num_repeats",
+        type=int,
+        help="draws of prompts, with replacement, and of random heads (default: 5; demo: 3)",
+    )
+    add_evaluation_flags(parser)
+    add_output_flags(parser, "replace what this script left in --save_path")
     return parser

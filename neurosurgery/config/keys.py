@@ -17,13 +17,16 @@ BASELINE = "baseline"
 SCALE = "scale"
 """The kind of edit that multiplies the selected weights by a scalar."""
 
+KNOCK_OUT = "knock_out"
+"""The kind of edit that replaces the selected units by their means over counterfactuals."""
+
 
 @dataclass(frozen=True)
 class SelectionKey:
     """Identity of one selection.
 
     `against` is the set whose top-K is subtracted; empty for methods without one. `size` is a
-    proportion of every matrix or a ratio of the model's neurons, by the method.
+    proportion of every matrix, a ratio of the model's neurons, or a number of units, by the method.
     """
 
     method: str
@@ -57,12 +60,17 @@ class EditKey:
 
     @property
     def scalar(self) -> float | None:
-        """The factor of a scaling edit; None for other kinds."""
+        """The factor of a scaling edit; 0 for a knock-out, which leaves nothing; else None."""
+        if self.kind == KNOCK_OUT:
+            return 0.0
         return float(dict(self.values)["scalar"]) if self.kind == SCALE else None
 
     @property
     def suffix(self) -> str:
-        """Suffix of a cell's file name; empty for pruning, as in the published scripts."""
+        """Suffix of a cell's file name; empty for a removal, as in the published scripts.
+
+        A folder holds units that are removed in one way only (`provenance.meaning_of_cells`).
+        """
         if self.scalar == 0:
             return ""
         kind = "" if self.kind == SCALE else f"_{self.kind}"
@@ -72,6 +80,10 @@ class EditKey:
 def scale_by(scalar: float) -> EditKey:
     """The key of the edit that multiplies by `scalar`; 0 prunes."""
     return EditKey(SCALE, (("scalar", scalar),))
+
+
+KNOCK_OUT_KEY = EditKey(KNOCK_OUT, (("ablation", "mean"),))
+"""The key of the edit that replaces units by their means."""
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,20 @@ MATHNEURO = "mathneuro"
 RANDOM = "random"
 WANDA = "wanda"
 LAPE = "lape"
+HEADS = "heads"
+RANDOM_HEADS = "random_heads"
+MLPS = "mlps"
 
 ACTIVATION_NORMS = "activation_norms"
 FIRING_COUNTS = "firing_counts"
+EFFECTS = "effects"
+"""Effects of path patching on prompts, not statistics of calibration sets."""
 
 NEURON = "neuron"
+HEAD = "head"
+MLP = "mlp"
+PLURALS = {NEURON: "neurons", HEAD: "heads", MLP: "MLPs"}
+"""The kinds of units, and each in texts and figures."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,7 @@ class Method:
             fixed share), their distribution over the matrices carries no information.
         twin: it copies another method's counts, so that its size carries no information either.
         unit: the kind of unit that it selects; empty for single weights.
+        counts_units: its size is a number of units; else a fraction.
         size_flag: the flag that sets its size.
         size_help: the help text of that flag.
         num_samples: the published default of `--num_samples`.
@@ -46,6 +56,7 @@ class Method:
     own_counts: bool = True
     twin: bool = False
     unit: str = ""
+    counts_units: bool = False
     size_flag: str = "--proportion"
     size_help: str = "top fractions of every weight matrix"
     num_samples: int = 500
@@ -54,8 +65,33 @@ class Method:
 
     @property
     def size_name(self) -> str:
-        """The name of its size: `proportion` or `ratio`."""
+        """The name of its size: `proportion`, `ratio` or `top`."""
         return self.size_flag.removeprefix("--")
+
+    @property
+    def removed(self) -> str:
+        """What happened to a selection of which nothing is left, as a participle."""
+        return "knocked out" if self.counts_units else "pruned"
+
+    def size_text(self, size: float) -> str:
+        """A size in texts: the methods with a fraction share one word, so that they compare."""
+        return f"top {size:g}" if self.counts_units else f"proportion {size:g}"
+
+
+def _by_effects(name: str, label: str, unit: str, *, twin: bool = False) -> Method:
+    return Method(
+        name,
+        label,
+        "PathPatching.py",
+        statistics=EFFECTS,
+        own_counts=not twin,
+        twin=twin,
+        unit=unit,
+        counts_units=True,
+        size_flag="--top",
+        size_help="numbers of units",
+        stem="top{size:g}_run{repeat}",
+    )
 
 
 METHODS: dict[str, Method] = {
@@ -83,6 +119,9 @@ METHODS: dict[str, Method] = {
             num_samples=100,
             stem="run{repeat}_ratio{size}",
         ),
+        _by_effects(HEADS, "Heads", HEAD),
+        _by_effects(RANDOM_HEADS, "Random heads", HEAD, twin=True),
+        _by_effects(MLPS, "MLPs", MLP),
     )
 }
 """Every method by name, in the order of legends and tables."""
@@ -91,6 +130,16 @@ METHODS: dict[str, Method] = {
 def method_label(name: str) -> str:
     """The method's label; an unknown method keeps its name."""
     return METHODS[name].label if name in METHODS else name
+
+
+def size_text(method: str, size: float) -> str:
+    """A method's size in texts; an unknown method has a proportion."""
+    return METHODS[method].size_text(size) if method in METHODS else f"proportion {size:g}"
+
+
+def counts_units(method: str) -> bool:
+    """Whether the method's size is a number of units."""
+    return method in METHODS and METHODS[method].counts_units
 
 
 def twins() -> set[str]:

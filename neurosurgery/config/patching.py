@@ -6,14 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.checks import check_at_least, check_writable
-from neurosurgery.config.experiment import ModelConfig
+from neurosurgery.config.checks import check_at_least, check_finite, check_writable
+from neurosurgery.config.experiment import EvaluationConfig, ModelConfig, OutputConfig
+from neurosurgery.config.keys import KNOCK_OUT_KEY, EditKey, scale_by
+from neurosurgery.config.methods import HEAD, MLP
 
+SCRIPT = "PathPatching.py"
 METRICS = ("logit", "logit_diff", "logprob")
-UNIT_KINDS = {"heads": "head", "mlps": "mlp"}
+UNIT_KINDS = {"heads": HEAD, "mlps": MLP}
 """The values of `--units`, and the kind of unit that each means."""
-PLURALS = {"head": "heads", "mlp": "MLPs"}
-"""A kind of unit in texts and figures."""
 ABLATIONS = ("mean", "zero", "resample")
 POSITIONS = ("all", "end")
 TOP = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
@@ -38,11 +39,53 @@ class PromptConfig:
 
 
 @dataclass(frozen=True)
+class CellsConfig:
+    """The cells of the grid: the key units are edited and evaluated on tasks of the harness.
+
+    `scalars` multiply the weights that read the units; without any, the units are knocked out.
+    """
+
+    evaluation: EvaluationConfig
+    output: OutputConfig
+    scalars: tuple[float, ...]
+    num_repeats: int
+    pre_train_eval: bool
+
+    def check(self, ablation: str) -> None:
+        """Refuse values that cannot be used.
+
+        Raises:
+            UsageError: names flag, value and what was expected.
+        """
+        self.evaluation.check()
+        self.output.check()
+        check_at_least(1, {"--num_repeats": self.num_repeats})
+        check_finite("--scalar", self.scalars)
+        if ablation == "resample" and not self.scalars:
+            reason = "expected mean, zero or --scalar with tasks, whose prompts have no counterpart"
+            raise UsageError("--ablation", ablation, reason)
+        if self.output.save_model and ablation == "mean" and not self.scalars:
+            reason = "expected with it --scalar or --ablation zero: a mean is no change of weights"
+            raise UsageError("--save_model", "", reason)
+
+    def edits(self, ablation: str) -> tuple[EditKey, ...]:
+        """What is done to the units of a cell."""
+        if self.scalars:
+            return tuple(scale_by(scalar) for scalar in self.scalars)
+        return (KNOCK_OUT_KEY,) if ablation == "mean" else (scale_by(0.0),)
+
+    def removal(self, ablation: str) -> str | None:
+        """How units are removed, which is one way in a folder; None where none are removed."""
+        removing = [edit for edit in self.edits(ablation) if edit.scalar == 0]
+        return ("mean" if removing[0] == KNOCK_OUT_KEY else "zero") if removing else None
+
+
+@dataclass(frozen=True)
 class PatchingConfig:
     """What is found, and what is knocked out afterwards.
 
     `top` holds numbers of units of one kind (1 and more) or shares of them (below 1), None for
-    `TOP`; `units` are keys of `UNIT_KINDS`.
+    `TOP`; `units` are keys of `UNIT_KINDS`. Without `cells`, no task of the harness is asked.
     """
 
     model: ModelConfig
@@ -57,6 +100,8 @@ class PatchingConfig:
     random_state: int
     save_path: Path
     overwrite: bool
+    dry_run: bool
+    cells: CellsConfig | None
 
     def check(self) -> None:
         """Refuse values that cannot be used, before any model is loaded.
@@ -75,3 +120,5 @@ class PatchingConfig:
             if not (0 < value < 1 or (value >= 1 and float(value).is_integer())):
                 raise UsageError("--top", value, "expected numbers of units, or shares below 1")
         check_writable(self.save_path)
+        if self.cells is not None:
+            self.cells.check(self.ablation)

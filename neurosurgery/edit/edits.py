@@ -8,7 +8,8 @@ from typing import Protocol
 
 from transformers import PreTrainedModel
 
-from neurosurgery.config.keys import SCALE, EditKey
+from neurosurgery.config.keys import KNOCK_OUT, SCALE, EditKey
+from neurosurgery.edit.knock_out import knocked_out
 from neurosurgery.edit.scale import AppliedFactor, scaled_weights
 from neurosurgery.masks.selection import Selection
 
@@ -16,7 +17,8 @@ from neurosurgery.masks.selection import Selection
 class Edit(Protocol):
     """A reversible change of a model.
 
-    Equal keys with equal selections mean the same edit; `edited` is the number of changed weights.
+    Equal keys with equal selections mean the same edit; `edited` is the number of weights that
+    change, or that no longer see what they multiplied.
     """
 
     key: EditKey
@@ -43,7 +45,24 @@ class Scale:
         return scaled_weights(model, self._mask, self._scalar)
 
 
-EDITS: dict[str, Callable[[EditKey, Selection], Edit]] = {SCALE: Scale}
+class KnockOut:
+    """Replace the selected units by their means over counterfactuals, at every position.
+
+    No weight changes; `edited` counts those that read the units, so that sizes compare with those
+    of other edits.
+    """
+
+    def __init__(self, key: EditKey, selection: Selection) -> None:
+        self.key = key
+        self.edited = selection.mask.count()
+        self._selection = selection
+
+    def applied(self, model: PreTrainedModel) -> AbstractContextManager[None]:
+        """Replace inside the block (`edit.knock_out.knocked_out`)."""
+        return knocked_out(model, self._selection.units, self._selection.means)
+
+
+EDITS: dict[str, Callable[[EditKey, Selection], Edit]] = {SCALE: Scale, KNOCK_OUT: KnockOut}
 """Every kind of edit, by its name in `EditKey.kind`."""
 
 

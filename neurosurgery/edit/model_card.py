@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from neurosurgery.config.gguf import SUFFIX
+from neurosurgery.config.methods import METHODS, PLURALS
 from neurosurgery.edit.scale import AppliedFactor
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.overlap import by_kind, overlap_by_parameter
@@ -32,8 +33,9 @@ _ROWS = {
     "method": "method",
     "skill": "skill",
     "calibration": "told apart from (calibration set)",
-    "proportion": "proportion of every matrix's weights in a top-K",
+    "proportion": "size",
     "num_samples": "samples of each set",
+    "num_prompts": "prompts that units were found with",
     "repeat": "repeat",
     "seed": "seed",
 }
@@ -139,9 +141,10 @@ def _revision(edit: AppliedEdit) -> str:
 
 
 def _provenance_table(edit: AppliedEdit) -> str:
+    labels = _ROWS | {"proportion": _size_label(str(edit.provenance.get("method")))}
     rows = [
         f"| {label} | {edit.provenance[key]} |"
-        for key, label in _ROWS.items()
+        for key, label in labels.items()
         if edit.provenance.get(key) not in (None, "")
     ]
     topk = edit.provenance.get("skill_topk")
@@ -149,6 +152,14 @@ def _provenance_table(edit: AppliedEdit) -> str:
         share = edit.mask.count() / topk
         rows.append(f"| share of the skill's top-K that is edited | {share:.1%} |")
     return "\n".join(["| | |", "|---|---|", *rows])
+
+
+def _size_label(method: str) -> str:
+    """What the size of a method's selection means."""
+    unit = METHODS[method].unit if method in METHODS else ""
+    if not unit:
+        return "proportion of every matrix's weights in a top-K"
+    return f"{'number' if METHODS[method].counts_units else 'ratio'} of {PLURALS[unit]}"
 
 
 def _factor_text(edit: AppliedEdit) -> str:

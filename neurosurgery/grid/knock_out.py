@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
-import pandas as pd
 import torch
 from transformers import PreTrainedModel
 
@@ -19,7 +18,6 @@ from neurosurgery.grid.patching_prompts import Prompts
 from neurosurgery.masks.head_units import HEAD
 from neurosurgery.masks.units import Unit
 from neurosurgery.models.forward import next_tokens
-from neurosurgery.prompts.pairs import TokenPair
 from neurosurgery.report.read.heads import RANDOM_UNITS
 from neurosurgery.verdicts.answers import compare_answers
 
@@ -126,38 +124,3 @@ class KnockOut:
             "commonest": self._commonest,
             "prompts": len(self._baseline),
         }
-
-
-def transfer(
-    rankings: Mapping[str, Sequence[Unit]],
-    number: int,
-    answers: Answers,
-    pairs: Sequence[TokenPair],
-    group_of: Callable[[TokenPair], str],
-) -> pd.DataFrame:
-    """Accuracy on every group of prompts without the key units that were found with another.
-
-    Args:
-        rankings: group of prompts to the units ranked by its effects.
-        number: how many units are knocked out.
-        answers: right or wrong for every held-out pair.
-        pairs: the held-out pairs.
-        group_of: a pair's group.
-    """
-    rows = []
-    groups = np.array([group_of(pair) for pair in pairs])
-    for found_on, ranked in rankings.items():
-        right = np.asarray(answers(ranked[:number]), dtype=float)
-        for tested_on in rankings:
-            mine = right[groups == tested_on]
-            rows.append(
-                {
-                    "kind": ranked[0].kind,
-                    "found_on": found_on,
-                    "tested_on": tested_on,
-                    "number": number,
-                    "accuracy": float(mine.mean()) if len(mine) else float("nan"),
-                    "prompts": len(mine),
-                }
-            )
-    return pd.DataFrame(rows)

@@ -5,22 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
 import torch
 from tqdm import tqdm
 
-from neurosurgery.activations.calibration import generator
 from neurosurgery.config.patching import UNIT_KINDS, PatchingConfig
-from neurosurgery.grid.knock_out import KnockOut, numbers, transfer
+from neurosurgery.grid.head_cells import HeadCells
+from neurosurgery.grid.knock_out import KnockOut, numbers
 from neurosurgery.grid.patching_folder import PatchingFolder
+from neurosurgery.grid.patching_groups import COMPARED, agreement_of_groups, transfer_of_groups
+from neurosurgery.grid.patching_plan import plan_lines
 from neurosurgery.grid.patching_prompts import Prompts, prepare_prompts
 from neurosurgery.grid.patching_text import agreement_text, found_text, knock_out_text
 from neurosurgery.locate.attention_from_end import attention_from_end
-from neurosurgery.locate.key_units import effect_table, strongest, top_overlap
+from neurosurgery.locate.key_units import effect_table, strongest
 from neurosurgery.locate.patching_metrics import PromptPairs
 from neurosurgery.locate.path_patching import head_effects
 from neurosurgery.masks.head_units import HEAD, head_units, mlp_units
@@ -28,8 +30,9 @@ from neurosurgery.masks.units import Unit
 from neurosurgery.models.backbone import check_backbone
 from neurosurgery.models.devices import choose_device, choose_dtype, keep_freed_memory
 from neurosurgery.models.heads import find_blocks
-from neurosurgery.models.load import load_model, load_tokenizer, read_model_config
-from neurosurgery.prompts.pairs import PromptPair, TokenPair
+from neurosurgery.models.load import LoadedModel, load_model, load_tokenizer, read_model_config
+from neurosurgery.prompts.pairs import PromptPair
+from neurosurgery.report import make_report
 from neurosurgery.report.draw.style import figure_style
 from neurosurgery.report.page.head_figures import draw_head_figures
 from neurosurgery.report.read.heads import (
@@ -45,9 +48,6 @@ from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.provenance import content_text
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
-TRANSFERRED = 10
-"""Key units that are knocked out for the transfer matrix and compared between halves."""
-
 ATTENDED = 64
 """Prompts over which the attention of the key heads is averaged."""
 
@@ -71,59 +71,96 @@ class Patching:
     def run(self) -> None:
         """Find the units, knock them out, write tables and figures, print what was found.
 
+        With `--dry_run`, print the plan. With tasks, edit the units and evaluate the model, too.
+
         Raises:
-            UsageError: the model, the prompts, a number of units or the folder cannot be used.
+            UsageError: the model, the prompts, a number of units, a task or the folder cannot be
+                used.
             RunError: the run cannot go on; what is found is kept.
         """
-        with FolderLock(self._config.save_path).held():
-            self._run()
+        lock = FolderLock(self._config.save_path)
+        with nullcontext() if self._config.dry_run else lock.held():
+            self._run(lock)
 
-    def _run(self) -> None:
+    def _run(self, lock: FolderLock) -> None:
         config = self._config
         device = choose_device(config.model)
         dtype = choose_dtype(config.model, device)
         architecture = read_model_config(config.model)
         commit = getattr(architecture, "_commit_hash", None)
         folder = PatchingFolder(config, commit, str(dtype), self._hash())
-        folder.check(overwrite=config.overwrite)
+        folder.check()
+        cells = None
+        if config.cells is not None:
+            cells = HeadCells(config, config.cells, folder.store)
+        with_template = config.cells is not None and config.cells.evaluation.apply_chat_template
+        tokenizer = load_tokenizer(config.model, with_chat_template=with_template)
+        if config.dry_run:
+            print("\n".join(plan_lines(config, self._given, tokenizer, architecture, folder)))
+            return
+        of_cells = cells.load_tasks(tokenizer, architecture) if cells else {}
         keep_freed_memory(device)
-        loaded = load_model(config.model, load_tokenizer(config.model))
+        loaded = load_model(config.model, tokenizer)
         check_backbone(loaded.model)
         if loaded.quantised is not None:
             print(loaded.quantised)
         blocks = find_blocks(loaded.model)
         of_kind = {"heads": head_units(blocks), "mlps": mlp_units(blocks)}
         units = [unit for kind in config.units for unit in of_kind[kind]]
+        if cells is not None:
+            cells.check_units(units)
         self._counts = {
             UNIT_KINDS[kind]: numbers(config.top, len(of_kind[kind]), of_kind[kind][0].kind)
             for kind in config.units
         }
         batch_tokens = BATCH_TOKENS.get(device.type, BATCH_TOKENS["cpu"])
         prompts = prepare_prompts(loaded, config, self._given, batch_tokens)
-        folder.start(self._command, str(device), loaded.quantised)
+        folder.start(self._command, str(device), loaded.quantised, of_cells)
         print(prompts.text)
         effects = self._effects(folder, loaded.model, prompts, batch_tokens, units)
+        self._tables(folder, loaded, prompts, units, effects, batch_tokens)
+        with figure_style():
+            for drawing in draw_head_figures(read_heads(folder.path), config.metric):
+                drawing.save(folder.path)
+        print(f"\ntables and figures in {folder.path}")
+        if cells is not None:
+            counterfactuals = [pair.counterfactual_ids for pair in prompts.found_on]
+            cells.run(loaded, units, effects, counterfactuals, self._counts, lock)
+        elif (folder.store.root / "results.csv").exists():
+            # The cells of other scripts have a report, which shows these figures too.
+            print(f"report of the whole folder in {make_report(folder.store.root)}")
+
+    def _tables(
+        self,
+        folder: PatchingFolder,
+        loaded: LoadedModel,
+        prompts: Prompts,
+        units: Sequence[Unit],
+        effects: np.ndarray,
+        batch_tokens: int,
+    ) -> None:
+        """Write and print what was found, what a knock-out does, and what the key heads look at."""
+        config = self._config
         table = effect_table(units, effects)
         folder.write(EFFECTS, table)
         print("\n".join(found_text(table, config.metric, effects.shape[1])))
-        agreement = self._agreement(units, effects, prompts.found_on)
+        kinds = list(self._counts)
+        agreement = agreement_of_groups(
+            units, effects, kinds, prompts.found_on, config.random_state
+        )
         folder.write(AGREEMENT, agreement)
         print("\n".join(agreement_text(agreement)))
         knock_out = KnockOut(loaded.model, units, prompts, config, batch_tokens)
         points = self._curves(folder, knock_out, units, effects)
         print("\n".join(knock_out_text(points)))
-        moved = self._transfer(knock_out, units, effects, prompts)
+        moved = transfer_of_groups(units, effects, kinds[0], prompts, knock_out.answers)
         if len(moved):
             folder.write(TRANSFER, moved)
         if "heads" in config.units:
-            key = strongest(units, effects, HEAD)[:TRANSFERRED]
+            key = strongest(units, effects, HEAD)[:COMPARED]
             prompts_read = prompts.found_on[:ATTENDED]
             looks = attention_from_end(loaded.model, loaded.tokenizer, key, prompts_read)
             folder.write(ATTENTION, looks)
-        with figure_style():
-            for drawing in draw_head_figures(read_heads(folder.path), config.metric):
-                drawing.save(folder.path)
-        print(f"\ntables and figures in {folder.path}")
 
     def _hash(self) -> str | None:
         if self._given is None:
@@ -161,31 +198,6 @@ class Patching:
             )
         return kept.numpy()
 
-    def _agreement(
-        self, units: Sequence[Unit], effects: np.ndarray, found_on: Sequence[TokenPair]
-    ) -> pd.DataFrame:
-        """Overlap of the strongest units of two parts of the prompts, against chance.
-
-        Parts are two random halves, then every two operators, then every two template families.
-        """
-        draw = generator(self._config.random_state, 0, "halves", "path patching")
-        first, second = np.array_split(draw.permutation(effects.shape[1]), 2)
-        pairs = [("half", "other half", first, second)]
-        for name in ("operator", "family"):
-            of_pair = np.array([getattr(pair.source, name) or "" for pair in found_on])
-            for one, other in combinations(dict.fromkeys(of_pair.tolist()), 2):
-                places = [np.flatnonzero(of_pair == group) for group in (one, other)]
-                pairs.append((one, other, *places))
-        rows = []
-        for kind in (UNIT_KINDS[kind] for kind in self._config.units):
-            for one, other, *places in pairs:
-                ranked, again = (strongest(units, effects[:, place], kind) for place in places)
-                number = max(1, min(TRANSFERRED, len(ranked) // 4))
-                overlap, chance = top_overlap(ranked, again, number)
-                rows.append((kind, number, one, other, overlap, chance))
-        columns = ["kind", "number", "found_on", "and_on", "overlap", "by_chance"]
-        return pd.DataFrame(rows, columns=columns)
-
     def _curves(
         self,
         folder: PatchingFolder,
@@ -208,23 +220,3 @@ class Patching:
                 found = knock_out.point(ranked[str(point["kind"])], point)
                 folder.add(point | found)
         return folder.points_of(wanted)
-
-    def _transfer(
-        self, knock_out: KnockOut, units: Sequence[Unit], effects: np.ndarray, prompts: Prompts
-    ) -> pd.DataFrame:
-        """Units found with one operator or family, knocked out on the others."""
-        of_operators = len({pair.source.operator for pair in prompts.found_on}) > 1
-
-        def group_of(pair: TokenPair) -> str:
-            return (pair.source.operator if of_operators else pair.source.family) or ""
-
-        groups = list(dict.fromkeys(group_of(pair) for pair in prompts.found_on))
-        if len(groups) < 2:
-            return pd.DataFrame()
-        kind = next(iter(self._counts))
-        rankings = {}
-        for group in groups:
-            mine = [i for i, pair in enumerate(prompts.found_on) if group_of(pair) == group]
-            rankings[group] = strongest(units, effects[:, mine], kind)
-        number = min(TRANSFERRED, len(rankings[groups[0]]))
-        return transfer(rankings, number, knock_out.answers, prompts.held_out, group_of)

@@ -10,9 +10,10 @@ import torch
 from safetensors.torch import load_file, save
 
 from neurosurgery.common.files import write_atomically
-from neurosurgery.config.patching import PatchingConfig
+from neurosurgery.config.methods import methods_of
+from neurosurgery.config.patching import SCRIPT, PatchingConfig
 from neurosurgery.report.read.heads import HEADS_FOLDER, KNOCK_OUT
-from neurosurgery.results.provenance import describe_run, model_files
+from neurosurgery.results.provenance import describe_run, meaning_of_model
 from neurosurgery.results.store import ResultStore
 
 _VALUES = "effects.safetensors"
@@ -33,13 +34,9 @@ class PatchingFolder:
         self, config: PatchingConfig, commit: str | None, dtype: str, prompts: str | None
     ) -> None:
         self.path = config.save_path / HEADS_FOLDER / config.model.label
-        self._store = ResultStore(config.save_path, config.model.label)
-        self._shared: dict[str, object] = {
-            "--model": config.model.label,
-            "--revision": config.model.revision,
-            "--dtype": dtype.removeprefix("torch."),
-        }
-        self._shared |= model_files(config.model, commit)
+        self.store = ResultStore(config.save_path, config.model.label)
+        self._overwrite = config.overwrite
+        self._shared = meaning_of_model(config.model, dtype.removeprefix("torch."), commit)
         made = config.prompts
         self._own: dict[str, object] = {
             "--prompts[path patching]": prompts,
@@ -56,25 +53,38 @@ class PatchingFolder:
             "--random_state[path patching]": config.random_state,
         }
 
-    def check(self, *, overwrite: bool) -> None:
+    def check(self) -> None:
         """Refuse a folder of something else, and settings other than those of what is there.
 
         Raises:
             UsageError: names the first flag that differs.
         """
-        self._store.check_folder()
-        self._store.check_meaning(self._shared)
-        if overwrite:
-            if self.path.is_dir():
-                shutil.rmtree(self.path)
-        else:
-            self._store.check_meaning(self._own)
+        self.store.check_folder()
+        self.store.check_meaning(self._shared)
+        if not self._overwrite:
+            self.store.check_meaning(self._own)
 
-    def start(self, command: Sequence[str], device: str, quantised: str | None) -> None:
-        """Note the run in config.json."""
+    def start(
+        self,
+        command: Sequence[str],
+        device: str,
+        quantised: str | None,
+        of_cells: Mapping[str, object],
+    ) -> None:
+        """Note the run in config.json; with `--overwrite`, delete what path patching left before.
+
+        Args:
+            command: the command line.
+            device: where the model is.
+            quantised: what of its weights was quantised.
+            of_cells: what the cells of the grid mean besides (`grid.head_cells`).
+        """
+        if self._overwrite:
+            shutil.rmtree(self.path, ignore_errors=True)
+            self.store.clear_cells(methods_of(SCRIPT))
         self.path.mkdir(parents=True, exist_ok=True)
         run = describe_run(list(command), device, quantised)
-        self._store.write_config(self._shared | self._own, run)
+        self.store.write_config(self._shared | self._own | dict(of_cells), run)
 
     def effects(self, units: int, prompts: int) -> torch.Tensor | None:
         """The kept effects, (units, prompts), float64; None if there are none of this shape."""

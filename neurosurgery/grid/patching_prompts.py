@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from transformers import PreTrainedTokenizerBase
+
 from neurosurgery.common.errors import UsageError
 from neurosurgery.config.patching import PatchingConfig
 from neurosurgery.locate.patching_metrics import LOGIT_DIFF, PromptPairs
 from neurosurgery.models.forward import context_length, next_tokens
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.prompts.arithmetic import arithmetic_pairs
-from neurosurgery.prompts.pairs import PromptPair, TokenPair, keep_right, tokenize_pairs
+from neurosurgery.prompts.pairs import PromptPair, Tally, TokenPair, keep_right, tokenize_pairs
 from neurosurgery.prompts.split import split_held_out
 
 LEAST = 4
@@ -24,6 +26,35 @@ class Prompts(NamedTuple):
     found_on: list[TokenPair]
     held_out: list[TokenPair]
     text: str
+
+
+def tokenised_prompts(
+    tokenizer: PreTrainedTokenizerBase, config: PatchingConfig, given: Sequence[PromptPair] | None
+) -> tuple[list[TokenPair], Tally]:
+    """Make or take the prompts, as tokens; the model is not needed.
+
+    Args:
+        tokenizer: the model's.
+        config: the settings.
+        given: the prompts of `--prompts`; None to make arithmetic.
+
+    Raises:
+        UsageError: a flag asks for prompts that there are not.
+    """
+    if given is not None:
+        return tokenize_pairs(given, tokenizer)
+    made = config.prompts
+    pairs, tally = arithmetic_pairs(
+        tokenizer,
+        operators=made.operators,
+        families=made.templates,
+        digits=made.digits,
+        count_per_operator=made.number,
+        shots=made.shots,
+        words=made.number_words,
+        seed=config.random_state,
+    )
+    return tokenize_pairs(pairs, tokenizer, tally)
 
 
 def prepare_prompts(
@@ -45,20 +76,7 @@ def prepare_prompts(
             needs wrong answers that there are not.
     """
     made = config.prompts
-    if given is None:
-        pairs, tally = arithmetic_pairs(
-            loaded.tokenizer,
-            operators=made.operators,
-            families=made.templates,
-            digits=made.digits,
-            count_per_operator=made.number,
-            shots=made.shots,
-            words=made.number_words,
-            seed=config.random_state,
-        )
-        tokens, tally = tokenize_pairs(pairs, loaded.tokenizer, tally)
-    else:
-        tokens, tally = tokenize_pairs(given, loaded.tokenizer)
+    tokens, tally = tokenised_prompts(loaded.tokenizer, config, given)
     flag, value = ("--prompts", str(made.file)) if made.file else ("--model", config.model.name)
     longest = max((len(pair.prompt_ids) for pair in tokens), default=0)
     context = context_length(loaded.model, loaded.tokenizer)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from neurosurgery.config.patching import PLURALS
+from neurosurgery.config.methods import PLURALS
 from neurosurgery.locate.key_units import KEY
 from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
 

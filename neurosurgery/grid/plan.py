@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from neurosurgery.activations.calibration import CalibrationSet
-from neurosurgery.config.experiment import DataConfig, ExperimentConfig, GridConfig
+from neurosurgery.config.experiment import DataConfig, ExperimentConfig, GridConfig, OutputConfig
 from neurosurgery.config.keys import BASELINE_KEY, MATH, CellKey, SelectionKey, scale_by
 from neurosurgery.config.methods import METHODS
 from neurosurgery.results.store import ResultStore
@@ -23,14 +23,13 @@ class Plan:
     """The cells of a run in the order of computation, and the work that is left.
 
     `pending` cells must be evaluated; `to_select` adds evaluated cells that lack a requested mask,
-    model or unit list. `needed` maps a kind of statistics to the sets that these selections use.
+    model or unit list.
     """
 
     keys: tuple[CellKey, ...]
     pending: tuple[CellKey, ...]
     to_select: tuple[CellKey, ...]
     baseline_pending: bool
-    needed: dict[str, tuple[str, ...]]
 
     @property
     def is_done(self) -> bool:
@@ -58,8 +57,8 @@ def grid_keys(data: DataConfig, grid: GridConfig) -> tuple[CellKey, ...]:
     )
 
 
-def _needed(data: DataConfig, keys: Sequence[CellKey]) -> dict[str, tuple[str, ...]]:
-    """For each kind of statistics, the sets that these cells depend on, math first."""
+def needed_statistics(data: DataConfig, keys: Sequence[CellKey]) -> dict[str, tuple[str, ...]]:
+    """For each kind of statistics, the sets that these cells' selections use, math first."""
     names: dict[str, set[str]] = {}
     for selection in (key.selection for key in keys if key.selection):
         method = METHODS[selection.method]
@@ -70,10 +69,10 @@ def _needed(data: DataConfig, keys: Sequence[CellKey]) -> dict[str, tuple[str, .
     return {kind: tuple(n for n in data.names if n in found) for kind, found in names.items()}
 
 
-def make_plan(config: ExperimentConfig, store: ResultStore) -> Plan:
-    """List the cells of the grid and find the finished ones."""
-    data, grid, output = config.data, config.grid, config.output
-    keys = grid_keys(data, grid)
+def make_plan(
+    keys: Sequence[CellKey], output: OutputConfig, store: ResultStore, *, with_baseline: bool
+) -> Plan:
+    """Find the finished ones of the cells; `with_baseline` adds the unedited model."""
 
     # --overwrite ignores the existing cells.
     def is_done(key: CellKey) -> bool:
@@ -91,11 +90,10 @@ def make_plan(config: ExperimentConfig, store: ResultStore) -> Plan:
 
     to_select = tuple(key for key in keys if not (is_done(key) and is_saved(key)))
     return Plan(
-        keys,
+        tuple(keys),
         pending=tuple(key for key in keys if not is_done(key)),
         to_select=to_select,
-        baseline_pending=grid.pre_train_eval and not is_done(BASELINE_KEY),
-        needed=_needed(data, to_select),
+        baseline_pending=with_baseline and not is_done(BASELINE_KEY),
     )
 
 
@@ -120,8 +118,8 @@ class PlanText:
             f"baseline     {self._baseline()}",
             *self._scoring(sets),
             f"evaluation   {states} model states × ({evaluation.math_task} on "
-            f"{_documents(evaluation.math_documents)}; {', '.join(evaluation.other_tasks)} on "
-            f"{_documents(evaluation.other_documents)} each)",
+            f"{documents_text(evaluation.math_documents)}; {', '.join(evaluation.other_tasks)} on "
+            f"{documents_text(evaluation.other_documents)} each)",
             *self._power(),
             f"memory       weights {_size(self.size.weights)}, while scoring 1.5 × the largest "
             f"matrix in float32 ({_size(largest)}) and one batch more",
@@ -170,7 +168,7 @@ class PlanText:
             unique = int(drawn.any(axis=0).sum())
             passes = unique * sum(
                 calibration_set.name in names and self._is_missing(kind, calibration_set.name)
-                for kind, names in self.plan.needed.items()
+                for kind, names in needed_statistics(data, self.plan.to_select).items()
             )
             total += passes
             lines.append(
@@ -187,7 +185,8 @@ class PlanText:
         )
 
 
-def _documents(limit: int | None) -> str:
+def documents_text(limit: int | None) -> str:
+    """A number of documents in words; None means all."""
     return "all documents" if limit is None else f"{limit} documents"
 
 

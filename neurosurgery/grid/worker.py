@@ -10,8 +10,8 @@ from pathlib import Path
 
 from neurosurgery.common.errors import RunError
 from neurosurgery.config.experiment import EvaluationConfig
-from neurosurgery.config.keys import CellKey, SelectionKey
-from neurosurgery.config.methods import METHODS
+from neurosurgery.config.keys import SCALE, CellKey, SelectionKey
+from neurosurgery.config.methods import METHODS, PLURALS
 from neurosurgery.edit.edits import make_edit
 from neurosurgery.edit.export import export_model
 from neurosurgery.edit.scale import AppliedFactor
@@ -82,7 +82,7 @@ class Worker:
         Raises:
             RunError: the folder cannot be written, or the edit does not scale weights.
         """
-        if key.edit is None or key.edit.scalar is None:
+        if key.edit is None or key.edit.kind != SCALE or key.edit.scalar is None:
             raise RunError(f"{key.stem}: only scaled models can be saved")
         with self._quiet():
             model, tokenizer = self._loaded.model, self._loaded.tokenizer
@@ -122,8 +122,10 @@ class Worker:
         self, key: CellKey, selection: Selection | None, factor: AppliedFactor | None
     ) -> Iterator[str]:
         """Lines about this cell for the user."""
-        if selection is not None and selection.unit_counts is not None and key.selection:
-            yield f"{key.stem}: {_units_text(selection.unit_counts, key.selection)}"
+        counts = selection.unit_counts if selection else None
+        # Where the size is a number of units, the cell's name says all.
+        if counts is not None and key.selection and not METHODS[key.method].counts_units:
+            yield f"{key.stem}: {_units_text(counts, key.selection)}"
         scalar = key.edit.scalar if key.edit else None
         if factor is not None and scalar is not None and factor.blurs(scalar):
             yield (
@@ -154,8 +156,9 @@ def _broken_notes(key: CellKey, *evaluations: Evaluation) -> Iterator[str]:
 
 
 def _units_text(counts: Mapping[str, int], key: SelectionKey) -> str:
+    units = PLURALS[METHODS[key.method].unit]
     text = (
-        f"{counts['selected']:,} of {counts['all']:,} {METHODS[key.method].unit}s selected, "
+        f"{counts['selected']:,} of {counts['all']:,} {units} selected, "
         f"{counts['skill']:,} belong to {key.skill}"
     )
     return text if counts["skill"] else f"{text}; the model is evaluated unedited"

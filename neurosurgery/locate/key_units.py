@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import torch
 
 from neurosurgery.masks.units import Unit
 
 KEY = -0.05
 """A unit is key below this relative effect (Zhang et al., arXiv 2409.01659, section 4)."""
+
+
+@dataclass(frozen=True)
+class UnitEffects:
+    """The effects that units are selected by, and what a knock-out puts in their place.
+
+    Attributes:
+        units: heads and MLPs.
+        effects: shape (units, prompts).
+        means: unit to its mean over counterfactuals, (size,); empty if no knock-out needs them.
+    """
+
+    units: Sequence[Unit]
+    effects: np.ndarray
+    means: Mapping[Unit, torch.Tensor]
+
+    def of_kind(self, kind: str) -> UnitEffects:
+        """The units of one kind."""
+        places = [place for place, unit in enumerate(self.units) if unit.kind == kind]
+        return UnitEffects([self.units[p] for p in places], self.effects[places], self.means)
 
 
 def effect_table(units: Sequence[Unit], effects: np.ndarray) -> pd.DataFrame:

@@ -15,12 +15,17 @@ from neurosurgery.config.keys import SelectionKey
 from neurosurgery.config.methods import (
     ACTIVATION_NORMS,
     FIRING_COUNTS,
+    HEADS,
     LAPE,
     MATHNEURO,
+    METHODS,
+    MLPS,
     NEURON,
     RANDOM,
+    RANDOM_HEADS,
     WANDA,
 )
+from neurosurgery.locate.key_units import UnitEffects, effect_table
 from neurosurgery.locate.lape import entropy, select_neurons
 from neurosurgery.locate.ranking import TopK
 from neurosurgery.locate.twins import random_twin
@@ -43,6 +48,7 @@ class Evidence:
         statistics: of every kind, set and repeat that the selections need.
         sizes: all sizes of the grid; every matrix is ranked once for all of them.
         seed: the seed of random selections.
+        effects: effects of heads and MLPs; None for methods that do not use them.
     """
 
     def __init__(
@@ -52,10 +58,12 @@ class Evidence:
         statistics: Statistics,
         sizes: Sequence[float],
         seed: int,
+        effects: UnitEffects | None = None,
     ) -> None:
         self.parts = parts
         self.statistics = statistics
         self.seed = seed
+        self._effects = effects
         self._sizes = sizes
         norms = statistics.get(ACTIVATION_NORMS, {})
         # A module that no sample reached (an image encoder) has no importance.
@@ -92,6 +100,22 @@ class Evidence:
                 mask = top - self.top_k(key.against, key.repeat, key.size)
             self._last = place, mask, top.count()
         return self._last[1:]
+
+    def effects_of(self, key: SelectionKey) -> UnitEffects:
+        """The effects of the units of a method's kind on the prompts that a repeat draws.
+
+        As calibration samples, prompts are drawn with replacement, as many as there are.
+
+        Raises:
+            ValueError: there are no effects.
+        """
+        if self._effects is None:
+            raise ValueError(f"{key.method} needs effects of path patching")
+        draw = generator(self.seed, key.repeat, "", "prompts of path patching")
+        prompts = self._effects.effects.shape[1]
+        drawn = self._effects.effects[:, draw.integers(prompts, size=prompts)]
+        mine = UnitEffects(self._effects.units, drawn, self._effects.means)
+        return mine.of_kind(METHODS[key.method].unit)
 
     def firing_probabilities(self, repeat: int) -> dict[str, np.ndarray]:
         """Per set, the firing probability per token of each neuron, MLPs concatenated; float64."""
@@ -148,6 +172,36 @@ def by_firing(evidence: Evidence, key: SelectionKey) -> Selection:
     )
 
 
+def by_effect(evidence: Evidence, key: SelectionKey) -> Selection:
+    """Heads, MLPs: select the units with the most negative mean effect (arXiv 2409.01659, §3)."""
+    found = evidence.effects_of(key)
+    order = np.argsort(found.effects.mean(axis=1), kind="stable")
+    return _of_units(evidence, found, order[: int(key.size)])
+
+
+def random_units(evidence: Evidence, key: SelectionKey) -> Selection:
+    """Random heads: select units at random, key ones included; a larger size holds a smaller."""
+    found = evidence.effects_of(key)
+    draw = generator(evidence.seed, key.repeat, METHODS[key.method].unit, "random units")
+    return _of_units(evidence, found, draw.permutation(len(found.units))[: int(key.size)])
+
+
+def _of_units(evidence: Evidence, found: UnitEffects, places: np.ndarray) -> Selection:
+    """The selection of the units at these places; its mask holds the weights that read them."""
+    units = [found.units[place] for place in places.tolist()]
+    effects = effect_table(units, found.effects[places])
+    columns = {name: effects[name].to_list() for name in ("effect", "stderr")}
+    columns = {"belongs": [1] * len(units), **columns}
+    shapes = {t.parameter_name: tuple(t.weight.shape) for t in evidence.targets}
+    return Selection(
+        units_mask(units, shapes),
+        units=tuple(units),
+        unit_table=unit_table(units, columns),
+        unit_counts={"all": len(found.units), "selected": len(units), "skill": len(units)},
+        means={unit: found.means[unit] for unit in units if unit in found.means},
+    )
+
+
 def _neurons(layers: Sequence[NeuronLayer], places: np.ndarray) -> list[Unit]:
     """The neurons at ascending indices into the concatenated MLPs."""
     units = []
@@ -172,5 +226,8 @@ SELECTORS: dict[str, Selector] = {
     RANDOM: at_random,
     WANDA: by_importance,
     LAPE: by_firing,
+    HEADS: by_effect,
+    RANDOM_HEADS: random_units,
+    MLPS: by_effect,
 }
 """The selector of every method in `config.methods.METHODS`."""

@@ -23,7 +23,7 @@ from neurosurgery.masks.mask import ParameterMask, Shapes
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.")
 
 
-_UNIT_COLUMNS = ("kind", "layer", "module", "index", "belongs", "entropy")
+_UNIT_COLUMNS = ("kind", "layer", "module", "index", "belongs")
 
 
 class Place(NamedTuple):

@@ -39,22 +39,12 @@ def meaning(
     `--num_samples` belongs to a kind of statistics, because methods share statistics. What the
     tasks themselves ask is added once they are loaded (`Harness.prepare`).
     """
-    content: dict[str, object] = {
-        "--model": model.label,
-        "--revision": model.revision,
-        "--dtype": dtype,
-        "--train_lm_eval_task": evaluation.math_task,
-        "--eval_datasets": sorted(evaluation.other_tasks),
-        "--eval_dataset_subset/--eval_limit": evaluation.math_documents,
-        "--eval_dataset_size/--eval_limit": evaluation.other_documents,
-        "lm-eval": importlib.metadata.version("lm_eval"),
-        "--num_fewshot": evaluation.num_fewshot,
-        "--apply_chat_template": evaluation.apply_chat_template,
+    content = meaning_of_model(model, dtype, commit) | meaning_of_evaluation(evaluation)
+    content |= {
         "--random_state": data.random_state,
         **{f"--num_samples[{kind}]": data.num_samples for kind in grid.statistics},
         "--train_dataset": content_text(sets[data.math.name].sha256),
     }
-    content |= model_files(model, commit)
     for source in data.calibration:
         content[f"--calibration_datasets[{source.name}]"] = content_text(sets[source.name].sha256)
     for method in grid.methods:
@@ -65,10 +55,28 @@ def meaning(
     return content
 
 
-def model_files(model: ModelConfig, commit: str | None) -> dict[str, object]:
-    """The entry for the model's files; none while the commit of a hub model is not fetched yet."""
+def meaning_of_model(model: ModelConfig, dtype: str, commit: str | None) -> dict[str, object]:
+    """The entries for the model; its files' are left out while a hub model's commit is unknown."""
+    content: dict[str, object] = {
+        "--model": model.label,
+        "--revision": model.revision,
+        "--dtype": dtype,
+    }
     state = model_fingerprint(model.name, commit)
-    return {} if state is None else {"--model[files]": content_text(state)}
+    return content if state is None else content | {"--model[files]": content_text(state)}
+
+
+def meaning_of_evaluation(evaluation: EvaluationConfig) -> dict[str, object]:
+    """The entries for the tasks; what the tasks themselves ask is added by `Harness.prepare`."""
+    return {
+        "--train_lm_eval_task": evaluation.math_task,
+        "--eval_datasets": sorted(evaluation.other_tasks),
+        "--eval_dataset_subset/--eval_limit": evaluation.math_documents,
+        "--eval_dataset_size/--eval_limit": evaluation.other_documents,
+        "lm-eval": importlib.metadata.version("lm_eval"),
+        "--num_fewshot": evaluation.num_fewshot,
+        "--apply_chat_template": evaluation.apply_chat_template,
+    }
 
 
 def content_text(sha256: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -132,6 +132,22 @@ class ResultStore:
         """Delete all files of the scripts; config.json, which marks the folder as ours, last."""
         for name in (*_OWN_FOLDERS, *_DERIVED, *_OWN_FILES):
             _delete(self.root / name)
+
+    def clear_cells(self, methods: Collection[str]) -> None:
+        """Delete the cells of some methods, with their masks and edited models."""
+        records = (self.root / "cells" / self._model).rglob("*.json")
+        for key in [CellKey.from_record(read_json(path)["key"]) for path in records]:
+            if key.method not in methods or key.selection is None:
+                continue
+            for path in (
+                *self._result_files(key),
+                self._record_file(key),
+                self._sample_file(key),
+                self.mask_file(key.selection),
+                self.unit_file(key.selection),
+                self.model_folder(key),
+            ):
+                _delete(path)
 
     def sweep(self) -> None:
         """Delete the temporary files and folders of killed runs.

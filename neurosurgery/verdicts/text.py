@@ -10,6 +10,7 @@ import pandas as pd
 from neurosurgery.common.numbers import interval_text, number_text, p_value_text
 from neurosurgery.config.experiment import EvaluationConfig
 from neurosurgery.config.keys import MATH
+from neurosurgery.config.methods import METHODS, size_text
 from neurosurgery.verdicts.comparison import QUANTITIES
 from neurosurgery.verdicts.primary import primary_metrics
 from neurosurgery.verdicts.table import VerdictTable
@@ -51,10 +52,11 @@ def verdict_text(summary: pd.DataFrame, tasks: Sequence[str]) -> str:
     """Format a summary (`VerdictTable.summary`): a block per grid point, a line per method."""
     rows = primary_metrics(summary, tasks)
     lines = ["Edited model against baseline, on the same documents", ""]
-    for (skill, proportion, scalar), block in rows.groupby(
-        ["skill", "proportion", "scalar"], sort=False
+    sizes = [size_text(*row) for row in zip(rows["method"], rows["proportion"], strict=True)]
+    for (skill, size, scalar), block in rows.assign(size=sizes).groupby(
+        ["skill", "size", "scalar"], sort=False
     ):
-        lines.append(_heading(str(skill), float(str(proportion)), float(str(scalar)), block))
+        lines.append(_heading(str(skill), str(size), float(str(scalar)), block))
         for task, of_task in block.groupby("task", sort=False):
             lines.append(_VERDICT.format(str(task), *_VERDICT_HEADER).rstrip())
             for _, row in of_task.iterrows():
@@ -84,12 +86,13 @@ def verdict_text(summary: pd.DataFrame, tasks: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _heading(skill: str, proportion: float, scalar: float, block: pd.DataFrame) -> str:
-    action = "pruned" if scalar == 0 else f"scaled by {scalar:g}"
+def _heading(skill: str, size: str, scalar: float, block: pd.DataFrame) -> str:
+    removed = METHODS[block["method"].iloc[0]].removed
+    action = removed if scalar == 0 else f"scaled by {scalar:g}"
     of_skill = "" if skill == MATH else f"skill {skill}, "
     counts = sorted(set(block["repeats"]))
     repeats = f", mean of {'/'.join(map(str, counts))} repeats" if counts != [1] else ""
-    return f"{of_skill}proportion {proportion:g}, {action}{repeats}"
+    return f"{of_skill}{size}, {action}{repeats}"
 
 
 def _name(method: str, calibration: str) -> str:
@@ -104,7 +107,7 @@ def comparison_text(comparison: pd.DataFrame, methods: Sequence[str]) -> str:
             "guessing in the\nmath task and in one other.\n"
         )
     lines = [
-        "Methods on equal terms: pruning, every method over its own grid",
+        "Methods on equal terms: pruning or knock-out, every method over its own grid",
         *(_COMPARISON.format(*header).rstrip() for header in _COMPARISON_HEADER),
     ]
     for _, row in comparison.iterrows():

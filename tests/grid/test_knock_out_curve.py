@@ -11,7 +11,8 @@ from conftest import build_model
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.config.patching import TOP
-from neurosurgery.grid.knock_out import numbers, transfer
+from neurosurgery.grid.knock_out import numbers
+from neurosurgery.grid.patching_groups import transfer
 from neurosurgery.masks.head_units import HEAD, MLP, find_heads
 from neurosurgery.models.forward import next_tokens
 from neurosurgery.prompts.pairs import PromptPair, TokenPair

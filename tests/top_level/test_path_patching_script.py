@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,8 +12,10 @@ import pytest
 import PathPatching
 from neurosurgery.config.demo import DEMO
 from neurosurgery.grid import patching
+from neurosurgery.prompts.templates import DEMO_FAMILY
 from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
 
+MADE = [*"--operators + --digits 2 --shots 0 --templates".split(), DEMO_FAMILY]
 SMALL = "--num_prompts 40 --num_draws 2 --top 1 3".split()
 FIGURES = [
     f"{name}.{kind}"
@@ -22,8 +25,10 @@ FIGURES = [
 TABLES = ["agreement.csv", "attention.csv", "effects.csv", "knock_out.csv"]
 
 
-def run(save_path: Path, *more: str) -> int:
-    return PathPatching.main(["--save_path", str(save_path), *SMALL, *more])
+def run(save_path: Path, *more: str, made: Sequence[str] = MADE) -> int:
+    """On the demo's model and its prompts, without tasks, so that there are no cells."""
+    where = ["--model", DEMO.model, "--save_path", str(save_path)]
+    return PathPatching.main([*where, *SMALL, *made, *more])
 
 
 def folder(save_path: Path) -> Path:
@@ -119,7 +124,7 @@ def test_prompts_of_ones_own_and_transfer(tmp_path):
     table = pd.DataFrame(rows, columns=["prompt", "counterfactual", "answer", "operator"])
     table.to_csv(tmp_path / "prompts.csv", index=False)
     flags = ["--prompts", str(tmp_path / "prompts.csv"), "--units", "heads"]
-    assert run(tmp_path / "results", *flags) == 0
+    assert run(tmp_path / "results", *flags, made=()) == 0
     moved = pd.read_csv(folder(tmp_path / "results") / "transfer.csv")
     assert set(zip(moved["found_on"], moved["tested_on"], strict=True)) == {
         ("+", "+"),
@@ -158,7 +163,8 @@ REFUSED = [
 def test_bad_input_is_one_line_and_writes_nothing(flags, message, tmp_path, capsys):
     save_path = tmp_path / "results"
     try:
-        status = run(save_path, *flags.split())
+        made = () if "--prompts" in flags else MADE
+        status = run(save_path, *flags.split(), made=made)
     except SystemExit as stopped:
         status = stopped.code
     assert status == 2

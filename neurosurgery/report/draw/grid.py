@@ -42,7 +42,8 @@ def draw_isolation(name: str, panels: Sequence[Panel], looks: Looks, bars: str) 
     drawing = Drawing(
         name,
         "Isolation: math lost against all else kept",
-        "Each mark is one pruned mask, labelled with its proportion. Right: more of math is gone; "
+        "Each mark is one selection, pruned or knocked out, labelled with its proportion or its "
+        "number of units. Right: more of math is gone; "
         "up: more of the other tasks is kept. The star is the ideal. Shares are of the baseline, "
         f"guessing taken off. Bars: {bars}. Worst: the task that kept least, named on hover.",
         figure,

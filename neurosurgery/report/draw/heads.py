@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from neurosurgery.config.patching import PLURALS
+from neurosurgery.config.methods import PLURALS
 from neurosurgery.report.draw.canvas import Drawing, draw_curve, handle, legend, new_figure
 from neurosurgery.report.draw.style import COLUMN, PAGE, Look
 from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from neurosurgery.config.keys import MATH
-from neurosurgery.config.methods import without_own_counts
+from neurosurgery.config.methods import METHODS, counts_units, size_text, without_own_counts
 from neurosurgery.report.draw.canvas import Drawing
 from neurosurgery.report.draw.grid import draw_grid, draw_isolation
 from neurosurgery.report.draw.masks import draw_consistency, draw_number
@@ -71,7 +71,9 @@ def _grid_figures(
         yield draw_isolation(name, isolation_panels(found), looks, BARS)
     else:
         yield _no_isolation(folder, mine)
-    yield from _proportion_figures(folder, mine, looks, suffix)
+    of_units = mine["method"].map(counts_units).astype(bool)
+    yield from _size_figures(folder, mine[~of_units], looks, f"proportion{suffix}", "proportion")
+    yield from _size_figures(folder, mine[of_units], looks, f"units{suffix}", "number of units")
     yield from _scalar_figures(folder, mine, looks, suffix)
     pruned = mine[mine["scalar"] == 0]
     panels = size_panels(pruned if len(pruned) else mine)
@@ -79,24 +81,25 @@ def _grid_figures(
         yield draw_number(f"number{suffix}", panels, looks)
 
 
-def _proportion_figures(
-    folder: Folder, points: pd.DataFrame, looks: Looks, suffix: str
+def _size_figures(
+    folder: Folder, points: pd.DataFrame, looks: Looks, stem: str, size: str
 ) -> Iterator[Drawing]:
-    """One figure per scalar; only the pruning figure if there are more scalars than proportions."""
+    """One figure per scalar; only that of the removal if there are more scalars than sizes."""
     scalars = sorted(set(points["scalar"]))
     for scalar in scalars:
         rows = points[points["scalar"] == scalar]
         if scalar != 0 and len(scalars) > 1 and not _rather_by_proportion(points):
             continue
-        action = "pruned" if scalar == 0 else f"scaled by {scalar:g}"
-        name = f"proportion{suffix}" + (f"_scalar{scalar:g}" if scalar else "")
+        selected = "weights" if size == "proportion" else "units"
+        removed = METHODS[rows["method"].iloc[0]].removed if selected == "units" else "pruned"
+        action = removed if scalar == 0 else f"scaled by {scalar:g}"
         yield draw_grid(
-            name,
-            f"Proportion: every task with the selected weights {action}",
+            stem + (f"_scalar{scalar:g}" if scalar else ""),
+            f"{size[0].upper()}{size[1:]}: every task with the selected {selected} {action}",
             grid_panels(folder, rows, "proportion"),
             looks,
             log=True,
-            x_label="proportion",
+            x_label=size,
         )
 
 
@@ -130,12 +133,16 @@ def _scalar_figures(
         name = f"scalar{suffix}" + (f"_proportion{proportion:g}" if len(chosen) > 1 else "")
         yield draw_grid(
             name,
-            f"Scale factor: every task at proportion {proportion:g}",
+            f"Scale factor: every task at {_sizes_text(rows, proportion)}",
             grid_panels(folder, rows, "scalar"),
             looks,
             log=False,
             x_label="scalar (1 changes nothing)",
         )
+
+
+def _sizes_text(rows: pd.DataFrame, size: float) -> str:
+    return " and ".join(dict.fromkeys(size_text(method, size) for method in rows["method"]))
 
 
 def _no_isolation(folder: Folder, points: pd.DataFrame) -> Missing:
@@ -170,7 +177,11 @@ def _again(folder: Folder) -> str:
 def _where_figures(
     folder: Folder, found: Sequence[Isolation], looks: Looks, masks: Sequence[MaskCounts]
 ) -> list[Drawing | Missing]:
-    mine = [mask for mask in masks if mask.skill == MATH and mask.method in folder.methods]
+    # Where heads are, the figures of path patching show.
+    methods = [method for method in folder.methods if not counts_units(method)]
+    if folder.methods and not methods:
+        return []
+    mine = [mask for mask in masks if mask.skill == MATH and mask.method in methods]
     if not mine:
         return [
             Missing(

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from neurosurgery.common.numbers import p_value_text, percent_text
 from neurosurgery.config.keys import MATH
-from neurosurgery.config.methods import method_label
+from neurosurgery.config.methods import method_label, size_text
 from neurosurgery.report.draw.canvas import Drawing
 from neurosurgery.report.page.figures import Missing
 from neurosurgery.report.read.folder import Folder
@@ -114,7 +114,7 @@ def verdict_table(folder: Folder, points: pd.DataFrame) -> Table:
         cells = [
             CellText(method_label(row["method"]), row["method"]),
             CellText(row["calibration"] or "–", row["calibration"]),
-            _number_cell(row["proportion"], f"{row['proportion']:g}"),
+            _number_cell(row["proportion"], _size(row["method"], row["proportion"])),
             _number_cell(row["scalar"], _scalar_text(folder, row)),
             CellText(row["task"], row["task"]),
             CellText(row["verdict"] or "–", row["verdict"], row["verdict"]),
@@ -134,6 +134,11 @@ def verdict_table(folder: Folder, points: pd.DataFrame) -> Table:
             cells.insert(0, CellText(row["skill"], row["skill"]))
         rows.append(cells)
     return Table(["Skill", *head] if controls else head, rows)
+
+
+def _size(method: str, size: float) -> str:
+    """A fraction as a number alone, a number of units with its word."""
+    return size_text(method, size).removeprefix("proportion ")
 
 
 def unit_table(rows: pd.DataFrame) -> Table:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from neurosurgery.common.numbers import percent_text
-from neurosurgery.config.methods import method_label, twins
+from neurosurgery.config.methods import counts_units, method_label, size_text, twins
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.read.points import lower_is_better
 from neurosurgery.report.show.texts import interval, number
@@ -150,7 +150,8 @@ def name_facts(row: dict[str, Any]) -> Facts:
     facts = [("method", method_label(row["method"]))]
     if row["calibration"]:
         facts.append(("set", row["calibration"]))
-    facts.append(("proportion", f"{row['proportion']:g}"))
+    name, _, size = size_text(row["method"], row["proportion"]).partition(" ")
+    facts.append((name, size))
     if row["scalar"] != 0:
         facts.append(("scalar", f"{row['scalar']:g}"))
     return tuple(facts)
@@ -165,8 +166,12 @@ def size_facts(row: dict[str, Any]) -> Facts:
 
 
 def size_panels(points: pd.DataFrame) -> list[Panel]:
-    """The size of the masks, in weights and as a share of the math top-K."""
+    """The size of the masks, in weights and as a share of the math top-K.
+
+    Methods that select units say their number themselves.
+    """
     one_task = points.drop_duplicates(["method", "calibration", "proportion"])
+    one_task = one_task[~one_task["method"].map(counts_units).astype(bool)]
     # A random mask is exactly as large as its twin.
     one_task = one_task[~one_task["method"].isin(twins())]
     panels = []

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from neurosurgery.config.methods import METHODS
+from neurosurgery.config.methods import METHODS, PLURALS
 from neurosurgery.report.read.units import ORIGIN
 
 _MOST = 200
@@ -14,13 +14,16 @@ _MOST = 200
 
 _UNIT = ["layer", "module", "index"]
 _PROBABILITY = "probability_"
+_ORDER = ["entropy", "effect"]
+"""What a method chooses units by, the lowest first; each has one of these."""
 
 
 class UnitList(NamedTuple):
     """The units of one method and skill at one size of the grid.
 
-    `rows` has the columns `layer module index found entropy` and a probability for every set.
-    `found` counts the repeats that found the unit; the other numbers are means over them.
+    `rows` has the columns `layer module index found`, then `entropy` and a probability for every
+    set, or `effect`. `found` counts the repeats that found the unit; the other numbers are means
+    over them.
     """
 
     title: str
@@ -29,34 +32,47 @@ class UnitList(NamedTuple):
 
 
 def unit_lists(units: pd.DataFrame) -> list[UnitList]:
-    """One list per method and skill, at the largest size, which contains the smaller ones."""
+    """One list per method and skill, at the largest size, which contains the smaller ones.
+
+    Random units are left out.
+    """
     lists = []
     for (name, skill), mine in units.groupby(["method", "skill"], sort=False):
         method = METHODS[str(name)]
+        if method.twin:
+            continue
         size = float(mine["proportion"].max())
         at_size = mine[mine["proportion"] == size]
         rows = _over_repeats(at_size[at_size["belongs"] == 1])
         repeats = at_size["repeat"].nunique()
         note = (
-            f"{method.label}, {method.size_name} {size:g}: {len(rows):,} {method.unit}s belong to "
-            f"{skill} in at least one of {repeats} repeats. "
+            f"{method.label}, {method.size_name} {size:g}: {len(rows):,} {PLURALS[method.unit]} "
+            f"belong to {skill} in at least one of {repeats} repeats. "
         )
         if len(rows) > _MOST:
-            note += f"The first {_MOST} are shown: those found most often, of lowest entropy. "
+            by = _ordered_by(rows)[0]
+            note += f"The first {_MOST} are shown: those found most often, of lowest {by}. "
         note += "The files masks/…/*.csv list all that were selected."
-        title = f"{method.unit.capitalize()}s of {skill}"
+        title = f"{_capital(PLURALS[method.unit])} of {skill}"
         lists.append(UnitList(title, note, rows.head(_MOST)))
     return lists
 
 
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _ordered_by(rows: pd.DataFrame) -> list[str]:
+    return [name for name in _ORDER if name in rows and rows[name].notna().any()]
+
+
 def _over_repeats(rows: pd.DataFrame) -> pd.DataFrame:
-    probabilities = [name for name in rows if str(name).startswith(_PROBABILITY)]
+    values = _ordered_by(rows)
+    values += [str(name) for name in rows if str(name).startswith(_PROBABILITY)]
     means = rows.groupby(_UNIT, dropna=False).agg(
-        found=("repeat", "nunique"),
-        entropy=("entropy", "mean"),
-        **{str(name): (name, "mean") for name in probabilities},
+        found=("repeat", "nunique"), **{name: (name, "mean") for name in values}
     )
-    order = ["found", "entropy", *_UNIT]
+    order = ["found", *_ordered_by(rows), *_UNIT]
     ascending = [False, *[True] * (len(order) - 1)]
     table = means.reset_index().sort_values(order, ascending=ascending, ignore_index=True)
     # A set that only other runs used leaves an empty column.
@@ -67,10 +83,12 @@ def units_text(table: pd.DataFrame) -> str:
     """Format the unit list of one selection (`masks.units.read_unit_csv`) for the terminal."""
     origin = [name for name in ("calibration", *ORIGIN) if name in table]
     shown = table.drop(columns=["kind", *origin])
-    shown = shown.sort_values(["belongs", "entropy"], ascending=[False, True], kind="stable")
-    kinds = "/".join(sorted(set(table["kind"]))) or "unit"
+    by = ["belongs", *_ordered_by(shown)]
+    ascending = [False, *[True] * (len(by) - 1)]
+    shown = shown.sort_values(by, ascending=ascending, kind="stable")
+    kinds = "/".join(PLURALS.get(kind, kind) for kind in sorted(set(table["kind"]))) or "units"
     mine = int(table["belongs"].sum())
-    head = f"{len(table):,} {kinds}s selected, {mine:,} of them belong to the skill (belongs = 1)"
+    head = f"{len(table):,} {kinds} selected, {mine:,} of them belong to the skill (belongs = 1)"
     if len(table) > _MOST:
         head += f"; the {_MOST} first of them, the others are in the CSV file beside the mask"
     rows = shown.head(_MOST).to_string(index=False, float_format="%.4f")

@@ -9,7 +9,7 @@ import pandas as pd
 
 from neurosurgery.common.numbers import percent_text
 from neurosurgery.config.keys import MATH
-from neurosurgery.config.methods import method_label, twins
+from neurosurgery.config.methods import counts_units, method_label, size_text, twins
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.show.isolation import Isolation, best, isolation_points
 from neurosurgery.report.show.panels import records
@@ -104,9 +104,9 @@ def _point(folder: Folder, points: pd.DataFrame, point: Isolation) -> str:
     undecided = [row["task"] for row in others if row["verdict"] == UNDECIDED]
     unknown = sum(row["verdict"] == "" for row in others)
     text = (
-        f"{curve_label(point.method, point.calibration)}, proportion {point.proportion:g}: "
-        f"pruning {point.edited:,.0f} weights ({percent_text(point.edited_share)} of the model) "
-        f"takes {math_text}. Of the {len(others)} other tasks "
+        f"{curve_label(point.method, point.calibration)}, "
+        f"{size_text(point.method, point.proportion)}: {_removing(point)} takes {math_text}. Of "
+        f"the {len(others)} other tasks "
     )
     parts = [f"{len(moved)} moved: {'; '.join(_moved(row) for row in moved)}"] if moved else []
     if unmoved:
@@ -116,6 +116,13 @@ def _point(folder: Folder, points: pd.DataFrame, point: Isolation) -> str:
     if unknown:
         parts.append(f"{unknown} without an interval")
     return f"{text}{'. '.join(parts)}."
+
+
+def _removing(point: Isolation) -> str:
+    weights = f"{point.edited:,.0f} weights ({percent_text(point.edited_share)} of the model)"
+    if counts_units(point.method):
+        return f"the knock-out of units that {weights} read"
+    return f"pruning {weights}"
 
 
 def _change(row: dict[str, Any]) -> str:
@@ -149,7 +156,7 @@ def _scaling(folder: Folder, points: pd.DataFrame) -> list[str]:
     )
     return [
         f"{text} The largest change upwards: {method_label(largest['method'])} "
-        f"{largest['calibration']} at proportion {largest['proportion']:g}, "
+        f"{largest['calibration']} at {size_text(largest['method'], largest['proportion'])}, "
         f"scalar {largest['scalar']:g}, {_change(largest)}."
     ]
 

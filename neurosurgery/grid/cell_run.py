@@ -1,0 +1,157 @@
+"""Evaluate the cells of a run and keep them; the same for every script."""
+
+from __future__ import annotations
+
+import gc
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from neurosurgery.common.files import write_atomically
+from neurosurgery.config.experiment import EvaluationConfig, ModelConfig, OutputConfig
+from neurosurgery.config.keys import BASELINE_KEY
+from neurosurgery.evaluate.tasks import task_manager
+from neurosurgery.grid.plan import Plan
+from neurosurgery.results.lock import FolderLock
+from neurosurgery.results.provenance import model_fingerprint
+from neurosurgery.results.store import ResultStore
+from neurosurgery.verdicts.table import VerdictTable
+
+if TYPE_CHECKING:
+    # transformers takes seconds to import, so bad flags are refused first.
+    from transformers import PreTrainedTokenizerBase
+
+    from neurosurgery.evaluate.harness import Harness
+    from neurosurgery.locate.selectors import Evidence
+    from neurosurgery.models.load import LoadedModel
+
+
+class CellRun:
+    """The tasks of a run, and the cells that are evaluated on them.
+
+    Args:
+        model: the model's settings.
+        evaluation: tasks, numbers of documents, batch size.
+        output: the folder and what is written to it.
+        store: the folder's files.
+
+    Raises:
+        UsageError: a task does not exist.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        evaluation: EvaluationConfig,
+        output: OutputConfig,
+        store: ResultStore,
+    ) -> None:
+        self._model = model
+        self._evaluation = evaluation
+        self._output = output
+        self._store = store
+        self._manager = task_manager(evaluation)
+        self._verdicts = VerdictTable(store, model.label, output.margin)
+        # The log stays in memory until the run can start: bad input must write nothing.
+        self._chatter = io.StringIO()
+
+    def load_tasks(self, tokenizer: PreTrainedTokenizerBase, longest: int) -> dict[str, str]:
+        """Load the tasks and build their requests; refuse a folder made with other tasks.
+
+        Returns:
+            What the tasks add to the folder's meaning.
+
+        Raises:
+            UsageError: a task cannot be used with this tokenizer, or the folder has other tasks.
+        """
+        from neurosurgery.evaluate.harness import load_harnesses
+        from neurosurgery.evaluate.isolation import chatter_to
+
+        evaluation = self._evaluation
+        with chatter_to(self._chatter):
+            self._harnesses: Mapping[str, Harness] = load_harnesses(self._manager, evaluation)
+            math, other = self._harnesses["math"], self._harnesses["other"]
+            meaning = math.prepare(tokenizer, longest, evaluation.math_documents)
+            meaning |= other.prepare(tokenizer, longest, evaluation.other_documents)
+        if not self._output.overwrite:
+            self._store.check_meaning(meaning)
+        return meaning
+
+    def start_log(self) -> None:
+        """Write what the libraries have said while the tasks were loaded."""
+        with self._store.open_log() as log:
+            log.write(self._chatter.getvalue())
+
+    def notes(self, plan: Plan, scalars: Sequence[float]) -> Iterator[str]:
+        """What the user should know before the cells are evaluated."""
+        yield from self._harnesses["math"].notes
+        yield from self._harnesses["other"].notes
+        if not (plan.baseline_pending or self._store.is_done(BASELINE_KEY)):
+            yield "no baseline in this folder: without --pre_train_eval there will be no verdict"
+        if 1 in scalars:
+            yield "--scalar 1 changes nothing: its cells repeat the baseline"
+
+    def run(
+        self,
+        plan: Plan,
+        loaded: LoadedModel,
+        evidence: Evidence,
+        lock: FolderLock,
+        origin: Mapping[str, object],
+    ) -> None:
+        """Compute the cells of the plan; each is on disk before the next one starts.
+
+        Args:
+            plan: the cells.
+            loaded: the unedited model.
+            evidence: what the selections need.
+            lock: the folder's, held by this process.
+            origin: the provenance that all masks share, besides the model's.
+
+        Raises:
+            RunError: a cell cannot be computed or written; finished ones are kept.
+        """
+        from neurosurgery.grid.cells import run_cells
+        from neurosurgery.grid.recorder import Recorder
+        from neurosurgery.grid.worker import Worker
+
+        commit = getattr(loaded.model.config, "_commit_hash", None)
+        shared = {
+            "model": self._model.name,
+            "revision": self._model.revision,
+            "model_content": model_fingerprint(self._model.name, commit),
+            **origin,
+            **({"quantised": loaded.quantised} if loaded.quantised else {}),
+        }
+        recorder = Recorder(self._store, lock, self._verdicts, self._output, shared)
+        worker = Worker(loaded, evidence, self._harnesses, self._evaluation)
+        with _frozen_objects():
+            run_cells(plan, worker, recorder, self._store, save_model=self._output.save_model)
+
+    def publish(self) -> None:
+        """Judge the whole folder, write and print its text, and make its report."""
+        from neurosurgery.report import make_report
+        from neurosurgery.verdicts.text import folder_text
+
+        self._verdicts.update()
+        text = folder_text(self._verdicts, self._evaluation)
+        write_atomically(self._store.text_file(self._output.text_file), text)
+        # The report first: whoever reads the text may stop reading (`| head`).
+        page = make_report(self._store.root)
+        print(text)
+        print(
+            f"results in {self._store.root}: results.csv has every cell, summary.csv and "
+            "comparison.csv these tables in full"
+        )
+        print(f"figures in {page}")
+
+
+@contextmanager
+def _frozen_objects() -> Iterator[None]:
+    """Keep the garbage collector from visiting every object in every cell: a tenth of a second."""
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()

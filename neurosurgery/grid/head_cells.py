@@ -1,0 +1,143 @@
+"""The cells of heads and MLPs in the grid of the other scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from lm_eval.models.utils import resolve_max_length
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from neurosurgery.common.errors import UsageError
+from neurosurgery.config.keys import SCALE, CellKey, SelectionKey
+from neurosurgery.config.methods import METHODS, methods_of
+from neurosurgery.config.patching import SCRIPT, CellsConfig, PatchingConfig
+from neurosurgery.edit.knock_out import head_means
+from neurosurgery.grid.cell_run import CellRun
+from neurosurgery.grid.plan import make_plan
+from neurosurgery.grid.recorder import say
+from neurosurgery.locate.key_units import UnitEffects
+from neurosurgery.locate.selectors import Evidence
+from neurosurgery.masks.units import Unit
+from neurosurgery.models.load import LoadedModel
+from neurosurgery.models.targets import find_targets
+from neurosurgery.models.vocabulary import check_end_token
+from neurosurgery.results.lock import FolderLock
+from neurosurgery.results.provenance import meaning_of_evaluation
+from neurosurgery.results.store import ResultStore
+
+REMOVAL = "--scalar/--ablation[heads and MLPs]"
+"""How units are removed, in the meaning of a folder, in which it is one way."""
+
+
+def head_keys(
+    config: CellsConfig, ablation: str, numbers: Mapping[str, Sequence[int]]
+) -> tuple[CellKey, ...]:
+    """All cells: repeat × method × number of units × edit.
+
+    Args:
+        config: repeats and edits.
+        ablation: what a knock-out puts in a unit's place.
+        numbers: kind of unit to the numbers of units.
+    """
+    return tuple(
+        CellKey(SelectionKey(method, size=float(number), repeat=repeat), edit)
+        for repeat in range(config.num_repeats)
+        for method in methods_of(SCRIPT)
+        for number in numbers.get(METHODS[method].unit, ())
+        for edit in config.edits(ablation)
+    )
+
+
+class HeadCells:
+    """Selects heads and MLPs by their effects, edits them, and evaluates the model on tasks.
+
+    Args:
+        config: the settings of the script.
+        cells: those of the cells.
+        store: the folder's files.
+
+    Raises:
+        UsageError: a task does not exist, or the folder has other tasks or another ablation.
+    """
+
+    def __init__(self, config: PatchingConfig, cells: CellsConfig, store: ResultStore) -> None:
+        self._config = config
+        self._cells = cells
+        self._store = store
+        self._meaning: dict[str, object] = meaning_of_evaluation(cells.evaluation)
+        removal = cells.removal(config.ablation)
+        own = {} if removal is None else {REMOVAL: removal}
+        store.check_meaning(self._meaning | ({} if config.overwrite else own))
+        self._meaning |= own
+        self._run = CellRun(config.model, cells.evaluation, cells.output, store)
+
+    def load_tasks(
+        self, tokenizer: PreTrainedTokenizerBase, architecture: PretrainedConfig
+    ) -> Mapping[str, object]:
+        """Load the tasks; returns what the cells add to the folder's meaning.
+
+        Raises:
+            UsageError: a task cannot be used, or the folder was made with other tasks.
+        """
+        check_end_token(tokenizer, self._config.model.name)
+        longest = resolve_max_length(architecture, tokenizer)
+        return self._meaning | self._run.load_tasks(tokenizer, longest)
+
+    def check_units(self, units: Sequence[Unit]) -> None:
+        """Refuse to scale units that have no weights of their own.
+
+        Raises:
+            UsageError: an MLP of experts is to be scaled.
+        """
+        scaled = any(edit.kind == SCALE for edit in self._cells.edits(self._config.ablation))
+        if scaled and not all(unit.slices for unit in units):
+            reason = "an MLP of experts has no single output projection; it can be knocked out only"
+            raise UsageError("--units", " ".join(self._config.units), reason)
+
+    def run(
+        self,
+        loaded: LoadedModel,
+        units: Sequence[Unit],
+        effects: np.ndarray,
+        counterfactuals: Sequence[Sequence[int]],
+        numbers: Mapping[str, Sequence[int]],
+        lock: FolderLock,
+    ) -> None:
+        """Compute the cells that are not there yet; judge the folder and make its report.
+
+        Args:
+            loaded: the unedited model.
+            units: heads and MLPs.
+            effects: (units, prompts).
+            counterfactuals: token ids; a unit's mean over them takes its place.
+            numbers: kind of unit to the numbers of units.
+            lock: the folder's, held by this process.
+
+        Raises:
+            RunError: a cell cannot be computed or written; finished ones are kept.
+        """
+        config, cells = self._config, self._cells
+        keys = head_keys(cells, config.ablation, numbers)
+        plan = make_plan(keys, cells.output, self._store, with_baseline=cells.pre_train_eval)
+        self._store.sweep()
+        self._run.start_log()
+        if not plan.is_done:
+            print()
+            for note in self._run.notes(plan, cells.scalars):
+                say(note)
+            means = {}
+            if any(key.edit and key.edit.kind != SCALE for key in plan.pending):
+                means = head_means(loaded.model, counterfactuals, units)
+            evidence = Evidence(
+                find_targets(loaded.model),
+                {},
+                {},
+                [],
+                config.random_state,
+                UnitEffects(units, effects, means),
+            )
+            origin = {"seed": config.random_state, "num_prompts": effects.shape[1]}
+            self._run.run(plan, loaded, evidence, lock, origin)
+        print()
+        self._run.publish()

@@ -1,0 +1,90 @@
+"""What `PathPatching.py --dry_run` prints: prompts, passes and cells, without the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from neurosurgery.config.methods import HEAD, METHODS, MLP, PLURALS
+from neurosurgery.config.patching import UNIT_KINDS, CellsConfig, PatchingConfig
+from neurosurgery.grid.head_cells import head_keys
+from neurosurgery.grid.knock_out import numbers
+from neurosurgery.grid.patching_folder import PatchingFolder
+from neurosurgery.grid.patching_prompts import tokenised_prompts
+from neurosurgery.grid.plan import documents_text, make_plan
+from neurosurgery.prompts.pairs import PromptPair
+
+
+def plan_lines(
+    config: PatchingConfig,
+    given: Sequence[PromptPair] | None,
+    tokenizer: PreTrainedTokenizerBase,
+    architecture: PretrainedConfig,
+    folder: PatchingFolder,
+) -> Iterator[str]:
+    """The lines of the plan.
+
+    How many prompts the model answers right is unknown without it; heads are counted by its
+    configuration.
+
+    Raises:
+        UsageError: prompts or a number of units that there are not.
+    """
+    tokens, tally = tokenised_prompts(tokenizer, config, given)
+    text = architecture.get_text_config()
+    layers = getattr(text, "num_hidden_layers", 0)
+    of_kind = {HEAD: layers * (getattr(text, "num_attention_heads", 0) or 0), MLP: layers}
+    kinds = [UNIT_KINDS[kind] for kind in config.units]
+    counts = {kind: numbers(config.top, of_kind[kind], kind) for kind in kinds if of_kind[kind]}
+    found_on = round(len(tokens) * (1 - config.prompts.held_out))
+    held_out = len(tokens) - found_on
+    yield f"model        {config.model.label}"
+    yield f"results in   {folder.path}"
+    yield f"prompts      {tally.text().removeprefix('prompts: ')}"
+    yield (
+        f"             of those that the model answers right, at most {found_on} to find units "
+        f"with and {held_out} held out"
+    )
+    names = ", ".join(f"{of_kind[kind] or 'unknown'} {PLURALS[kind]}" for kind in kinds)
+    yield f"effects      {names}: 2 forward passes a prompt, the rest without attention"
+    passes = sum(len(mine) for mine in counts.values()) * (1 + config.draws) + 1
+    points = "; ".join(
+        f"{' '.join(map(str, mine))} of {of_kind[kind]} {PLURALS[kind]}"
+        for kind, mine in counts.items()
+    )
+    yield (
+        f"knock-out    {points}: key units, and {config.draws} draws of random ones; "
+        f"{passes} × {held_out} prompts"
+    )
+    if config.cells is None:
+        yield "cells        none; --train_lm_eval_task and --eval_datasets would add them"
+        return
+    yield from _cells(config, config.cells, folder, counts)
+
+
+def _cells(
+    config: PatchingConfig,
+    cells: CellsConfig,
+    folder: PatchingFolder,
+    counts: dict[str, list[int]],
+) -> Iterator[str]:
+    keys = head_keys(cells, config.ablation, counts)
+    plan = make_plan(keys, cells.output, folder.store, with_baseline=cells.pre_train_eval)
+    edits = len(cells.edits(config.ablation))
+    for method in dict.fromkeys(key.method for key in keys):
+        mine = sum(key.method == method for key in keys)
+        to_do = sum(key.method == method for key in plan.pending)
+        sizes = len(counts[METHODS[method].unit])
+        yield (
+            f"cells        {method} {mine} ({mine - to_do} done, {to_do} to do): "
+            f"{cells.num_repeats} repeats × {sizes} numbers × {edits} edits"
+        )
+    evaluation = cells.evaluation
+    states = len(plan.pending) + plan.baseline_pending
+    yield f"baseline     {'to do' if plan.baseline_pending else 'done, or none'}"
+    yield (
+        f"evaluation   {states} model states × ({evaluation.math_task} on "
+        f"{documents_text(evaluation.math_documents)}; {', '.join(evaluation.other_tasks)} on "
+        f"{documents_text(evaluation.other_documents)} each)"
+    )

@@ -1,0 +1,285 @@
+"""Cells of heads and MLPs: selections by hand, knock-outs through the harness, one folder."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import build_model
+from requests_for_models import assert_same_answers, both, option_requests, prompt_requests
+from scripts import files_with_times, without_timings
+from weights import bits
+
+import MathNeuro
+import PathPatching
+from neurosurgery.config.demo import DEMO
+from neurosurgery.config.keys import KNOCK_OUT_KEY, CellKey, SelectionKey, scale_by
+from neurosurgery.config.methods import HEADS, MLPS, RANDOM_HEADS
+from neurosurgery.edit.edits import make_edit
+from neurosurgery.edit.knock_out import head_means, knocked_out
+from neurosurgery.grid import head_cells, patching
+from neurosurgery.locate.key_units import UnitEffects
+from neurosurgery.locate.selectors import Evidence
+from neurosurgery.masks.files import load_mask
+from neurosurgery.masks.head_units import head_units, mlp_units, zero_mask
+from neurosurgery.masks.selection import Selection
+from neurosurgery.models.heads import find_blocks
+from neurosurgery.models.targets import find_targets
+
+PROMPTS = [[5, 6, 7], [8, 9, 10], [11, 12, 13]]
+SEED = 42
+
+
+def evidence_of(model, effects: np.ndarray | None = None) -> Evidence:
+    """Evidence of made-up effects: unit u has −u on every prompt, so the last one is strongest."""
+    blocks = find_blocks(model)
+    units = [*head_units(blocks), *mlp_units(blocks)]
+    if effects is None:
+        effects = -np.arange(len(units), dtype=float)[:, None] * np.ones((1, 4))
+    means = head_means(model, PROMPTS, units)
+    found = UnitEffects(units, effects, means)
+    return Evidence(find_targets(model), {}, {}, [], SEED, found)
+
+
+def select(model, method: str, number: int, repeat: int = 0, **more) -> Selection:
+    key = SelectionKey(method, size=float(number), repeat=repeat)
+    return evidence_of(model, **more).select(key)
+
+
+def names(selection: Selection) -> list[tuple[str, int | None, int]]:
+    return [(unit.kind, unit.layer, unit.index) for unit in selection.units]
+
+
+def test_the_strongest_units_are_selected_with_their_weights():
+    model = build_model("llama")  # two layers of three heads
+    found = select(model, HEADS, 2)
+    assert names(found) == [("head", 1, 2), ("head", 1, 1)]
+    assert found.mask == zero_mask(model, found.units)
+    columns = model.model.layers[1].self_attn.o_proj.weight.shape[0]
+    assert found.mask.count() == 2 * 8 * columns
+    assert found.unit_table["effect"].to_list() == [-5, -4]
+    assert found.unit_table["stderr"].to_list() == [0, 0]
+    assert found.unit_counts == {"all": 6, "selected": 2, "skill": 2}
+    assert names(select(model, MLPS, 1)) == [("mlp", 1, 0)]
+
+
+def test_a_repeat_draws_prompts_with_replacement():
+    """Two units that differ on one prompt of four: which is stronger depends on the draw."""
+    model = build_model("llama")
+    effects = np.zeros((8, 4))
+    effects[0] = [-8, 0, 0, 0]
+    effects[1] = -3
+    chosen = [names(select(model, HEADS, 1, repeat, effects=effects))[0][2] for repeat in range(40)]
+    # With k of 4 draws on the first prompt, unit 0 has the mean -2 k; P(k ≥ 2) = 67 / 256.
+    assert set(chosen) == {0, 1}
+    assert 3 <= chosen.count(0) <= 20
+    again = [names(select(model, HEADS, 1, repeat, effects=effects))[0][2] for repeat in range(40)]
+    assert chosen == again
+
+
+def test_random_heads_are_nested_and_do_not_look_at_effects():
+    model = build_model("llama")
+    five = names(select(model, RANDOM_HEADS, 5))
+    assert names(select(model, RANDOM_HEADS, 2)) == five[:2]
+    assert len(set(five)) == 5
+    other = np.random.default_rng(1).normal(size=(8, 4))
+    assert names(select(model, RANDOM_HEADS, 5, effects=other)) == five
+    drawn = {name for r in range(30) for name in names(select(model, RANDOM_HEADS, 1, r))}
+    assert len(drawn) == 6
+
+
+def test_a_method_without_effects_says_so():
+    model = build_model("llama")
+    bare = Evidence(find_targets(model), {}, {}, [], SEED)
+    with pytest.raises(ValueError, match="needs effects"):
+        bare.select(SelectionKey(HEADS, size=1.0))
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "gpt_neox", "opt", "phi"])
+@pytest.mark.parametrize("edit", [KNOCK_OUT_KEY, scale_by(0.0)], ids=["mean", "zero"])
+def test_an_edited_model_answers_as_the_stock_backend_does(family, edit, tokenizer):
+    """Left-padded batches, caches, shared beginnings: the same answers as lm-eval's own loop."""
+    model = build_model(family)
+    found = evidence_of(model)
+    keys = [SelectionKey(HEADS, size=3.0), SelectionKey(MLPS, size=1.0)]
+    selections = [found.select(key) for key in keys]
+    before = {name: bits(value.clone()) for name, value in model.state_dict().items()}
+    ours, stock = both(model, tokenizer)
+    options, prompts = option_requests(random.Random(3)), prompt_requests(random.Random(4))
+    whole = [score for score, _ in ours.loglikelihood(options)]
+    for selection in selections:
+        with make_edit(edit, selection).applied(model):
+            answers = ours.loglikelihood(options)
+            assert_same_answers(answers, stock.loglikelihood(options))
+            assert ours.generate_until(prompts) == stock.generate_until(prompts)
+        assert [score for score, _ in answers] != whole
+    assert [score for score, _ in ours.loglikelihood(options)] == whole
+    for name, value in model.state_dict().items():
+        assert torch.equal(bits(value), before[name]), name
+
+
+def test_a_knock_out_counts_the_weights_that_read_its_units():
+    model = build_model("llama")
+    selection = select(model, HEADS, 2)
+    edit = make_edit(KNOCK_OUT_KEY, selection)
+    assert edit.edited == selection.mask.count()
+    tokens = torch.tensor(PROMPTS)
+    with torch.inference_mode():
+        with edit.applied(model):
+            edited = model(tokens).logits
+        with knocked_out(model, selection.units, selection.means):
+            assert torch.equal(model(tokens).logits, edited)
+        assert not torch.allclose(model(tokens).logits, edited)
+
+
+def test_identities():
+    key = CellKey(SelectionKey(HEADS, size=5.0, repeat=2), KNOCK_OUT_KEY)
+    assert key.stem == "heads/top5_run2"
+    assert key.columns["scalar"] == 0
+    assert CellKey.from_record(key.record()) == key
+    scaled = CellKey(key.selection, scale_by(1.1))
+    assert scaled.stem == "heads/top5_run2_scalar1.1"
+    assert CellKey.from_record(scaled.record()) == scaled
+
+
+FEW = "--num_prompts 40 --num_draws 2 --top 1 2 --num_repeats 2 --eval_limit 8".split()
+
+
+def run(save_path: Path, *more: str) -> int:
+    return PathPatching.main(["--save_path", str(save_path), *FEW, *more])
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    save_path = tmp_path_factory.mktemp("cells")
+    assert run(save_path) == 0
+    return save_path
+
+
+def cells(save_path: Path) -> dict[str, int]:
+    found = pd.read_csv(save_path / "results.csv")
+    names = ["method", "calibration", "proportion", "scalar", "repeat"]
+    return found.drop_duplicates(names)["method"].value_counts().to_dict()
+
+
+def test_a_run_of_the_demo_has_its_cells(finished):
+    assert cells(finished) == {"baseline": 1, HEADS: 4, RANDOM_HEADS: 4, MLPS: 4}
+    table = pd.read_csv(finished / "results.csv")
+    assert set(table["proportion"].dropna()) == {1, 2}
+    assert set(table["scalar"].dropna()) == {0}
+    heads = table[table["method"] == HEADS]
+    assert (heads["edited"] == heads["proportion"] * 64 * 256).all()
+    comparison = pd.read_csv(finished / "comparison.csv")
+    assert set(comparison["method"]) <= {HEADS, RANDOM_HEADS, MLPS}
+    page = (finished / "report" / "report.html").read_text(encoding="utf-8")
+    for words in ("Random heads", "Number of units", "Heads of math", "MLPs of math"):
+        assert words in page
+    assert "Random heads of math" not in page
+    for name in ("units", "effects", "knock_out_mean_all"):
+        assert (finished / "report" / f"{name}.png").is_file()
+    assert not list(finished.rglob("where*"))
+
+
+def test_units_of_a_cell_are_written(finished):
+    listed = pd.read_csv(finished / "masks" / "model" / HEADS / "top2_run1.csv")
+    assert len(listed) == 2
+    assert listed["effect"].is_monotonic_increasing
+
+
+def test_the_second_run_computes_nothing(finished, tmp_path, monkeypatch, capsys):
+    before = files_with_times(finished, "cells/**/*")
+
+    def never(*_args, **_kwargs):
+        raise AssertionError("the cells are there")
+
+    monkeypatch.setattr(patching, "head_effects", never)
+    monkeypatch.setattr(head_cells, "head_means", never)
+    assert run(finished) == 0
+    assert files_with_times(finished, "cells/**/*") == before
+    assert "top 2, knocked out, mean of 2 repeats" in capsys.readouterr().out
+
+
+def test_a_folder_grows_to_the_same_numbers(finished, tmp_path):
+    assert run(tmp_path, "--top", "2", "--units", "heads", "mlps") == 0
+    kept = files_with_times(tmp_path, "cells/**/*")
+    assert run(tmp_path) == 0
+    after = files_with_times(tmp_path, "cells/**/*")
+    assert {path: after[path] for path in kept} == kept
+    assert without_timings(tmp_path) == without_timings(finished)
+
+
+def test_one_folder_with_weights_and_heads(finished, tmp_path):
+    """MathNeuro's cells and those of heads are judged together; --overwrite leaves the others."""
+    more = "--proportion .05 --num_repeats 1 --num_samples 5 --eval_limit 8".split()
+    assert MathNeuro.main(["--save_path", str(tmp_path), *more, "--pre_train_eval"]) == 0
+    assert run(tmp_path, "--units", "heads", "--scalar", "0", "1.5", "--save_masks") == 0
+    there = cells(tmp_path)
+    assert there.pop("mathneuro") == 2
+    assert there == {"baseline": 1, HEADS: 8, RANDOM_HEADS: 8}
+    mask = tmp_path / "masks" / "model" / HEADS / "top2_run0.safetensors"
+    assert load_mask(mask).count() == 2 * 64 * 256
+    assert run(tmp_path, "--units", "heads", "--metric", "logprob") == 2
+    overwritten = "--units heads --metric logprob --top 1 --num_repeats 1 --overwrite".split()
+    assert run(tmp_path, *overwritten) == 0
+    assert cells(tmp_path) == {"baseline": 1, "mathneuro": 2, HEADS: 1, RANDOM_HEADS: 1}
+    assert not mask.exists()
+
+
+def test_units_are_removed_in_one_way_in_a_folder(finished, capsys):
+    before = files_with_times(finished)
+    for more in (["--scalar", "0"], ["--ablation", "zero"]):
+        assert run(finished, *more) == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert "--scalar/--ablation zero: the results in" in error
+        assert "were made with mean" in error
+    assert files_with_times(finished) == before
+
+
+def test_a_dry_run_loads_no_model_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    def never(*_args, **_kwargs):
+        raise AssertionError("a dry run loads no model")
+
+    monkeypatch.setattr(patching, "load_model", never)
+    save_path = tmp_path / "results"
+    assert run(save_path, "--dry_run") == 0
+    output = capsys.readouterr().out
+    assert not save_path.exists()
+    assert "effects      16 heads, 4 MLPs" in output
+    assert "heads 4 (0 done, 4 to do): 2 repeats × 2 numbers × 1 edits" in output
+    assert "13 model states × (demo_gsm8k_cot on 8 documents" in output
+    assert run(save_path, "--dry_run", "--model", DEMO.model, "--operators", "+") == 0
+    assert "cells        none" in capsys.readouterr().out
+
+
+def test_a_dry_run_counts_what_is_there(finished, capsys):
+    assert run(finished, "--dry_run", "--num_repeats", "3") == 0
+    assert "heads 6 (4 done, 2 to do)" in capsys.readouterr().out
+
+
+REFUSED = [
+    ("--num_repeats 0", "--num_repeats 0: expected a whole number of at least 1"),
+    ("--scalar nan", "--scalar nan: expected a finite number"),
+    ("--eval_limit 0", "--eval_limit 0: expected a whole number of at least 1"),
+    ("--eval_datasets nowhere", "--eval_datasets nowhere: expected a task"),
+    ("--save_model", "--save_model : expected with it --scalar"),
+    (f"--model {DEMO.model} --pre_train_eval", "--pre_train_eval : expected with it --train_lm"),
+    (f"--model {DEMO.model} --scalar 0", "--scalar : expected with it --train_lm_eval_task and"),
+    (f"--model {DEMO.model} --eval_datasets demo_race", "--eval_datasets : expected with it"),
+    (
+        "--ablation resample --train_lm_eval_task demo_gsm8k_cot",
+        "--ablation resample: expected mean, zero or --scalar with tasks",
+    ),
+]
+
+
+@pytest.mark.parametrize(("flags", "message"), REFUSED)
+def test_bad_input_is_one_line_and_writes_nothing(flags, message, tmp_path, capsys):
+    save_path = tmp_path / "results"
+    assert run(save_path, *flags.split()) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in error
+    assert not save_path.exists()
