@@ -14,6 +14,13 @@ shape of SmolLM2-135M. Four ways to the same numbers, one after the other in eve
 
 `passes_over_chain` and `cached_over_chain` are the smallest ratios of the table; `chain` computes
 the answers' logits only, the others those of the whole vocabulary at the last position.
+
+`peak` is how far memory rises above the loaded weights in `chain`; `bound` is 1.5 × the largest
+layer plus the budget, `ROWS` rows of what a layer computes for one (two hidden states and three
+vectors of the MLP).
+
+Without `--quick` a second table shows growth: of one model the layers, the heads in a layer, or the
+prompts are doubled, and the others stay.
 """
 
 from __future__ import annotations
@@ -28,6 +35,7 @@ from transformers.utils import logging
 
 from benchmarks.common import finish, interleaved, paired_ratio, parse, table
 from benchmarks.llamas import LLAMA_84M, Size, demo_model, random_ids, random_llama
+from benchmarks.memory import peak_bytes
 from neurosurgery.locate.patching_chain import chain_changes
 from neurosurgery.locate.patching_hooks import hook_changes, replacements
 from neurosurgery.locate.patching_metrics import LOGIT, PromptPairs, pick, read_metric
@@ -111,6 +119,7 @@ def compare(name: str, model: PreTrainedModel, prompts: int, rounds: int) -> dic
     }
     with torch.inference_mode():
         batch = _collected(setting, pairs)  # libraries warm up
+        peak = peak_bytes(functions["chain"])
         times = interleaved(functions, rounds, warm_up=False)
     largest = float(batch.reference.logits.abs().max())
     differences = [float((each - found["passes"]).abs().max()) for each in found.values()]
@@ -120,7 +129,43 @@ def compare(name: str, model: PreTrainedModel, prompts: int, rounds: int) -> dic
     for way in ("passes", "cached"):
         for ours in ("chain", "checked"):
             row[f"{way}/{ours}"] = paired_ratio(times[way], times[ours])
-    return row | {"deviation": deviation}
+    row |= {"deviation": deviation}
+    return row | {"peak_mib": peak and peak >> 20, "bound_mib": _bound(model) >> 20}
+
+
+def _bound(model: PreTrainedModel) -> int:
+    """The memory that the chain may take beside the weights, in bytes."""
+    config = model.config
+    layers = model.base_model.layers
+    largest = max(sum(p.numel() for p in layer.parameters()) for layer in layers)
+    return 4 * int(1.5 * largest + ROWS * (2 * config.hidden_size + 3 * config.intermediate_size))
+
+
+BASE = Size(512, 8, 1536, 8000)
+"""Eight heads in each of eight layers."""
+
+
+def growth(rounds: int) -> list[dict[str, object]]:
+    """Seconds of the chain and of the cached loop, with one quantity changed at a time."""
+    cases = [("layers", n, BASE._replace(layers=n), 16) for n in (4, 8, 16)]
+    cases += [("heads a layer", n, BASE._replace(hidden=64 * n), 16) for n in (4, 8, 16)]
+    cases += [("prompts", n, BASE, n) for n in (4, 16, 64)]
+    rows = []
+    for varied, value, size, prompts in cases:
+        model = random_llama(size)
+        pairs, blocks = random_pairs(model, prompts), find_blocks(model)
+        setting, units = Setting(model, blocks, LOGIT, freeze_mlps=False), head_units(blocks)
+        ways = {
+            "chain": partial(by_chain, setting, units, pairs),
+            "cached": partial(by_cached_passes, setting, units, pairs),
+        }
+        with torch.inference_mode():
+            times = interleaved(ways, rounds)
+        row: dict[str, object] = {"varied": varied, "value": value, "heads": len(units)}
+        row |= {"prompts": prompts}
+        row |= {f"{way}_s": median(seconds) for way, seconds in times.items()}
+        rows.append(row | {"cached/chain": paired_ratio(times["cached"], times["chain"])})
+    return rows
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -132,16 +177,20 @@ def main(argv: list[str] | None = None) -> None:
         "demo": demo_model,
         "Llama, 84M": partial(random_llama, LLAMA_84M),
     }
-    if not arguments.quick:
-        models["SmolLM2-135M's shape"] = partial(random_llama, SMOLLM2_135M)
     rows = [compare(name, build(), prompts, rounds) for name, build in models.items()]
+    if not arguments.quick:
+        # A forward pass for each of its 270 heads takes a minute and more.
+        rows.append(compare("SmolLM2-135M's shape", random_llama(SMOLLM2_135M), 4, 1))
     print(table(list(rows[0]), [list(row.values()) for row in rows]))
+    grown = [] if arguments.quick else growth(rounds)
+    if grown:
+        print(table(list(grown[0]), [list(row.values()) for row in grown]))
     ratios: dict[str, float | None] = {
         f"{way}_over_chain": min(float(str(row[f"{way}/chain"])) for row in rows)
         for way in ("passes", "cached")
     }
     ratios["deviation"] = max(float(str(row["deviation"])) for row in rows)
-    finish(arguments, ratios, rows)
+    finish(arguments, ratios, rows + grown)
 
 
 if __name__ == "__main__":

@@ -68,6 +68,7 @@ class KnockOut:
         self._counterfactuals = [pair.counterfactual_ids for pair in prompts.found_on]
         self._vectors = self._values(units, config.ablation)
         self._baseline = self.answers([])
+        self._whole_baseline = self.whole_answers([], self._baseline)
         answers = Counter(pair.answer_id for pair in self._held_out)
         # What a model reaches that has lost the skill, and always gives the commonest answer.
         self._commonest = answers.most_common(1)[0][1] / answers.total()
@@ -82,20 +83,57 @@ class KnockOut:
         return resampled(found, len(self._held_out), self._seed)
 
     def answers(self, units: Sequence[Unit]) -> list[bool]:
-        """Right or wrong for every held-out prompt, with these units knocked out."""
+        """Right or wrong for every held-out prompt, by the answer's first token."""
+        return self._right(units, {n: pair.prompt_ids for n, pair in enumerate(self._held_out)}, 0)
+
+    def whole_answers(self, units: Sequence[Unit], first: Sequence[bool]) -> list[bool]:
+        """Right or wrong by all of the answer's tokens, written one after the other.
+
+        What follows the answer is not looked at.
+
+        Args:
+            units: they are knocked out.
+            first: the result of `answers`.
+        """
+        right = list(first)
+        for step in range(1, max(pair.answer_tokens for pair in self._held_out)):
+            prompts = {
+                place: (*pair.prompt_ids, pair.answer_id, *pair.rest_ids[: step - 1])
+                for place, pair in enumerate(self._held_out)
+                if right[place] and step < pair.answer_tokens
+            }
+            for place, is_right in zip(prompts, self._right(units, prompts, step), strict=True):
+                right[place] = is_right
+        return right
+
+    def _right(
+        self, units: Sequence[Unit], prompts: Mapping[int, Sequence[int]], step: int
+    ) -> list[bool]:
+        """Whether the model, without the units, goes on with the answer's token of a step.
+
+        Args:
+            units: they are knocked out.
+            prompts: number of the held-out pair to token ids.
+            step: the answer's token, from 0.
+        """
+        places = list(prompts)
 
         def inside(batch: Sequence[int]) -> AbstractContextManager[None]:
             values = self._vectors
             if values is not None:
+                rows = [places[number] for number in batch]
                 values = {
-                    unit: values[unit] if values[unit].ndim == 1 else values[unit][list(batch)]
+                    unit: values[unit] if values[unit].ndim == 1 else values[unit][rows]
                     for unit in units
                 }
             return knocked_out(self._model, units, values, self._positions)
 
-        ids = [pair.prompt_ids for pair in self._held_out]
-        found = next_tokens(self._model, ids, self._batch_tokens, inside)
-        return [token == pair.answer_id for token, pair in zip(found, self._held_out, strict=True)]
+        found = next_tokens(self._model, list(prompts.values()), self._batch_tokens, inside)
+        pairs = [self._held_out[place] for place in places]
+        return [
+            token == (pair.answer_id, *pair.rest_ids)[step]
+            for token, pair in zip(found, pairs, strict=True)
+        ]
 
     def point(self, ranked: Sequence[Unit], point: Mapping[str, object]) -> dict[str, object]:
         """Measure one point of a curve.
@@ -112,6 +150,10 @@ class KnockOut:
             ]
             selections = [[ranked[place] for place in order[:number]] for order in orders]
         edited = [self.answers(units) for units in selections]
+        whole = [
+            self.whole_answers(units, first)
+            for units, first in zip(selections, edited, strict=True)
+        ]
         found = compare_answers(edited, self._baseline)
         return {
             "share": number / len(ranked),
@@ -122,5 +164,7 @@ class KnockOut:
             "ci_high": found.interval.high,
             "p_value": found.p_value,
             "commonest": self._commonest,
+            "whole": float(np.mean(whole)),
+            "whole_baseline": float(np.mean(self._whole_baseline)),
             "prompts": len(self._baseline),
         }

@@ -60,16 +60,23 @@ def knock_out_text(points: pd.DataFrame) -> Iterator[str]:
             f"{first['baseline']:.3f} with the whole model, {first['commonest']:.3f} by always "
             "giving the commonest answer"
         )
-        yield f"  {'number':>6} {'share':>6}  {'key units':<28} random units"
+        # Where every answer is one token, the whole answer says nothing more.
+        in_parts = bool((rows["whole"] != rows["accuracy"]).any())
+        if in_parts:
+            yield (
+                "(by the answer's first token; whole answers on the right, "
+                f"{first['whole_baseline']:.3f} with the whole model)"
+            )
+        whole_head = f"{'key':>8} {'random':>7}" if in_parts else ""
+        head = f"  {'number':>6} {'share':>6}  {'key units':<28} {'random units':<29}{whole_head}"
+        yield head.rstrip()
         for number, pair in rows.groupby("number"):
             shown = pair.set_index("group")
-            cells = [
-                _cell(shown.loc[group])
-                for group in (KEY_UNITS, RANDOM_UNITS)
-                if group in shown.index
-            ]
+            there = [group for group in (KEY_UNITS, RANDOM_UNITS) if group in shown.index]
+            cells = "".join(f"{_cell(shown.loc[group]):<29}" for group in there)
+            whole = "".join(f" {shown.loc[group, 'whole']:>7.3f}" for group in there)
             share = f"{pair['share'].iloc[0]:.1%}"
-            yield f"  {number:>6} {share:>6}  {cells[0]:<28} {' '.join(cells[1:])}"
+            yield f"  {number:>6} {share:>6}  {cells}{whole if in_parts else ''}".rstrip()
 
 
 def _cell(row: pd.Series) -> str:

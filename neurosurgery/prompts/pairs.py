@@ -37,7 +37,7 @@ class TokenPair:
 
     `prompt_ids` and `counterfactual_ids` have the same length and differ. `answer_id` is the
     answer's first token that is more than blank, `wrong_id` the wrong answer's at the same place.
-    `answer_tokens` counts the answer's tokens from there on, `blanks` those before it, which both
+    `rest_ids` are the answer's tokens after that, `blanks` counts those before it, which both
     prompts end with.
     """
 
@@ -46,8 +46,13 @@ class TokenPair:
     answer_id: int
     wrong_id: int | None
     source: PromptPair
-    answer_tokens: int = 1
+    rest_ids: tuple[int, ...] = ()
     blanks: int = 0
+
+    @property
+    def answer_tokens(self) -> int:
+        """How many tokens the answer has, without blank ones before it."""
+        return 1 + len(self.rest_ids)
 
 
 @dataclass(frozen=True)
@@ -167,7 +172,7 @@ def _tokenize(pair: PromptPair, tokenizer: PreTrainedTokenizerBase) -> TokenPair
         answer_id=answer[0],
         wrong_id=None if wrong is None else wrong[len(prompt)],
         source=pair,
-        answer_tokens=len(answer),
+        rest_ids=tuple(answer[1:]),
         blanks=len(blanks),
     )
 

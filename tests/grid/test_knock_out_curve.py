@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -11,8 +12,10 @@ from conftest import build_model
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.config.patching import TOP
-from neurosurgery.grid.knock_out import numbers
+from neurosurgery.edit.knock_out import knocked_out
+from neurosurgery.grid.knock_out import KnockOut, numbers
 from neurosurgery.grid.patching_groups import transfer
+from neurosurgery.grid.patching_prompts import Prompts
 from neurosurgery.masks.head_units import HEAD, MLP, find_heads
 from neurosurgery.models.forward import next_tokens
 from neurosurgery.prompts.pairs import PromptPair, TokenPair
@@ -48,6 +51,46 @@ def noted(seen: list[list[int]], batch):
 def generated(model, prompt: list[int]) -> int:
     with torch.inference_mode():
         return int(model(input_ids=torch.tensor([prompt])).logits[0, -1].argmax())
+
+
+def continued(model, prompt: list[int], steps: int) -> list[int]:
+    ids = list(prompt)
+    for _ in range(steps):
+        ids.append(generated(model, ids))
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("ablation", ["mean", "zero", "resample"])
+@pytest.mark.parametrize("positions", ["all", "end"])
+def test_whole_answers_are_those_that_the_model_writes(ablation, positions):
+    """Against writing token by token, one prompt at a time, with the same units knocked out."""
+    model = build_model("llama")
+    units = find_heads(model)
+    prompts = [[5, 9, 11], [7, 8, 9], [1, 2, 3, 4], [8, 3, 2], [4, 4, 4], [6, 1]]
+    pairs = []
+    for n, prompt in enumerate(prompts):
+        answer = continued(model, prompt, 1 + n % 3)
+        other = (*prompt[:-1], prompt[-1] + 1)
+        source = PromptPair("", "", "")
+        pairs.append(TokenPair(tuple(prompt), other, answer[0], None, source, tuple(answer[1:])))
+    config = SimpleNamespace(ablation=ablation, positions=positions, random_state=3)
+    asked = KnockOut(model, units, Prompts(pairs, pairs, ""), config, batch_tokens=8)
+    assert all(asked.answers([]))
+    assert all(asked.whole_answers([], [True] * 6))
+    outcomes = set()
+    for unit in units:
+        first = asked.answers([unit])
+        whole = asked.whole_answers([unit], first)
+        for place, pair in enumerate(pairs):
+            values = asked._vectors
+            if values is not None:
+                values = {unit: values[unit] if values[unit].ndim == 1 else values[unit][[place]]}
+            with knocked_out(model, [unit], values, positions):
+                written = continued(model, list(pair.prompt_ids), pair.answer_tokens)
+            assert first[place] == (written[0] == pair.answer_id)
+            assert whole[place] == (written == [pair.answer_id, *pair.rest_ids])
+            outcomes.add((first[place], whole[place]))
+    assert {(True, True), (False, False)} <= outcomes
 
 
 def test_transfer_asks_every_group_without_the_heads_of_every_group():
