@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import pandas as pd
 import pytest
 import torch
-from conftest import build_model
+from conftest import FAMILIES, build_model
+from planted import planted_model, planted_pairs
 from scripts import SCRIPTS, without_timings
 from weights import bits, random_mask
 
+import PathPatching
+from neurosurgery.edit.knock_out import head_means, knocked_out
 from neurosurgery.edit.scale import scaled_weights
+from neurosurgery.locate.patching_metrics import PromptPairs
+from neurosurgery.locate.path_patching import head_effects
 from neurosurgery.masks.files import load_mask
+from neurosurgery.masks.head_units import find_heads
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -56,3 +63,46 @@ def test_weights_come_back_to_the_bit_on_the_gpu(dtype):
         assert set(changed) == set(mask)
     for name, value in model.named_parameters():
         assert torch.equal(bits(value), before[name])
+
+
+PAIRS = PromptPairs([[5, 6, 7], [8, 9, 10, 11]], [[5, 9, 7], [8, 3, 10, 11]], [4, 2])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_effects_of_the_gpu_are_those_of_the_cpu(family):
+    ours, theirs = (
+        head_effects(build_model(family).to(device), PAIRS) for device in ("cuda", "cpu")
+    )
+    assert ours.used == theirs.used == "chain"
+    assert torch.allclose(ours.changes, theirs.changes, atol=1e-4)
+
+
+def test_heads_are_knocked_out_and_come_back_on_the_gpu():
+    model, pairs = planted_model().to("cuda"), planted_pairs()
+    heads = find_heads(model)
+    means = head_means(model, pairs.counterfactuals, heads)
+    tokens = torch.tensor(pairs.references[:2], device="cuda")
+    with torch.inference_mode():
+        before = model(tokens).logits
+        with knocked_out(model, head_effects(model, pairs).ranking()[:1], means):
+            assert not torch.allclose(model(tokens).logits, before, atol=1e-3)
+        assert torch.equal(model(tokens).logits, before)
+
+
+def test_cells_of_heads_on_the_gpu(tmp_path):
+    """The demo in float32: the same heads as on the CPU, and nearly the same values."""
+    flags = "--num_prompts 40 --num_draws 2 --top 2 --num_repeats 1 --eval_limit 20".split()
+    tables = {}
+    for device in ("cpu", "cuda"):
+        where = ["--save_path", str(tmp_path / device), "--device", device, "--dtype", "float32"]
+        assert PathPatching.main([*where, *flags]) == 0
+        tables[device] = pd.read_csv(tmp_path / device / "results.csv")
+    ours, theirs = (
+        {
+            str(p.relative_to(tmp_path / d)): pd.read_csv(p)["module"].to_list()
+            for p in (tmp_path / d).rglob("top2*.csv")
+        }
+        for d in ("cuda", "cpu")
+    )
+    assert ours == theirs
+    assert (tables["cuda"]["value"] - tables["cpu"]["value"]).abs().median() <= 0.05

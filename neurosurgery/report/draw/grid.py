@@ -50,8 +50,8 @@ def draw_isolation(name: str, panels: Sequence[Panel], looks: Looks, bars: str) 
     )
     all_axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     marks = [mark for panel in panels for curve in panel.curves for mark in curve.marks]
-    y_values = [value for mark in marks for value in (mark.y, mark.y_low, mark.y_high)]
-    x_values = [value for mark in marks for value in (mark.x, mark.x_low, mark.x_high)]
+    y_values = [v for mark in marks for v in (mark.y, *_in_frame(mark.y_low, mark.y_high))]
+    x_values = [v for mark in marks for v in (mark.x, *_in_frame(mark.x_low, mark.x_high))]
     for axes, panel in zip(all_axes, panels, strict=True):
         axes.set_title(panel.title)
         axes.axhline(1, color="#999999", linewidth=0.7, zorder=1)
@@ -72,6 +72,11 @@ def draw_isolation(name: str, panels: Sequence[Panel], looks: Looks, bars: str) 
     for axes, panel in zip(all_axes, panels, strict=True):
         label_marks(axes, panel.curves, level=1)
     return drawing
+
+
+def _in_frame(*ends: float) -> list[float]:
+    """The ends of a bar, cut off: one very long bar would press all marks together."""
+    return [min(max(end, -0.25), 1.25) for end in ends if math.isfinite(end)]
 
 
 def method_handles(
