@@ -19,7 +19,7 @@ from neurosurgery.grid.knock_out import KnockOut, numbers
 from neurosurgery.grid.patching_folder import PatchingFolder
 from neurosurgery.grid.patching_groups import COMPARED, agreement_of_groups, transfer_of_groups
 from neurosurgery.grid.patching_plan import plan_lines
-from neurosurgery.grid.patching_prompts import Prompts, prepare_prompts
+from neurosurgery.grid.patching_prompts import Prompts, prepare_prompts, tokenised_prompts
 from neurosurgery.grid.patching_text import agreement_text, found_text, knock_out_text
 from neurosurgery.locate.attention_from_end import attention_from_end
 from neurosurgery.locate.key_units import effect_table, strongest
@@ -98,6 +98,7 @@ class Patching:
         if config.dry_run:
             print("\n".join(plan_lines(config, self._given, tokenizer, architecture, folder)))
             return
+        pairs, tally = tokenised_prompts(tokenizer, config, self._given)
         of_cells = cells.load_tasks(tokenizer, architecture) if cells else {}
         keep_freed_memory(device)
         loaded = load_model(config.model, tokenizer)
@@ -114,7 +115,7 @@ class Patching:
             for kind in config.units
         }
         batch_tokens = BATCH_TOKENS.get(device.type, BATCH_TOKENS["cpu"])
-        prompts = prepare_prompts(loaded, config, self._given, batch_tokens)
+        prompts = prepare_prompts(loaded, config, pairs, tally, batch_tokens)
         folder.start(self._command, str(device), loaded.quantised, of_cells)
         print(prompts.text)
         effects = self._effects(folder, loaded.model, prompts, batch_tokens, units)

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.config.patching import PatchingConfig
-from neurosurgery.locate.patching_metrics import LOGIT_DIFF, PromptPairs
+from neurosurgery.locate.patching_metrics import LOGIT_DIFF
 from neurosurgery.models.forward import context_length, next_tokens
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.prompts.arithmetic import arithmetic_pairs
@@ -39,8 +39,21 @@ def tokenised_prompts(
         given: the prompts of `--prompts`; None to make arithmetic.
 
     Raises:
-        UsageError: a flag asks for prompts that there are not.
+        UsageError: a flag asks for prompts that there are not, too few can be used, or the metric
+            needs wrong answers that there are not.
     """
+    tokens, tally = _tokenised(tokenizer, config, given)
+    if len(tokens) < 2 * LEAST:
+        flag, value = _source(config)
+        raise UsageError(flag, value, f"{tally.text()}; expected at least {2 * LEAST} to be kept")
+    if config.metric == LOGIT_DIFF and any(pair.wrong_id is None for pair in tokens):
+        raise UsageError("--metric", LOGIT_DIFF, "expected a wrong_answer for every prompt")
+    return tokens, tally
+
+
+def _tokenised(
+    tokenizer: PreTrainedTokenizerBase, config: PatchingConfig, given: Sequence[PromptPair] | None
+) -> tuple[list[TokenPair], Tally]:
     if given is not None:
         return tokenize_pairs(given, tokenizer)
     made = config.prompts
@@ -57,27 +70,32 @@ def tokenised_prompts(
     return tokenize_pairs(pairs, tokenizer, tally)
 
 
+def _source(config: PatchingConfig) -> tuple[str, str]:
+    """The flag that the prompts come from, and its value."""
+    file = config.prompts.file
+    return ("--prompts", str(file)) if file else ("--model", config.model.name)
+
+
 def prepare_prompts(
     loaded: LoadedModel,
     config: PatchingConfig,
-    given: Sequence[PromptPair] | None,
+    tokens: Sequence[TokenPair],
+    tally: Tally,
     batch_tokens: int,
 ) -> Prompts:
-    """Make or tokenise the prompts, keep those with a right answer, hold a part out.
+    """Keep the prompts with a right answer, hold a part out.
 
     Args:
         loaded: the unedited model.
         config: the settings.
-        given: the prompts of `--prompts`; None to make arithmetic.
+        tokens: the result of `tokenised_prompts`.
+        tally: how many were made and dropped before.
         batch_tokens: tokens per batch.
 
     Raises:
-        UsageError: too few prompts are left, a prompt is longer than the context, or the metric
-            needs wrong answers that there are not.
+        UsageError: too few prompts are left, or a prompt is longer than the context.
     """
-    made = config.prompts
-    tokens, tally = tokenised_prompts(loaded.tokenizer, config, given)
-    flag, value = ("--prompts", str(made.file)) if made.file else ("--model", config.model.name)
+    flag, value = _source(config)
     longest = max((len(pair.prompt_ids) for pair in tokens), default=0)
     context = context_length(loaded.model, loaded.tokenizer)
     if longest > context:
@@ -86,7 +104,7 @@ def prepare_prompts(
         )
     answers = next_tokens(loaded.model, [pair.prompt_ids for pair in tokens], batch_tokens)
     tokens, tally = keep_right(tokens, answers, tally)
-    found_on, held_out = split_held_out(tokens, made.held_out, config.random_state)
+    found_on, held_out = split_held_out(tokens, config.prompts.held_out, config.random_state)
     if min(len(found_on), len(held_out)) < LEAST:
         raise UsageError(
             flag,
@@ -102,7 +120,4 @@ def prepare_prompts(
         )
     )
     text = f"{tally.text()}; {alike} of these have a counterfactual with the same answer"
-    prompts = Prompts(found_on, held_out, text)
-    if config.metric == LOGIT_DIFF and PromptPairs.of(found_on).wrong_answers is None:
-        raise UsageError("--metric", LOGIT_DIFF, "expected a wrong_answer for every prompt")
-    return prompts
+    return Prompts(found_on, held_out, text)

@@ -150,6 +150,8 @@ REFUSED = [
     ("--num_prompts 3", "--num_prompts 3: expected a whole number of at least 4"),
     ("--num_draws 0", "--num_draws 0: expected a whole number of at least 1"),
     ("--digits 0", "--digits 0: expected a whole number of at least 1"),
+    ("--shots 17", "--shots 17: "),
+    ("--digits 5", "--digits 5: "),
     ("--shots -1", "--shots -1: expected a whole number of at least 0"),
     ("--units neurons", "argument --units: invalid choice: 'neurons'"),
     ("--operators ^", "argument --operators: invalid choice: '^'"),
@@ -157,6 +159,37 @@ REFUSED = [
     ("--prompts nowhere.csv --digits 2", "--prompts nowhere.csv: cannot be had with --digits"),
     ("--device cuda:77", "--device cuda:77: expected a device of this machine"),
 ]
+
+
+def prompt_file(folder: Path, rows: int, **columns: str) -> Path:
+    """A file of sums; `columns` are added, or take the place of what there is."""
+    made = {"prompt": "{0}+25=", "counterfactual": "{0}@25=", "answer": "{1}"} | columns
+    table = [{k: v.format(n, n + 25) for k, v in made.items()} for n in range(11, 11 + rows)]
+    path = folder / "prompts.csv"
+    pd.DataFrame(table).to_csv(path, index=False)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("columns", "more", "message"),
+    [
+        ({"counterfactual": "{0}="}, "", "with a counterfactual of another length in tokens"),
+        ({"counterfactual": "{0}+25="}, "", "with a counterfactual of the same tokens"),
+        ({}, "--metric logit_diff", "--metric logit_diff: expected a wrong_answer for every"),
+    ],
+)
+def test_prompts_that_cannot_be_used_are_refused_before_the_model_is_loaded(
+    columns, more, message, tmp_path, monkeypatch, capsys
+):
+    def never(*_args, **_kwargs):
+        raise AssertionError("the prompts are bad")
+
+    monkeypatch.setattr(patching, "load_model", never)
+    path = prompt_file(tmp_path, 20, **columns)
+    flags = ["--prompts", str(path), *more.split()]
+    assert run(tmp_path / "results", *flags, made=()) == 2
+    assert message in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not (tmp_path / "results").exists()
 
 
 @pytest.mark.parametrize(("flags", "message"), REFUSED)
