@@ -141,6 +141,7 @@ CLAIMS = (
     Claim("better than Wanda", partial(better_than, "wanda")),
     Claim("better than random weights", partial(better_than, "random")),
     Claim("better than LAPE", partial(better_than, "lape")),
+    Claim("better than key heads (not the paper's)", partial(better_than, "heads")),
     Claim("evenly over layers (top .001)", partial(even_over_layers, 0.001)),
     Claim("evenly over layers (top .01)", partial(even_over_layers, CENTRAL)),
     Claim("scaling by 1.01 helps math", partial(scaling_helps, CENTRAL, 1.01)),

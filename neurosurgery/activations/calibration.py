@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
+from neurosurgery.activations.hub_samples import SOURCES
+from neurosurgery.activations.prepared import can_be_prepared, write_samples
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.tables import first_empty, read_csv
 from neurosurgery.config.experiment import CalibrationSource
@@ -16,9 +19,6 @@ from neurosurgery.config.keys import MATH
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-PREPARED = ("gsm8k", "race", "mmlu")
-"""Data sets that data/prepare.py can write."""
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,40 @@ def generator(seed: int, repeat: int, name: str, role: str) -> np.random.Generat
     return np.random.default_rng([seed, repeat, int.from_bytes(digest[:8], "big")])
 
 
+def read_calibration_sets(sources: Sequence[CalibrationSource]) -> dict[str, CalibrationSet]:
+    """Read the files; make those in `data/` that are missing and known (`SOURCES`) first.
+
+    An existing file is never replaced.
+
+    Returns:
+        Name to set, in order.
+
+    Raises:
+        UsageError: a file cannot be made or read. What can be made is made before.
+    """
+    refused = []
+    for source in sources:
+        if not can_be_prepared(source.path):
+            continue
+        name = source.path.stem
+        print(f"{source.path} is not there: making it from {SOURCES[name].path}", flush=True)
+        try:
+            print(write_samples(source.path))
+        except UsageError as error:
+            how = f"; with network, python data/prepare.py {name} writes it"
+            refused.append(UsageError(_flag(source), source.path, f"is not there: {error}{how}"))
+    if refused:
+        raise refused[0]
+    return {source.name: read_calibration_set(source) for source in sources}
+
+
 def read_calibration_set(source: CalibrationSource) -> CalibrationSet:
     """Read a CSV file with a column `qa`, or with `question` and `solution`.
 
     Raises:
         UsageError: the file is missing, empty, not UTF-8 CSV, has other columns or empty samples.
     """
-    flag = "--train_dataset" if source.name == MATH else "--calibration_datasets"
-    path = source.path
+    flag, path = _flag(source), source.path
     content, table = read_csv(flag, path, how_to_get=_how_to_get(path))
     samples = _samples(table, flag, path)
     if not samples:
@@ -89,7 +115,11 @@ def _samples(table: pd.DataFrame, flag: str, path: Path) -> list[str]:
     ]
 
 
+def _flag(source: CalibrationSource) -> str:
+    return "--train_dataset" if source.name == MATH else "--calibration_datasets"
+
+
 def _how_to_get(path: Path) -> str:
-    if path.stem in PREPARED and path.suffix == ".csv":
+    if path.stem in SOURCES and path.suffix == ".csv":
         return f"; python data/prepare.py {path.stem} writes it"
     return ""

@@ -115,9 +115,9 @@ def run(arguments: argparse.Namespace) -> None:
     _check_file(file, overwrite=arguments.overwrite)
 
     # Heavy imports come one by one, so that bad input is refused before the next import.
-    from neurosurgery.activations.calibration import read_calibration_set
+    from neurosurgery.activations.calibration import read_calibration_sets
 
-    sets = {source.name: read_calibration_set(source) for source in data.sources}
+    sets = read_calibration_sets(data.sources)
     _check_sizes(arguments.sizes or (), data, sets)
 
     from neurosurgery.models.devices import choose_device, keep_freed_memory

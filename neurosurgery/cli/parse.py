@@ -158,9 +158,9 @@ def run_experiment_script(script: str, description: str, argv: Sequence[str] | N
         config = parse_experiment(script, description, argv)
 
         # Heavy imports come one by one, so that bad input is refused before the next import.
-        from neurosurgery.activations.calibration import read_calibration_set
+        from neurosurgery.activations.calibration import read_calibration_sets
 
-        sets = {source.name: read_calibration_set(source) for source in config.data.sources}
+        sets = read_calibration_sets(config.data.sources)
 
         from neurosurgery.grid.experiment import Experiment
 

@@ -67,7 +67,7 @@ def knock_out_text(points: pd.DataFrame) -> Iterator[str]:
                 "(by the answer's first token; whole answers on the right, "
                 f"{first['whole_baseline']:.3f} with the whole model)"
             )
-        whole_head = f"{'key':>8} {'random':>7}" if in_parts else ""
+        whole_head = f"{'key':>8}  random" if in_parts else ""
         head = f"  {'number':>6} {'share':>6}  {'key units':<28} {'random units':<29}{whole_head}"
         yield head.rstrip()
         for number, pair in rows.groupby("number"):

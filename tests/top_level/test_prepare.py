@@ -3,9 +3,15 @@ from __future__ import annotations
 import csv
 import importlib.util
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
+
+from neurosurgery.activations import hub_samples, prepared
+from neurosurgery.activations.calibration import read_calibration_sets
+from neurosurgery.common.errors import UsageError
+from neurosurgery.config.experiment import CalibrationSource
 
 SHARED_CACHE = ROOT.parent / "shared" / "data" / "hf_datasets"
 
@@ -19,37 +25,37 @@ def prepare():
     return module
 
 
-def test_gsm8k_keeps_calculator_marks(prepare):
+def test_gsm8k_keeps_calculator_marks():
     row = {"question": "How many?", "answer": "She has 1+1=<<1+1=2>>2.\nSo 2.\n#### 1,002"}
-    assert list(prepare.gsm8k_samples([row])) == [
+    assert list(hub_samples.gsm8k_samples([row])) == [
         "Q: How many?\nA: Let's think step by step.\nShe has 1+1=<<1+1=2>>2.\nSo 2.\n"
         "The answer is 1,002"
     ]
 
 
-def test_mmlu_gives_the_text_of_the_answer(prepare):
+def test_mmlu_gives_the_text_of_the_answer():
     row = {"question": "Which?", "choices": ["red", "it's blue"], "answer": 1}
-    assert list(prepare.mmlu_samples([row])) == [
+    assert list(hub_samples.mmlu_samples([row])) == [
         "Question: Which?\n\nChoices: ['red', \"it's blue\"]\n\nAnswer: it's blue"
     ]
 
 
-def test_race_puts_all_questions_below_their_article(prepare):
+def test_race_puts_all_questions_below_their_article():
     rows = [
         {"article": "One.", "question": "Q1?", "options": ["a", "b", "c", "d"], "answer": "B"},
         {"article": "One.", "question": "Q2?", "options": ["e", "f", "g", "h"], "answer": "D"},
         {"article": "Two.", "question": "Q3?", "options": ["i", "j", "k", "l"], "answer": "A"},
     ]
-    assert list(prepare.race_samples(rows)) == [
+    assert list(hub_samples.race_samples(rows)) == [
         "One.\n\nQuestion: Q1?\nOptions: ['a', 'b', 'c', 'd']\nAnswer: b"
         "\n\nQuestion: Q2?\nOptions: ['e', 'f', 'g', 'h']\nAnswer: h",
         "Two.\n\nQuestion: Q3?\nOptions: ['i', 'j', 'k', 'l']\nAnswer: i",
     ]
 
 
-def test_no_quantitative_subject(prepare):
-    assert len(prepare.SUBJECTS) == 41
-    assert not {"college_mathematics", "econometrics", "astronomy"} & set(prepare.SUBJECTS)
+def test_no_quantitative_subject():
+    assert len(hub_samples.SUBJECTS) == 41
+    assert not {"college_mathematics", "econometrics", "astronomy"} & set(hub_samples.SUBJECTS)
 
 
 @pytest.mark.parametrize("name", ["race", "gsm8k"])
@@ -92,3 +98,70 @@ def test_real_data(tmp_path):
             samples = [row["qa"] for row in csv.DictReader(file)]
         assert len(samples) == rows
         assert all(sample.startswith(start) for sample in samples)
+
+
+def test_math_keeps_the_worked_solution():
+    row = {"problem": "What is $1+1$?", "solution": "It is $\\boxed{2}$."}
+    assert list(hub_samples.math_samples([row])) == [
+        "Problem:\nWhat is $1+1$?\n\nSolution:\nIt is $\\boxed{2}$."
+    ]
+
+
+SUMS = [{"question": "1+1?", "answer": "1+1=2.\n#### 2"}]
+
+
+@pytest.fixture
+def hub(monkeypatch) -> list[str]:
+    """A hub with GSM8K alone; the data sets that were asked for."""
+    asked: list[str] = []
+
+    def load(source, config):
+        asked.append(source.path)
+        if "gsm8k" not in source.path:
+            raise UsageError(source.path, config, "neither the hub nor the local cache has it")
+        return SUMS
+
+    monkeypatch.setattr(prepared, "_load_rows", load)
+    return asked
+
+
+def sources(folder: Path, **names: str) -> list[CalibrationSource]:
+    return [CalibrationSource(name, folder / file) for name, file in names.items()]
+
+
+def test_a_missing_file_is_made_when_it_is_needed(hub, tmp_path, capsys):
+    found = read_calibration_sets(sources(tmp_path / "data", math="gsm8k.csv"))
+    assert found["math"].samples == (
+        "Q: 1+1?\nA: Let's think step by step.\n1+1=2.\nThe answer is 2",
+    )
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].endswith("gsm8k.csv is not there: making it from openai/gsm8k")
+    assert "1 rows, 0.0 MB, sha256 " in told[1]
+    assert found["math"].sha256 in told[1]
+    hub.clear()
+    assert read_calibration_sets(sources(tmp_path / "data", math="gsm8k.csv")) == found
+    assert hub == []
+
+
+def test_a_file_that_is_there_is_never_replaced(hub, tmp_path):
+    (tmp_path / "data").mkdir()
+    file = tmp_path / "data" / "gsm8k.csv"
+    file.write_text("qa\nmine\n")
+    assert read_calibration_sets(sources(tmp_path / "data", math=file.name))["math"].samples == (
+        "mine",
+    )
+    assert hub == []
+
+
+def test_all_that_can_be_made_is_made_before_one_line_says_what_cannot(hub, tmp_path):
+    wanted = sources(tmp_path / "data", math="race.csv", Race="mmlu.csv", more="gsm8k.csv")
+    with pytest.raises(UsageError, match=r"--train_dataset .*race.csv: is not there: ehovy/race "):
+        read_calibration_sets(wanted)
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["gsm8k.csv"]
+
+
+@pytest.mark.parametrize("file", ["data/mine.csv", "elsewhere/gsm8k.csv", "data/gsm8k.txt"])
+def test_other_files_are_not_made(hub, file, tmp_path):
+    with pytest.raises(UsageError, match="No such file"):
+        read_calibration_sets(sources(tmp_path, math=file))
+    assert hub == []

@@ -1,0 +1,99 @@
+"""Data sets of the hub, and how their rows become calibration samples, in the published formats."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Row = Mapping[str, Any]
+
+SUBJECTS = tuple(
+    "anatomy business_ethics clinical_knowledge college_biology college_medicine "
+    "computer_security electrical_engineering formal_logic global_facts "
+    "high_school_european_history high_school_geography high_school_government_and_politics "
+    "high_school_macroeconomics high_school_microeconomics high_school_psychology "
+    "high_school_us_history high_school_world_history human_aging human_sexuality "
+    "international_law jurisprudence logical_fallacies machine_learning management marketing "
+    "medical_genetics miscellaneous moral_disputes moral_scenarios nutrition philosophy prehistory "
+    "professional_law professional_medicine professional_psychology public_relations "
+    "security_studies sociology us_foreign_policy virology world_religions".split()
+)
+"""MMLU without the 16 quantitative subjects, which the published file leaves out."""
+
+
+MATH_SUBJECTS = tuple(
+    "algebra counting_and_probability geometry intermediate_algebra number_theory prealgebra "
+    "precalculus".split()
+)
+
+
+def gsm8k_sample(row: Row) -> str:
+    """A problem with its solution, calculator marks kept, and the final number in words."""
+    solution, _, number = row["answer"].partition("\n#### ")
+    return f"Q: {row['question']}\nA: Let's think step by step.\n{solution}\nThe answer is {number}"
+
+
+def mmlu_sample(row: Row) -> str:
+    """A question, the list of its choices and the text of the right one."""
+    choices = list(row["choices"])
+    return f"Question: {row['question']}\n\nChoices: {choices}\n\nAnswer: {choices[row['answer']]}"
+
+
+def race_sample(rows: Sequence[Row]) -> str:
+    """An article, then every question about it with its options and its answer."""
+    parts = [rows[0]["article"]]
+    for row in rows:
+        options = list(row["options"])
+        answer = options["ABCD".index(row["answer"])]
+        parts.append(f"Question: {row['question']}\nOptions: {options}\nAnswer: {answer}")
+    return "\n\n".join(parts)
+
+
+def math_sample(row: Row) -> str:
+    """A problem with its worked solution, whose last step boxes the answer."""
+    return f"Problem:\n{row['problem']}\n\nSolution:\n{row['solution']}"
+
+
+def gsm8k_samples(rows: Iterable[Row]) -> Iterator[str]:
+    """One sample a problem."""
+    return map(gsm8k_sample, rows)
+
+
+def mmlu_samples(rows: Iterable[Row]) -> Iterator[str]:
+    """One sample a question."""
+    return map(mmlu_sample, rows)
+
+
+def race_samples(rows: Iterable[Row]) -> Iterator[str]:
+    """One sample an article; the data set holds the questions of an article side by side."""
+    for _, group in itertools.groupby(rows, key=lambda row: row["article"]):
+        yield race_sample(list(group))
+
+
+def math_samples(rows: Iterable[Row]) -> Iterator[str]:
+    """One sample a problem."""
+    return map(math_sample, rows)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set of the hub, and how its rows become samples.
+
+    The split is never the one that the harness evaluates on.
+    """
+
+    path: str
+    configs: tuple[str, ...]
+    split: str
+    samples: Callable[[Iterable[Row]], Iterator[str]]
+
+
+SOURCES = {
+    "gsm8k": Source("openai/gsm8k", ("main",), "train", gsm8k_samples),
+    "race": Source("ehovy/race", ("high",), "train", race_samples),
+    "mmlu": Source("cais/mmlu", SUBJECTS, "validation", mmlu_samples),
+    "math": Source("EleutherAI/hendrycks_math", MATH_SUBJECTS, "train", math_samples),
+}
+"""What `data/NAME.csv` is made from."""
