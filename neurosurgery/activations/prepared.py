@@ -60,8 +60,11 @@ def _load_rows(source: Source, config: str) -> Iterable[Row]:
         UsageError: neither the hub nor the local cache has it.
     """
     # Seconds to import, and rarely needed.
-    from datasets import load_dataset
+    from datasets import load_dataset, logging
 
+    told = logging.get_verbosity()
+    # Offline it would say three lines for each of 41 subjects.
+    logging.set_verbosity_error()
     try:
         return load_dataset(source.path, config, split=source.split)
     except (OSError, ValueError, RuntimeError) as error:
@@ -70,3 +73,5 @@ def _load_rows(source: Source, config: str) -> Iterable[Row]:
             config,
             f"neither the hub nor the local cache has it ({first_line(error)})",
         ) from None
+    finally:
+        logging.set_verbosity(told)
