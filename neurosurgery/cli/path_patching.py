@@ -80,7 +80,7 @@ def parse(description: str, argv: Sequence[str] | None) -> PatchingConfig:
             digits=(2 if of_demo else 1) if flags.digits is None else flags.digits,
             number_words=flags.number_words,
             shots=(0 if of_demo else 2) if flags.shots is None else flags.shots,
-            number=flags.num_prompts,
+            number=given(flags.num_prompts, 96),
             held_out=flags.held_out,
         ),
         metric=flags.metric,
@@ -100,6 +100,13 @@ def parse(description: str, argv: Sequence[str] | None) -> PatchingConfig:
     return config
 
 
+_OF_CELLS = (
+    "scalar num_repeats pre_train_eval eval_dataset_size eval_limit num_fewshot "
+    "apply_chat_template include_path save_masks save_model"
+).split()
+"""Flags that do nothing without tasks."""
+
+
 def _cells(flags: argparse.Namespace, output: OutputConfig) -> CellsConfig | None:
     """The cells of the grid: asked for by tasks, which the demo brings with it.
 
@@ -114,8 +121,7 @@ def _cells(flags: argparse.Namespace, output: OutputConfig) -> CellsConfig | Non
         alone = [
             *(["--train_lm_eval_task"] if math else []),
             *(["--eval_datasets"] if others else []),
-            *(["--scalar"] if flags.scalar else []),
-            *(f"--{n}" for n in ("pre_train_eval", "save_masks", "save_model") if vars(flags)[n]),
+            *(f"--{name}" for name in _OF_CELLS if vars(flags)[name] not in (None, False)),
         ]
         if alone:
             reason = "expected with it --train_lm_eval_task and --eval_datasets"
@@ -134,7 +140,7 @@ def _check_prompt_flags(flags: argparse.Namespace) -> None:
     """Refuse flags that make prompts beside a file of prompts."""
     if flags.prompts is None:
         return
-    for name in ("operators", "templates", "digits", "shots"):
+    for name in ("operators", "templates", "digits", "shots", "num_prompts"):
         if getattr(flags, name) is not None:
             raise UsageError("--prompts", flags.prompts, f"cannot be had with --{name}")
     if flags.number_words:
@@ -162,14 +168,12 @@ def _parser(description: str) -> argparse.ArgumentParser:
         choices=FAMILIES,
         help="families of wordings (default: all; demo: the form that its model was trained on)",
     )
-    prompts.add_argument("--digits", type=int, help="of an operand, at most (default: 1; demo: 2)")
+    prompts.add_argument("--digits", type=int, help="of an operand, 1 to 4 (default: 1; demo: 2)")
     prompts.add_argument("--number_words", action="store_true", help="operands as number words")
     prompts.add_argument(
         "--shots", type=int, help="solved examples before each prompt (default: 2; demo: 0)"
     )
-    prompts.add_argument(
-        "--num_prompts", type=int, default=96, help="per operator (default: %(default)s)"
-    )
+    prompts.add_argument("--num_prompts", type=int, help="per operator (default: 96)")
     prompts.add_argument(
         "--held_out",
         type=float,
@@ -194,8 +198,8 @@ def _parser(description: str) -> argparse.ArgumentParser:
         "--top",
         nargs="+",
         type=float,
-        help="numbers of units, or shares of all below 1 (default: 1 2 5 10 20 50, as far as there "
-        "are so many)",
+        help="numbers of units, or shares of all below 1, one unit at least (default: 1 2 5 10 20 "
+        "50, as far as there are so many)",
     )
     knock_out.add_argument(
         "--ablation",

@@ -7,7 +7,8 @@ class UsageError(Exception):
     """Bad input (exit status 2): one line with the flag, its value and the expected value."""
 
     def __init__(self, flag: str, value: object, expected: str) -> None:
-        super().__init__(" ".join(f"{flag} {value}: {expected}".split()))
+        given = flag if value == "" else f"{flag} {value}"
+        super().__init__(" ".join(f"{given}: {expected}".split()))
 
 
 class RunError(Exception):

@@ -82,6 +82,13 @@ def scale_by(scalar: float) -> EditKey:
     return EditKey(SCALE, (("scalar", scalar),))
 
 
+def action_text(scalar: float, action: str) -> str:
+    """What an edit does, as a participle."""
+    if action == KNOCK_OUT:
+        return "knocked out"
+    return "pruned" if scalar == 0 else f"scaled by {scalar:g}"
+
+
 KNOCK_OUT_KEY = EditKey(KNOCK_OUT, (("ablation", "mean"),))
 """The key of the edit that replaces units by their means."""
 
@@ -134,6 +141,7 @@ class CellKey:
             "scalar": self.edit.scalar if self.edit else None,
             "repeat": self.selection.repeat,
             "skill": self.selection.skill,
+            "action": self.edit.kind if self.edit else None,
         }
 
     def record(self) -> dict[str, Any]:

@@ -68,11 +68,6 @@ class Method:
         """The name of its size: `proportion`, `ratio` or `top`."""
         return self.size_flag.removeprefix("--")
 
-    @property
-    def removed(self) -> str:
-        """What happened to a selection of which nothing is left, as a participle."""
-        return "knocked out" if self.counts_units else "pruned"
-
     def size_text(self, size: float) -> str:
         """A size in texts: the methods with a fraction share one word, so that they compare."""
         return f"top {size:g}" if self.counts_units else f"proportion {size:g}"

@@ -118,7 +118,9 @@ class PatchingConfig:
             raise UsageError("--held_out", prompts.held_out, "expected a share between 0 and 1")
         for value in self.top or ():
             if not (0 < value < 1 or (value >= 1 and float(value).is_integer())):
-                raise UsageError("--top", value, "expected numbers of units, or shares below 1")
+                raise UsageError(
+                    "--top", f"{value:g}", "expected numbers of units, or shares below 1"
+                )
         check_writable(self.save_path)
         if self.cells is not None:
             self.cells.check(self.ablation)

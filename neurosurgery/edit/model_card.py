@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import ModelCard, ModelCardData
 
 from neurosurgery.config.gguf import SUFFIX
-from neurosurgery.config.methods import METHODS, PLURALS
+from neurosurgery.config.methods import METHODS, PLURALS, counts_units
 from neurosurgery.edit.scale import AppliedFactor
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.overlap import by_kind, overlap_by_parameter
@@ -27,6 +27,17 @@ _CITATION = """\
       url       = {https://arxiv.org/abs/2410.16930}
     }"""
 
+_CITATION_OF_UNITS = """
+
+    @inproceedings{zhang2024interpreting,
+      title     = {Interpreting and Improving Large Language Models in Arithmetic Calculation},
+      author    = {Zhang, Wei and Wan, Chaoqun and Zhang, Yonggang and Cheung, Yiu-ming and
+                   Tian, Xinmei and Shen, Xu and Ye, Jieping},
+      booktitle = {International Conference on Machine Learning},
+      year      = {2024},
+      url       = {https://arxiv.org/abs/2409.01659}
+    }"""
+
 _ROWS = {
     "quantised": "weights come from",
     "mask_model": "mask found in",
@@ -36,6 +47,7 @@ _ROWS = {
     "proportion": "size",
     "num_samples": "samples of each set",
     "num_prompts": "prompts that units were found with",
+    "evaluated_as": "the mask's cells were",
     "repeat": "repeat",
     "seed": "seed",
 }
@@ -125,7 +137,7 @@ be measured. The licence of `{edit.base_model}` applies.
 
 ## Citation
 
-{_CITATION}
+{_CITATION}{_CITATION_OF_UNITS if counts_units(str(edit.provenance.get("method"))) else ""}
 """
 
 
@@ -143,7 +155,7 @@ def _revision(edit: AppliedEdit) -> str:
 def _provenance_table(edit: AppliedEdit) -> str:
     labels = _ROWS | {"proportion": _size_label(str(edit.provenance.get("method")))}
     rows = [
-        f"| {label} | {edit.provenance[key]} |"
+        f"| {label} | {_plain(edit.provenance[key])} |"
         for key, label in labels.items()
         if edit.provenance.get(key) not in (None, "")
     ]
@@ -152,6 +164,10 @@ def _provenance_table(edit: AppliedEdit) -> str:
         share = edit.mask.count() / topk
         rows.append(f"| share of the skill's top-K that is edited | {share:.1%} |")
     return "\n".join(["| | |", "|---|---|", *rows])
+
+
+def _plain(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _size_label(method: str) -> str:

@@ -12,7 +12,7 @@ from neurosurgery.common.errors import UsageError
 from neurosurgery.config.keys import SCALE, CellKey, SelectionKey
 from neurosurgery.config.methods import METHODS, methods_of
 from neurosurgery.config.patching import SCRIPT, CellsConfig, PatchingConfig
-from neurosurgery.edit.knock_out import head_means
+from neurosurgery.edit.knock_out import ALL, head_means
 from neurosurgery.grid.cell_run import CellRun
 from neurosurgery.grid.plan import make_plan
 from neurosurgery.grid.recorder import say
@@ -66,10 +66,17 @@ class HeadCells:
         self._cells = cells
         self._store = store
         self._meaning: dict[str, object] = meaning_of_evaluation(cells.evaluation)
+        store.check_meaning(self._meaning)
         removal = cells.removal(config.ablation)
-        own = {} if removal is None else {REMOVAL: removal}
-        store.check_meaning(self._meaning | ({} if config.overwrite else own))
-        self._meaning |= own
+        there = store.meaning().get(REMOVAL, removal)
+        if removal not in (None, there) and not config.overwrite:
+            flag, value = ("--scalar", "0") if cells.scalars else ("--ablation", config.ablation)
+            reason = (
+                f"the units in {store.root} are removed by {there}, and a folder holds one way; "
+                "choose another --save_path, or --overwrite"
+            )
+            raise UsageError(flag, value, reason)
+        self._meaning |= {} if removal is None else {REMOVAL: removal}
         self._run = CellRun(config.model, cells.evaluation, cells.output, store)
 
     def load_tasks(
@@ -126,6 +133,8 @@ class HeadCells:
             print()
             for note in self._run.notes(plan, cells.scalars):
                 say(note)
+            if config.positions != ALL:
+                say("in the cells of the grid units are edited at every position")
             means = {}
             if any(key.edit and key.edit.kind != SCALE for key in plan.pending):
                 means = head_means(loaded.model, counterfactuals, units)
@@ -137,7 +146,13 @@ class HeadCells:
                 config.random_state,
                 UnitEffects(units, effects, means),
             )
-            origin = {"seed": config.random_state, "num_prompts": effects.shape[1]}
+            origin: dict[str, object] = {
+                "seed": config.random_state,
+                "num_prompts": effects.shape[1],
+            }
+            if any(edit.kind != SCALE for edit in cells.edits(config.ablation)):
+                # Nobody should take a model pruned by this mask for the one that was measured.
+                origin["evaluated_as"] = "knocked out by means, which is not pruning"
             self._run.run(plan, loaded, evidence, lock, origin)
         print()
         self._run.publish()

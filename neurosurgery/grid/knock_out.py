@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from neurosurgery.activations.calibration import generator
 from neurosurgery.common.errors import UsageError
+from neurosurgery.config.methods import PLURALS
 from neurosurgery.config.patching import TOP, PatchingConfig
 from neurosurgery.edit.knock_out import end_vectors, head_means, knocked_out, resampled
 from neurosurgery.grid.patching_prompts import Prompts
@@ -32,13 +33,23 @@ def numbers(top: Sequence[float] | None, units: int, kind: str) -> list[int]:
     are few, are knocked out as far as there are so many in any case.
 
     Raises:
-        UsageError: more heads are asked for than there are.
+        UsageError: more heads are asked for than there are, or no number of MLPs is left.
     """
     wanted = [int(x) if x >= 1 else max(1, round(x * units)) for x in (TOP if top is None else top)]
     if top is not None and kind == HEAD and max(wanted) > units:
         reason = f"expected at most {units}, the heads of the model"
         raise UsageError("--top", max(wanted), reason)
-    return sorted({number for number in wanted if number <= units})
+    found = sorted({number for number in wanted if number <= units})
+    if not found:
+        reason = f"expected one of at most {units}, the {PLURALS[kind]} of the model"
+        raise UsageError("--top", min(wanted), reason)
+    return found
+
+
+def left_out(top: Sequence[float] | None, units: int, kind: str) -> str:
+    """A line about the values of `--top` that are more than there are units; else empty."""
+    many = [f"{value:g}" for value in top or () if value > units]
+    return f"--top {' '.join(many)}: there are {units} {PLURALS[kind]} only" if many else ""
 
 
 class KnockOut:

@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from neurosurgery.config.patching import UNIT_KINDS, PatchingConfig
 from neurosurgery.grid.head_cells import HeadCells
-from neurosurgery.grid.knock_out import KnockOut, numbers
+from neurosurgery.grid.knock_out import KnockOut, left_out, numbers
 from neurosurgery.grid.patching_folder import PatchingFolder
 from neurosurgery.grid.patching_groups import COMPARED, agreement_of_groups, transfer_of_groups
-from neurosurgery.grid.patching_plan import plan_lines
+from neurosurgery.grid.patching_plan import plan_lines, units_by_config
 from neurosurgery.grid.patching_prompts import Prompts, prepare_prompts, tokenised_prompts
 from neurosurgery.grid.patching_text import agreement_text, found_text, knock_out_text
 from neurosurgery.locate.attention_from_end import attention_from_end
@@ -95,6 +95,11 @@ class Patching:
             cells = HeadCells(config, config.cells, folder.store)
         with_template = config.cells is not None and config.cells.evaluation.apply_chat_template
         tokenizer = load_tokenizer(config.model, with_chat_template=with_template)
+        # What the configuration tells is refused before the weights are loaded.
+        expected = units_by_config(architecture)
+        for kind in (UNIT_KINDS[kind] for kind in config.units):
+            if expected[kind]:
+                numbers(config.top, expected[kind], kind)
         if config.dry_run:
             print("\n".join(plan_lines(config, self._given, tokenizer, architecture, folder)))
             return
@@ -110,14 +115,14 @@ class Patching:
         units = [unit for kind in config.units for unit in of_kind[kind]]
         if cells is not None:
             cells.check_units(units)
-        self._counts = {
-            UNIT_KINDS[kind]: numbers(config.top, len(of_kind[kind]), of_kind[kind][0].kind)
-            for kind in config.units
-        }
+        sizes = {UNIT_KINDS[kind]: len(of_kind[kind]) for kind in config.units}
+        self._counts = {kind: numbers(config.top, sizes[kind], kind) for kind in sizes}
         batch_tokens = BATCH_TOKENS.get(device.type, BATCH_TOKENS["cpu"])
         prompts = prepare_prompts(loaded, config, pairs, tally, batch_tokens)
         folder.start(self._command, str(device), loaded.quantised, of_cells)
-        print(prompts.text)
+        for line in (*(left_out(config.top, sizes[kind], kind) for kind in sizes), prompts.text):
+            if line:
+                print(line)
         effects = self._effects(folder, loaded.model, prompts, batch_tokens, units)
         self._tables(folder, loaded, prompts, units, effects, batch_tokens)
         with figure_style():
@@ -193,10 +198,11 @@ class Patching:
             how = {"used": found.used, "deviation": f"{found.deviation:.3g}"}
             folder.keep_effects(kept, how)
             checked = f"largest deviation from the definition {found.deviation:.1e} of a logit"
-            print(
-                f"effects by {found.used}: {found.reason or checked}; {len(units)} units, "
-                f"{len(prompts.found_on)} prompts"
-            )
+            how_long = f"{len(units)} units, {len(prompts.found_on)} prompts"
+            if found.used == "chain":
+                print(f"effects computed without attention, {checked}; {how_long}")
+            else:
+                print(f"effects by a forward pass for each unit ({found.reason}); {how_long}")
         return kept.numpy()
 
     def _curves(

@@ -9,11 +9,18 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from neurosurgery.config.methods import HEAD, METHODS, MLP, PLURALS
 from neurosurgery.config.patching import UNIT_KINDS, CellsConfig, PatchingConfig
 from neurosurgery.grid.head_cells import head_keys
-from neurosurgery.grid.knock_out import numbers
+from neurosurgery.grid.knock_out import left_out, numbers
 from neurosurgery.grid.patching_folder import PatchingFolder
 from neurosurgery.grid.patching_prompts import tokenised_prompts
 from neurosurgery.grid.plan import documents_text, make_plan
 from neurosurgery.prompts.pairs import PromptPair
+
+
+def units_by_config(architecture: PretrainedConfig) -> dict[str, int]:
+    """How many heads and MLPs a configuration tells of; 0 where it does not tell."""
+    text = architecture.get_text_config()
+    layers = getattr(text, "num_hidden_layers", 0) or 0
+    return {HEAD: layers * (getattr(text, "num_attention_heads", 0) or 0), MLP: layers}
 
 
 def plan_lines(
@@ -32,9 +39,7 @@ def plan_lines(
         UsageError: prompts or a number of units that there are not.
     """
     tokens, tally = tokenised_prompts(tokenizer, config, given)
-    text = architecture.get_text_config()
-    layers = getattr(text, "num_hidden_layers", 0)
-    of_kind = {HEAD: layers * (getattr(text, "num_attention_heads", 0) or 0), MLP: layers}
+    of_kind = units_by_config(architecture)
     kinds = [UNIT_KINDS[kind] for kind in config.units]
     counts = {kind: numbers(config.top, of_kind[kind], kind) for kind in kinds if of_kind[kind]}
     found_on = round(len(tokens) * (1 - config.prompts.held_out))
@@ -53,6 +58,9 @@ def plan_lines(
         f"{' '.join(map(str, mine))} of {of_kind[kind]} {PLURALS[kind]}"
         for kind, mine in counts.items()
     )
+    for kind in counts:
+        if line := left_out(config.top, of_kind[kind], kind):
+            yield f"             {line}"
     yield (
         f"knock-out    {points}: key units, and {config.draws} draws of random ones; "
         f"{passes} × {held_out} prompts"
@@ -78,7 +86,7 @@ def _cells(
         sizes = len(counts[METHODS[method].unit])
         yield (
             f"cells        {method} {mine} ({mine - to_do} done, {to_do} to do): "
-            f"{cells.num_repeats} repeats × {sizes} numbers × {edits} edits"
+            f"{cells.num_repeats} repeats × {sizes} numbers × {edits} edit{'s' * (edits > 1)}"
         )
     evaluation = cells.evaluation
     states = len(plan.pending) + plan.baseline_pending

@@ -119,5 +119,8 @@ def prepare_prompts(
             next_tokens(loaded.model, counterfactuals, batch_tokens), tokens, strict=True
         )
     )
-    text = f"{tally.text()}; {alike} of these have a counterfactual with the same answer"
+    text = (
+        f"{tally.text()}; to the counterfactuals of {alike} of them the model gives the same "
+        "answer (these say less)"
+    )
     return Prompts(found_on, held_out, text)

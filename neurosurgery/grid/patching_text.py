@@ -26,7 +26,7 @@ def found_text(table: pd.DataFrame, metric: str, prompts: int) -> Iterator[str]:
         plural = PLURALS[str(kind)]
         yield ""
         key = int((rows["effect"] < KEY).sum())
-        count = f"; {key} of {len(rows)} are below {KEY:.0%}" if relative else ""
+        count = f"; {key} of {len(rows)} are below {KEY:.0%}, as measured" if relative else ""
         yield f"Strongest {plural}: effect on the answer's {metric}, {prompts} prompts{count}"
         column = "head" if kind == "head" else ""
         yield f"  {'layer':>5} {column:>5} {'effect':>9} {'stderr':>8}  same sign"
@@ -64,8 +64,8 @@ def knock_out_text(points: pd.DataFrame) -> Iterator[str]:
         in_parts = bool((rows["whole"] != rows["accuracy"]).any())
         if in_parts:
             yield (
-                "(by the answer's first token; whole answers on the right, "
-                f"{first['whole_baseline']:.3f} with the whole model)"
+                "by the answer's first token; in the last two columns by the whole answer, "
+                f"{first['whole_baseline']:.3f} with the whole model"
             )
         whole_head = f"{'key':>8}  random" if in_parts else ""
         head = f"  {'number':>6} {'share':>6}  {'key units':<28} {'random units':<29}{whole_head}"

@@ -176,28 +176,38 @@ def by_effect(evidence: Evidence, key: SelectionKey) -> Selection:
     """Heads, MLPs: select the units with the most negative mean effect (arXiv 2409.01659, §3)."""
     found = evidence.effects_of(key)
     order = np.argsort(found.effects.mean(axis=1), kind="stable")
-    return _of_units(evidence, found, order[: int(key.size)])
+    return _of_units(evidence, found, order[: int(key.size)], mine=True)
 
 
 def random_units(evidence: Evidence, key: SelectionKey) -> Selection:
     """Random heads: select units at random, key ones included; a larger size holds a smaller."""
     found = evidence.effects_of(key)
     draw = generator(evidence.seed, key.repeat, METHODS[key.method].unit, "random units")
-    return _of_units(evidence, found, draw.permutation(len(found.units))[: int(key.size)])
+    drawn = draw.permutation(len(found.units))[: int(key.size)]
+    return _of_units(evidence, found, drawn, mine=False)
 
 
-def _of_units(evidence: Evidence, found: UnitEffects, places: np.ndarray) -> Selection:
-    """The selection of the units at these places; its mask holds the weights that read them."""
+def _of_units(
+    evidence: Evidence, found: UnitEffects, places: np.ndarray, *, mine: bool
+) -> Selection:
+    """The selection of the units at these places; its mask holds the weights that read them.
+
+    `mine`: they belong to the skill.
+    """
     units = [found.units[place] for place in places.tolist()]
     effects = effect_table(units, found.effects[places])
     columns = {name: effects[name].to_list() for name in ("effect", "stderr")}
-    columns = {"belongs": [1] * len(units), **columns}
+    columns = {"belongs": [int(mine)] * len(units), **columns}
     shapes = {t.parameter_name: tuple(t.weight.shape) for t in evidence.targets}
     return Selection(
         units_mask(units, shapes),
         units=tuple(units),
         unit_table=unit_table(units, columns),
-        unit_counts={"all": len(found.units), "selected": len(units), "skill": len(units)},
+        unit_counts={
+            "all": len(found.units),
+            "selected": len(units),
+            "skill": len(units) if mine else 0,
+        },
         means={unit: found.means[unit] for unit in units if unit in found.means},
     )
 

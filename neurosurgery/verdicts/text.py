@@ -9,8 +9,8 @@ import pandas as pd
 
 from neurosurgery.common.numbers import interval_text, number_text, p_value_text
 from neurosurgery.config.experiment import EvaluationConfig
-from neurosurgery.config.keys import MATH
-from neurosurgery.config.methods import METHODS, size_text
+from neurosurgery.config.keys import MATH, action_text
+from neurosurgery.config.methods import size_text
 from neurosurgery.verdicts.comparison import QUANTITIES
 from neurosurgery.verdicts.primary import primary_metrics
 from neurosurgery.verdicts.table import VerdictTable
@@ -53,8 +53,8 @@ def verdict_text(summary: pd.DataFrame, tasks: Sequence[str]) -> str:
     rows = primary_metrics(summary, tasks)
     lines = ["Edited model against baseline, on the same documents", ""]
     sizes = [size_text(*row) for row in zip(rows["method"], rows["proportion"], strict=True)]
-    for (skill, size, scalar), block in rows.assign(size=sizes).groupby(
-        ["skill", "size", "scalar"], sort=False
+    for (skill, size, scalar, _), block in rows.assign(size=sizes).groupby(
+        ["skill", "size", "scalar", "action"], sort=False
     ):
         lines.append(_heading(str(skill), str(size), float(str(scalar)), block))
         for task, of_task in block.groupby("task", sort=False):
@@ -81,14 +81,14 @@ def verdict_text(summary: pd.DataFrame, tasks: Sequence[str]) -> str:
             "Intervals: 95 %, over documents and repeats. unmoved: within --margin (of the "
             "baseline for perplexities);\nundecided: neither that, nor without 0. p asks what the "
             "interval asks; summary.csv has q, its false discovery rate.\n"
-            "weights: how many were edited, their share of the model and of the skill's top-K."
+            "weights: how many were edited, or read a unit that was knocked out; their share of "
+            "the model and of\nthe skill's top-K."
         )
     return "\n".join(lines) + "\n"
 
 
 def _heading(skill: str, size: str, scalar: float, block: pd.DataFrame) -> str:
-    removed = METHODS[block["method"].iloc[0]].removed
-    action = removed if scalar == 0 else f"scaled by {scalar:g}"
+    action = action_text(scalar, block["action"].iloc[0])
     of_skill = "" if skill == MATH else f"skill {skill}, "
     counts = sorted(set(block["repeats"]))
     repeats = f", mean of {'/'.join(map(str, counts))} repeats" if counts != [1] else ""

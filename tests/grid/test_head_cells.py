@@ -16,6 +16,7 @@ from weights import bits
 
 import MathNeuro
 import PathPatching
+from neurosurgery import __main__
 from neurosurgery.config.demo import DEMO
 from neurosurgery.config.keys import KNOCK_OUT_KEY, CellKey, SelectionKey, scale_by
 from neurosurgery.config.methods import HEADS, MLPS, RANDOM_HEADS
@@ -29,6 +30,8 @@ from neurosurgery.masks.head_units import head_units, mlp_units, zero_mask
 from neurosurgery.masks.selection import Selection
 from neurosurgery.models.heads import find_blocks
 from neurosurgery.models.targets import find_targets
+from neurosurgery.report.read.folder import read_folder
+from neurosurgery.report.read.points import grid_points
 
 PROMPTS = [[5, 6, 7], [8, 9, 10], [11, 12, 13]]
 SEED = 42
@@ -171,6 +174,7 @@ def test_a_run_of_the_demo_has_its_cells(finished):
     table = pd.read_csv(finished / "results.csv")
     assert set(table["proportion"].dropna()) == {1, 2}
     assert set(table["scalar"].dropna()) == {0}
+    assert set(table["action"].dropna()) == {"knock_out"}
     heads = table[table["method"] == HEADS]
     assert (heads["edited"] == heads["proportion"] * 64 * 256).all()
     comparison = pd.read_csv(finished / "comparison.csv")
@@ -182,6 +186,26 @@ def test_a_run_of_the_demo_has_its_cells(finished):
     for name in ("units", "effects", "knock_out_mean_all"):
         assert (finished / "report" / f"{name}.png").is_file()
     assert not list(finished.rglob("where*"))
+
+
+def test_a_knock_out_is_no_scaling(tmp_path, capsys):
+    """It has no scalar in the tables, and its mask says that it is not what was measured."""
+    flags = "--units heads --top 2 --num_repeats 1 --save_masks".split()
+    assert run(tmp_path, *flags) == 0
+    assert run(tmp_path, *flags, "--scalar", "1.5", "2") == 0
+    mask = tmp_path / "masks" / "model" / RANDOM_HEADS / "top2_run0.safetensors"
+    capsys.readouterr()
+    assert __main__.main(["masks", "show", str(mask)]) == 0
+    shown = capsys.readouterr().out
+    assert "evaluated_as knocked out by means, which is not pruning" in shown
+    assert "2 heads selected, 0 of them belong to the skill" in shown
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "– (mean)" in page
+    points = grid_points(read_folder(tmp_path))
+    assert points.groupby("action")["scalar"].unique().map(sorted).to_dict() == {
+        "knock_out": [0.0],
+        "scale": [1.5, 2.0],
+    }
 
 
 def test_units_of_a_cell_are_written(finished):
@@ -220,6 +244,8 @@ def test_one_folder_with_weights_and_heads(finished, tmp_path):
     there = cells(tmp_path)
     assert there.pop("mathneuro") == 2
     assert there == {"baseline": 1, HEADS: 8, RANDOM_HEADS: 8}
+    actions = pd.read_csv(tmp_path / "results.csv").groupby("action")["method"].unique()
+    assert list(actions.index) == ["scale"]
     mask = tmp_path / "masks" / "model" / HEADS / "top2_run0.safetensors"
     assert load_mask(mask).count() == 2 * 64 * 256
     assert run(tmp_path, "--units", "heads", "--metric", "logprob") == 2
@@ -231,11 +257,10 @@ def test_one_folder_with_weights_and_heads(finished, tmp_path):
 
 def test_units_are_removed_in_one_way_in_a_folder(finished, capsys):
     before = files_with_times(finished)
-    for more in (["--scalar", "0"], ["--ablation", "zero"]):
-        assert run(finished, *more) == 2
+    for more in ("--scalar 0", "--ablation zero"):
+        assert run(finished, *more.split()) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
-        assert "--scalar/--ablation zero: the results in" in error
-        assert "were made with mean" in error
+        assert f"{more}: the units in {finished} are removed by mean" in error
     assert files_with_times(finished) == before
 
 
@@ -249,9 +274,10 @@ def test_a_dry_run_loads_no_model_and_writes_nothing(tmp_path, monkeypatch, caps
     output = capsys.readouterr().out
     assert not save_path.exists()
     assert "effects      16 heads, 4 MLPs" in output
-    assert "heads 4 (0 done, 4 to do): 2 repeats × 2 numbers × 1 edits" in output
+    assert "heads 4 (0 done, 4 to do): 2 repeats × 2 numbers × 1 edit\n" in output
     assert "13 model states × (demo_gsm8k_cot on 8 documents" in output
-    assert run(save_path, "--dry_run", "--model", DEMO.model, "--operators", "+") == 0
+    flags = ["--dry_run", "--model", DEMO.model, "--operators", "+"]
+    assert PathPatching.main([*flags, "--save_path", str(save_path)]) == 0
     assert "cells        none" in capsys.readouterr().out
 
 
@@ -261,14 +287,17 @@ def test_a_dry_run_counts_what_is_there(finished, capsys):
 
 
 REFUSED = [
+    ("--units mlps --top 5", "--top 5: expected one of at most 4, the MLPs of the model"),
+    ("--top 17", "--top 17: expected at most 16, the heads of the model"),
+    (f"--model {DEMO.model} --eval_limit 3", "--num_repeats: expected with it --train_lm"),
     ("--num_repeats 0", "--num_repeats 0: expected a whole number of at least 1"),
     ("--scalar nan", "--scalar nan: expected a finite number"),
     ("--eval_limit 0", "--eval_limit 0: expected a whole number of at least 1"),
     ("--eval_datasets nowhere", "--eval_datasets nowhere: expected a task"),
-    ("--save_model", "--save_model : expected with it --scalar"),
-    (f"--model {DEMO.model} --pre_train_eval", "--pre_train_eval : expected with it --train_lm"),
-    (f"--model {DEMO.model} --scalar 0", "--scalar : expected with it --train_lm_eval_task and"),
-    (f"--model {DEMO.model} --eval_datasets demo_race", "--eval_datasets : expected with it"),
+    ("--save_model", "--save_model: expected with it --scalar"),
+    (f"--model {DEMO.model} --pre_train_eval", "expected with it --train_lm_eval_task and"),
+    (f"--model {DEMO.model} --scalar 0", "--scalar: expected with it --train_lm_eval_task and"),
+    (f"--model {DEMO.model} --eval_datasets demo_race", "--eval_datasets: expected with it"),
     (
         "--ablation resample --train_lm_eval_task demo_gsm8k_cot",
         "--ablation resample: expected mean, zero or --scalar with tasks",

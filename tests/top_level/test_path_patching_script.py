@@ -15,8 +15,8 @@ from neurosurgery.grid import patching
 from neurosurgery.prompts.templates import DEMO_FAMILY
 from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
 
-MADE = [*"--operators + --digits 2 --shots 0 --templates".split(), DEMO_FAMILY]
-SMALL = "--num_prompts 40 --num_draws 2 --top 1 3".split()
+MADE = [*"--operators + --digits 2 --shots 0 --num_prompts 40 --templates".split(), DEMO_FAMILY]
+SMALL = "--num_draws 2 --top 1 3".split()
 FIGURES = [
     f"{name}.{kind}"
     for name in ("attention", "effects", "knock_out_mean_all")
@@ -145,7 +145,7 @@ def test_prompts_of_ones_own_and_transfer(tmp_path):
 REFUSED = [
     ("--top 17", "--top 17: expected at most 16, the heads of the model"),
     ("--top 1.5", "--top 1.5: expected numbers of units, or shares below 1"),
-    ("--top 0", "--top 0.0: expected numbers of units, or shares below 1"),
+    ("--top 0", "--top 0: expected numbers of units, or shares below 1"),
     ("--held_out 1", "--held_out 1.0: expected a share between 0 and 1"),
     ("--num_prompts 3", "--num_prompts 3: expected a whole number of at least 4"),
     ("--num_draws 0", "--num_draws 0: expected a whole number of at least 1"),

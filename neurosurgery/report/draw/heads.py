@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
@@ -24,6 +25,7 @@ _GROUPS = {
     RANDOM_UNITS: Look("random units", "#E69F00", "s", "--", "none"),
 }
 
+_PART_NAMES = {"first": "first token"}
 _PARTS = ("#D55E00", "#0072B2", "#CC79A7", "#999999", "#dddddd")
 
 
@@ -48,6 +50,7 @@ def draw_effects(name: str, effects: pd.DataFrame, metric: str) -> Drawing:
             _map(drawing, figure, axes, heads)
         else:
             _bars(drawing, axes, mlps)
+            axes.tick_params(labelleft=True)
     grid[0].set_ylabel("layer")
     grid[0].set_ylim(layers - 0.5, -0.5)
     grid[0].yaxis.set_major_locator(MaxNLocator(integer=True))
@@ -70,7 +73,7 @@ def _map(drawing: Drawing, figure: Figure, axes: Axes, heads: pd.DataFrame) -> N
     axes.set_title("Heads")
     axes.grid(visible=False)
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, pad=0.02)
-    bar.set_label("effect")
+    bar.ax.set_title("effect", fontsize="medium", fontweight="normal")
     bar.outline.set_visible(False)
 
 
@@ -132,7 +135,10 @@ def draw_knock_out(name: str, table: pd.DataFrame) -> Drawing:
         axes.set_xlabel(f"{PLURALS[kind]} knocked out")
         axes.set_ylim(-0.03, 1.03)
     grid[0].set_ylabel("accuracy")
-    legend(figure, [handle(look) for look in _GROUPS.values()])
+    entries = [handle(look) for look in _GROUPS.values()]
+    entries.append(Line2D([], [], color="#888888", linewidth=0.8, label="whole model"))
+    entries.append(Line2D([], [], color="#888888", linewidth=0.8, ls=":", label="commonest answer"))
+    legend(figure, entries)
     return drawing
 
 
@@ -203,7 +209,8 @@ def draw_transfer(name: str, table: pd.DataFrame) -> Drawing:
 
 def draw_attention(name: str, table: pd.DataFrame) -> Drawing:
     """Draw what the key heads attend to from the last position, a bar per head."""
-    parts = [column for column in table.columns if column not in ("layer", "head")]
+    # Without solved examples there is nothing of them to look at.
+    parts = [str(name) for name in table if name not in ("layer", "head") and table[name].any()]
     figure = new_figure(PAGE, 0.22 * len(table) + 1.2)
     drawing = Drawing(
         name,
@@ -216,7 +223,9 @@ def draw_attention(name: str, table: pd.DataFrame) -> Drawing:
     left = np.zeros(len(table))
     for colour, part in zip(_PARTS, parts, strict=False):
         values = table[part].to_numpy()
-        bars = axes.barh(range(len(table)), values, left=left, color=colour, label=part)
+        bars = axes.barh(
+            range(len(table)), values, left=left, color=colour, label=_PART_NAMES.get(part, part)
+        )
         for bar, row in zip(bars, records(table), strict=True):
             where = ("head", f"layer {row['layer']:g}, head {row['head']:g}")
             drawing.known(bar, (where, (part, f"{row[part]:.1%}")))

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from neurosurgery.config.keys import MATH
-from neurosurgery.config.methods import METHODS, counts_units, size_text, without_own_counts
+from neurosurgery.config.keys import MATH, SCALE, action_text
+from neurosurgery.config.methods import counts_units, size_text, without_own_counts
 from neurosurgery.report.draw.canvas import Drawing
 from neurosurgery.report.draw.grid import draw_grid, draw_isolation
 from neurosurgery.report.draw.masks import draw_consistency, draw_number
@@ -91,8 +91,7 @@ def _size_figures(
         if scalar != 0 and len(scalars) > 1 and not _rather_by_proportion(points):
             continue
         selected = "weights" if size == "proportion" else "units"
-        removed = METHODS[rows["method"].iloc[0]].removed if selected == "units" else "pruned"
-        action = removed if scalar == 0 else f"scaled by {scalar:g}"
+        action = action_text(scalar, rows["action"].iloc[0])
         yield draw_grid(
             stem + (f"_scalar{scalar:g}" if scalar else ""),
             f"{size[0].upper()}{size[1:]}: every task with the selected {selected} {action}",
@@ -112,7 +111,11 @@ def _rather_by_proportion(points: pd.DataFrame) -> bool:
 def _scalar_figures(
     folder: Folder, points: pd.DataFrame, looks: Looks, suffix: str
 ) -> Iterator[Drawing | Missing]:
-    """One figure per proportion with the most scalars; one in total if proportions are more."""
+    """One figure per proportion with the most scalars; one in total if proportions are more.
+
+    A knock-out is no scaling by 0, and is left out.
+    """
+    points = points[points["action"] == SCALE]
     counts = points[points["scalar"] != 0].groupby("proportion")["scalar"].nunique()
     if counts.empty:
         if not suffix:

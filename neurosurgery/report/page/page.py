@@ -11,7 +11,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from neurosurgery.common.numbers import p_value_text, percent_text
-from neurosurgery.config.keys import MATH
+from neurosurgery.config.keys import MATH, SCALE
 from neurosurgery.config.methods import method_label, size_text
 from neurosurgery.report.draw.canvas import Drawing
 from neurosurgery.report.page.figures import Missing
@@ -163,8 +163,10 @@ def _number_cell(value: float, text: str) -> CellText:
 
 
 def _scalar_text(folder: Folder, row: dict[str, Any]) -> str:
-    """The scalar, and the applied factor where rounding to the weights' dtype changed it."""
+    """The scalar, and the applied factor where rounding changed it; none for a knock-out."""
     scalar = float(row["scalar"])
+    if row["action"] != SCALE:
+        return "– (mean)"
     key = (row["skill"], row["method"], row["calibration"], row["proportion"], scalar)
     median = folder.factors.get(key, (scalar,) * 3)[0]
     applied = f" (applied {median:.4g})" if abs(median - scalar) > 1e-3 * abs(scalar) else ""

@@ -10,11 +10,24 @@ import pandas as pd
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.files import read_json
-from neurosurgery.config.keys import BASELINE, MATH
-from neurosurgery.verdicts.columns import COLUMNS, GRID
+from neurosurgery.config.keys import BASELINE, MATH, SCALE
+from neurosurgery.verdicts.columns import COLUMNS
 from neurosurgery.verdicts.primary import primary_metrics
 
-_TEXT = {"model", "method", "calibration", "task", "metric", "skill", "verdict", "quantity"}
+_TEXT = {
+    "action",
+    "model",
+    "method",
+    "calibration",
+    "task",
+    "metric",
+    "skill",
+    "verdict",
+    "quantity",
+}
+
+_POINT = ("skill", "method", "calibration", "proportion", "scalar")
+"""What a factor belongs to."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,7 @@ def read_folder(path: Path) -> Folder:
     Raises:
         UsageError: the folder holds no results of the scripts.
     """
-    results = _read_table(path / "results.csv")
+    results = _with_action(_read_table(path / "results.csv"))
     if not set(COLUMNS) <= set(results.columns):
         raise UsageError("SAVE_PATH", path, "expected a results folder of the scripts")
     if results.empty:
@@ -88,7 +101,7 @@ def read_folder(path: Path) -> Folder:
         model=model,
         cells=results[results["method"] != BASELINE].reset_index(drop=True),
         baseline=results[results["method"] == BASELINE].reset_index(drop=True),
-        summary=_read_table(path / "summary.csv"),
+        summary=_with_action(_read_table(path / "summary.csv")),
         comparison=_read_table(path / "comparison.csv"),
         consistency=_read_table(path / "consistency.csv"),
         config=config,
@@ -96,6 +109,11 @@ def read_folder(path: Path) -> Folder:
         other_tasks=other,
         factors=_factors(path / "cells" / model),
     )
+
+
+def _with_action(table: pd.DataFrame) -> pd.DataFrame:
+    """Tables from before there were knock-outs say nothing of what was done: all cells scale."""
+    return table if "action" in table else table.assign(action=SCALE)
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -155,7 +173,7 @@ def _factors(
         record = _read_json(path)
         key, factor = record.get("key"), record.get("factor")
         if isinstance(key, dict) and isinstance(factor, list) and "edit" not in key:
-            skill, method, calibration, proportion, scalar = (key[name] for name in GRID)
+            skill, method, calibration, proportion, scalar = (key[name] for name in _POINT)
             point = (skill, method, calibration, float(proportion), float(scalar))
             median, low, high = (float(value) for value in factor)
             before = found.get(point)

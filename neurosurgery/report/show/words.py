@@ -9,7 +9,14 @@ import pandas as pd
 
 from neurosurgery.common.numbers import percent_text
 from neurosurgery.config.keys import MATH
-from neurosurgery.config.methods import counts_units, method_label, size_text, twins
+from neurosurgery.config.methods import (
+    METHODS,
+    PLURALS,
+    counts_units,
+    method_label,
+    size_text,
+    twins,
+)
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.show.isolation import Isolation, best, isolation_points
 from neurosurgery.report.show.panels import records
@@ -121,7 +128,8 @@ def _point(folder: Folder, points: pd.DataFrame, point: Isolation) -> str:
 def _removing(point: Isolation) -> str:
     weights = f"{point.edited:,.0f} weights ({percent_text(point.edited_share)} of the model)"
     if counts_units(point.method):
-        return f"the knock-out of units that {weights} read"
+        units = PLURALS[METHODS[point.method].unit]
+        return f"taking {point.proportion:g} {units} out (read by {weights})"
     return f"pruning {weights}"
 
 
@@ -154,10 +162,11 @@ def _scaling(folder: Folder, points: pd.DataFrame) -> list[str]:
         f"Scaling by another factor than 0, {len(rows)} grid points: math is higher at {higher}, "
         f"lower at {lower}, unmoved or undecided at {len(rows) - higher - lower}."
     )
+    curve = curve_label(largest["method"], largest["calibration"])
+    size = size_text(largest["method"], largest["proportion"])
     return [
-        f"{text} The largest change upwards: {method_label(largest['method'])} "
-        f"{largest['calibration']} at {size_text(largest['method'], largest['proportion'])}, "
-        f"scalar {largest['scalar']:g}, {_change(largest)}."
+        f"{text} The largest change upwards: {curve} at {size}, scalar {largest['scalar']:g}, "
+        f"{_change(largest)}."
     ]
 
 
