@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import pandas as pd
 
 from neurosurgery.config.methods import PLURALS
@@ -60,12 +61,14 @@ def knock_out_text(points: pd.DataFrame) -> Iterator[str]:
             f"{first['baseline']:.3f} with the whole model, {first['commonest']:.3f} by always "
             "giving the commonest answer"
         )
-        # Where every answer is one token, the whole answer says nothing more.
-        in_parts = bool((rows["whole"] != rows["accuracy"]).any())
+        # Where every answer is one token, the whole answer says nothing more; points of older
+        # versions do not have it.
+        whole_answers = rows.get("whole", pd.Series(dtype=float)).dropna()
+        in_parts = bool((whole_answers != rows["accuracy"].loc[whole_answers.index]).any())
         if in_parts:
             yield (
                 "by the answer's first token; in the last two columns by the whole answer, "
-                f"{first['whole_baseline']:.3f} with the whole model"
+                f"{rows['whole_baseline'].max():.3f} with the whole model"
             )
         whole_head = f"{'key':>8}  random" if in_parts else ""
         head = f"  {'number':>6} {'share':>6}  {'key units':<28} {'random units':<29}{whole_head}"
@@ -74,7 +77,7 @@ def knock_out_text(points: pd.DataFrame) -> Iterator[str]:
             shown = pair.set_index("group")
             there = [group for group in (KEY_UNITS, RANDOM_UNITS) if group in shown.index]
             cells = "".join(f"{_cell(shown.loc[group]):<29}" for group in there)
-            whole = "".join(f" {shown.loc[group, 'whole']:>7.3f}" for group in there)
+            whole = "".join(f" {shown.loc[group].get('whole', np.nan):>7.3f}" for group in there)
             share = f"{pair['share'].iloc[0]:.1%}"
             yield f"  {number:>6} {share:>6}  {cells}{whole if in_parts else ''}".rstrip()
 

@@ -16,9 +16,11 @@ from neurosurgery.edit.knock_out import knocked_out
 from neurosurgery.grid.knock_out import KnockOut, numbers
 from neurosurgery.grid.patching_groups import transfer
 from neurosurgery.grid.patching_prompts import Prompts
+from neurosurgery.grid.patching_text import knock_out_text
 from neurosurgery.masks.head_units import HEAD, MLP, find_heads
 from neurosurgery.models.forward import next_tokens
 from neurosurgery.prompts.pairs import PromptPair, TokenPair
+from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
 
 
 def test_numbers_of_units():
@@ -111,3 +113,19 @@ def test_transfer_asks_every_group_without_the_heads_of_every_group():
     values = table.set_index(["found_on", "tested_on"])["accuracy"]
     assert values.to_dict() == {("+", "+"): 1.0, ("+", "-"): 0.0, ("-", "+"): 0.5, ("-", "-"): 0.0}
     assert pd.unique(table["prompts"]).tolist() == [2, 1]
+
+
+def test_the_curve_says_whole_answers_where_they_are_known():
+    point = {"kind": "head", "number": 2, "share": 0.5, "ablation": "mean", "positions": "all"}
+    point |= {"accuracy": 0.5, "baseline": 1.0, "ci_low": -0.6, "ci_high": -0.4, "prompts": 8}
+    point |= {"commonest": 0.25}
+    rows = pd.DataFrame([point | {"group": group} for group in (KEY_UNITS, RANDOM_UNITS)])
+    before = list(knock_out_text(rows))
+    assert before[-1].split()[:3] == ["2", "50.0%", "0.500"]
+    assert not any("whole answer" in line for line in before)
+    known = rows.assign(whole=[0.125, 0.375], whole_baseline=0.75)
+    lines = list(knock_out_text(known))
+    assert lines[-1].split()[-2:] == ["0.125", "0.375"]
+    assert "by the whole answer, 0.750 with the whole model" in lines[2]
+    same = rows.assign(whole=rows["accuracy"], whole_baseline=1.0)
+    assert list(knock_out_text(same)) == before

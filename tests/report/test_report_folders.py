@@ -105,6 +105,18 @@ def test_a_baseline_at_chance_has_no_share_to_lose(tmp_path):
     assert point.kept_mean == pytest.approx(0.8)
 
 
+def test_a_folder_from_before_there_were_knock_outs(tmp_path):
+    path = FakeFolder(methods=("mathneuro",), proportions=(0.01, 0.05)).write(tmp_path)
+    points = grid_points(read_folder(path))
+    for name in ("results.csv", "summary.csv"):
+        table = pd.read_csv(path / name)
+        write_csv(table.drop(columns="action"), path / name)
+    before = read_folder(path)
+    assert set(before.cells["action"]) == {"scale"}
+    pd.testing.assert_frame_equal(grid_points(before), points)
+    assert make_report(path).exists()
+
+
 @pytest.mark.parametrize("content", [None, "a,b\n1,2\n", "", "\n", 'model,"method\n'])
 def test_no_results_folder(content, tmp_path, capsys):
     if content is not None:

@@ -113,7 +113,9 @@ def read_folder(path: Path) -> Folder:
 
 def _with_action(table: pd.DataFrame) -> pd.DataFrame:
     """Tables from before there were knock-outs say nothing of what was done: all cells scale."""
-    return table if "action" in table else table.assign(action=SCALE)
+    if "action" not in table:
+        return table.assign(action=SCALE)
+    return table.assign(action=table["action"].replace("", SCALE))
 
 
 def _read_table(path: Path) -> pd.DataFrame:
