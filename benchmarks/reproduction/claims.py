@@ -43,7 +43,9 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def interval(value: float, low: float, high: float) -> str:
-    """A value and its 95 % interval."""
+    """A value and its 95 % interval, if it has one."""
+    if pd.isna(low):
+        return number(value)
     return f"{number(value)} [{number(low)}, {number(high)}]"
 
 
