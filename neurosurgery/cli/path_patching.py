@@ -63,7 +63,8 @@ def parse(description: str, argv: Sequence[str] | None) -> PatchingConfig:
         UsageError: a value that cannot be used.
         SystemExit: status 2 for a malformed flag, 0 for `--help`.
     """
-    flags = _parser(description).parse_args(argv)
+    parser = _parser(description)
+    flags = parser.parse_args(argv)
     if flags.model is not None and flags.save_path is None:
         raise UsageError("--model", flags.model, "expected with it --save_path")
     _check_prompt_flags(flags)
@@ -94,20 +95,23 @@ def parse(description: str, argv: Sequence[str] | None) -> PatchingConfig:
         save_path=output.save_path,
         overwrite=output.overwrite,
         dry_run=output.dry_run,
-        cells=_cells(flags, output),
+        cells=_cells(parser, flags, output),
     )
     config.check()
     return config
 
 
 _OF_CELLS = (
-    "scalar num_repeats pre_train_eval eval_dataset_size eval_limit num_fewshot "
-    "apply_chat_template include_path save_masks save_model"
+    "scalar num_repeats pre_train_eval eval_dataset_subset eval_dataset_size eval_limit "
+    "eval_batch_size num_fewshot apply_chat_template include_path save_masks save_model margin "
+    "text_file"
 ).split()
 """Flags that do nothing without tasks."""
 
 
-def _cells(flags: argparse.Namespace, output: OutputConfig) -> CellsConfig | None:
+def _cells(
+    parser: argparse.ArgumentParser, flags: argparse.Namespace, output: OutputConfig
+) -> CellsConfig | None:
     """The cells of the grid: asked for by tasks, which the demo brings with it.
 
     Raises:
@@ -121,7 +125,7 @@ def _cells(flags: argparse.Namespace, output: OutputConfig) -> CellsConfig | Non
         alone = [
             *(["--train_lm_eval_task"] if math else []),
             *(["--eval_datasets"] if others else []),
-            *(f"--{name}" for name in _OF_CELLS if vars(flags)[name] not in (None, False)),
+            *(f"--{n}" for n in _OF_CELLS if vars(flags)[n] != parser.get_default(n)),
         ]
         if alone:
             reason = "expected with it --train_lm_eval_task and --eval_datasets"

@@ -289,7 +289,7 @@ def test_a_dry_run_counts_what_is_there(finished, capsys):
 REFUSED = [
     ("--units mlps --top 5", "--top 5: expected one of at most 4, the MLPs of the model"),
     ("--top 17", "--top 17: expected at most 16, the heads of the model"),
-    (f"--model {DEMO.model} --eval_limit 3", "--num_repeats: expected with it --train_lm"),
+    (f"--model {DEMO.model} --margin .1", "--num_repeats: expected with it --train_lm"),
     ("--num_repeats 0", "--num_repeats 0: expected a whole number of at least 1"),
     ("--scalar nan", "--scalar nan: expected a finite number"),
     ("--eval_limit 0", "--eval_limit 0: expected a whole number of at least 1"),

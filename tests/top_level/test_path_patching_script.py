@@ -149,6 +149,8 @@ REFUSED = [
     ("--held_out 1", "--held_out 1.0: expected a share between 0 and 1"),
     ("--num_prompts 3", "--num_prompts 3: expected a whole number of at least 4"),
     ("--num_draws 0", "--num_draws 0: expected a whole number of at least 1"),
+    ("--margin .1", "--margin: expected with it --train_lm_eval_task and --eval_datasets"),
+    ("--eval_batch_size 2", "--eval_batch_size: expected with it --train_lm_eval_task and"),
     ("--digits 0", "--digits 0: expected a whole number of at least 1"),
     ("--shots 17", "--shots 17: "),
     ("--digits 5", "--digits 5: "),
