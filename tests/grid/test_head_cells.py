@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -180,6 +181,7 @@ def test_a_run_of_the_demo_has_its_cells(finished):
     comparison = pd.read_csv(finished / "comparison.csv")
     assert set(comparison["method"]) <= {HEADS, RANDOM_HEADS, MLPS}
     page = (finished / "report" / "report.html").read_text(encoding="utf-8")
+    assert re.search(r"the knock-out of (1 head|2 heads), which [\d,]+ weights \([\d.]+%", page)
     for words in ("Random heads", "Number of units", "Heads of math", "MLPs of math"):
         assert words in page
     assert "Random heads of math" not in page

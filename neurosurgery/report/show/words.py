@@ -129,7 +129,8 @@ def _removing(point: Isolation) -> str:
     weights = f"{point.edited:,.0f} weights ({percent_text(point.edited_share)} of the model)"
     if counts_units(point.method):
         units = PLURALS[METHODS[point.method].unit]
-        return f"taking {point.proportion:g} {units} out (read by {weights})"
+        name = units.removesuffix("s") if point.proportion == 1 else units
+        return f"the knock-out of {point.proportion:g} {name}, which {weights} read,"
     return f"pruning {weights}"
 
 
