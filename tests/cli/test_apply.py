@@ -62,7 +62,7 @@ def folder(tmp_path_factory, tokenizer) -> Path:
         ),
         ("mask --scalar 0 --model {0}/full", "expected a folder with a config.json"),
         ("mask --scalar 0 --model nobody/nothing", "--model nobody/nothing: cannot be loaded"),
-        ("anonymous --scalar 0", "--model : expected, for the mask does not say where"),
+        ("anonymous --scalar 0", "--model: expected, for the mask does not say where"),
         ("gone --scalar 0", "--model {0}/gone: expected a model folder, a GGUF file or a hub id"),
         (
             "gpt2 --scalar 0 --model {0}/base",

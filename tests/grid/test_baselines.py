@@ -237,6 +237,7 @@ def test_a_cell_is_the_same_when_it_is_read_back():
         "scalar": 0.5,
         "repeat": 1,
         "skill": "math",
+        "action": "scale",
     }
 
 

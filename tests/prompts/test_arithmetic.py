@@ -261,13 +261,13 @@ def test_all_numbers_have_their_own_words():
     ("arguments", "message"),
     [
         ({"operators": ["+", "^"]}, "--operators ^: is unknown; expected some of + - * /"),
-        ({"operators": []}, "--operators : names none; expected some of + - * /"),
+        ({"operators": []}, "--operators: names none; expected some of + - * /"),
         (
             {"families": ["sums"]},
             "--templates sums: is unknown; expected some of equations statements questions "
             "years objects demo",
         ),
-        ({"families": []}, "--templates : names none; expected some of equations "),
+        ({"families": []}, "--templates: names none; expected some of equations "),
         ({"digits": 0}, "--digits 0: expected a whole number from 1 to 4"),
         ({"digits": 5}, "--digits 5: expected a whole number from 1 to 4"),
         (
