@@ -69,7 +69,7 @@ class EditKey:
     def suffix(self) -> str:
         """Suffix of a cell's file name; empty for a removal, as in the published scripts.
 
-        A folder holds units that are removed in one way only (`provenance.meaning_of_cells`).
+        A folder holds units that are removed in one way only (`grid/head_cells.py`).
         """
         if self.scalar == 0:
             return ""

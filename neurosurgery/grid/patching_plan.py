@@ -12,7 +12,7 @@ from neurosurgery.grid.head_cells import head_keys
 from neurosurgery.grid.knock_out import left_out, numbers
 from neurosurgery.grid.patching_folder import PatchingFolder
 from neurosurgery.grid.patching_prompts import tokenised_prompts
-from neurosurgery.grid.plan import documents_text, make_plan
+from neurosurgery.grid.plan import evaluation_line, make_plan
 from neurosurgery.prompts.pairs import PromptPair
 
 
@@ -88,11 +88,6 @@ def _cells(
             f"cells        {method} {mine} ({mine - to_do} done, {to_do} to do): "
             f"{cells.num_repeats} repeats × {sizes} numbers × {edits} edit{'s' * (edits > 1)}"
         )
-    evaluation = cells.evaluation
     states = len(plan.pending) + plan.baseline_pending
     yield f"baseline     {'to do' if plan.baseline_pending else 'done, or none'}"
-    yield (
-        f"evaluation   {states} model states × ({evaluation.math_task} on "
-        f"{documents_text(evaluation.math_documents)}; {', '.join(evaluation.other_tasks)} on "
-        f"{documents_text(evaluation.other_documents)} each)"
-    )
+    yield evaluation_line(states, cells.evaluation)

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from neurosurgery.activations.calibration import CalibrationSet
-from neurosurgery.config.experiment import DataConfig, ExperimentConfig, GridConfig, OutputConfig
+from neurosurgery.config.experiment import (
+    DataConfig,
+    EvaluationConfig,
+    ExperimentConfig,
+    GridConfig,
+    OutputConfig,
+)
 from neurosurgery.config.keys import BASELINE_KEY, MATH, CellKey, SelectionKey, scale_by
 from neurosurgery.config.methods import METHODS
 from neurosurgery.results.store import ResultStore
@@ -117,9 +123,7 @@ class PlanText:
             *(f"cells        {self._cells(method)}" for method in self.config.grid.methods),
             f"baseline     {self._baseline()}",
             *self._scoring(sets),
-            f"evaluation   {states} model states × ({evaluation.math_task} on "
-            f"{documents_text(evaluation.math_documents)}; {', '.join(evaluation.other_tasks)} on "
-            f"{documents_text(evaluation.other_documents)} each)",
+            evaluation_line(states, evaluation),
             *self._power(),
             f"memory       weights {_size(self.size.weights)}, while scoring 1.5 × the largest "
             f"matrix in float32 ({_size(largest)}) and one batch more",
@@ -185,8 +189,16 @@ class PlanText:
         )
 
 
-def documents_text(limit: int | None) -> str:
-    """A number of documents in words; None means all."""
+def evaluation_line(states: int, evaluation: EvaluationConfig) -> str:
+    """How many model states answer which tasks, on how many documents."""
+    return (
+        f"evaluation   {states} model states × ({evaluation.math_task} on "
+        f"{_documents(evaluation.math_documents)}; {', '.join(evaluation.other_tasks)} on "
+        f"{_documents(evaluation.other_documents)} each)"
+    )
+
+
+def _documents(limit: int | None) -> str:
     return "all documents" if limit is None else f"{limit} documents"
 
 

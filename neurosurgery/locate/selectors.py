@@ -29,7 +29,7 @@ from neurosurgery.locate.key_units import UnitEffects, effect_table
 from neurosurgery.locate.lape import entropy, select_neurons
 from neurosurgery.locate.ranking import TopK
 from neurosurgery.locate.twins import random_twin
-from neurosurgery.masks.mask import ParameterMask
+from neurosurgery.masks.mask import ParameterMask, Shapes
 from neurosurgery.masks.selection import Selection
 from neurosurgery.masks.units import Site, Slice, Unit, place_of, unit_table, units_mask
 from neurosurgery.models.neurons import NeuronLayer
@@ -101,6 +101,11 @@ class Evidence:
             self._last = place, mask, top.count()
         return self._last[1:]
 
+    @property
+    def shapes(self) -> Shapes:
+        """Parameter name to shape, for every scored weight matrix."""
+        return {target.parameter_name: tuple(target.weight.shape) for target in self.targets}
+
     def effects_of(self, key: SelectionKey) -> UnitEffects:
         """The effects of the units of a method's kind on the prompts that a repeat draws.
 
@@ -163,9 +168,8 @@ def by_firing(evidence: Evidence, key: SelectionKey) -> Selection:
         "entropy": entropy(stacked)[chosen],
         **{f"probability_{name}": values[chosen] for name, values in probabilities.items()},
     }
-    shapes = {t.parameter_name: tuple(t.weight.shape) for t in evidence.targets}
     return Selection(
-        units_mask(units, shapes),
+        units_mask(units, evidence.shapes),
         units=units,
         unit_table=unit_table(selected, columns),
         unit_counts={"all": len(mine), "selected": len(chosen), "skill": len(units)},
@@ -198,9 +202,8 @@ def _of_units(
     effects = effect_table(units, found.effects[places])
     columns = {name: effects[name].to_list() for name in ("effect", "stderr")}
     columns = {"belongs": [int(mine)] * len(units), **columns}
-    shapes = {t.parameter_name: tuple(t.weight.shape) for t in evidence.targets}
     return Selection(
-        units_mask(units, shapes),
+        units_mask(units, evidence.shapes),
         units=tuple(units),
         unit_table=unit_table(units, columns),
         unit_counts={
