@@ -2,6 +2,7 @@
 
     python -m benchmarks.heads
     python -m benchmarks.heads --quick --json heads.json
+    python -m benchmarks.heads --device cuda
 
 Ten tokens a prompt; the demo model, a Llama of 84M random parameters, and (not with `--quick`) the
 shape of SmolLM2-135M. Four ways to the same numbers, one after the other in every round
@@ -119,9 +120,10 @@ def compare(name: str, model: PreTrainedModel, prompts: int, rounds: int) -> dic
     }
     with torch.inference_mode():
         batch = _collected(setting, pairs)  # libraries warm up
-        peak = peak_bytes(functions["chain"])
+        peak = peak_bytes(functions["chain"], model.device.type)
         times = interleaved(functions, rounds, warm_up=False)
     largest = float(batch.reference.logits.abs().max())
+    found = {way: change.cpu() for way, change in found.items()}
     differences = [float((each - found["passes"]).abs().max()) for each in found.values()]
     deviation = max(differences) / largest
     row: dict[str, object] = {"model": name, "heads": len(units), "prompts": prompts}
@@ -145,14 +147,14 @@ BASE = Size(512, 8, 1536, 8000)
 """Eight heads in each of eight layers."""
 
 
-def growth(rounds: int) -> list[dict[str, object]]:
+def growth(rounds: int, device: str) -> list[dict[str, object]]:
     """Seconds of the chain and of the cached loop, with one quantity changed at a time."""
     cases = [("layers", n, BASE._replace(layers=n), 16) for n in (4, 8, 16)]
     cases += [("heads a layer", n, BASE._replace(hidden=64 * n), 16) for n in (4, 8, 16)]
     cases += [("prompts", n, BASE, n) for n in (4, 16, 64)]
     rows = []
     for varied, value, size, prompts in cases:
-        model = random_llama(size)
+        model = random_llama(size, device=device)
         pairs, blocks = random_pairs(model, prompts), find_blocks(model)
         setting, units = Setting(model, blocks, LOGIT, freeze_mlps=False), head_units(blocks)
         ways = {
@@ -170,19 +172,21 @@ def growth(rounds: int) -> list[dict[str, object]]:
 
 def main(argv: list[str] | None = None) -> None:
     """Measure, print, write."""
-    arguments = parse("Time of path patching.", argv)
+    arguments = parse("Time of path patching.", argv, with_device=True)
+    device = arguments.device
     prompts, rounds = (4, 1) if arguments.quick else (16, 3)
     logging.disable_progress_bar()
     models: dict[str, Callable[[], PreTrainedModel]] = {
-        "demo": demo_model,
-        "Llama, 84M": partial(random_llama, LLAMA_84M),
+        "demo": partial(demo_model, device=device),
+        "Llama, 84M": partial(random_llama, LLAMA_84M, device=device),
     }
     rows = [compare(name, build(), prompts, rounds) for name, build in models.items()]
     if not arguments.quick:
         # A forward pass for each of its 270 heads takes a minute and more.
-        rows.append(compare("SmolLM2-135M's shape", random_llama(SMOLLM2_135M), 4, 1))
+        smollm2 = random_llama(SMOLLM2_135M, device=device)
+        rows.append(compare("SmolLM2-135M's shape", smollm2, 4, 1))
     print(table(list(rows[0]), [list(row.values()) for row in rows]))
-    grown = [] if arguments.quick else growth(rounds)
+    grown = [] if arguments.quick else growth(rounds, device)
     if grown:
         print(table(list(grown[0]), [list(row.values()) for row in grown]))
     ratios: dict[str, float | None] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 import torch
@@ -119,9 +120,10 @@ class PatchingFolder:
     def add(self, point: Mapping[str, object]) -> None:
         """Add a point to the curve."""
         table = pd.DataFrame([point])
-        there = self._points()
+        # As text: some versions of pandas read the last digit of a number otherwise than it stands.
+        there = self._points(dtype=str, keep_default_na=False)
         self.write(KNOCK_OUT, pd.concat([there, table]) if len(there) else table)
 
-    def _points(self) -> pd.DataFrame:
+    def _points(self, **how: Any) -> pd.DataFrame:
         path = self.path / KNOCK_OUT
-        return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=_POINT)
+        return pd.read_csv(path, **how) if path.is_file() else pd.DataFrame(columns=_POINT)

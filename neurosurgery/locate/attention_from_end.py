@@ -62,6 +62,8 @@ def attention_from_end(
             parts = prompt_parts(pair, tokenizer)
             for row, unit in enumerate(units):
                 weights = found[unit.layer][0, unit.index, -1].double().cpu().numpy()
+                # In bfloat16 the model's own shares sum to 1 only roughly.
+                weights /= weights.sum()
                 sums[row] += [weights[parts == part].sum() for part in PARTS]
     table = pd.DataFrame(sums / len(pairs), columns=list(PARTS))
     table.insert(0, "layer", [unit.layer for unit in units])

@@ -59,3 +59,11 @@ def test_shares_are_those_of_the_model(family):
             # The replaced token is the third of five in both.
             expected += [found[h.layer][0, h.index, -1, 2].item() / 2 for h in heads]
     assert table["operator"].to_numpy() == pytest.approx(expected, abs=1e-6)
+
+
+def test_shares_sum_to_one_in_bfloat16():
+    model = build_model("llama").to(torch.bfloat16)
+    ids = list(range(2, 40))
+    pair = pair_of(ids, [*ids[:20], 50, *ids[21:]])
+    table = attention_from_end(model, word_tokenizer(), find_heads(model), [pair])
+    assert table[list(PARTS)].sum(axis=1).to_list() == pytest.approx([1] * len(table), abs=1e-12)

@@ -108,6 +108,22 @@ def test_a_run_goes_on_and_grows(tmp_path, monkeypatch, capsys):
     assert set(pd.read_csv(folder(tmp_path) / "effects.csv")["kind"]) == {"mlp"}
 
 
+def test_points_that_are_there_are_kept_to_the_digit(tmp_path, monkeypatch):
+    assert run(tmp_path, "--top", "1", "--units", "mlps") == 0
+    curve = folder(tmp_path) / "knock_out.csv"
+    before = curve.read_text()
+    exact = pd.read_csv
+
+    def last_digit_off(*args, **kwargs):
+        # As pandas before 3.1 reads numbers.
+        table = exact(*args, **kwargs)
+        return table.apply(lambda column: column * (1 + 2e-16) if column.dtype == float else column)
+
+    monkeypatch.setattr(pd, "read_csv", last_digit_off)
+    assert run(tmp_path, "--top", "1", "2", "--units", "mlps") == 0
+    assert curve.read_text().startswith(before)
+
+
 def test_the_same_command_gives_the_same_tables(finished, tmp_path):
     assert run(tmp_path) == 0
     for name in TABLES:
