@@ -1,4 +1,4 @@
-"""Write the demo's calibration CSVs and the test documents of its four harness tasks.
+"""Write the demo's CSV files and the test documents of its harness tasks.
 
     python -m demo.make_data
 
@@ -12,16 +12,19 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from demo import facts, passages, stories, word_problems
 from demo.documents import Document, stream
+from neurosurgery.activations.hub_samples import SGSM_COLUMNS
+from neurosurgery.activations.programs import TRAINING_SUBSET
 from neurosurgery.common.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 CALIBRATION_SAMPLES = 600
 TEST_DOCUMENTS = 200
+PROGRAMS = 400
 SEED = 0
 
 
@@ -35,6 +38,18 @@ def calibration_sets() -> dict[str, list[Document]]:
         "race": [passages.passage_document(p) for p in _take(texts, CALIBRATION_SAMPLES)],
         "mmlu": [facts.fact_document(q) for q in _take(questions, CALIBRATION_SAMPLES)],
     }
+
+
+def programs() -> list[tuple[str, str, int, str]]:
+    """The rows of sgsm.csv: problems of the calibration and the test split, with programs."""
+    problems = [
+        problem
+        for split in ("calibration", "test")
+        for problem in _take(
+            stream(word_problems.make_problem, lambda p: p.key, split, SEED + 1), PROGRAMS // 2
+        )
+    ]
+    return [(p.question, p.program, p.answer, TRAINING_SUBSET) for p in problems]
 
 
 def test_documents() -> dict[str, list[dict[str, object]]]:
@@ -84,15 +99,22 @@ def _take(source: Iterable, count: int) -> list:
 
 def write_all(root: Path) -> None:
     """Write every file below a checkout's root."""
+    folder = root / "data" / "demo"
     for name, samples in calibration_sets().items():
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["key", "qa"])
-        writer.writerows([sample.key, sample.text.rstrip("\n")] for sample in samples)
-        write_atomically(root / "data" / "demo" / f"{name}.csv", text.getvalue())
+        rows = [(sample.key, sample.text.rstrip("\n")) for sample in samples]
+        _write_csv(folder / f"{name}.csv", ("key", "qa"), rows)
+    _write_csv(folder / "sgsm.csv", SGSM_COLUMNS, programs())
     for task, documents in test_documents().items():
         lines = "".join(f"{json.dumps(document)}\n" for document in documents)
         write_atomically(root / "lm-evaluation-harness" / "demo" / f"{task}.jsonl", lines)
+
+
+def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue())
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -42,11 +42,12 @@ class Template:
 
 @dataclass(frozen=True)
 class WordProblem:
-    """A problem with its numbers drawn."""
+    """A problem with its numbers drawn, its reasoning in words, and a program that solves it."""
 
     key: str
     question: str
     reasoning: str
+    program: str
     answer: int
 
 
@@ -232,6 +233,7 @@ def make_problem(rng: random.Random) -> WordProblem:
         key=f"math:{template.name}:{numbers}",
         question=question,
         reasoning=reasoning,
+        program=_program(template, drawn),
         answer=values[template.steps[-1].result],
     )
 
@@ -250,6 +252,16 @@ def _solve(template: Template, drawn: dict[str, int]) -> tuple[dict[str, int], l
         values[step.result] = result
         expressions.append(f"{left}{step.operation}{right}={result}")
     return values, expressions
+
+
+def _program(template: Template, drawn: dict[str, int]) -> str:
+    """A function without arguments that computes the answer, as in SGSM."""
+    lines = [f"{name} = {value}" for name, value in drawn.items()]
+    for step in template.steps:
+        name = "result" if step is template.steps[-1] else step.result
+        lines.append(f"{name} = {step.left} {step.operation} {step.right}")
+    lines.append("return result")
+    return "def solution():\n" + "\n".join(f"    {line}" for line in lines)
 
 
 def prompt_of(problem: WordProblem) -> str:

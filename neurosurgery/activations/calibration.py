@@ -12,6 +12,12 @@ import pandas as pd
 
 from neurosurgery.activations.hub_samples import SOURCES
 from neurosurgery.activations.prepared import can_be_prepared, write_samples
+from neurosurgery.activations.programs import (
+    ProgramSplit,
+    has_programs,
+    program_sample,
+    split_programs,
+)
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.tables import first_empty, read_csv
 from neurosurgery.config.experiment import CalibrationSource
@@ -23,11 +29,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class CalibrationSet:
-    """The samples of one CSV file, in file order, and the file's SHA-256."""
+    """The samples of one CSV file, and the file's SHA-256.
+
+    The samples stand in the file's order; those of a math set of programs, which is split into
+    samples and tests (`programs`), in the order of the split.
+    """
 
     name: str
     samples: tuple[str, ...]
     sha256: str
+    programs: ProgramSplit | None = None
 
     def multiplicities(self, num_samples: int, num_repeats: int, seed: int) -> np.ndarray:
         """How often each sample is drawn in each repeat, shape (repeats, samples), int64.
@@ -54,10 +65,16 @@ def generator(seed: int, repeat: int, name: str, role: str) -> np.random.Generat
     return np.random.default_rng([seed, repeat, int.from_bytes(digest[:8], "big")])
 
 
-def read_calibration_sets(sources: Sequence[CalibrationSource]) -> dict[str, CalibrationSet]:
+def read_calibration_sets(
+    sources: Sequence[CalibrationSource], random_state: int = 42
+) -> dict[str, CalibrationSet]:
     """Read the files; make those in `data/` that are missing and known (`SOURCES`) first.
 
     An existing file is never replaced.
+
+    Args:
+        sources: names and files.
+        random_state: the seed by which a math set of programs is split.
 
     Returns:
         Name to set, in order.
@@ -78,21 +95,31 @@ def read_calibration_sets(sources: Sequence[CalibrationSource]) -> dict[str, Cal
             refused.append(UsageError(_flag(source), source.path, f"is not there: {error}{how}"))
     if refused:
         raise refused[0]
-    return {source.name: read_calibration_set(source) for source in sources}
+    sets = {source.name: read_calibration_set(source, random_state) for source in sources}
+    for source in sources:
+        if (split := sets[source.name].programs) is not None:
+            print(split.summary(source.path))
+    return sets
 
 
-def read_calibration_set(source: CalibrationSource) -> CalibrationSet:
+def read_calibration_set(source: CalibrationSource, random_state: int = 42) -> CalibrationSet:
     """Read a CSV file with a column `qa`, or with `question` and `solution`.
+
+    A math set that also has a column `answer` is split into samples and tests (`split_programs`).
 
     Raises:
         UsageError: the file is missing, empty, not UTF-8 CSV, has other columns or empty samples.
     """
     flag, path = _flag(source), source.path
     content, table = read_csv(flag, path, how_to_get=_how_to_get(path))
+    split = None
+    if source.name == MATH and has_programs(table.columns) and len(table):
+        split = split_programs(table, random_state, flag, path)
+        table = split.samples
     samples = _samples(table, flag, path)
     if not samples:
         raise UsageError(flag, path, "has a header but no rows")
-    return CalibrationSet(source.name, tuple(samples), hashlib.sha256(content).hexdigest())
+    return CalibrationSet(source.name, tuple(samples), hashlib.sha256(content).hexdigest(), split)
 
 
 def _samples(table: pd.DataFrame, flag: str, path: Path) -> list[str]:
@@ -108,11 +135,7 @@ def _samples(table: pd.DataFrame, flag: str, path: Path) -> list[str]:
             raise UsageError(flag, path, f"sample {empty} is empty in column {column}")
     if wanted == ("qa",):
         return table["qa"].tolist()
-    # The published format of problems solved by a program.
-    return [
-        f"Instruct: {question} Let's write a Python program.\nOutput:\n{solution}"
-        for question, solution in zip(table["question"], table["solution"], strict=True)
-    ]
+    return list(map(program_sample, table["question"], table["solution"]))
 
 
 def _flag(source: CalibrationSource) -> str:

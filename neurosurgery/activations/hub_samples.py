@@ -56,44 +56,54 @@ def math_sample(row: Row) -> str:
     return f"Problem:\n{row['problem']}\n\nSolution:\n{row['solution']}"
 
 
-def gsm8k_samples(rows: Iterable[Row]) -> Iterator[str]:
+def gsm8k_rows(rows: Iterable[Row]) -> Iterator[list[str]]:
     """One sample a problem."""
-    return map(gsm8k_sample, rows)
+    return ([gsm8k_sample(row)] for row in rows)
 
 
-def mmlu_samples(rows: Iterable[Row]) -> Iterator[str]:
+def mmlu_rows(rows: Iterable[Row]) -> Iterator[list[str]]:
     """One sample a question."""
-    return map(mmlu_sample, rows)
+    return ([mmlu_sample(row)] for row in rows)
 
 
-def race_samples(rows: Iterable[Row]) -> Iterator[str]:
+def race_rows(rows: Iterable[Row]) -> Iterator[list[str]]:
     """One sample an article; the data set holds the questions of an article side by side."""
     for _, group in itertools.groupby(rows, key=lambda row: row["article"]):
-        yield race_sample(list(group))
+        yield [race_sample(list(group))]
 
 
-def math_samples(rows: Iterable[Row]) -> Iterator[str]:
+def math_rows(rows: Iterable[Row]) -> Iterator[list[str]]:
     """One sample a problem."""
-    return map(math_sample, rows)
+    return ([math_sample(row)] for row in rows)
+
+
+SGSM_COLUMNS = ("question", "solution", "answer", "subset")
+
+
+def sgsm_rows(rows: Iterable[Row]) -> Iterator[list[str]]:
+    """A problem, the program that solves it, its answer and its subset; nothing is left out."""
+    return (["" if row[name] is None else str(row[name]) for name in SGSM_COLUMNS] for row in rows)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A data set of the hub, and how its rows become samples.
+    """A data set of the hub, and how its rows become those of a CSV file with these `columns`.
 
     The split is never the one that the harness evaluates on.
     """
 
     path: str
-    configs: tuple[str, ...]
+    configs: tuple[str | None, ...]
     split: str
-    samples: Callable[[Iterable[Row]], Iterator[str]]
+    rows: Callable[[Iterable[Row]], Iterator[list[str]]]
+    columns: tuple[str, ...] = ("qa",)
 
 
 SOURCES = {
-    "gsm8k": Source("openai/gsm8k", ("main",), "train", gsm8k_samples),
-    "race": Source("ehovy/race", ("high",), "train", race_samples),
-    "mmlu": Source("cais/mmlu", SUBJECTS, "validation", mmlu_samples),
-    "math": Source("EleutherAI/hendrycks_math", MATH_SUBJECTS, "train", math_samples),
+    "gsm8k": Source("openai/gsm8k", ("main",), "train", gsm8k_rows),
+    "race": Source("ehovy/race", ("high",), "train", race_rows),
+    "mmlu": Source("cais/mmlu", SUBJECTS, "validation", mmlu_rows),
+    "math": Source("EleutherAI/hendrycks_math", MATH_SUBJECTS, "train", math_rows),
+    "sgsm": Source("bryanchrist/SGSM", (None,), "train", sgsm_rows, SGSM_COLUMNS),
 }
 """What `data/NAME.csv` is made from."""

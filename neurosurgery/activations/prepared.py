@@ -25,7 +25,7 @@ def can_be_prepared(path: Path) -> bool:
 
 
 def write_samples(path: Path) -> str:
-    """Write one CSV file with a column `qa`, a row per sample, from the hub or the local cache.
+    """Write one CSV file, a row per sample, from the hub or the local cache.
 
     Args:
         path: the name without suffix is a key of `SOURCES`.
@@ -39,13 +39,13 @@ def write_samples(path: Path) -> str:
     source = SOURCES[path.stem]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["qa"])
+    writer.writerow(source.columns)
     count = 0
     for config in source.configs:
         rows = _load_rows(source, config)
-        shown = tqdm(rows, desc=f"{path.stem} {config}", unit="row", leave=False)
-        for sample in source.samples(shown):
-            writer.writerow([sample])
+        shown = tqdm(rows, desc=f"{path.stem} {config or ''}", unit="row", leave=False)
+        for row in source.rows(shown):
+            writer.writerow(row)
             count += 1
     content = text.getvalue().encode()
     write_atomically(path, content)
@@ -53,7 +53,7 @@ def write_samples(path: Path) -> str:
     return f"{path}: {count:,} rows, {size}, sha256 {hashlib.sha256(content).hexdigest()}"
 
 
-def _load_rows(source: Source, config: str) -> Iterable[Row]:
+def _load_rows(source: Source, config: str | None) -> Iterable[Row]:
     """Load one configuration.
 
     Raises:
@@ -70,7 +70,7 @@ def _load_rows(source: Source, config: str) -> Iterable[Row]:
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(
             source.path,
-            config,
+            config or "",
             f"neither the hub nor the local cache has it ({first_line(error)})",
         ) from None
     finally:

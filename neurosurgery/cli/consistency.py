@@ -117,7 +117,7 @@ def run(arguments: argparse.Namespace) -> None:
     # Heavy imports come one by one, so that bad input is refused before the next import.
     from neurosurgery.activations.calibration import read_calibration_sets
 
-    sets = read_calibration_sets(data.sources)
+    sets = read_calibration_sets(data.sources, data.random_state)
     _check_sizes(arguments.sizes or (), data, sets)
 
     from neurosurgery.models.devices import choose_device, keep_freed_memory

@@ -12,7 +12,7 @@ from pathlib import Path
 from neurosurgery.cli.flags import build_parser
 from neurosurgery.common.errors import RunError, UsageError, machine_error
 from neurosurgery.config.checks import check_at_least
-from neurosurgery.config.demo import DEMO, PUBLISHED_GRID
+from neurosurgery.config.demo import DEMO, PROGRAM_TASK, PUBLISHED_GRID
 from neurosurgery.config.experiment import (
     CalibrationSource,
     DataConfig,
@@ -59,10 +59,9 @@ def parse_experiment(script: str, description: str, argv: Sequence[str] | None) 
         evaluation_config(arguments),
         output_config(arguments),
     )
+    task = () if config.evaluation.programs else ("train_lm_eval_task",)
     check_given_with_model(
-        arguments,
-        *("train_dataset", "calibration_datasets"),
-        *("train_lm_eval_task", "eval_datasets", "save_path"),
+        arguments, "train_dataset", "calibration_datasets", *task, "eval_datasets", "save_path"
     )
     return config
 
@@ -99,8 +98,12 @@ def evaluation_config(arguments: argparse.Namespace) -> EvaluationConfig:
     """
     limit = arguments.eval_limit
     check_at_least(1, {"--eval_limit": limit})
+    programs = _programs(arguments)
+    by_default = DEMO.train_lm_eval_task
+    if programs is not None:
+        by_default = DEMO.program_task if arguments.model is None else PROGRAM_TASK
     return EvaluationConfig(
-        math_task=arguments.train_lm_eval_task or DEMO.train_lm_eval_task,
+        math_task=arguments.train_lm_eval_task or by_default,
         other_tasks=tuple(arguments.eval_datasets or DEMO.eval_datasets),
         math_documents=_smaller(arguments.eval_dataset_subset, limit),
         other_documents=_smaller(arguments.eval_dataset_size, limit),
@@ -108,7 +111,18 @@ def evaluation_config(arguments: argparse.Namespace) -> EvaluationConfig:
         apply_chat_template=arguments.apply_chat_template,
         include_path=arguments.include_path,
         batch_size=arguments.eval_batch_size,
+        programs=programs,
+        random_state=arguments.random_state,
     )
+
+
+def _programs(arguments: argparse.Namespace) -> Path | None:
+    """The calibration file of math, if it holds programs."""
+    # pandas takes a moment; `--help` and wrong flags do not wait for it.
+    from neurosurgery.activations.programs import holds_programs
+
+    file = getattr(arguments, "train_dataset", None)
+    return Path(file) if file is not None and holds_programs(Path(file)) else None
 
 
 def output_config(arguments: argparse.Namespace) -> OutputConfig:
@@ -160,7 +174,7 @@ def run_experiment_script(script: str, description: str, argv: Sequence[str] | N
         # Heavy imports come one by one, so that bad input is refused before the next import.
         from neurosurgery.activations.calibration import read_calibration_sets
 
-        sets = read_calibration_sets(config.data.sources)
+        sets = read_calibration_sets(config.data.sources, config.data.random_state)
 
         from neurosurgery.grid.experiment import Experiment
 

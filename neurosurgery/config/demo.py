@@ -8,6 +8,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 TASKS_FOLDER = ROOT / "lm-evaluation-harness"
 
+PROGRAM_TASK = "sgsm"
+"""The math task of a calibration file of programs, where no other is named."""
+
 PUBLISHED_GRID = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15)
 """The proportions of the published scripts."""
 
@@ -28,6 +31,7 @@ class Demo:
     save_path: str = "results/demo"
     proportions: tuple[float, ...] = (0.001, 0.005, 0.01, 0.05, 0.075, 0.1)
     num_repeats: int = 3
+    program_task: str = "demo_sgsm"
 
 
 DEMO = Demo()

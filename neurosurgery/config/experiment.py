@@ -133,7 +133,9 @@ class GridConfig:
 class EvaluationConfig:
     """The harness tasks, and the number of documents of each.
 
-    `math_documents` and `other_documents` are limits per task; None means all.
+    `math_documents` and `other_documents` are limits per task; None means all. `programs` is the
+    file that the math task takes its problems from, where
+    that is the calibration file of math; by `random_state` tasks of programs split their file.
     """
 
     math_task: str
@@ -144,6 +146,8 @@ class EvaluationConfig:
     apply_chat_template: bool
     include_path: Path | None
     batch_size: int
+    programs: Path | None = None
+    random_state: int = 42
 
     @property
     def tasks(self) -> tuple[str, ...]:

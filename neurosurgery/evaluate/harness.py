@@ -29,6 +29,7 @@ from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.evaluate.identity import task_identity
 from neurosurgery.evaluate.isolation import FEWSHOT_SEED, preserved_generators
 from neurosurgery.evaluate.requests import build_requests, build_requests_once
+from neurosurgery.evaluate.tasks import task_manager
 from neurosurgery.models.devices import empty_cache
 from neurosurgery.models.load import LoadedModel
 
@@ -152,8 +153,9 @@ def load_harnesses(manager: TaskManager, config: EvaluationConfig) -> dict[str, 
     Raises:
         UsageError: a task cannot be used, or is both the math task and another task.
     """
+    of_math = manager if config.programs is None else task_manager(config, of_math=True)
     harnesses = {
-        "math": Harness(manager, "--train_lm_eval_task", [config.math_task], config),
+        "math": Harness(of_math, "--train_lm_eval_task", [config.math_task], config),
         "other": Harness(manager, "--eval_datasets", config.other_tasks, config),
     }
     twice = sorted(harnesses["math"].leaves & harnesses["other"].leaves)
@@ -184,6 +186,8 @@ def _refused(flag: str, name: str, what: str) -> Iterator[None]:
         raise
     except UnfitTaskError as error:
         raise UsageError(flag, name, str(error)) from error
+    except UsageError as error:
+        raise UsageError(flag, name, f"{what}: {error}") from error
     except Exception as error:
         raise UsageError(flag, name, f"{what}: {_reason(error)}") from error
 

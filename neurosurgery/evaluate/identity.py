@@ -14,6 +14,8 @@ from typing import Any
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 
+from neurosurgery.evaluate.tasks import PROGRAMS_FILE, PROGRAMS_SEED
+
 _LABELS = {"task", "task_alias", "tag"}
 """Fields of a task's configuration that only name it."""
 
@@ -48,8 +50,10 @@ def task_identity(task: Task, requests: Iterable[Instance]) -> dict[str, str]:
 def _configuration(task: Task) -> dict[str, Any]:
     left_out = _LABELS | _PLACES
     content = {name: value for name, value in vars(task.config).items() if name not in left_out}
-    # The harness notes from which file it read the task: another path on another machine.
-    metadata = {k: v for k, v in (content.get("metadata") or {}).items() if k != "config_source"}
+    # From which file the harness read the task, and where its problems are: other paths on another
+    # machine. `prompts` sees the problems.
+    places = {"config_source", PROGRAMS_FILE, PROGRAMS_SEED}
+    metadata = {k: v for k, v in (content.get("metadata") or {}).items() if k not in places}
     return content | {"metadata": metadata, "class": type(task)}
 
 

@@ -136,7 +136,9 @@ class CellRun:
 
         self._verdicts.update()
         text = folder_text(self._verdicts, self._evaluation)
-        write_atomically(self._store.text_file(self._output.text_file), text)
+        write_atomically(
+            self._store.text_file(self._output.text_file), text + self._published_lines()
+        )
         # The report first: whoever reads the text may stop reading (`| head`).
         page = make_report(self._store.root)
         print(text)
@@ -145,6 +147,21 @@ class CellRun:
             "comparison.csv these tables in full"
         )
         print(f"figures in {page}")
+
+    def _published_lines(self) -> str:
+        """What the published scripts write into the text file, if math is measured by programs."""
+        if self._evaluation.programs is None:
+            return ""
+        from neurosurgery.verdicts.published_lines import published_lines
+
+        flag = "--num_samples["
+        num_samples = {
+            name.removeprefix(flag).removesuffix("]"): count
+            for name, count in self._store.meaning().items()
+            if name.startswith(flag)
+        }
+        lines = published_lines(self._verdicts.table, self._evaluation.math_task, num_samples)
+        return f"\n{lines}" if lines else ""
 
 
 @contextmanager

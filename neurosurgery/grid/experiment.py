@@ -123,6 +123,8 @@ class Experiment:
         run = provenance.describe_run(list(self.command), device, loaded.quantised)
         store.write_config(meaning, run)
         store.sweep()
+        if (split := self.sets[self.config.data.math.name].programs) is not None:
+            store.write_split(split.listing())
         return loaded
 
     def _evidence(

@@ -45,6 +45,11 @@ def meaning(
         **{f"--num_samples[{kind}]": data.num_samples for kind in grid.statistics},
         "--train_dataset": content_text(sets[data.math.name].sha256),
     }
+    split = sets[data.math.name].programs
+    if split is not None:
+        content["--train_dataset"] = (
+            f"{content_text(sets[data.math.name].sha256)}, {len(split.samples)} of its problems"
+        )
     for source in data.calibration:
         content[f"--calibration_datasets[{source.name}]"] = content_text(sets[source.name].sha256)
     for method in grid.methods:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
+import pandas as pd
 import psutil
 import torch
 from safetensors.torch import load_file, save
@@ -32,7 +33,7 @@ _OWN_FOLDERS = (
 _DERIVED = ("models", "report", "consistency.csv")
 """Deleted with the results, but can exist without them."""
 
-_OWN_FILES = ("results.csv", "summary.csv", "comparison.csv", "config.json")
+_OWN_FILES = ("results.csv", "summary.csv", "comparison.csv", "split.csv", "config.json")
 
 _TEMPORARY = re.compile(r"\..*\.(\d{1,9})\.tmp")
 """The name of an unfinished file, with the id of the process that writes it."""
@@ -209,6 +210,10 @@ class ResultStore:
                     f"the results in {self.root} were made with {_short(there[flag])}; choose "
                     "another --save_path, or --overwrite to start afresh",
                 )
+
+    def write_split(self, listing: pd.DataFrame) -> None:
+        """Write which rows of a file of programs are samples and which are tests."""
+        write_atomically(self.root / "split.csv", listing.to_csv(index=False))
 
     def write_config(self, meaning: Mapping[str, object], run: Mapping[str, object]) -> None:
         """Add a run to config.json: its flags, versions, hardware and data hashes."""

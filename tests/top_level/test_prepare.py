@@ -27,16 +27,18 @@ def prepare():
 
 def test_gsm8k_keeps_calculator_marks():
     row = {"question": "How many?", "answer": "She has 1+1=<<1+1=2>>2.\nSo 2.\n#### 1,002"}
-    assert list(hub_samples.gsm8k_samples([row])) == [
-        "Q: How many?\nA: Let's think step by step.\nShe has 1+1=<<1+1=2>>2.\nSo 2.\n"
-        "The answer is 1,002"
+    assert list(hub_samples.gsm8k_rows([row])) == [
+        [
+            "Q: How many?\nA: Let's think step by step.\nShe has 1+1=<<1+1=2>>2.\nSo 2.\n"
+            "The answer is 1,002"
+        ]
     ]
 
 
 def test_mmlu_gives_the_text_of_the_answer():
     row = {"question": "Which?", "choices": ["red", "it's blue"], "answer": 1}
-    assert list(hub_samples.mmlu_samples([row])) == [
-        "Question: Which?\n\nChoices: ['red', \"it's blue\"]\n\nAnswer: it's blue"
+    assert list(hub_samples.mmlu_rows([row])) == [
+        ["Question: Which?\n\nChoices: ['red', \"it's blue\"]\n\nAnswer: it's blue"]
     ]
 
 
@@ -46,10 +48,12 @@ def test_race_puts_all_questions_below_their_article():
         {"article": "One.", "question": "Q2?", "options": ["e", "f", "g", "h"], "answer": "D"},
         {"article": "Two.", "question": "Q3?", "options": ["i", "j", "k", "l"], "answer": "A"},
     ]
-    assert list(hub_samples.race_samples(rows)) == [
-        "One.\n\nQuestion: Q1?\nOptions: ['a', 'b', 'c', 'd']\nAnswer: b"
-        "\n\nQuestion: Q2?\nOptions: ['e', 'f', 'g', 'h']\nAnswer: h",
-        "Two.\n\nQuestion: Q3?\nOptions: ['i', 'j', 'k', 'l']\nAnswer: i",
+    assert list(hub_samples.race_rows(rows)) == [
+        [
+            "One.\n\nQuestion: Q1?\nOptions: ['a', 'b', 'c', 'd']\nAnswer: b"
+            "\n\nQuestion: Q2?\nOptions: ['e', 'f', 'g', 'h']\nAnswer: h"
+        ],
+        ["Two.\n\nQuestion: Q3?\nOptions: ['i', 'j', 'k', 'l']\nAnswer: i"],
     ]
 
 
@@ -102,8 +106,20 @@ def test_real_data(tmp_path):
 
 def test_math_keeps_the_worked_solution():
     row = {"problem": "What is $1+1$?", "solution": "It is $\\boxed{2}$."}
-    assert list(hub_samples.math_samples([row])) == [
-        "Problem:\nWhat is $1+1$?\n\nSolution:\nIt is $\\boxed{2}$."
+    assert list(hub_samples.math_rows([row])) == [
+        ["Problem:\nWhat is $1+1$?\n\nSolution:\nIt is $\\boxed{2}$."]
+    ]
+
+
+def test_sgsm_keeps_every_row_with_its_columns():
+    rows = [
+        {"question": "1+1?", "solution": "def", "answer": 2.0, "subset": "sgsm_train", "id": 7},
+        {"question": "2+2?", "solution": "f", "answer": None, "subset": "sgsm_unverified"},
+    ]
+    assert hub_samples.SOURCES["sgsm"].columns == ("question", "solution", "answer", "subset")
+    assert list(hub_samples.sgsm_rows(rows)) == [
+        ["1+1?", "def", "2.0", "sgsm_train"],
+        ["2+2?", "f", "", "sgsm_unverified"],
     ]
 
 

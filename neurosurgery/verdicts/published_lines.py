@@ -1,0 +1,51 @@
+"""The lines that the published scripts write where math is measured by programs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from neurosurgery.config.methods import METHODS
+from neurosurgery.verdicts.primary import primary_metrics
+
+RAN = "ran"
+"""The metric that only tasks of programs have."""
+
+_END = "greedy decoding (few-shot)"
+
+
+def published_lines(table: pd.DataFrame, task: str, num_samples: Mapping[str, int]) -> str:
+    """Write one line for every model state, in the words of the published MathNeuro.py.
+
+    Its word "%" follows the proportion although that is a fraction. A method that the published
+    script does not have stands in the place of "good", a scaling in that of "pruning".
+
+    Args:
+        table: rows of results.csv.
+        task: the math task.
+        num_samples: samples by kind of statistics.
+
+    Returns:
+        The lines; an empty text if the task is not one of programs.
+    """
+    lines = []
+    of_task = table.loc[table["task"] == task, "metric"]
+    if not of_task.str.startswith(f"{RAN},").any():
+        return ""
+    for _, row in primary_metrics(table, [task]).iterrows():
+        method = METHODS.get(str(row["method"]))
+        what = f"Average eval accuracy on {row['n']:.0f} questions"
+        if method is None:
+            lines.append(f"{what} before training with {_END}: {row['value']}")
+            continue
+        action = "pruning" if row["scalar"] == 0 else f"scaling by {row['scalar']:g}"
+        kind = "good" if method.against_a_set and not method.twin else method.label
+        against = f" based on not being activated by {row['calibration']}"
+        samples = num_samples.get(method.statistics)
+        lines.append(
+            f"{what} for {action} top {row['proportion']}% {kind} parameters"
+            f"{against if row['calibration'] else ''} based on {samples} training samples and "
+            f"{_END}: {row['value']}"
+        )
+    return "".join(f"{line}\n" for line in lines)
