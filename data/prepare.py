@@ -1,9 +1,9 @@
 """Write the calibration CSVs of the published commands from the hub's data sets.
 
-    python data/prepare.py gsm8k race mmlu math
+    python data/prepare.py gsm8k race mmlu math sgsm
 
-One row per sample, in the column `qa`, in the formats of the published files; a script that needs
-such a file in data/ makes it by itself. Without network the data sets must be in the local cache
+One row per sample, in the formats of the published files: the column `qa`, and for sgsm `question`,
+`solution`, `answer` and `subset`. A script that needs such a file in data/ makes it by itself. Without network the data sets must be in the local cache
 (HF_DATASETS_CACHE); set HF_HUB_OFFLINE=1 to ask for that.
 """
 
