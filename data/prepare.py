@@ -3,8 +3,9 @@
     python data/prepare.py gsm8k race mmlu math sgsm
 
 One row per sample, in the formats of the published files: the column `qa`, and for sgsm `question`,
-`solution`, `answer` and `subset`. A script that needs such a file in data/ makes it by itself. Without network the data sets must be in the local cache
-(HF_DATASETS_CACHE); set HF_HUB_OFFLINE=1 to ask for that.
+`solution`, `answer` and `subset`. A script that needs such a file in data/ makes it by itself.
+Without network the data sets must be in the local cache (HF_DATASETS_CACHE); set HF_HUB_OFFLINE=1
+to ask for that.
 """
 
 from __future__ import annotations
