@@ -12,12 +12,8 @@ import pandas as pd
 
 from neurosurgery.activations.hub_samples import SOURCES
 from neurosurgery.activations.prepared import can_be_prepared, write_samples
-from neurosurgery.activations.programs import (
-    ProgramSplit,
-    has_programs,
-    program_sample,
-    split_programs,
-)
+from neurosurgery.activations.program_files import has_programs
+from neurosurgery.activations.programs import ProgramSplit, program_sample, split_programs
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.tables import first_empty, read_csv
 from neurosurgery.config.experiment import CalibrationSource
@@ -91,8 +87,7 @@ def read_calibration_sets(
         try:
             print(write_samples(source.path))
         except UsageError as error:
-            how = f"; with network, python data/prepare.py {name} writes it"
-            refused.append(UsageError(_flag(source), source.path, f"is not there: {error}{how}"))
+            refused.append(UsageError(_flag(source), source.path, f"is not there: {error}"))
     if refused:
         raise refused[0]
     sets = {source.name: read_calibration_set(source, random_state) for source in sources}

@@ -42,7 +42,7 @@ def write_samples(path: Path) -> str:
     writer.writerow(source.columns)
     count = 0
     for config in source.configs:
-        rows = _load_rows(source, config)
+        rows = _load_rows(path.stem, source, config)
         shown = tqdm(rows, desc=f"{path.stem} {config or ''}", unit="row", leave=False)
         for row in source.rows(shown):
             writer.writerow(row)
@@ -53,7 +53,7 @@ def write_samples(path: Path) -> str:
     return f"{path}: {count:,} rows, {size}, sha256 {hashlib.sha256(content).hexdigest()}"
 
 
-def _load_rows(source: Source, config: str | None) -> Iterable[Row]:
+def _load_rows(name: str, source: Source, config: str | None) -> Iterable[Row]:
     """Load one configuration.
 
     Raises:
@@ -71,7 +71,8 @@ def _load_rows(source: Source, config: str | None) -> Iterable[Row]:
         raise UsageError(
             source.path,
             config or "",
-            f"neither the hub nor the local cache has it ({first_line(error)})",
+            f"neither the hub nor the local cache has it ({first_line(error)}); with network, "
+            f"python data/prepare.py {name} writes data/{name}.csv",
         ) from None
     finally:
         logging.set_verbosity(told)

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from neurosurgery.activations.prepared import can_be_prepared
+from neurosurgery.activations.program_files import COLUMNS, has_programs
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.tables import first_empty, read_csv
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-COLUMNS = ("question", "solution", "answer")
 SUBSET = "subset"
 TRAINING_SUBSET = "sgsm_train"
-SGSM = "sgsm"
 
 NUM_SAMPLES = 1500
 """Problems that are calibration samples, at most; the others are tests."""
-
-NUM_SHOTS = 8
-"""The first samples are also the examples in every test's prompt."""
 
 _FEWEST = 12
 _SHARE = 0.75
@@ -37,53 +30,36 @@ class ProgramSplit:
     """The problems of one file, in a shuffled order.
 
     `samples` and `tests` have the columns `row` (from 1, in the file), `question`, `solution` and
-    `answer` (float). `without_number` rows have no numeric answer, `of_other_subsets` belong to
-    another subset: both are left out.
+    `answer` (float). The first samples are the examples in a test's prompt, as many as the task
+    has shots. Left out are rows of another subset, rows without a numeric answer
+    (`without_number`, as texts), and tests whose question is that of a sample (`repeated`).
     """
 
     samples: pd.DataFrame
     tests: pd.DataFrame
-    without_number: int
-    of_other_subsets: int
+    without_number: tuple[str, ...] = ()
+    of_other_subsets: int = 0
+    repeated: int = 0
 
     def summary(self, path: Path) -> str:
         """One line with the counts."""
+        example = f" ({self.without_number[0]!r})" if self.without_number else ""
         left_out = {
-            "without a numeric answer": self.without_number,
+            f"without a numeric answer{example}": len(self.without_number),
             f"not in the subset {TRAINING_SUBSET}": self.of_other_subsets,
+            "tests that repeat a sample's question": self.repeated,
         }
         counts = [f"{count:,} {what}" for what, count in left_out.items() if count]
         return (
-            f"{path}: {len(self.samples):,} programs as samples, the first {NUM_SHOTS} also as "
-            f"shots; {len(self.tests):,} test problems"
+            f"{path}: {len(self.samples):,} programs as samples, {len(self.tests):,} kept for tests"
             + (f"; left out: {', '.join(counts)}" if counts else "")
         )
 
     def listing(self) -> pd.DataFrame:
-        """Which row of the file is a shot, a sample or a test: columns `row` and `part`."""
-        parts = ["shot"] * NUM_SHOTS + ["sample"] * (len(self.samples) - NUM_SHOTS)
-        parts += ["test"] * len(self.tests)
+        """Which row of the file is a sample or a test, in order: columns `row` and `part`."""
+        parts = ["sample"] * len(self.samples) + ["test"] * len(self.tests)
         rows = pd.concat([self.samples["row"], self.tests["row"]], ignore_index=True)
         return pd.DataFrame({"row": rows, "part": parts})
-
-
-def holds_programs(path: Path) -> bool:
-    """Whether a CSV file has questions, programs and answers; a file that can be made may have."""
-    if can_be_prepared(path):
-        return path.stem == SGSM
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header = next(csv.reader(file), [])
-    except (OSError, UnicodeDecodeError, csv.Error):
-        # Reading the samples says what is wrong with it.
-        return False
-    return has_programs(header)
-
-
-def has_programs(columns: Iterable[str]) -> bool:
-    """Whether these are the columns of a file of programs."""
-    names = set(columns)
-    return "qa" not in names and set(COLUMNS) <= names
 
 
 def read_programs(flag: str, path: Path, random_state: int) -> ProgramSplit:
@@ -105,7 +81,7 @@ def split_programs(table: pd.DataFrame, random_state: int, flag: str, path: Path
     The rows of the subset `sgsm_train` (all rows of a file without that column) are shuffled; those
     without a numeric answer are dropped; the first 1,500 are the samples, the others are shuffled
     once more and are the tests. Of a file with fewer than 2,000 such rows, three in four are
-    samples.
+    samples. A test whose question is also a sample's is dropped, which the published scripts keep.
 
     Args:
         table: texts in the columns `question`, `solution` and `answer`, and `subset` if there.
@@ -114,22 +90,22 @@ def split_programs(table: pd.DataFrame, random_state: int, flag: str, path: Path
         path: the file, for the error.
 
     Raises:
-        UsageError: a question or program is empty, or too few rows are left.
+        UsageError: a question or program is empty, or too few rows are left, or no test.
 
     Source: the published MathNeuro.py (arXiv 2410.16930); DESIGN.md, section 12.
     """
+    table = table.assign(row=np.arange(1, len(table) + 1))
+    chosen = table[table[SUBSET] == TRAINING_SUBSET] if SUBSET in table else table
+    chosen = chosen[["row", *COLUMNS]]
     for column in ("question", "solution"):
-        empty = first_empty(table[column])
+        empty = first_empty(chosen[column])
         if empty is not None:
-            raise UsageError(flag, path, f"sample {empty} is empty in column {column}")
-    table = table[list(COLUMNS)].assign(
-        row=np.arange(1, len(table) + 1),
-        answer=pd.to_numeric(table["answer"], errors="coerce"),
-        chosen=table[SUBSET] == TRAINING_SUBSET if SUBSET in table else True,
-    )
-    chosen = table[table["chosen"]].drop(columns="chosen")
+            row = chosen["row"].iloc[empty - 1]
+            raise UsageError(flag, path, f"sample {row} is empty in column {column}")
     shuffled = _shuffle(chosen, random_state)
-    usable = shuffled[np.isfinite(shuffled["answer"])]
+    numbers = pd.to_numeric(shuffled["answer"], errors="coerce")
+    is_number = np.isfinite(numbers)
+    usable = shuffled.assign(answer=numbers)[is_number]
     if len(usable) < _FEWEST:
         raise UsageError(
             flag,
@@ -139,11 +115,16 @@ def split_programs(table: pd.DataFrame, random_state: int, flag: str, path: Path
             + f"; expected at least {_FEWEST}",
         )
     count = min(NUM_SAMPLES, int(_SHARE * len(usable)))
+    samples, tests = usable.iloc[:count], _shuffle(usable.iloc[count:], random_state)
+    new = tests[~tests["question"].isin(samples["question"])]
+    if new.empty:
+        raise UsageError(flag, path, "has no question for tests that is not a sample's, too")
     return ProgramSplit(
-        usable.iloc[:count].reset_index(drop=True),
-        _shuffle(usable.iloc[count:], random_state).reset_index(drop=True),
-        len(chosen) - len(usable),
+        samples.reset_index(drop=True),
+        new.reset_index(drop=True),
+        tuple(shuffled["answer"][~is_number].sort_index()),
         len(table) - len(chosen),
+        len(tests) - len(new),
     )
 
 

@@ -34,6 +34,7 @@ def build_parser(script: str, description: str) -> argparse.ArgumentParser:
     _add_grid_flags(parser, METHODS[methods[0]], methods)
     add_evaluation_flags(parser)
     add_output_flags(parser)
+    add_worker_flags(parser)
     return parser
 
 
@@ -64,7 +65,10 @@ def add_calibration_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags for the files of calibration samples."""
     data = parser.add_argument_group("calibration data (CSV: a column qa, or question + solution)")
     data.add_argument(
-        "--train_dataset", metavar="CSV", help="math samples (default without --model: the demo's)"
+        "--train_dataset",
+        metavar="CSV",
+        help="math samples; with a column answer beside question and solution also the tests of "
+        "the task sgsm (default without --model: the demo's)",
     )
     data.add_argument(
         "--calibration_datasets",
@@ -139,7 +143,8 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     evaluation.add_argument(
         "--train_lm_eval_task",
         metavar="TASK",
-        help="the math task (default without --model: the demo's)",
+        help="the math task (default: sgsm where --train_dataset has programs with answers; else "
+        "without --model the demo's)",
     )
     evaluation.add_argument(
         "--eval_datasets",
@@ -172,6 +177,34 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_worker_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for workers in other processes."""
+    workers = parser.add_argument_group("workers (Ray: pip install -r requirements-ray.txt)")
+    workers.add_argument(
+        "--workers", type=int, metavar="N", help="compute cells in N processes (default: in this)"
+    )
+    workers.add_argument(
+        "--gpus_per_worker",
+        type=float,
+        metavar="G",
+        help="GPUs of a worker, or a share of one (default: 1 if there are any)",
+    )
+    workers.add_argument(
+        "--cpus_per_worker",
+        type=int,
+        metavar="C",
+        help="processors and torch threads of a worker (default: 1)",
+    )
+    workers.add_argument(
+        "--ray_address",
+        metavar="ADDRESS",
+        help="auto, or HOST:PORT of a running cluster (default: start Ray on this machine)",
+    )
+    workers.add_argument(
+        "--verbose", action="store_true", help="a line for every job that a worker begins"
+    )
+
+
 def add_output_flags(
     parser: argparse.ArgumentParser,
     overwritten: str = "delete the results in --save_path and start afresh",
@@ -184,7 +217,8 @@ def add_output_flags(
     output.add_argument(
         "--text_file",
         default="results.txt",
-        help="name of the verdict's text file beside the results (default: %(default)s)",
+        help="name, without a folder, of the text file with the verdict and, where math is "
+        "measured by programs, the published lines (default: %(default)s)",
     )
     output.add_argument(
         "--margin",

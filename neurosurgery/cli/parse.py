@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from neurosurgery.activations.program_files import holds_programs
 from neurosurgery.cli.flags import build_parser
 from neurosurgery.common.errors import RunError, UsageError, machine_error
 from neurosurgery.config.checks import check_at_least
@@ -25,6 +26,7 @@ from neurosurgery.config.experiment import (
 )
 from neurosurgery.config.keys import MATH
 from neurosurgery.config.methods import methods_of
+from neurosurgery.config.workers import WorkersConfig
 
 
 def parse_experiment(script: str, description: str, argv: Sequence[str] | None) -> ExperimentConfig:
@@ -58,6 +60,7 @@ def parse_experiment(script: str, description: str, argv: Sequence[str] | None) 
         ),
         evaluation_config(arguments),
         output_config(arguments),
+        workers_config(arguments),
     )
     task = () if config.evaluation.programs else ("train_lm_eval_task",)
     check_given_with_model(
@@ -118,9 +121,6 @@ def evaluation_config(arguments: argparse.Namespace) -> EvaluationConfig:
 
 def _programs(arguments: argparse.Namespace) -> Path | None:
     """The calibration file of math, if it holds programs."""
-    # pandas takes a moment; `--help` and wrong flags do not wait for it.
-    from neurosurgery.activations.programs import holds_programs
-
     file = getattr(arguments, "train_dataset", None)
     return Path(file) if file is not None and holds_programs(Path(file)) else None
 
@@ -135,6 +135,27 @@ def output_config(arguments: argparse.Namespace) -> OutputConfig:
         overwrite=arguments.overwrite,
         dry_run=arguments.dry_run,
         margin=arguments.margin,
+    )
+
+
+def workers_config(arguments: argparse.Namespace) -> WorkersConfig | None:
+    """The workers from the flags of `add_worker_flags`; None without `--workers`.
+
+    Raises:
+        UsageError: another flag of workers without `--workers`.
+    """
+    if arguments.workers is None:
+        for name in ("gpus_per_worker", "cpus_per_worker", "ray_address", "verbose"):
+            if (value := getattr(arguments, name)) not in (None, False):
+                shown = "" if value is True else f"{value:g}" if name.startswith("g") else value
+                raise UsageError(f"--{name}", shown, "expected with it --workers")
+        return None
+    return WorkersConfig(
+        arguments.workers,
+        arguments.gpus_per_worker,
+        given(arguments.cpus_per_worker, 1),
+        arguments.ray_address,
+        arguments.verbose,
     )
 
 

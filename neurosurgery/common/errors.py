@@ -10,6 +10,16 @@ class UsageError(Exception):
         given = flag if value == "" else f"{flag} {value}"
         super().__init__(" ".join(f"{given}: {expected}".split()))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # An exception is made again from its `args`, the one line; so it comes from a worker.
+        return _usage_error, (str(self),)
+
+
+def _usage_error(line: str) -> UsageError:
+    error = UsageError.__new__(UsageError)
+    error.args = (line,)
+    return error
+
 
 class RunError(Exception):
     """An expected failure during a run (exit status 1). Finished results are kept."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from pathlib import Path
 
@@ -36,17 +37,25 @@ def read_csv(flag: str, path: Path, *, how_to_get: str = "") -> tuple[bytes, pd.
         raise UsageError(
             flag, path, f"expected UTF-8 text; byte {error.start} cannot be decoded"
         ) from None
+    # Windows line ends inside a text would be other tokens.
+    text = text.replace("\r\n", "\n")
     try:
+        header = [name.strip() for name in next(csv.reader(io.StringIO(text)), [])]
         table = pd.read_csv(io.StringIO(text), dtype=str, keep_default_na=False)
     except pd.errors.EmptyDataError:
         raise UsageError(flag, path, "is empty; expected a CSV file with a header") from None
-    except pd.errors.ParserError as error:
+    except (pd.errors.ParserError, csv.Error) as error:
         raise UsageError(flag, path, f"is not a CSV file ({first_line(error)})") from None
     if not isinstance(table.index, pd.RangeIndex):
         # pandas uses the first column as row labels if rows are longer than the header.
         raise UsageError(
             flag, path, "has rows with more fields than the header; quote texts that hold commas"
         )
+    twice = [name for place, name in enumerate(header) if name in header[:place]]
+    if twice:
+        raise UsageError(flag, path, f"has two columns {twice[0]}; expected every column once")
+    if len(header) == len(table.columns):
+        table.columns = pd.Index(header)
     return content, table
 
 

@@ -17,6 +17,7 @@ from neurosurgery.config.checks import (
     check_writable,
 )
 from neurosurgery.config.methods import METHODS, statistics_of
+from neurosurgery.config.workers import WorkersConfig
 
 
 @dataclass(frozen=True)
@@ -213,10 +214,13 @@ class ExperimentConfig:
     grid: GridConfig
     evaluation: EvaluationConfig
     output: OutputConfig
+    workers: WorkersConfig | None = None
 
     def __post_init__(self) -> None:
         for part in (self.grid, self.data, self.evaluation, self.model, self.output):
             part.check()
+        if self.workers is not None:
+            self.workers.check()
         names = self.data.names
         if self.grid.skill not in names:
             raise UsageError("--skill", self.grid.skill, f"expected one of {', '.join(names)}")

@@ -14,8 +14,10 @@ from datasets import Dataset, DatasetDict
 
 from neurosurgery.activations.prepared import can_be_prepared, write_samples
 from neurosurgery.activations.programs import program_prompt, read_programs
+from neurosurgery.common.errors import UsageError
 from neurosurgery.config.demo import ROOT
-from neurosurgery.evaluate.sandbox import OUTCOMES, RAN, shared_sandbox
+from neurosurgery.evaluate.outcomes import OUTCOMES, RAN
+from neurosurgery.evaluate.sandbox import shared_sandbox
 
 RIGHT = "exact_match"
 """Whether the program's number is the answer: the name that the harness has for a right text."""
@@ -37,6 +39,8 @@ def load_problems(programs_file: str, programs_seed: int, **_metadata: object) -
     Raises:
         UsageError: the file cannot be made, read or split.
     """
+    if not isinstance(programs_seed, int) or programs_seed < 0:
+        raise UsageError("programs_seed", programs_seed, "expected a whole number, 0 or more")
     path = Path(programs_file)
     if not path.exists():
         path = ROOT / programs_file
@@ -83,11 +87,11 @@ def score_program(document: Mapping[str, Any], responses: Sequence[str]) -> dict
 
     Returns:
         `exact_match`: 1 where `float(solution())` equals the answer, as floats do. Then one of the
-        outcomes of the sandbox is 1 and the others are 0: `ran` (a number came out),
+        outcomes of the sandbox is 1 and the others are 0: `ran` (a number came out, NaN counts),
         `syntax_error`, `time_limit`, `memory_limit` (or too deep a recursion), `forbidden` (it
-        reached for files, network or the interpreter), `no_answer` (no function `solution`, or no
-        number from it), `unsupported` (it needs something of Python that the sandbox lacks),
-        `failed` (another error).
+        reached for files, network or the interpreter), `no_answer` (no function `solution`, or
+        what it returned is no number), `unsupported` (it needs something of Python that the sandbox
+        lacks), `failed` (it raised another error).
     """
     run = shared_sandbox().run(responses[0])
     right = run.outcome == RAN and run.value == document["answer"]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import builtins
-import re
-from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime
 from functools import cache
@@ -22,6 +19,15 @@ from pydantic_monty import (
 )
 
 from neurosurgery.common.errors import RunError, first_line
+from neurosurgery.evaluate.outcomes import (
+    FAILED,
+    MEMORY_LIMIT,
+    NO_ANSWER,
+    RAN,
+    SYNTAX_ERROR,
+    TIME_LIMIT,
+    outcome_of,
+)
 
 SECONDS = 2.0
 """Wall-clock time of a program."""
@@ -32,46 +38,21 @@ MEMORY = 200 << 20
 DEPTH = 1000
 """Calls inside calls, as in CPython."""
 
-RAN = "ran"
-SYNTAX_ERROR = "syntax_error"
-TIME_LIMIT = "time_limit"
-MEMORY_LIMIT = "memory_limit"
-FORBIDDEN = "forbidden"
-NO_ANSWER = "no_answer"
-UNSUPPORTED = "unsupported"
-FAILED = "failed"
+_PRELUDE = """
+from decimal import Decimal as _Decimal
+_monty_round = round
 
-OUTCOMES = (
-    RAN,
-    SYNTAX_ERROR,
-    TIME_LIMIT,
-    MEMORY_LIMIT,
-    FORBIDDEN,
-    NO_ANSWER,
-    UNSUPPORTED,
-    FAILED,
-)
-"""What can become of a program; every program has one of these."""
-
-_REACHING_OUT = frozenset(
-    "asyncio atexit builtins code codecs codeop concurrent ctypes dbm fcntl fileinput ftplib gc "
-    "glob http imaplib importlib inspect io logging marshal mmap multiprocessing nntplib os "
-    "pathlib pdb pickle pip pkgutil platform poplib posix pty pwd pydantic_monty requests resource "
-    "runpy select selectors shelve shutil signal site smtplib socket socketserver sqlite3 ssl "
-    "subprocess sys sysconfig syslog tempfile telnetlib termios threading trace traceback tty "
-    "urllib webbrowser winreg wsgiref xmlrpc zipfile zipimport _thread".split()
-)
-"""Modules that reach out of a program: files, network, processes, the interpreter itself."""
-
-_FORBIDDEN_NAMES = frozenset(
-    "__import__ breakpoint compile copyright credits exit globals help input license locals quit "
-    "vars".split()
-)
-_MODULE = re.compile(r"No module named '(\w+)|cannot import name '\w+' from '(\w+)")
-_NAME = re.compile(r"name '(\w+)' is not defined")
-_ATTRIBUTE = re.compile(
-    r"(?P<module>module )?'?(?P<of>\w+)'?(?: object)? has no attribute '(?P<name>\w+)'"
-)
+def round(number, ndigits=None):
+    if not isinstance(number, float) or not isinstance(ndigits, int) or number - number != 0:
+        return _monty_round(number, ndigits)
+    if ndigits >= 0:
+        return float(f"{number:.{min(ndigits, 400)}f}")
+    if abs(number) < 1e15 and ndigits > -16:
+        return float(_Decimal(number).quantize(_Decimal((0, (1,), -ndigits))))
+    return _monty_round(number, ndigits)
+"""
+"""What every program starts with. Monty rounds a multiple of the number, so that round(2.675, 2) is
+2.68; CPython rounds the number itself, to 2.67, and so does this."""
 
 _POLICY = OSPolicy(
     # A program gives the same number whenever it runs, and waits for nothing.
@@ -113,9 +94,13 @@ class Sandbox:
     What is not covered:
         The worker is an ordinary process of this user: a fault in Monty itself would not be
         caught by a second wall. Time is wall-clock time, so that a program near the limit may fit
-        or not. Short bursts use a whole core. Generator expressions are kept whole in memory,
-        unlike in CPython. What the Python of Monty lacks (`unsupported`) is recognised by its error
-        messages; a program that catches the error is taken as it then goes on.
+        or not; one operation on huge numbers can outlast it by a second, and outlive this process
+        if that is killed. The worker writes a line to the error stream where memory runs out.
+        Monty is not CPython: generator expressions are kept whole in memory, so that a long one is
+        a `memory_limit`; what it lacks (`unsupported`) is recognised by its error messages, not in
+        every case, and a program that catches the error is taken as it then goes on. `round` is
+        made to round as CPython does; of the other arithmetic, formats and `math`, no difference
+        was found (`tests/evaluate/test_sandbox_arithmetic.py`).
 
     Args:
         seconds: the limit of one program.
@@ -158,17 +143,17 @@ class Sandbox:
         Returns:
             The outcome; `value` is `float(solution())`, computed inside of the sandbox.
         """
-        call = "float(solution())"
-        text = f"{program}\n\n{call}"
+        text = f"{program}\n\nfloat(solution())"
         try:
             with self._pool.checkout(limits=self._limits, os_policy=_POLICY) as session:
+                session.feed_run(_PRELUDE)
                 found = session.feed_run(text, print_callback=_forget)
         except MontySyntaxError as error:
             return Run(SYNTAX_ERROR, None, first_line(error))
         except MontyRuntimeError as error:
-            frames = error.traceback()
-            at_call = bool(frames) and frames[-1].line == text.count("\n") + 1
-            return Run(_outcome(error.exception(), at_call=at_call), None, first_line(error))
+            lines = [frame.line for frame in error.traceback()]
+            at_call = lines == [text.count("\n") + 1]
+            return Run(outcome_of(error.exception(), at_call=at_call), None, first_line(error))
         except MontyCrashedError as error:
             return Run(TIME_LIMIT if error.timed_out else MEMORY_LIMIT, None, first_line(error))
         except MontyError as error:
@@ -197,42 +182,3 @@ def _fits(value: float) -> bool:
     except OverflowError:
         return False
     return True
-
-
-def _outcome(error: BaseException, *, at_call: bool) -> str:
-    """Name what stopped a program.
-
-    Args:
-        error: the exception.
-        at_call: whether it was raised by the line that calls `solution` and reads its value.
-    """
-    text = str(error)
-    if isinstance(error, TimeoutError) and "limit exceeded" in text:
-        return TIME_LIMIT
-    if isinstance(error, (MemoryError, RecursionError)):
-        return MEMORY_LIMIT
-    if at_call and isinstance(error, (NameError, TypeError, ValueError, OverflowError)):
-        return NO_ANSWER
-    if isinstance(error, PermissionError) or "not supported in this environment" in text:
-        return FORBIDDEN
-    if isinstance(error, NotImplementedError):
-        return UNSUPPORTED
-    return next(_lacking(text), FAILED)
-
-
-def _lacking(text: str) -> Iterator[str]:
-    """Whether an error says that the sandbox lacks what CPython has, and of what kind that is."""
-    if found := _MODULE.search(text):
-        yield FORBIDDEN if (found[1] or found[2]) in _REACHING_OUT else UNSUPPORTED
-    if found := _NAME.search(text):
-        if found[1] in _FORBIDDEN_NAMES:
-            yield FORBIDDEN
-        elif hasattr(builtins, found[1]):
-            yield UNSUPPORTED
-    if found := _ATTRIBUTE.search(text):
-        if found["module"]:
-            yield FORBIDDEN if found["of"] in _REACHING_OUT else UNSUPPORTED
-        elif re.fullmatch("__.+__", found["name"]):
-            yield FORBIDDEN
-        elif hasattr(getattr(builtins, found["of"], None), found["name"]):
-            yield UNSUPPORTED

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from neurosurgery.common.errors import RunError
 from neurosurgery.common.files import write_atomically
 from neurosurgery.config.experiment import EvaluationConfig, ModelConfig, OutputConfig
 from neurosurgery.config.keys import BASELINE_KEY
 from neurosurgery.evaluate.tasks import task_manager
 from neurosurgery.grid.plan import Plan
+from neurosurgery.results.failures import FOLDER as FAILED
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.provenance import model_fingerprint
 from neurosurgery.results.store import ResultStore
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from neurosurgery.evaluate.harness import Harness
+    from neurosurgery.grid.executors import Executor, Failed
     from neurosurgery.locate.selectors import Evidence
     from neurosurgery.models.load import LoadedModel
 
@@ -55,6 +58,7 @@ class CellRun:
         self._verdicts = VerdictTable(store, model.label, output.margin)
         # The log stays in memory until the run can start: bad input must write nothing.
         self._chatter = io.StringIO()
+        self._failed: list[Failed] = []
 
     def load_tasks(self, tokenizer: PreTrainedTokenizerBase, longest: int) -> dict[str, str]:
         """Load the tasks and build their requests; refuse a folder made with other tasks.
@@ -92,45 +96,54 @@ class CellRun:
         if 1 in scalars:
             yield "--scalar 1 changes nothing: its cells repeat the baseline"
 
+    def local_executor(self, loaded: LoadedModel, evidence: Evidence) -> Executor:
+        """One worker in this process, which owns the loaded model."""
+        from neurosurgery.grid.executors import LocalExecutor
+        from neurosurgery.grid.worker import Worker
+
+        return LocalExecutor(Worker(loaded, evidence, self._harnesses, self._evaluation))
+
     def run(
         self,
         plan: Plan,
-        loaded: LoadedModel,
-        evidence: Evidence,
+        executor: Executor,
         lock: FolderLock,
+        commit: str | None,
         origin: Mapping[str, object],
     ) -> None:
-        """Compute the cells of the plan; each is on disk before the next one starts.
+        """Compute the cells of the plan; each is on disk as soon as it is finished.
 
         Args:
             plan: the cells.
-            loaded: the unedited model.
-            evidence: what the selections need.
+            executor: who computes them.
             lock: the folder's, held by this process.
+            commit: the commit of a hub model.
             origin: the provenance that all masks share, besides the model's.
 
         Raises:
             RunError: a cell cannot be computed or written; finished ones are kept.
         """
         from neurosurgery.grid.cells import run_cells
+        from neurosurgery.grid.jobs import make_jobs
         from neurosurgery.grid.recorder import Recorder
-        from neurosurgery.grid.worker import Worker
 
-        commit = getattr(loaded.model.config, "_commit_hash", None)
         shared = {
             "model": self._model.name,
             "revision": self._model.revision,
             "model_content": model_fingerprint(self._model.name, commit),
             **origin,
-            **({"quantised": loaded.quantised} if loaded.quantised else {}),
         }
         recorder = Recorder(self._store, lock, self._verdicts, self._output, shared)
-        worker = Worker(loaded, evidence, self._harnesses, self._evaluation)
+        jobs = make_jobs(plan, self._store, self._output, shared)
         with _frozen_objects():
-            run_cells(plan, worker, recorder, self._store, save_model=self._output.save_model)
+            self._failed = run_cells(jobs, executor, recorder)
 
     def publish(self) -> None:
-        """Judge the whole folder, write and print its text, and make its report."""
+        """Judge the whole folder, write and print its text, and make its report.
+
+        Raises:
+            RunError: cells were given up.
+        """
         from neurosurgery.report import make_report
         from neurosurgery.verdicts.text import folder_text
 
@@ -147,11 +160,16 @@ class CellRun:
             "comparison.csv these tables in full"
         )
         print(f"figures in {page}")
+        if self._failed:
+            first = self._failed[0]
+            raise RunError(
+                f"{len(self._failed)} cells were given up, {first.job.key.stem} first: "
+                f"{first.reason}; the reasons are in {self._store.root / FAILED}, and the same "
+                "command tries them again"
+            )
 
     def _published_lines(self) -> str:
         """What the published scripts write into the text file, if math is measured by programs."""
-        if self._evaluation.programs is None:
-            return ""
         from neurosurgery.verdicts.published_lines import published_lines
 
         flag = "--num_samples["
@@ -162,6 +180,11 @@ class CellRun:
         }
         lines = published_lines(self._verdicts.table, self._evaluation.math_task, num_samples)
         return f"\n{lines}" if lines else ""
+
+
+def quantised_origin(quantised: str | None) -> dict[str, object]:
+    """What of the weights was quantised, as provenance."""
+    return {} if quantised is None else {"quantised": quantised}
 
 
 @contextmanager

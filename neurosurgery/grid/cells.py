@@ -1,38 +1,38 @@
-"""Take a worker through the cells of a plan."""
+"""Take the jobs of a grid through an executor, and keep what comes back."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
+
 from tqdm import tqdm
 
-from neurosurgery.config.keys import BASELINE_KEY
-from neurosurgery.grid.plan import Plan
+from neurosurgery.grid.executors import Executor, Failed
+from neurosurgery.grid.jobs import Job
 from neurosurgery.grid.recorder import Recorder
-from neurosurgery.grid.worker import Worker
-from neurosurgery.results.store import ResultStore
 
 
-def run_cells(
-    plan: Plan, worker: Worker, recorder: Recorder, store: ResultStore, *, save_model: bool
-) -> None:
-    """Compute the pending cells; each is on disk before the next one starts."""
-    pending = set(plan.pending)
-    total = len(pending) + plan.baseline_pending
-    with tqdm(total=total, desc="grid", unit="cell") as progress:
-        if plan.baseline_pending:
-            recorder.record(worker.run(BASELINE_KEY))
-            progress.update()
-        for key in plan.to_select:
-            if key.selection is None:
+def run_cells(jobs: Sequence[Job], executor: Executor, recorder: Recorder) -> list[Failed]:
+    """Carry out jobs; each is on disk as soon as it is back.
+
+    Returns:
+        The jobs that were given up.
+    """
+    failed = []
+    start = time.monotonic()
+    with tqdm(total=sum(job.evaluate for job in jobs), desc="grid", unit="cell") as progress:
+        for done in executor.run(jobs):
+            if isinstance(done, Failed):
+                recorder.record_failure(done.job.key, done.reason, done.attempts)
+                failed.append(done)
                 continue
-            if key in pending:
-                result = worker.run(key)
-                recorder.record(result)
-                selection = result.selection
+            key = done.job.key
+            # The selection first: a cell whose results are there lacks nothing.
+            if key.selection is not None and done.selection is not None:
+                recorder.record_selection(key.selection, done.selection)
+            if done.result is not None:
+                recorder.record(done.result, done.worker)
                 progress.update()
-            else:
-                selection = worker.select(key.selection)
-                recorder.record_selection(key.selection, selection)
-            folder = store.model_folder(key)
-            if save_model and selection and not folder.exists():
-                origin = recorder.provenance(key.selection, selection)
-                worker.export(key, selection, folder, origin)
+                hourly = 3600 * progress.n / (time.monotonic() - start)
+                progress.set_postfix_str(f"{hourly:,.0f} cells/h")
+    return failed

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.config.experiment import ExperimentConfig
-from neurosurgery.grid.cell_run import CellRun
-from neurosurgery.grid.plan import Plan, PlanText, grid_keys, make_plan, needed_statistics
+from neurosurgery.grid.cell_run import CellRun, quantised_origin
+from neurosurgery.grid.plan import PlanText, grid_keys, make_plan
 from neurosurgery.models.devices import choose_device, choose_dtype, keep_freed_memory
 from neurosurgery.results import provenance
 from neurosurgery.results.lock import FolderLock
@@ -18,10 +18,7 @@ from neurosurgery.results.store import ResultStore
 
 if TYPE_CHECKING:
     # transformers takes seconds to import, so bad flags are refused first.
-    from transformers import PreTrainedTokenizerBase
-
-    from neurosurgery.locate.selectors import Evidence
-    from neurosurgery.models.load import LoadedModel
+    from neurosurgery.grid.sources import LocalSource, RemoteSource
 
 
 @dataclass(frozen=True)
@@ -76,13 +73,33 @@ class Experiment:
             # A run that was killed after its last cell leaves temporary files.
             store.sweep()
         else:
-            keep_freed_memory(device)
-            loaded = self._start(tokenizer, store, meaning | of_tasks, str(device))
-            cells.start_log()
-            evidence = self._evidence(loaded, plan, cells, store)
-            data = config.data
-            origin = {"seed": data.random_state, "num_samples": data.num_samples}
-            cells.run(plan, loaded, evidence, lock, origin)
+            from neurosurgery.grid.recorder import say
+            from neurosurgery.grid.sources import LocalSource, RemoteSource
+
+            with ExitStack() as stack:
+                source: LocalSource | RemoteSource
+                if config.workers is None:
+                    keep_freed_memory(device)
+                    source = LocalSource(
+                        config.model, config.data, self.sets, tokenizer, str(device)
+                    )
+                else:
+                    remote = RemoteSource(
+                        config.model, config.evaluation, config.data, config.workers, self.sets
+                    )
+                    source = stack.enter_context(remote)
+                self._start(store, meaning | of_tasks, source)
+                cells.start_log()
+                for note in (source.quantised, *cells.notes(plan, config.grid.scalars)):
+                    if note is not None:
+                        say(note)
+                executor = source.executor(plan, cells, store)
+                origin = {
+                    "seed": config.data.random_state,
+                    "num_samples": config.data.num_samples,
+                    **quantised_origin(source.quantised),
+                }
+                cells.run(plan, executor, lock, commit, origin)
         cells.publish()
 
     def _meaning(self, store: ResultStore, dtype: str, commit: str | None) -> dict[str, object]:
@@ -102,45 +119,14 @@ class Experiment:
         return meaning
 
     def _start(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        store: ResultStore,
-        meaning: Mapping[str, object],
-        device: str,
-    ) -> LoadedModel:
-        """Load the model, then start to write the folder."""
-        from neurosurgery.models.backbone import check_backbone
-        from neurosurgery.models.load import load_model
-        from neurosurgery.models.vocabulary import check_vocabulary
-
-        loaded = load_model(self.config.model, tokenizer)
-        texts = {name: found.samples for name, found in self.sets.items()}
-        check_vocabulary(loaded.model, tokenizer, self.config.model.name, texts)
-        check_backbone(loaded.model)
+        self, store: ResultStore, meaning: Mapping[str, object], source: LocalSource | RemoteSource
+    ) -> None:
+        """Start to write the folder, once the model is known to be usable."""
         if self.config.output.overwrite:
             store.clear()
         # The first file, because it marks the folder as ours.
-        run = provenance.describe_run(list(self.command), device, loaded.quantised)
+        run = provenance.describe_run(list(self.command), source.device, source.quantised)
         store.write_config(meaning, run)
         store.sweep()
         if (split := self.sets[self.config.data.math.name].programs) is not None:
             store.write_split(split.listing())
-        return loaded
-
-    def _evidence(
-        self, loaded: LoadedModel, plan: Plan, cells: CellRun, store: ResultStore
-    ) -> Evidence:
-        """Say what the user should know before the cells start; gather the statistics."""
-        from neurosurgery.grid.gather import describe_evidence, gather_evidence
-        from neurosurgery.grid.recorder import say
-
-        data = self.config.data
-        for note in (loaded.quantised, *cells.notes(plan, self.config.grid.scalars)):
-            if note is not None:
-                say(note)
-        sizes = list(dict.fromkeys(key.selection.size for key in plan.to_select if key.selection))
-        needed = needed_statistics(data, plan.to_select)
-        evidence = gather_evidence(loaded, data, self.sets, needed, sizes, store)
-        for line in describe_evidence(self.config.model.label, loaded, evidence):
-            say(line)
-        return evidence

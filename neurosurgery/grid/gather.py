@@ -41,47 +41,80 @@ def gather_evidence(
     Raises:
         RunError: the model lacks the observed parts, or an activation is not finite.
     """
+    parts = {kind: observed_parts(kind, loaded) for kind in needed}
+    for kind, name in missing_statistics(data, needed, store):
+        keep_statistics(store, kind, name, score_set(kind, loaded, data, sets[name]))
+    statistics = read_statistics(data, needed, store)
     targets = find_targets(loaded.model)
-    parts: dict[str, Sequence[Any]] = {}
-    statistics: dict[str, dict[str, ByRepeat]] = {}
-    for kind, names in needed.items():
-        found = STATISTICS[kind].find(loaded.model)
-        if not found:
-            raise RunError(f"this model has {STATISTICS[kind].missing}")
-        parts[kind] = found
-        statistics[kind] = {
-            name: _of_set(kind, loaded, found, data, sets[name], store) for name in names
-        }
     return Evidence(targets, parts, statistics, sizes, data.random_state)
 
 
-def _of_set(
-    kind: str,
-    loaded: LoadedModel,
-    parts: Sequence[Any],
-    data: DataConfig,
-    calibration_set: CalibrationSet,
-    store: ResultStore,
+def observed_parts(kind: str, loaded: LoadedModel) -> Sequence[Any]:
+    """The parts of the model that statistics of this kind observe.
+
+    Raises:
+        RunError: the model has none.
+    """
+    found = STATISTICS[kind].find(loaded.model)
+    if not found:
+        raise RunError(f"this model has {STATISTICS[kind].missing}")
+    return found
+
+
+def missing_statistics(
+    data: DataConfig, needed: Mapping[str, Sequence[str]], store: ResultStore
+) -> list[tuple[str, str]]:
+    """The needed statistics that are not all in the folder: kind and set."""
+    return [
+        (kind, name)
+        for kind, names in needed.items()
+        for name in names
+        if not all(
+            store.statistics_file(kind, name, repeat).exists() for repeat in range(data.num_repeats)
+        )
+    ]
+
+
+def score_set(
+    kind: str, loaded: LoadedModel, data: DataConfig, calibration_set: CalibrationSet
 ) -> ByRepeat:
-    """The statistics of one set, one entry per repeat.
+    """Compute the statistics of one set, one entry per repeat.
 
     A pass always covers all repeats, so a resumed run forms the same batches and gets bitwise equal
     numbers.
+
+    Raises:
+        RunError: the model lacks the observed parts, or an activation is not finite.
     """
-    name = calibration_set.name
-    found = [store.read_statistics(kind, name, repeat) for repeat in range(data.num_repeats)]
-    if any(statistics is None for statistics in found):
-        multiplicities = calibration_set.multiplicities(
-            data.num_samples, data.num_repeats, data.random_state
-        )
-        computed = collect_from_set(
-            kind, loaded, parts, calibration_set, multiplicities, data.batch_tokens
-        )
-        for repeat, statistics in enumerate(found):
-            if statistics is None:
-                store.write_statistics(kind, name, repeat, computed[repeat])
-                found[repeat] = computed[repeat]
-    return [statistics for statistics in found if statistics is not None]
+    parts = observed_parts(kind, loaded)
+    multiplicities = calibration_set.multiplicities(
+        data.num_samples, data.num_repeats, data.random_state
+    )
+    return collect_from_set(kind, loaded, parts, calibration_set, multiplicities, data.batch_tokens)
+
+
+def keep_statistics(store: ResultStore, kind: str, name: str, computed: ByRepeat) -> None:
+    """Write the statistics of the repeats that are not in the folder."""
+    for repeat, statistics in enumerate(computed):
+        if not store.statistics_file(kind, name, repeat).exists():
+            store.write_statistics(kind, name, repeat, statistics)
+
+
+def read_statistics(
+    data: DataConfig, needed: Mapping[str, Sequence[str]], store: ResultStore
+) -> dict[str, dict[str, ByRepeat]]:
+    """Read the needed statistics: kind, then set, to one entry per repeat."""
+    return {
+        kind: {
+            name: [
+                statistics
+                for repeat in range(data.num_repeats)
+                if (statistics := store.read_statistics(kind, name, repeat)) is not None
+            ]
+            for name in names
+        }
+        for kind, names in needed.items()
+    }
 
 
 def describe_evidence(label: str, loaded: LoadedModel, evidence: Evidence) -> Iterator[str]:

@@ -13,7 +13,7 @@ from neurosurgery.config.keys import SCALE, CellKey, SelectionKey
 from neurosurgery.config.methods import METHODS, methods_of
 from neurosurgery.config.patching import SCRIPT, CellsConfig, PatchingConfig
 from neurosurgery.edit.knock_out import ALL, head_means
-from neurosurgery.grid.cell_run import CellRun
+from neurosurgery.grid.cell_run import CellRun, quantised_origin
 from neurosurgery.grid.plan import make_plan
 from neurosurgery.grid.recorder import say
 from neurosurgery.locate.key_units import UnitEffects
@@ -149,10 +149,13 @@ class HeadCells:
             origin: dict[str, object] = {
                 "seed": config.random_state,
                 "num_prompts": effects.shape[1],
+                **quantised_origin(loaded.quantised),
             }
             if any(edit.kind != SCALE for edit in cells.edits(config.ablation)):
                 # Nobody should take a model pruned by this mask for the one that was measured.
                 origin["evaluated_as"] = "knocked out by means, which is not pruning"
-            self._run.run(plan, loaded, evidence, lock, origin)
+            commit = getattr(loaded.model.config, "_commit_hash", None)
+            executor = self._run.local_executor(loaded, evidence)
+            self._run.run(plan, executor, lock, commit, origin)
         print()
         self._run.publish()

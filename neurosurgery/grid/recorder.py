@@ -9,11 +9,12 @@ from tqdm import tqdm
 
 from neurosurgery.common.files import write_atomically
 from neurosurgery.config.experiment import OutputConfig
-from neurosurgery.config.keys import SelectionKey
+from neurosurgery.config.keys import CellKey, SelectionKey
 from neurosurgery.masks.files import write_mask_file
 from neurosurgery.masks.selection import Selection
 from neurosurgery.masks.units import unit_csv
 from neurosurgery.results.cells import CellResult
+from neurosurgery.results.failures import clear_failure, write_failure
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.store import ResultStore
 from neurosurgery.verdicts.table import VerdictTable
@@ -49,8 +50,12 @@ class Recorder:
         self._output = output
         self._origin = origin
 
-    def record(self, result: CellResult) -> None:
+    def record(self, result: CellResult, worker: int | None = None) -> None:
         """Write a finished cell and update results.csv.
+
+        Args:
+            result: the cell.
+            worker: the worker in whose log the libraries' output belongs.
 
         Raises:
             RunError: the folder has vanished or cannot be written.
@@ -58,11 +63,15 @@ class Recorder:
         self._lock.check()
         for note in result.notes:
             say(note)
-        self.log(result.chatter)
+        if result.chatter:
+            name = "lm_eval" if worker is None else f"worker_{worker}"
+            with self._store.open_log(name) as file:
+                file.write(result.chatter)
         key = result.record.key
         if result.selection is not None and key.selection is not None:
             self.record_selection(key.selection, result.selection)
         self._store.write_cell(result)
+        clear_failure(self._store.root, self._store.model, key)
         self._verdicts.update()
         if key.is_baseline and (unknown := self._verdicts.without_guessing()):
             say(f"what guessing scores is unknown, so no retention: {'; '.join(unknown)}")
@@ -78,23 +87,30 @@ class Recorder:
         if selection.unit_table is not None and not units.exists():
             write_atomically(units, unit_csv(selection.unit_table, _origin(key)))
         if self._output.save_masks and not mask.exists():
-            write_mask_file(mask, selection.mask, self.provenance(key, selection))
+            write_mask_file(mask, selection.mask, mask_provenance(self._origin, key, selection))
 
-    def provenance(self, key: SelectionKey, selection: Selection) -> dict[str, object]:
-        """The provenance of a mask, for its file and for an exported model."""
-        return {
-            **self._origin,
-            **_origin(key),
-            "counts": selection.mask.counts(),
-            "skill_topk": selection.topk,
-            "units": selection.unit_counts,
-        }
+    def record_failure(self, key: CellKey, reason: str, attempts: int) -> None:
+        """Write why a cell was given up; the note goes when the cell is finished.
 
-    def log(self, text: str) -> None:
-        """Append the libraries' output to the log."""
-        if text:
-            with self._store.open_log() as file:
-                file.write(text)
+        Raises:
+            RunError: the folder has vanished or cannot be written.
+        """
+        self._lock.check()
+        write_failure(self._store.root, self._store.model, key, reason, attempts)
+        say(f"{key.stem}: given up after {attempts} attempts: {reason}")
+
+
+def mask_provenance(
+    origin: Mapping[str, object], key: SelectionKey, selection: Selection
+) -> dict[str, object]:
+    """The provenance of a mask, for its file and for an exported model."""
+    return {
+        **origin,
+        **_origin(key),
+        "counts": selection.mask.counts(),
+        "skill_topk": selection.topk,
+        "units": selection.unit_counts,
+    }
 
 
 def _origin(key: SelectionKey) -> dict[str, object]:

@@ -29,6 +29,7 @@ _OWN_FOLDERS = (
     "masks",
     "logs",
     "path_patching",
+    "failed",
 )
 _DERIVED = ("models", "report", "consistency.csv")
 """Deleted with the results, but can exist without them."""
@@ -44,31 +45,31 @@ class ResultStore:
 
     def __init__(self, save_path: Path, model_label: str) -> None:
         self.root = save_path
-        self._model = model_label
+        self.model = model_label
 
-    def open_log(self) -> TextIO:
-        """Open the log of the libraries' output for appending."""
-        path = self.root / "logs" / "lm_eval.log"
+    def open_log(self, name: str = "lm_eval") -> TextIO:
+        """Open a log of the libraries' output for appending."""
+        path = self.root / "logs" / f"{name}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("a", encoding="utf-8")
 
     def text_file(self, name: str) -> Path:
         """The path of the verdict's text file."""
-        return self.root / "eval_results" / self._model / name
+        return self.root / "eval_results" / self.model / name
 
     def _result_files(self, key: CellKey) -> tuple[Path, Path]:
-        folder = self.root / "eval_results" / self._model
+        folder = self.root / "eval_results" / self.model
         return folder / f"{key.stem}.json", folder / f"{key.stem}_train_task.json"
 
     def _sample_file(self, key: CellKey) -> Path:
-        return self.root / "samples" / self._model / f"{key.stem}.jsonl"
+        return self.root / "samples" / self.model / f"{key.stem}.jsonl"
 
     def _record_file(self, key: CellKey) -> Path:
-        return self.root / "cells" / self._model / f"{key.stem}.json"
+        return self.root / "cells" / self.model / f"{key.stem}.json"
 
     def mask_file(self, key: SelectionKey) -> Path:
         """The path of a selection's mask, which all of its edits share."""
-        return self.root / "masks" / self._model / f"{key.stem}.safetensors"
+        return self.root / "masks" / self.model / f"{key.stem}.safetensors"
 
     def unit_file(self, key: SelectionKey) -> Path:
         """The path of a selection's unit list, beside its mask."""
@@ -76,7 +77,7 @@ class ResultStore:
 
     def model_folder(self, key: CellKey) -> Path:
         """The path of a cell's edited model (`--save_model`)."""
-        return self.root / "models" / self._model / key.stem
+        return self.root / "models" / self.model / key.stem
 
     def is_done(self, key: CellKey) -> bool:
         """Whether all files of the cell exist."""
@@ -110,13 +111,13 @@ class ResultStore:
 
     def keys(self) -> Iterator[CellKey]:
         """The keys of all finished cells: the baseline first, then the grid's order."""
-        records = (self.root / "cells" / self._model).rglob("*.json")
+        records = (self.root / "cells" / self.model).rglob("*.json")
         keys = (CellKey.from_record(read_json(path)["key"]) for path in records)
         yield from sorted(filter(self.is_done, keys), key=lambda key: key.order)
 
     def statistics_file(self, kind: str, name: str, repeat: int) -> Path:
         """The path of the activation statistics of one kind, set and repeat."""
-        return self.root / "statistics" / self._model / kind / f"{name}_run{repeat}.safetensors"
+        return self.root / "statistics" / self.model / kind / f"{name}_run{repeat}.safetensors"
 
     def read_statistics(self, kind: str, name: str, repeat: int) -> dict[str, torch.Tensor] | None:
         """Read activation statistics; None if there is no file."""
@@ -136,7 +137,7 @@ class ResultStore:
 
     def clear_cells(self, methods: Collection[str]) -> None:
         """Delete the cells of some methods, with their masks and edited models."""
-        records = (self.root / "cells" / self._model).rglob("*.json")
+        records = (self.root / "cells" / self.model).rglob("*.json")
         for key in [CellKey.from_record(read_json(path)["key"]) for path in records]:
             if key.method not in methods or key.selection is None:
                 continue

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from neurosurgery.config.keys import MATH
 from neurosurgery.config.methods import METHODS
 from neurosurgery.verdicts.primary import primary_metrics
 
@@ -18,8 +19,9 @@ _END = "greedy decoding (few-shot)"
 def published_lines(table: pd.DataFrame, task: str, num_samples: Mapping[str, int]) -> str:
     """Write one line for every model state, in the words of the published MathNeuro.py.
 
-    Its word "%" follows the proportion although that is a fraction. A method that the published
-    script does not have stands in the place of "good", a scaling in that of "pruning".
+    Its word "%" follows the proportion although that is a fraction. Another method stands in the
+    place of "good", a scaling in that of "pruning". Cells that the words do not fit (another skill,
+    numbers of heads or MLPs) have no line.
 
     Args:
         table: rows of results.csv.
@@ -38,6 +40,8 @@ def published_lines(table: pd.DataFrame, task: str, num_samples: Mapping[str, in
         what = f"Average eval accuracy on {row['n']:.0f} questions"
         if method is None:
             lines.append(f"{what} before training with {_END}: {row['value']}")
+            continue
+        if method.counts_units or row["skill"] != MATH:
             continue
         action = "pruning" if row["scalar"] == 0 else f"scaling by {row['scalar']:g}"
         kind = "good" if method.against_a_set and not method.twin else method.label

@@ -13,6 +13,7 @@ from neurosurgery.config.keys import MATH, action_text
 from neurosurgery.config.methods import size_text
 from neurosurgery.verdicts.comparison import QUANTITIES
 from neurosurgery.verdicts.primary import primary_metrics
+from neurosurgery.verdicts.programs import programs_text
 from neurosurgery.verdicts.table import VerdictTable
 
 _VERDICT = "  {:<20} {:>11} {:>7} {:>5} {:>8} {:>9} {:>11}  {:<18} {:>7}  {}"
@@ -42,6 +43,7 @@ def folder_text(verdicts: VerdictTable, evaluation: EvaluationConfig) -> str:
     comparison = verdicts.comparison(evaluation.math_task, tasks)
     parts = [
         verdict_text(summary, tasks),
+        programs_text(summary),
         control_text(summary, tasks),
         comparison_text(comparison, list(dict.fromkeys(summary["method"]))),
     ]

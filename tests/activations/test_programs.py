@@ -11,10 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neurosurgery.activations.calibration import read_calibration_set, read_calibration_sets
+from neurosurgery.activations.program_files import holds_programs
 from neurosurgery.activations.programs import (
     NUM_SAMPLES,
-    NUM_SHOTS,
-    holds_programs,
     program_prompt,
     program_sample,
     read_programs,
@@ -46,7 +45,7 @@ def split(table: pd.DataFrame, random_state: int = 42):
 def test_the_first_1500_are_samples():
     found = split(problems(2400))
     assert (len(found.samples), len(found.tests)) == (1500, 900)
-    assert (NUM_SAMPLES, NUM_SHOTS) == (1500, 8)
+    assert NUM_SAMPLES == 1500
 
 
 def test_a_small_file_keeps_a_quarter_for_tests():
@@ -77,7 +76,7 @@ def test_rows_without_a_number_are_left_out_and_no_others():
     wrong = {3: "", 10: "about 7", 11: "inf", 12: "nan", 20: "1/2"}
     answers = [wrong.get(n, f"{n}.50") for n in range(1, 41)]
     found = split(problems(40, answer=answers))
-    assert found.without_number == 5
+    assert found.without_number == ("", "about 7", "inf", "nan", "1/2")
     both = pd.concat([found.samples, found.tests])
     assert sorted(both["row"]) == [n for n in range(1, 41) if n not in wrong]
     assert (both["answer"] == both["row"] + 0.5).all()
@@ -95,8 +94,7 @@ def test_every_usable_row_is_in_one_part(count, seed, without):
     found = split(table, seed)
     listing = found.listing()
     assert sorted(listing["row"]) == usable
-    assert (listing["part"] == "shot").sum() == NUM_SHOTS
-    assert set(listing.loc[listing["part"] != "test", "row"]) == set(found.samples["row"])
+    assert set(listing.loc[listing["part"] == "sample", "row"]) == set(found.samples["row"])
     assert len(found.tests) >= len(usable) / 4
     again = split(table, seed)
     assert again.listing().equals(listing)
@@ -112,10 +110,46 @@ def test_another_seed_makes_another_split():
 def test_the_line_says_what_is_left_out():
     table = problems(41, answer=["x", *map(str, range(40))], subset=["sgsm_train"] * 40 + ["b"])
     assert split(table).summary(FILE) == (
-        "mine.csv: 29 programs as samples, the first 8 also as shots; 10 test problems; left out: "
-        "1 without a numeric answer, 1 not in the subset sgsm_train"
+        "mine.csv: 29 programs as samples, 10 kept for tests; left out: "
+        "1 without a numeric answer ('x'), 1 not in the subset sgsm_train"
     )
     assert "left out" not in split(problems(12)).summary(FILE)
+
+
+def test_a_question_of_a_sample_is_no_test():
+    table = pd.concat([problems(40), problems(40)], ignore_index=True)
+    found = split(table)
+    assert not set(found.tests["question"]) & set(found.samples["question"])
+    assert found.repeated == 80 - len(found.samples) - len(found.tests) > 0
+    assert f"{found.repeated} tests that repeat a sample's question" in found.summary(FILE)
+    with pytest.raises(UsageError, match="has no question for tests that is not a sample's"):
+        split(problems(40, question="1+1?"))
+
+
+def test_rows_of_another_subset_may_be_empty():
+    subset = ["sgsm_train"] * 39 + ["other"]
+    questions = [*map(str, range(39)), ""]
+    assert split(problems(40, subset=subset, question=questions)).of_other_subsets == 1
+
+
+def test_windows_line_ends_make_the_same_samples(tmp_path):
+    table = problems(40).assign(solution="def solution():\n    return 1")
+    unix = write(tmp_path, table)
+    windows = tmp_path / "windows.csv"
+    windows.write_bytes(unix.read_bytes().replace(b"\n", b"\r\n"))
+    first, second = (
+        read_calibration_set(CalibrationSource("math", path)).samples for path in (unix, windows)
+    )
+    assert first == second
+    assert "\r" not in second[0]
+
+
+def test_names_of_columns_may_have_blanks_but_occur_once(tmp_path):
+    path = write(tmp_path, problems(40).rename(columns=lambda name: f" {name} "))
+    assert len(read_calibration_set(CalibrationSource("math", path)).samples) == 30
+    path.write_text(f"question,solution,answer,answer\n{'a,b,1,1' * 1}\n")
+    with pytest.raises(UsageError, match="has two columns answer; expected every column once"):
+        read_calibration_set(CalibrationSource("math", path))
 
 
 def write(folder: Path, table: pd.DataFrame, name: str = "mine.csv") -> Path:

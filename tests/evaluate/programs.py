@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from neurosurgery.evaluate.sandbox import (
+from neurosurgery.evaluate.outcomes import (
     FAILED,
     FORBIDDEN,
     MEMORY_LIMIT,
@@ -99,6 +99,28 @@ FAULTY = {
     "method": (solution("return 'a'.translate({})"), UNSUPPORTED),
     "yield": (solution("return sum(f())", first="def f():\n    yield 1\n"), UNSUPPORTED),
     "del": (solution("x = [1]", "del x[0]", "return 1"), UNSUPPORTED),
+    "called by its hidden name": (solution("return [1, 2].__len__()"), UNSUPPORTED),
+    "clock time": (
+        solution(
+            "return datetime.strptime('10:30', '%H:%M').minute",
+            first="from datetime import datetime\n",
+        ),
+        UNSUPPORTED,
+    ),
+    "wrong clock time": (
+        solution(
+            "return datetime.strptime('25:30', '%H:%M').minute",
+            first="from datetime import datetime\n",
+        ),
+        FAILED,
+    ),
+    "no module of Python": (solution("return 1", first="import foo\n"), FAILED),
+    "nothing of math": (solution("return math.mean([1])", first="import math\n"), FAILED),
+    "no part of math": (solution("return 1", first="from math import foo\n"), FAILED),
+    "to do": (solution("raise NotImplementedError('TODO')"), FAILED),
+    "a message of its own": (solution("raise ValueError(\"name 'sum' is not defined\")"), FAILED),
+    "a message of a module": (solution("raise ValueError(\"No module named 'os'\")"), FAILED),
+    "a limit of its own": (solution("raise TimeoutError('limit exceeded')"), FAILED),
 }
 """Text and outcome."""
 
@@ -159,6 +181,7 @@ ATTACKS = {
         FORBIDDEN,
     ),
     "compile": (solution("return compile('1', 'a', 'eval')"), FORBIDDEN),
+    "builtins": (solution("return __builtins__"), FORBIDDEN),
     "globals": (solution("return globals()['answer']"), FORBIDDEN),
     "class walk": (solution("return ().__class__.__bases__[0].__subclasses__()"), FORBIDDEN),
     "hidden walk": (solution("return getattr((), '__cl' + 'ass__')"), FORBIDDEN),

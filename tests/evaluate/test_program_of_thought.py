@@ -21,6 +21,7 @@ from neurosurgery.activations import prepared
 from neurosurgery.common.errors import UsageError
 from neurosurgery.config.experiment import EvaluationConfig
 from neurosurgery.evaluate.harness import load_harnesses
+from neurosurgery.evaluate.outcomes import OUTCOMES, RAN
 from neurosurgery.evaluate.program_of_thought import (
     RIGHT,
     cut_program,
@@ -28,7 +29,6 @@ from neurosurgery.evaluate.program_of_thought import (
     load_problems,
     score_program,
 )
-from neurosurgery.evaluate.sandbox import OUTCOMES, RAN
 from neurosurgery.evaluate.tasks import task_manager
 
 WHOLE = solution("result = 2", "return result").rstrip("\n")
@@ -296,7 +296,7 @@ def test_shots_can_be_chosen(file, tokenizer):
 
 
 def test_a_missing_file_is_made_or_refused_in_one_line(tmp_path, monkeypatch):
-    def load(source, config):
+    def load(_name, source, config):
         raise UsageError(source.path, "", "neither the hub nor the local cache has it (offline)")
 
     monkeypatch.setattr(prepared, "_load_rows", load)

@@ -16,15 +16,8 @@ from hypothesis import strategies as st
 from programs import ATTACKS, FAULTY, ORDINARY, SECRET, solution
 
 from neurosurgery.evaluate import sandbox as module
-from neurosurgery.evaluate.sandbox import (
-    NO_ANSWER,
-    OUTCOMES,
-    RAN,
-    TIME_LIMIT,
-    Run,
-    Sandbox,
-    shared_sandbox,
-)
+from neurosurgery.evaluate.outcomes import NO_ANSWER, OUTCOMES, RAN, TIME_LIMIT
+from neurosurgery.evaluate.sandbox import Run, Sandbox, shared_sandbox
 
 
 @pytest.fixture(scope="module")

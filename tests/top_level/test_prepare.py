@@ -131,7 +131,7 @@ def hub(monkeypatch) -> list[str]:
     """A hub with GSM8K alone; the data sets that were asked for."""
     asked: list[str] = []
 
-    def load(source, config):
+    def load(_name, source, config):
         asked.append(source.path)
         if "gsm8k" not in source.path:
             raise UsageError(source.path, config, "neither the hub nor the local cache has it")

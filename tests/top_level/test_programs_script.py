@@ -48,20 +48,36 @@ def test_the_math_task_is_programs(finished):
     assert outcomes.groupby(["method", "calibration", "proportion"], dropna=False)[
         "value"
     ].sum().tolist() == pytest.approx([1] * 5)
-    # The summary takes the right answers.
-    text = (finished / "eval_results" / "model" / "results.txt").read_text()
-    assert "demo_sgsm " in text
 
 
 def test_the_split_is_listed(finished):
     listing = pd.read_csv(finished / "split.csv")
-    assert listing["part"].value_counts().to_dict() == {"sample": 292, "test": 100, "shot": 8}
+    assert listing["part"].value_counts().to_dict() == {"sample": 300, "test": 100}
     problems = pd.read_csv(PROGRAMS)
     first = json.loads(
         (finished / "samples" / "model" / "pre_results.jsonl").read_text().splitlines()[0]
     )
     row = listing[listing["part"] == "test"].iloc[0]["row"]
     assert first["target"] == problems.iloc[row - 1]["solution"]
+
+
+def test_what_became_of_the_programs_is_told(finished):
+    text = (finished / "eval_results" / "model" / "results.txt").read_text()
+    page = (finished / "report" / "report.html").read_text()
+    rows = table(finished)
+    baseline = rows[(rows["method"] == "baseline") & (rows["task"] == "demo_sgsm")]
+    shares = [f"{value:.3f}" for value in baseline["value"]]
+    _, _, block = text.partition("Programs of demo_sgsm: ")
+    head, before, *_ = block.splitlines()[1:]
+    assert (
+        head.split()
+        == (
+            "right ran syntax error time limit memory limit forbidden no answer unsupported failed"
+        ).split()
+    )
+    assert before.split() == ["baseline", *shares]
+    assert "What became of the programs" in page
+    assert "mathneuro - Race, proportion 0.01, pruned" in page
 
 
 LINE = re.compile(
@@ -103,9 +119,7 @@ def test_another_task_can_be_named(tmp_path, capsys):
     assert set(table(tmp_path)["task"]) == {"demo_gsm8k_cot", "demo_mmlu"}
     assert "Average eval" not in (tmp_path / "eval_results" / "model" / "results.txt").read_text()
     assert (tmp_path / "split.csv").is_file()
-    assert "300 programs as samples, the first 8 also as shots; 100 test problems" in (
-        capsys.readouterr().out
-    )
+    assert "300 programs as samples, 100 kept for tests" in capsys.readouterr().out
 
 
 def test_with_a_model_of_ones_own_the_task_is_sgsm(tiny_model, tmp_path):
@@ -132,7 +146,7 @@ def test_a_plan_needs_no_model(tmp_path, capsys, monkeypatch):
 def test_sgsm_that_cannot_be_had_is_one_line(tmp_path, capsys, monkeypatch):
     from neurosurgery.common.errors import UsageError
 
-    def load(source, config):
+    def load(_name, source, config):
         raise UsageError(source.path, config or "", "neither the hub nor the local cache has it")
 
     monkeypatch.setattr(prepared, "_load_rows", load)
@@ -141,7 +155,6 @@ def test_sgsm_that_cannot_be_had_is_one_line(tmp_path, capsys, monkeypatch):
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1
     assert "sgsm.csv: is not there: bryanchrist/SGSM: neither the hub nor" in error[0]
-    assert "with network, python data/prepare.py sgsm writes it" in error[0]
     assert not (tmp_path / "r").exists()
 
 

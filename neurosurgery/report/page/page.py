@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -15,6 +15,8 @@ from neurosurgery.config.keys import MATH, SCALE
 from neurosurgery.config.methods import method_label, size_text
 from neurosurgery.report.draw.canvas import Drawing
 from neurosurgery.report.page.figures import Missing
+from neurosurgery.report.page.programs import outcome_table
+from neurosurgery.report.page.table import CellText, Table, number_cell
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.show.missing_commands import command_text, recorded
 from neurosurgery.report.show.panels import records
@@ -32,21 +34,6 @@ _QUANTITIES = {
     "reached": "Curves that lose half of math",
     "repeats": "Repeats",
 }
-
-
-class CellText(NamedTuple):
-    """A table cell: its text and its sort key."""
-
-    text: str
-    order: float | str
-    kind: str = ""
-
-
-class Table(NamedTuple):
-    """A table of the page."""
-
-    head: list[str]
-    rows: list[list[CellText]]
 
 
 def render_page(
@@ -71,6 +58,7 @@ def render_page(
         findings=findings(folder, points),
         cautions=cautions(folder, points),
         comparison=comparison_table(folder.comparison),
+        programs=outcome_table(folder.summary),
         verdicts=verdict_table(folder, points),
         sections=[(title, [_item(item) for item in items]) for title, items in sections if items],
         units=[(unit.title, unit.note, unit_table(unit.rows)) for unit in units],
@@ -114,21 +102,21 @@ def verdict_table(folder: Folder, points: pd.DataFrame) -> Table:
         cells = [
             CellText(method_label(row["method"]), row["method"]),
             CellText(row["calibration"] or "–", row["calibration"]),
-            _number_cell(row["proportion"], _size(row["method"], row["proportion"])),
-            _number_cell(row["scalar"], _scalar_text(folder, row)),
+            number_cell(row["proportion"], _size(row["method"], row["proportion"])),
+            number_cell(row["scalar"], _scalar_text(folder, row)),
             CellText(row["task"], row["task"]),
             CellText(row["verdict"] or "–", row["verdict"], row["verdict"]),
-            _number_cell(row["difference"], number(row["difference"], sign=True)),
-            _number_cell(row["ci_low"], interval(row["ci_low"], row["ci_high"]) or "–"),
-            _number_cell(row["p_value"], p_value_text(row["p_value"], missing="–")),
-            _number_cell(row["value"], number(row["value"])),
-            _number_cell(row["baseline"], number(row["baseline"])),
-            _number_cell(row["repeats"], f"{row['repeats']:.0f}"),
-            _number_cell(
+            number_cell(row["difference"], number(row["difference"], sign=True)),
+            number_cell(row["ci_low"], interval(row["ci_low"], row["ci_high"]) or "–"),
+            number_cell(row["p_value"], p_value_text(row["p_value"], missing="–")),
+            number_cell(row["value"], number(row["value"])),
+            number_cell(row["baseline"], number(row["baseline"])),
+            number_cell(row["repeats"], f"{row['repeats']:.0f}"),
+            number_cell(
                 row["edited"], "–" if math.isnan(row["edited"]) else f"{row['edited']:,.0f}"
             ),
-            _number_cell(row["edited_share"], percent_text(row["edited_share"])),
-            _number_cell(row["topk_share"], percent_text(row["topk_share"])),
+            number_cell(row["edited_share"], percent_text(row["edited_share"])),
+            number_cell(row["topk_share"], percent_text(row["topk_share"])),
         ]
         if controls:
             cells.insert(0, CellText(row["skill"], row["skill"]))
@@ -148,18 +136,13 @@ def unit_table(rows: pd.DataFrame) -> Table:
     for row in records(rows):
         layer = row["layer"]
         cells = [
-            _number_cell(layer, "–" if math.isnan(layer) else f"{layer:.0f}"),
+            number_cell(layer, "–" if math.isnan(layer) else f"{layer:.0f}"),
             CellText(row["module"], row["module"]),
-            *(_number_cell(row[name], f"{row[name]}") for name in ("index", "found")),
+            *(number_cell(row[name], f"{row[name]}") for name in ("index", "found")),
         ]
         rest = [name for name in row if name not in ("layer", "module", "index", "found")]
-        found.append([*cells, *(_number_cell(row[name], number(row[name])) for name in rest)])
+        found.append([*cells, *(number_cell(row[name], number(row[name])) for name in rest)])
     return Table([name.capitalize() if name.islower() else name for name in head], found)
-
-
-def _number_cell(value: float, text: str) -> CellText:
-    # The page's script cannot sort NaN; missing values come first.
-    return CellText(text, -math.inf if math.isnan(value) else float(value), "number")
 
 
 def _scalar_text(folder: Folder, row: dict[str, Any]) -> str:
@@ -205,11 +188,11 @@ def _quantity_cell(name: str, row: dict[str, Any]) -> CellText:
     value = float(row[name])
     if name in ("repeats", "reached"):
         of = f" of {row['curves']:g}" if name == "reached" and "curves" in row else ""
-        return _number_cell(value, "–" if math.isnan(value) else f"{value:g}{of}")
+        return number_cell(value, "–" if math.isnan(value) else f"{value:g}{of}")
     if name.startswith("loss_at_half") and row.get("reached") == 0:
-        return _number_cell(value, "never")
+        return number_cell(value, "never")
     low, high = row.get(f"{name}_low", math.nan), row.get(f"{name}_high", math.nan)
-    return _number_cell(value, f"{number(value)} {interval(low, high, sign=False)}".strip())
+    return number_cell(value, f"{number(value)} {interval(low, high, sign=False)}".strip())
 
 
 def _run(run: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,161 @@
+"""Where the unedited model is, and with it the statistics and whoever computes the cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from types import TracebackType
+
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from neurosurgery.activations.calibration import CalibrationSet
+from neurosurgery.config.experiment import DataConfig, EvaluationConfig, ModelConfig
+from neurosurgery.config.workers import WorkersConfig
+from neurosurgery.grid.cell_run import CellRun
+from neurosurgery.grid.executors import Executor
+from neurosurgery.grid.gather import (
+    describe_evidence,
+    gather_evidence,
+    keep_statistics,
+    missing_statistics,
+    read_statistics,
+)
+from neurosurgery.grid.plan import Plan, needed_statistics
+from neurosurgery.grid.recorder import say
+from neurosurgery.grid.worker_host import EvidenceData, Recipe
+from neurosurgery.models.backbone import check_backbone
+from neurosurgery.models.load import load_model
+from neurosurgery.models.vocabulary import check_vocabulary
+from neurosurgery.results.store import ResultStore
+
+
+class LocalSource:
+    """The model in this process.
+
+    Args:
+        model: the model's settings.
+        data: how samples are drawn.
+        sets: calibration sets by name.
+        tokenizer: the model's.
+        device: where the model is loaded.
+
+    Raises:
+        UsageError: the model cannot be used.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        data: DataConfig,
+        sets: Mapping[str, CalibrationSet],
+        tokenizer: PreTrainedTokenizerBase,
+        device: str,
+    ) -> None:
+        self._label = model.label
+        self._data = data
+        self._sets = sets
+        self._loaded = load_model(model, tokenizer)
+        check_vocabulary(self._loaded.model, tokenizer, model.name, _texts(sets))
+        check_backbone(self._loaded.model)
+        self.quantised = self._loaded.quantised
+        self.device = device
+
+    def executor(self, plan: Plan, cells: CellRun, store: ResultStore) -> Executor:
+        """Gather the statistics; one worker in this process computes the cells.
+
+        Raises:
+            RunError: the model lacks the observed parts, or an activation is not finite.
+        """
+        data = self._data
+        needed = needed_statistics(data, plan.to_select)
+        evidence = gather_evidence(self._loaded, data, self._sets, needed, _sizes(plan), store)
+        for line in describe_evidence(self._label, self._loaded, evidence):
+            say(line)
+        return cells.local_executor(self._loaded, evidence)
+
+
+class RemoteSource:
+    """The model in workers of their own; a context manager that ends them.
+
+    Args:
+        model: the model's settings.
+        evaluation: the tasks.
+        data: how samples are drawn.
+        workers: how many, and where.
+        sets: calibration sets by name.
+
+    Raises:
+        UsageError: the cluster or the model cannot be used.
+        RunError: no worker can be started.
+    """
+
+    def __init__(
+        self,
+        model: ModelConfig,
+        evaluation: EvaluationConfig,
+        data: DataConfig,
+        workers: WorkersConfig,
+        sets: Mapping[str, CalibrationSet],
+    ) -> None:
+        # An extra; nothing of it is imported without workers.
+        from neurosurgery.grid.ray_workers import RayWorkers
+
+        self._data = data
+        self._sets = sets
+        recipe = Recipe(model, evaluation, _texts(sets), workers.cpus)
+        self._workers = RayWorkers(workers, recipe, say)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> RemoteSource:
+        self._stack.enter_context(self._workers)
+        try:
+            facts = self._workers.facts()
+        except BaseException:
+            self._stack.close()
+            raise
+        self.quantised, self.device = facts.quantised, facts.device
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def executor(self, plan: Plan, cells: CellRun, store: ResultStore) -> Executor:
+        """Gather the statistics, a set and method at a time on each worker, the longest first.
+
+        Raises:
+            RunError: the model lacks the observed parts, or an activation is not finite.
+        """
+        data = self._data
+        needed = needed_statistics(data, plan.to_select)
+        missing = missing_statistics(data, needed, store)
+        missing.sort(key=lambda place: -_length(self._sets[place[1]]))
+        calls = {(kind, name): (kind, self._sets[name], data) for kind, name in missing}
+        with tqdm(total=len(calls), desc="scoring", unit="set", disable=not calls) as progress:
+            for (kind, name), computed in self._workers.score(calls):
+                keep_statistics(store, kind, name, computed)
+                progress.update()
+        statistics = read_statistics(data, needed, store)
+        evidence = EvidenceData(statistics, _sizes(plan), data.random_state)
+        for line in self._workers.describe(evidence):
+            say(line)
+        return self._workers
+
+
+def _texts(sets: Mapping[str, CalibrationSet]) -> dict[str, Sequence[str]]:
+    return {name: found.samples for name, found in sets.items()}
+
+
+def _sizes(plan: Plan) -> list[float]:
+    """All sizes of the grid; every matrix is ranked once for all of them."""
+    return list(dict.fromkeys(key.selection.size for key in plan.to_select if key.selection))
+
+
+def _length(calibration_set: CalibrationSet) -> float:
+    """Characters of a sample, in the mean: all sets draw the same number of samples."""
+    return sum(map(len, calibration_set.samples)) / len(calibration_set.samples)

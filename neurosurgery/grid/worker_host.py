@@ -1,0 +1,147 @@
+"""What a worker's process holds: the model, the tasks, and the evidence of the selections."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from neurosurgery.activations.calibration import CalibrationSet
+from neurosurgery.activations.collect import STATISTICS, ByRepeat
+from neurosurgery.config.experiment import DataConfig, EvaluationConfig, ModelConfig
+from neurosurgery.evaluate.tasks import task_manager
+from neurosurgery.grid.gather import describe_evidence, score_set
+from neurosurgery.grid.jobs import Done, Job, carry_out, without_bulk
+from neurosurgery.grid.worker import Worker
+from neurosurgery.locate.key_units import UnitEffects
+from neurosurgery.locate.selectors import Evidence
+from neurosurgery.models.targets import find_targets
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """From what every process makes the same worker.
+
+    Attributes:
+        model: the model's settings; each process loads it from the disk.
+        evaluation: the tasks.
+        texts: samples by set, whose tokens must have rows in the embedding.
+        threads: torch's threads.
+    """
+
+    model: ModelConfig
+    evaluation: EvaluationConfig
+    texts: Mapping[str, Sequence[str]]
+    threads: int
+
+
+@dataclass(frozen=True)
+class EvidenceData:
+    """`Evidence` without the model: small, and the same for every worker.
+
+    `statistics` are by kind and set, one entry per repeat; `effects` those of heads and MLPs.
+    """
+
+    statistics: Mapping[str, Mapping[str, ByRepeat]] = field(default_factory=dict)
+    sizes: Sequence[float] = ()
+    seed: int = 0
+    effects: UnitEffects | None = None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a worker says of itself once its model is loaded."""
+
+    host: str
+    pid: int
+    device: str
+    quantised: str | None
+
+
+class WorkerHost:
+    """A worker for a process of its own: loads the model, then answers one call after the other.
+
+    Args:
+        recipe: what it is made of.
+        fetch: gets the evidence from where the main process has put it.
+    """
+
+    def __init__(self, recipe: Recipe, fetch: Callable[[Any], EvidenceData]) -> None:
+        torch.set_num_threads(recipe.threads)
+        self._recipe = recipe
+        self._fetch = fetch
+        self._worker: Worker | None = None
+
+    def load(self) -> Facts:
+        """Load the model.
+
+        Raises:
+            UsageError: the model cannot be used.
+        """
+        from neurosurgery.models.backbone import check_backbone
+        from neurosurgery.models.devices import keep_freed_memory
+        from neurosurgery.models.load import load_model, load_tokenizer
+        from neurosurgery.models.vocabulary import check_vocabulary
+
+        config = self._recipe.model
+        with_template = self._recipe.evaluation.apply_chat_template
+        tokenizer = load_tokenizer(config, with_chat_template=with_template)
+        self._loaded = load_model(config, tokenizer)
+        check_vocabulary(self._loaded.model, tokenizer, config.name, self._recipe.texts)
+        check_backbone(self._loaded.model)
+        device = next(self._loaded.model.parameters()).device
+        keep_freed_memory(device)
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+        return Facts(socket.gethostname(), os.getpid(), name, self._loaded.quantised)
+
+    def score(self, kind: str, calibration_set: CalibrationSet, data: DataConfig) -> ByRepeat:
+        """The statistics of one set, one entry per repeat (`gather.score_set`)."""
+        return score_set(kind, self._loaded, data, calibration_set)
+
+    def describe(self, evidence: Sequence[Any]) -> list[str]:
+        """Lines about the model and its observed parts (`gather.describe_evidence`)."""
+        self._prepare(evidence)
+        return self._lines
+
+    def run(self, job: Job, evidence: Sequence[Any]) -> Done:
+        """Do a job (`jobs.carry_out`).
+
+        Args:
+            job: what to do.
+            evidence: one entry, from which `fetch` gets the evidence; it is read once.
+
+        Raises:
+            RunError: the job cannot be done.
+        """
+        return without_bulk(carry_out(self._prepare(evidence), job))
+
+    def _prepare(self, place: Sequence[Any]) -> Worker:
+        """Load the tasks and put the evidence together, the first time."""
+        if self._worker is not None:
+            return self._worker
+        data = self._fetch(place[0])
+        from lm_eval.models.utils import resolve_max_length
+
+        from neurosurgery.evaluate.harness import load_harnesses
+
+        loaded, evaluation = self._loaded, self._recipe.evaluation
+        parts = {kind: STATISTICS[kind].find(loaded.model) for kind in data.statistics}
+        evidence = Evidence(
+            find_targets(loaded.model),
+            parts,
+            data.statistics,
+            data.sizes,
+            data.seed,
+            data.effects,
+        )
+        harnesses = load_harnesses(task_manager(evaluation), evaluation)
+        longest = resolve_max_length(loaded.model.config, loaded.tokenizer)
+        harnesses["math"].prepare(loaded.tokenizer, longest, evaluation.math_documents)
+        harnesses["other"].prepare(loaded.tokenizer, longest, evaluation.other_documents)
+        self._lines = list(describe_evidence(self._recipe.model.label, loaded, evidence))
+        self._worker = Worker(loaded, evidence, harnesses, evaluation)
+        return self._worker

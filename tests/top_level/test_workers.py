@@ -1,0 +1,194 @@
+"""Whole commands with workers on Ray: the same table, and what is lost when a process dies."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import load_file
+from scripts import SCRIPTS, files_with_times, without_timings
+
+from neurosurgery.masks.files import load_mask
+
+pytest.importorskip("ray", reason="needs Ray: pip install -r requirements-ray.txt")
+
+CASE = SCRIPTS["mathneuro"]
+MORE = ["--pre_train_eval", "--save_masks"]
+WORKERS = ["--workers", "2"]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_model, tmp_path_factory) -> Path:
+    """A run in one process."""
+    save_path = tmp_path_factory.mktemp("one")
+    assert CASE.run(tiny_model, save_path, *MORE) == 0
+    return save_path
+
+
+def start(model: Path, save_path: Path, *more: str) -> subprocess.Popen:
+    command = [sys.executable, "-W", "error", str(ROOT / CASE.file)]
+    return subprocess.Popen(
+        [*command, *CASE.flags(model, save_path, *MORE, *more)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def cells(save_path: Path) -> list[Path]:
+    return list((save_path / "cells").rglob("*.json"))
+
+
+def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
+    """The processes of a run's workers."""
+    found = []
+    for child in psutil.Process(process.pid).children(recursive=True):
+        try:
+            if "WorkerHost" in " ".join(child.cmdline()):
+                found.append(child)
+        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            continue
+    return found
+
+
+def wait_for(condition, process: subprocess.Popen) -> None:
+    while not condition():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.05)
+
+
+def test_two_workers_give_the_same_table(finished, tiny_model, tmp_path):
+    process = start(tiny_model, tmp_path, *WORKERS, "--verbose")
+    told, _ = process.communicate()
+    assert process.returncode == 0, told
+    assert without_timings(tmp_path) == without_timings(finished)
+    for path in (finished / "masks").rglob("*.safetensors"):
+        assert load_mask(tmp_path / path.relative_to(finished)) == load_mask(path)
+    for path in (finished / "statistics").rglob("*.safetensors"):
+        there = load_file(tmp_path / path.relative_to(finished))
+        assert all(torch.equal(there[name], value) for name, value in load_file(path).items())
+    assert "2 workers on this machine, 1 threads each" in told
+    # The cells of this model are done before the second worker has loaded it.
+    assert f"worker 0 ({os.uname().nodename}, cpu): pre_results\n" in told
+    assert (tmp_path / "logs" / "worker_0.log").is_file()
+    # The folder goes on in one process, and back.
+    before = files_with_times(tmp_path / "cells")
+    assert CASE.run(tiny_model, tmp_path, *MORE, "--num_repeats", "3") == 0
+    grown = cells(tmp_path)
+    assert len(grown) == len(before) + 4
+    assert CASE.run(tiny_model, tmp_path, *MORE, "--num_repeats", "3", *WORKERS) == 0
+    assert {
+        path: time for path, time in files_with_times(tmp_path / "cells").items() if path in before
+    } == before
+
+
+def test_a_killed_worker_costs_its_cell_an_attempt(finished, tiny_model, tmp_path):
+    process = start(tiny_model, tmp_path, *WORKERS)
+    wait_for(lambda: cells(tmp_path), process)
+    for worker in workers_of(process):
+        worker.send_signal(signal.SIGKILL)
+    told, _ = process.communicate()
+    assert process.returncode == 0, told
+    assert without_timings(tmp_path) == without_timings(finished)
+    assert not (tmp_path / "failed").exists()
+
+
+def test_a_killed_driver_takes_its_workers_with_it(finished, tiny_model, tmp_path):
+    process = start(tiny_model, tmp_path, *WORKERS)
+    wait_for(lambda: cells(tmp_path), process)
+    workers = workers_of(process)
+    assert workers
+    process.kill()
+    process.communicate()
+    _, alive = psutil.wait_procs(workers, timeout=30)
+    assert not alive
+    assert CASE.run(tiny_model, tmp_path, *MORE) == 0
+    assert without_timings(tmp_path) == without_timings(finished)
+
+
+def test_ctrl_c_ends_the_workers(tiny_model, tmp_path):
+    process = start(tiny_model, tmp_path, *WORKERS)
+    wait_for(lambda: cells(tmp_path), process)
+    workers = workers_of(process)
+    assert workers
+    process.send_signal(signal.SIGINT)
+    told, _ = process.communicate(timeout=10)
+    assert process.returncode == 130, told
+    assert told.strip().splitlines()[-1] == "interrupted; the same command goes on from here"
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert not alive
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_model_that_cannot_be_used_is_one_line(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    process = start(folder, tmp_path / "r", *WORKERS)
+    told, _ = process.communicate()
+    assert process.returncode == 2
+    assert told.strip().splitlines()[-1].startswith("MathNeuro.py: error: --model ")
+    assert not (tmp_path / "r").exists()
+
+
+BAD = {
+    "--workers 0": "--workers 0: expected a whole number of at least 1",
+    "--workers two": "invalid int value",
+    "--workers 1 --cpus_per_worker 0": "--cpus_per_worker 0: expected a whole number of at least 1",
+    "--workers 1 --gpus_per_worker -1": "--gpus_per_worker -1: expected a number of GPUs",
+    "--workers 1 --gpus_per_worker 1.5": "--gpus_per_worker 1.5: expected a share of one GPU",
+    "--gpus_per_worker 1": "--gpus_per_worker 1: expected with it --workers",
+    "--cpus_per_worker 1": "--cpus_per_worker 1: expected with it --workers",
+    "--ray_address auto": "--ray_address auto: expected with it --workers",
+    "--verbose": "--verbose: expected with it --workers",
+}
+
+
+@pytest.mark.parametrize("flags", BAD)
+def test_bad_flags_are_one_line(flags, tiny_model, tmp_path, capsys):
+    try:
+        status = CASE.run(tiny_model, tmp_path / "r", *flags.split())
+    except SystemExit as error:
+        status = error.code
+    assert status == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert BAD[flags] in error
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_cluster_that_is_not_there_is_one_line(tiny_model, tmp_path):
+    process = start(tiny_model, tmp_path / "r", *WORKERS, "--ray_address", "127.0.0.1:1")
+    told, _ = process.communicate()
+    assert process.returncode == 2, told
+    assert "--ray_address 127.0.0.1:1: expected a Ray cluster" in told.strip().splitlines()[-1]
+    assert not (tmp_path / "r").exists()
+
+
+def test_without_workers_nothing_of_ray_is_imported(tiny_model, tmp_path):
+    code = (
+        "import sys, MathNeuro\n"
+        "status = MathNeuro.main(sys.argv[1:])\n"
+        "assert status == 0\n"
+        "assert not any(name.partition('.')[0] == 'ray' for name in sys.modules)\n"
+    )
+    flags = CASE.flags(tiny_model, tmp_path, *CASE.one())
+    subprocess.run([sys.executable, "-c", code, *flags], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_a_missing_install_is_one_line(tiny_model, tmp_path, monkeypatch, capsys):
+    from neurosurgery.config import workers
+
+    monkeypatch.setattr(workers.importlib.util, "find_spec", lambda _name: None)
+    assert CASE.run(tiny_model, tmp_path / "r", *WORKERS) == 2
+    error = capsys.readouterr().err
+    assert "--workers 2: expected Ray to be installed: pip install -r requirements-ray.txt" in error
