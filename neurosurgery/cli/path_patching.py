@@ -12,6 +12,7 @@ from neurosurgery.cli.flags import (
     add_evaluation_flags,
     add_model_flags,
     add_output_flags,
+    add_worker_flags,
 )
 from neurosurgery.cli.parse import (
     evaluation_config,
@@ -20,6 +21,7 @@ from neurosurgery.cli.parse import (
     output_config,
     run_script,
     unique,
+    workers_config,
 )
 from neurosurgery.common.errors import UsageError
 from neurosurgery.config.demo import DEMO
@@ -104,7 +106,7 @@ def parse(description: str, argv: Sequence[str] | None) -> PatchingConfig:
 _OF_CELLS = (
     "scalar num_repeats pre_train_eval eval_dataset_subset eval_dataset_size eval_limit "
     "eval_batch_size num_fewshot apply_chat_template include_path save_masks save_model margin "
-    "text_file"
+    "text_file workers gpus_per_worker cpus_per_worker ray_address verbose"
 ).split()
 """Flags that do nothing without tasks."""
 
@@ -137,6 +139,7 @@ def _cells(
         scalars=unique(flags.scalar or ()),
         num_repeats=given(flags.num_repeats, DEMO.num_repeats if of_demo else 5),
         pre_train_eval=flags.pre_train_eval or of_demo,
+        workers=workers_config(flags),
     )
 
 
@@ -242,4 +245,5 @@ def _parser(description: str) -> argparse.ArgumentParser:
     )
     add_evaluation_flags(parser)
     add_output_flags(parser, "replace what this script left in --save_path")
+    add_worker_flags(parser)
     return parser

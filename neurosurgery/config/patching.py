@@ -10,6 +10,7 @@ from neurosurgery.config.checks import check_at_least, check_finite, check_writa
 from neurosurgery.config.experiment import EvaluationConfig, ModelConfig, OutputConfig
 from neurosurgery.config.keys import KNOCK_OUT_KEY, EditKey, scale_by
 from neurosurgery.config.methods import HEAD, MLP
+from neurosurgery.config.workers import WorkersConfig
 
 SCRIPT = "PathPatching.py"
 METRICS = ("logit", "logit_diff", "logprob")
@@ -50,6 +51,7 @@ class CellsConfig:
     scalars: tuple[float, ...]
     num_repeats: int
     pre_train_eval: bool
+    workers: WorkersConfig | None = None
 
     def check(self, ablation: str) -> None:
         """Refuse values that cannot be used.
@@ -59,6 +61,8 @@ class CellsConfig:
         """
         self.evaluation.check()
         self.output.check()
+        if self.workers is not None:
+            self.workers.check()
         check_at_least(1, {"--num_repeats": self.num_repeats})
         check_finite("--scalar", self.scalars)
         if ablation == "resample" and not self.scalars:

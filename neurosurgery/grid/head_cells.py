@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 from lm_eval.models.utils import resolve_max_length
@@ -14,8 +15,10 @@ from neurosurgery.config.methods import METHODS, methods_of
 from neurosurgery.config.patching import SCRIPT, CellsConfig, PatchingConfig
 from neurosurgery.edit.knock_out import ALL, head_means
 from neurosurgery.grid.cell_run import CellRun, quantised_origin
+from neurosurgery.grid.executors import Executor
 from neurosurgery.grid.plan import make_plan
 from neurosurgery.grid.recorder import say
+from neurosurgery.grid.worker_host import EvidenceData, Recipe
 from neurosurgery.locate.key_units import UnitEffects
 from neurosurgery.locate.selectors import Evidence
 from neurosurgery.masks.units import Unit
@@ -138,14 +141,7 @@ class HeadCells:
             means = {}
             if any(key.edit and key.edit.kind != SCALE for key in plan.pending):
                 means = head_means(loaded.model, counterfactuals, units)
-            evidence = Evidence(
-                find_targets(loaded.model),
-                {},
-                {},
-                [],
-                config.random_state,
-                UnitEffects(units, effects, means),
-            )
+            of_units = UnitEffects(units, effects, means)
             origin: dict[str, object] = {
                 "seed": config.random_state,
                 "num_prompts": effects.shape[1],
@@ -155,7 +151,23 @@ class HeadCells:
                 # Nobody should take a model pruned by this mask for the one that was measured.
                 origin["evaluated_as"] = "knocked out by means, which is not pruning"
             commit = getattr(loaded.model.config, "_commit_hash", None)
-            executor = self._run.local_executor(loaded, evidence)
-            self._run.run(plan, executor, lock, commit, origin)
+            with self._executor(loaded, of_units) as executor:
+                self._run.run(plan, executor, lock, commit, origin)
         print()
         self._run.publish()
+
+    @contextmanager
+    def _executor(self, loaded: LoadedModel, effects: UnitEffects) -> Iterator[Executor]:
+        """Who computes the cells: this process, or workers, each with a model of its own."""
+        seed, workers = self._config.random_state, self._cells.workers
+        if workers is None:
+            evidence = Evidence(find_targets(loaded.model), {}, {}, [], seed, effects)
+            yield self._run.local_executor(loaded, evidence)
+            return
+        # An extra; nothing of it is imported without workers.
+        from neurosurgery.grid.ray_workers import RayWorkers
+
+        recipe = Recipe(self._config.model, self._cells.evaluation, {}, workers.cpus)
+        with RayWorkers(workers, recipe, say) as remote:
+            remote.describe(EvidenceData(seed=seed, effects=effects))
+            yield remote

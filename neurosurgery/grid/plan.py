@@ -103,6 +103,10 @@ def make_plan(
     )
 
 
+_CELLS_TIMED = 10
+"""Finished cells whose mean time stands for all."""
+
+
 @dataclass(frozen=True)
 class PlanText:
     """The output of `--dry_run`; `size` is the memory of the model's weights."""
@@ -124,6 +128,7 @@ class PlanText:
             f"baseline     {self._baseline()}",
             *self._scoring(sets),
             evaluation_line(states, evaluation),
+            *self._time(states),
             *self._power(),
             f"memory       weights {_size(self.size.weights)}, while scoring 1.5 × the largest "
             f"matrix in float32 ({_size(largest)}) and one batch more",
@@ -147,6 +152,18 @@ class PlanText:
         if self.store.is_done(BASELINE_KEY) and not self.config.output.overwrite:
             return "done"
         return "none; without --pre_train_eval there is no verdict"
+
+    def _time(self, states: int) -> list[str]:
+        """How many workers have something to do, and how long it takes if cells go on as so far."""
+        workers = self.config.workers.count if self.config.workers else 1
+        busy = max(min(workers, states), 1)
+        line = f"workers      {busy} of {workers} have cells to compute"
+        keys = [] if self.config.output.overwrite else list(self.store.keys())[:_CELLS_TIMED]
+        if not keys:
+            return [line] if self.config.workers else []
+        seconds = sum(self.store.read_cell(key).record.seconds for key in keys) / len(keys)
+        hours = states * seconds / busy / 3600
+        return [f"{line}; about {hours:.2g} hours, at {seconds:.3g} s a cell so far"]
 
     def _power(self) -> list[str]:
         is_there = self.store.is_done(BASELINE_KEY)

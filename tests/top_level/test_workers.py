@@ -192,3 +192,23 @@ def test_a_missing_install_is_one_line(tiny_model, tmp_path, monkeypatch, capsys
     assert CASE.run(tiny_model, tmp_path / "r", *WORKERS) == 2
     error = capsys.readouterr().err
     assert "--workers 2: expected Ray to be installed: pip install -r requirements-ray.txt" in error
+
+
+def test_cells_of_heads_on_workers(tmp_path):
+    command = [sys.executable, "-W", "error", str(ROOT / "PathPatching.py"), "--top", "1", "2"]
+    command += "--num_prompts 20 --num_draws 2 --num_repeats 1 --eval_limit 12".split()
+    for name, more in (("one", []), ("two", WORKERS)):
+        subprocess.run(
+            [*command, "--save_path", str(tmp_path / name), *more], check=True, capture_output=True
+        )
+    assert without_timings(tmp_path / "two") == without_timings(tmp_path / "one")
+
+
+def test_the_plan_says_how_many_workers_can_be_fed(finished, tiny_model, tmp_path, capsys):
+    assert CASE.run(tiny_model, tmp_path / "new", *CASE.one("--workers", "5", "--dry_run")) == 0
+    assert "workers      2 of 5 have cells to compute\n" in capsys.readouterr().out
+    more = [*MORE, "--num_repeats", "3", "--workers", "3", "--dry_run"]
+    assert CASE.run(tiny_model, finished, *more) == 0
+    told = capsys.readouterr().out
+    assert "workers      3 of 3 have cells to compute; about " in told
+    assert not (tmp_path / "new").exists()
