@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from neurosurgery.activations.calibration import CalibrationSet
@@ -84,8 +84,10 @@ class Experiment:
                         config.model, config.data, self.sets, tokenizer, str(device)
                     )
                 else:
+                    # Of this process's number format, also where only the workers have a GPU.
+                    model = replace(config.model, dtype=str(dtype).removeprefix("torch."))
                     remote = RemoteSource(
-                        config.model, config.evaluation, config.data, config.workers, self.sets
+                        model, config.evaluation, config.data, config.workers, self.sets
                     )
                     source = stack.enter_context(remote)
                 self._start(store, meaning | of_tasks, source)

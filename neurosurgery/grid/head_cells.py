@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import numpy as np
 from lm_eval.models.utils import resolve_max_length
@@ -167,7 +168,8 @@ class HeadCells:
         # An extra; nothing of it is imported without workers.
         from neurosurgery.grid.ray_workers import RayWorkers
 
-        recipe = Recipe(self._config.model, self._cells.evaluation, {}, workers.cpus)
+        model = replace(self._config.model, dtype=loaded.dtype)
+        recipe = Recipe(model, self._cells.evaluation, {}, workers.cpus)
         with RayWorkers(workers, recipe, say) as remote:
             remote.describe(EvidenceData(seed=seed, effects=effects))
             yield remote

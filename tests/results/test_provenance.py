@@ -45,6 +45,8 @@ MEANS = {
         **{"math_task": "gsm8k", "other_tasks": ("race",), "math_documents": None},
         **{"other_documents": 50, "num_fewshot": 3, "apply_chat_template": True},
         **{"include_path": None, "batch_size": None},
+        # Of tasks of programs; what these ask is in the hash of their prompts.
+        **{"programs": None, "random_state": None},
     },
 }
 CHANGES = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -66,6 +67,14 @@ def wait_for(condition, process: subprocess.Popen) -> None:
         time.sleep(0.05)
 
 
+def workers_with_cells(process: subprocess.Popen, save_path: Path) -> list[psutil.Process]:
+    """The workers, once the first cell is there: to look for them takes as long as some cells."""
+    found: list[psutil.Process] = []
+    wait_for(lambda: found.extend(workers_of(process)) or found, process)
+    wait_for(lambda: cells(save_path), process)
+    return found
+
+
 def test_two_workers_give_the_same_table(finished, tiny_model, tmp_path):
     process = start(tiny_model, tmp_path, *WORKERS, "--verbose")
     told, _ = process.communicate()
@@ -93,9 +102,8 @@ def test_two_workers_give_the_same_table(finished, tiny_model, tmp_path):
 
 def test_a_killed_worker_costs_its_cell_an_attempt(finished, tiny_model, tmp_path):
     process = start(tiny_model, tmp_path, *WORKERS)
-    wait_for(lambda: cells(tmp_path), process)
-    for worker in workers_of(process):
-        worker.send_signal(signal.SIGKILL)
+    for worker in workers_with_cells(process, tmp_path):
+        worker.kill()
     told, _ = process.communicate()
     assert process.returncode == 0, told
     assert without_timings(tmp_path) == without_timings(finished)
@@ -104,9 +112,7 @@ def test_a_killed_worker_costs_its_cell_an_attempt(finished, tiny_model, tmp_pat
 
 def test_a_killed_driver_takes_its_workers_with_it(finished, tiny_model, tmp_path):
     process = start(tiny_model, tmp_path, *WORKERS)
-    wait_for(lambda: cells(tmp_path), process)
-    workers = workers_of(process)
-    assert workers
+    workers = workers_with_cells(process, tmp_path)
     process.kill()
     process.communicate()
     _, alive = psutil.wait_procs(workers, timeout=30)
@@ -116,10 +122,8 @@ def test_a_killed_driver_takes_its_workers_with_it(finished, tiny_model, tmp_pat
 
 
 def test_ctrl_c_ends_the_workers(tiny_model, tmp_path):
-    process = start(tiny_model, tmp_path, *WORKERS)
-    wait_for(lambda: cells(tmp_path), process)
-    workers = workers_of(process)
-    assert workers
+    process = start(tiny_model, tmp_path, *WORKERS, "--num_repeats", "40")
+    workers = workers_with_cells(process, tmp_path)
     process.send_signal(signal.SIGINT)
     told, _ = process.communicate(timeout=10)
     assert process.returncode == 130, told
@@ -212,3 +216,42 @@ def test_the_plan_says_how_many_workers_can_be_fed(finished, tiny_model, tmp_pat
     told = capsys.readouterr().out
     assert "workers      3 of 3 have cells to compute; about " in told
     assert not (tmp_path / "new").exists()
+
+
+KILLS = int(os.environ.get("NEUROSURGERY_KILLS", "3"))
+"""Of workers and of the run itself; 20 have been tried (NEUROSURGERY_KILLS=20)."""
+
+LONGER = ["--num_repeats", "4", "--eval_limit", "30"]
+
+
+def test_killed_at_random_moments(tiny_model, tmp_path):
+    """A worker or the whole run, whichever is drawn; every start goes on where the last one was."""
+    moments = random.Random(0)
+    assert CASE.run(tiny_model, tmp_path / "one", *MORE, *LONGER) == 0
+    save_path, folders = tmp_path / "0", 0
+    process = start(tiny_model, save_path, *WORKERS, *LONGER)
+    killed = []
+    while len(killed) < KILLS:
+        before = set(save_path.rglob("*"))
+        while process.poll() is None and not set(save_path.rglob("*")) - before:
+            time.sleep(0.01)
+        time.sleep(moments.uniform(0, 0.5))
+        if process.poll() is None:
+            workers = workers_of(process)
+            of_worker = bool(workers) and moments.random() < 0.6
+            victim = moments.choice(workers) if of_worker else psutil.Process(process.pid)
+            victim.kill()
+            killed.append("worker" if of_worker else "run")
+            if of_worker:
+                continue
+        told, _ = process.communicate()
+        if process.returncode == 0:
+            # It ended before its kill: the next one starts in a new folder.
+            assert without_timings(save_path) == without_timings(tmp_path / "one"), told
+            folders += 1
+            save_path = tmp_path / str(folders)
+        process = start(tiny_model, save_path, *WORKERS, *LONGER)
+    process.communicate()
+    assert CASE.run(tiny_model, save_path, *MORE, *LONGER) == 0
+    assert without_timings(save_path) == without_timings(tmp_path / "one")
+    assert not list(save_path.rglob("*.tmp"))
