@@ -6,6 +6,8 @@ what they give, and writes the folder; what is written does not depend on the nu
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -60,9 +62,13 @@ class RayWorkers:
         self._evidence: list[Any] = []
         self._last_reason = ""
         self._host = host
+        self._handler: Any = None
+        self._interrupted = False
 
     def __enter__(self) -> RayWorkers:
         self._say(start_ray(self._config))
+        if threading.current_thread() is threading.main_thread():
+            self._handler = signal.signal(signal.SIGINT, self._interrupt)
         self._actors: Any = ray.remote(self._host).options(
             num_cpus=self._config.cpus, num_gpus=gpus_per_worker(self._config)
         )
@@ -78,6 +84,14 @@ class RayWorkers:
             if slot.actor is not None:
                 ray.kill(slot.actor)
         ray.shutdown()
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
+
+    def _interrupt(self, _signal: int, _frame: object) -> None:
+        """Note Ctrl-C: an exception inside of Ray's own code is sometimes lost there."""
+        if self._interrupted:
+            raise KeyboardInterrupt
+        self._interrupted = True
 
     def facts(self) -> Facts:
         """What the first worker that has its model says of itself.
@@ -171,6 +185,8 @@ class RayWorkers:
 
     def _collect(self, waiting: deque[Task]) -> list[tuple[Task, Any]]:
         """Take what workers have answered; tasks that failed go back to the waiting ones."""
+        if self._interrupted:
+            raise KeyboardInterrupt
         calls = {slot.call: slot for slot in self._slots if slot.call is not None}
         if not calls:
             raise RunError(f"no worker can be started: {self._last_reason}")
