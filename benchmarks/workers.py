@@ -79,12 +79,11 @@ def cluster_run(workers: int, cells: int, seconds: float, *, trouble: bool = Fal
     config = WorkersConfig(workers, gpus=0, address=cluster.address)
     with RayWorkers(config, recipe, lambda _line: None, Sleeper) as running:
         running.describe(EvidenceData())
+        at_work: set[int | None] = set()
         # Until every worker has done a cell, some are still being started.
-        while (
-            len({done.worker for done in running.run(jobs(2 * workers)) if isinstance(done, Done)})
-            < workers
-        ):
-            pass
+        while len(at_work) < workers:
+            warm = running.run(jobs(2 * workers))
+            at_work = {done.worker for done in warm if isinstance(done, Done)}
         start = time.monotonic()
         for done in running.run(jobs(cells)):
             found.append(done)

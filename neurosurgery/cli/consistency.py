@@ -170,14 +170,11 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _load(config: ModelConfig, sets: Mapping[str, CalibrationSet]) -> LoadedModel:
     """Load the model, check that it can be scored on the sets, and say what was quantised."""
-    from neurosurgery.models.backbone import check_backbone
-    from neurosurgery.models.load import load_model, load_tokenizer
-    from neurosurgery.models.vocabulary import check_vocabulary
+    from neurosurgery.models.checked import load_checked_model
+    from neurosurgery.models.load import load_tokenizer
 
-    loaded = load_model(config, load_tokenizer(config))
     texts = {name: of_set.samples for name, of_set in sets.items()}
-    check_vocabulary(loaded.model, loaded.tokenizer, config.name, texts)
-    check_backbone(loaded.model)
+    loaded = load_checked_model(config, load_tokenizer(config), texts)
     if loaded.quantised is not None:
         print(loaded.quantised)
     return loaded

@@ -147,7 +147,7 @@ def workers_config(arguments: argparse.Namespace) -> WorkersConfig | None:
     if arguments.workers is None:
         for name in ("gpus_per_worker", "cpus_per_worker", "ray_address", "verbose"):
             if (value := getattr(arguments, name)) not in (None, False):
-                shown = "" if value is True else f"{value:g}" if name.startswith("g") else value
+                shown = f"{value:g}" if isinstance(value, float) else "" if value is True else value
                 raise UsageError(f"--{name}", shown, "expected with it --workers")
         return None
     return WorkersConfig(

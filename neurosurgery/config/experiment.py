@@ -135,8 +135,8 @@ class EvaluationConfig:
     """The harness tasks, and the number of documents of each.
 
     `math_documents` and `other_documents` are limits per task; None means all. `programs` is the
-    file that the math task takes its problems from, where
-    that is the calibration file of math; by `random_state` tasks of programs split their file.
+    calibration file of math if it holds programs: the math task takes its problems from it. By
+    `random_state` tasks of programs split their file.
     """
 
     math_task: str

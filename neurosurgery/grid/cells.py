@@ -27,7 +27,6 @@ def run_cells(jobs: Sequence[Job], executor: Executor, recorder: Recorder) -> li
                 failed.append(done)
                 continue
             key = done.job.key
-            # The selection first: a cell whose results are there lacks nothing.
             if key.selection is not None and done.selection is not None:
                 recorder.record_selection(key.selection, done.selection)
             if done.result is not None:

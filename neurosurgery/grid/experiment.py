@@ -74,7 +74,7 @@ class Experiment:
             store.sweep()
         else:
             from neurosurgery.grid.recorder import say
-            from neurosurgery.grid.sources import LocalSource, RemoteSource
+            from neurosurgery.grid.sources import LocalSource, RemoteSource, texts_of
 
             with ExitStack() as stack:
                 source: LocalSource | RemoteSource
@@ -84,12 +84,15 @@ class Experiment:
                         config.model, config.data, self.sets, tokenizer, str(device)
                     )
                 else:
+                    from neurosurgery.grid.ray_workers import RayWorkers
+                    from neurosurgery.grid.worker_host import Recipe
+
                     # Of this process's number format, also where only the workers have a GPU.
                     model = replace(config.model, dtype=str(dtype).removeprefix("torch."))
-                    remote = RemoteSource(
-                        model, config.evaluation, config.data, config.workers, self.sets
-                    )
-                    source = stack.enter_context(remote)
+                    texts = texts_of(self.sets)
+                    recipe = Recipe(model, config.evaluation, texts, config.workers.cpus)
+                    workers = stack.enter_context(RayWorkers(config.workers, recipe, say))
+                    source = RemoteSource(workers, config.data, self.sets)
                 self._start(store, meaning | of_tasks, source)
                 cells.start_log()
                 for note in (source.quantised, *cells.notes(plan, config.grid.scalars)):

@@ -38,7 +38,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Done:
-    """A finished job; `result` is None where nothing was evaluated.
+    """A finished job; `result` is None where nothing was evaluated, and has the selection else.
 
     `worker` is the number of the worker that did it; None for this process.
     """
@@ -70,15 +70,14 @@ def carry_out(worker: Worker, job: Job) -> Done:
         RunError: the method cannot use the model, or the edited model cannot be written.
     """
     result = worker.run(job.key) if job.evaluate else None
-    selection = result.selection if result else None
     if job.key.selection is None:
         return Done(job, result, None)
-    if selection is None:
-        selection = worker.select(job.key.selection)
+    selection = result.selection if result else None
+    selection = selection or worker.select(job.key.selection)
     if job.model_folder is not None:
         origin = mask_provenance(job.origin, job.key.selection, selection)
         worker.export(job.key, selection, job.model_folder, origin)
-    return Done(job, result, selection)
+    return Done(job, result, None if result else selection)
 
 
 def without_bulk(done: Done) -> Done:
@@ -86,9 +85,12 @@ def without_bulk(done: Done) -> Done:
 
     A mask has a bit per weight, a gigabyte for a model of 8 billion.
     """
-    selection = done.selection
-    if selection is not None:
+
+    def light(selection: Selection | None) -> Selection | None:
+        if selection is None:
+            return None
         mask = selection.mask if done.job.keep_mask else ParameterMask({}, {})
-        selection = replace(selection, mask=mask, means={}, units=())
-    result = None if done.result is None else replace(done.result, selection=None)
-    return Done(done.job, result, selection)
+        return replace(selection, mask=mask, means={}, units=())
+
+    result = done.result and replace(done.result, selection=light(done.result.selection))
+    return Done(done.job, result, light(done.selection))

@@ -121,15 +121,14 @@ class RayWorkers:
         Raises:
             RunError: one of them cannot be computed.
         """
-        tasks = {
-            place: Task(f"statistics of {place[1]}", "score", arguments)
+        places = {
+            Task(f"statistics of {place[1]}", "score", arguments): place
             for place, arguments in calls.items()
         }
-        places = {id(task): place for place, task in tasks.items()}
-        for task, found in self._spread(list(tasks.values())):
+        for task, found in self._spread(list(places)):
             if isinstance(found, GivenUp):
                 raise RunError(f"{task.name}: {found.reason}")
-            yield places[id(task)], found
+            yield places[task], found
 
     def describe(self, data: EvidenceData) -> list[str]:
         """Put down what selections are made from; returns lines about it.

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from types import TracebackType
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from neurosurgery.activations.calibration import CalibrationSet
-from neurosurgery.config.experiment import DataConfig, EvaluationConfig, ModelConfig
-from neurosurgery.config.workers import WorkersConfig
+from neurosurgery.config.experiment import DataConfig, ModelConfig
 from neurosurgery.grid.cell_run import CellRun
 from neurosurgery.grid.executors import Executor
 from neurosurgery.grid.gather import (
@@ -23,11 +21,13 @@ from neurosurgery.grid.gather import (
 )
 from neurosurgery.grid.plan import Plan, needed_statistics
 from neurosurgery.grid.recorder import say
-from neurosurgery.grid.worker_host import EvidenceData, Recipe
-from neurosurgery.models.backbone import check_backbone
-from neurosurgery.models.load import load_model
-from neurosurgery.models.vocabulary import check_vocabulary
+from neurosurgery.grid.worker_host import EvidenceData
+from neurosurgery.models.checked import load_checked_model
 from neurosurgery.results.store import ResultStore
+
+if TYPE_CHECKING:
+    # An extra; nothing of it is imported without workers.
+    from neurosurgery.grid.ray_workers import RayWorkers
 
 
 class LocalSource:
@@ -55,9 +55,7 @@ class LocalSource:
         self._label = model.label
         self._data = data
         self._sets = sets
-        self._loaded = load_model(model, tokenizer)
-        check_vocabulary(self._loaded.model, tokenizer, model.name, _texts(sets))
-        check_backbone(self._loaded.model)
+        self._loaded = load_checked_model(model, tokenizer, texts_of(sets))
         self.quantised = self._loaded.quantised
         self.device = device
 
@@ -76,54 +74,26 @@ class LocalSource:
 
 
 class RemoteSource:
-    """The model in workers of their own; a context manager that ends them.
+    """The model in workers of their own.
 
     Args:
-        model: the model's settings.
-        evaluation: the tasks.
+        workers: a running set of them.
         data: how samples are drawn.
-        workers: how many, and where.
         sets: calibration sets by name.
 
     Raises:
-        UsageError: the cluster or the model cannot be used.
+        UsageError: the model cannot be used.
         RunError: no worker can be started.
     """
 
     def __init__(
-        self,
-        model: ModelConfig,
-        evaluation: EvaluationConfig,
-        data: DataConfig,
-        workers: WorkersConfig,
-        sets: Mapping[str, CalibrationSet],
+        self, workers: RayWorkers, data: DataConfig, sets: Mapping[str, CalibrationSet]
     ) -> None:
-        # An extra; nothing of it is imported without workers.
-        from neurosurgery.grid.ray_workers import RayWorkers
-
+        self._workers = workers
         self._data = data
         self._sets = sets
-        recipe = Recipe(model, evaluation, _texts(sets), workers.cpus)
-        self._workers = RayWorkers(workers, recipe, say)
-        self._stack = ExitStack()
-
-    def __enter__(self) -> RemoteSource:
-        self._stack.enter_context(self._workers)
-        try:
-            facts = self._workers.facts()
-        except BaseException:
-            self._stack.close()
-            raise
+        facts = workers.facts()
         self.quantised, self.device = facts.quantised, facts.device
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
 
     def executor(self, plan: Plan, cells: CellRun, store: ResultStore) -> Executor:
         """Gather the statistics, a set and method at a time on each worker, the longest first.
@@ -147,7 +117,8 @@ class RemoteSource:
         return self._workers
 
 
-def _texts(sets: Mapping[str, CalibrationSet]) -> dict[str, Sequence[str]]:
+def texts_of(sets: Mapping[str, CalibrationSet]) -> dict[str, Sequence[str]]:
+    """The samples of every set."""
     return {name: found.samples for name, found in sets.items()}
 
 

@@ -82,17 +82,14 @@ class WorkerHost:
         Raises:
             UsageError: the model cannot be used.
         """
-        from neurosurgery.models.backbone import check_backbone
+        from neurosurgery.models.checked import load_checked_model
         from neurosurgery.models.devices import keep_freed_memory
-        from neurosurgery.models.load import load_model, load_tokenizer
-        from neurosurgery.models.vocabulary import check_vocabulary
+        from neurosurgery.models.load import load_tokenizer
 
         config = self._recipe.model
         with_template = self._recipe.evaluation.apply_chat_template
         tokenizer = load_tokenizer(config, with_chat_template=with_template)
-        self._loaded = load_model(config, tokenizer)
-        check_vocabulary(self._loaded.model, tokenizer, config.name, self._recipe.texts)
-        check_backbone(self._loaded.model)
+        self._loaded = load_checked_model(config, tokenizer, self._recipe.texts)
         device = next(self._loaded.model.parameters()).device
         keep_freed_memory(device)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)

@@ -8,19 +8,8 @@ import pandas as pd
 
 from neurosurgery.config.keys import MATH, action_text
 from neurosurgery.config.methods import size_text
+from neurosurgery.evaluate.outcomes import OUTCOMES, RAN
 from neurosurgery.verdicts.columns import GRID
-
-OUTCOMES = (
-    "ran",
-    "syntax_error",
-    "time_limit",
-    "memory_limit",
-    "forbidden",
-    "no_answer",
-    "unsupported",
-    "failed",
-)
-"""The metrics of such a task besides the right answers; the first shows what a task is."""
 
 _RIGHT = "exact_match"
 BASELINE = "baseline"
@@ -40,7 +29,7 @@ def programs_table(summary: pd.DataFrame) -> pd.DataFrame:
     if "metric" not in summary:
         return pd.DataFrame(columns=columns)
     names = summary["metric"].str.split(",").str[0]
-    tasks = summary.loc[names == OUTCOMES[0], "task"].unique()
+    tasks = summary.loc[names == RAN, "task"].unique()
     rows = summary.assign(name=names)[summary["task"].isin(tasks)]
     found: list[dict[str, object]] = []
     for (task, *point), block in rows.groupby(["task", *GRID], sort=False):

@@ -8,10 +8,8 @@ import pandas as pd
 
 from neurosurgery.config.keys import MATH
 from neurosurgery.config.methods import METHODS
+from neurosurgery.evaluate.outcomes import RAN
 from neurosurgery.verdicts.primary import primary_metrics
-
-RAN = "ran"
-"""The metric that only tasks of programs have."""
 
 _END = "greedy decoding (few-shot)"
 
