@@ -32,3 +32,8 @@ def save_model(folder: Path, tokenizer, family="llama", *, tied=True, dtype=torc
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return model, random_mask(model)
+
+
+def weights_of(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """A copy of every parameter."""
+    return {name: p.detach().clone() for name, p in model.named_parameters()}

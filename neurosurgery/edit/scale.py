@@ -71,13 +71,7 @@ def changed_weights(
     Raises:
         ValueError: the mask names a parameter that the model does not have in that shape.
     """
-    parameters = dict(model.named_parameters())
-    for name, shape in mask.shapes.items():
-        if name not in parameters:
-            raise ValueError(f"the model has no parameter {name}")
-        if tuple(parameters[name].shape) != shape:
-            found = tuple(parameters[name].shape)
-            raise ValueError(f"{name} has shape {found} in the model and {shape} in the mask")
+    parameters = selected_parameters(model, mask)
     originals: dict[str, torch.Tensor] = {}
     with torch.no_grad():
         try:
@@ -90,6 +84,22 @@ def changed_weights(
             for name, values in originals.items():
                 weight, selected = _selected(parameters[name], mask, name)
                 weight[selected] = values
+
+
+def selected_parameters(model: nn.Module, mask: ParameterMask) -> dict[str, nn.Parameter]:
+    """The parameters that a mask names.
+
+    Raises:
+        ValueError: the model has no such parameter, or has it in another shape.
+    """
+    parameters = dict(model.named_parameters())
+    for name, shape in mask.shapes.items():
+        if name not in parameters:
+            raise ValueError(f"the model has no parameter {name}")
+        if tuple(parameters[name].shape) != shape:
+            found = tuple(parameters[name].shape)
+            raise ValueError(f"{name} has shape {found} in the model and {shape} in the mask")
+    return {name: parameters[name] for name in mask}
 
 
 def _selected(

@@ -1,0 +1,205 @@
+"""Read samples to train on, and leave out those that calibration or tests use."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from transformers import PreTrainedTokenizerBase
+
+from neurosurgery.activations.programs import program_prompt
+from neurosurgery.common.errors import UsageError
+from neurosurgery.common.tables import first_empty, read_csv
+
+FLAG = "--train_data"
+IGNORED = -100
+"""The label of a token that the loss leaves out, in transformers and torch."""
+
+_LEAST = 30
+"""A field of a test document that is shorter says nothing of which document it is."""
+
+
+@dataclass(frozen=True)
+class TrainingSample:
+    """A text to train on; of one with a prompt, only the answer counts in the loss."""
+
+    prompt: str
+    answer: str
+
+    @property
+    def text(self) -> str:
+        """Prompt and answer, joined as they stand."""
+        return self.prompt + self.answer
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The samples of a file, in its order, and the file's SHA-256."""
+
+    samples: tuple[TrainingSample, ...]
+    sha256: str
+
+    def split(self, share: float, seed: int) -> tuple[TrainingData, TrainingData]:
+        """Shuffle; the first part is trained on, the last `share` of the samples is held out."""
+        order = np.random.default_rng(seed).permutation(len(self.samples))
+        count = max(1, round(share * len(order)))
+        shuffled = tuple(self.samples[place] for place in order)
+        return replace(self, samples=shuffled[:-count]), replace(self, samples=shuffled[-count:])
+
+
+def read_training_data(path: Path) -> TrainingData:
+    """Read a CSV file with the columns `qa`, `prompt` and `answer`, or `question` and `solution`.
+
+    Of `qa` the whole text counts in the loss, else the answer or the solution alone. Questions with
+    solutions become the prompt of the published programs (SGSM).
+
+    Raises:
+        UsageError: the file is missing, empty, not UTF-8 CSV, or has other columns or empty texts.
+    """
+    content, table = read_csv(FLAG, path)
+    columns = _columns(table, path)
+    for column in columns:
+        empty = first_empty(table[column])
+        if empty is not None:
+            raise UsageError(FLAG, path, f"sample {empty} is empty in column {column}")
+    if len(table) < 2:
+        raise UsageError(FLAG, path, f"has {len(table)} rows; expected two samples or more")
+    texts = [table[column].tolist() for column in columns]
+    if columns == ("qa",):
+        samples = [TrainingSample("", text) for text in texts[0]]
+    elif columns == ("question", "solution"):
+        samples = [
+            TrainingSample(f"{program_prompt(question)}\n", solution)
+            for question, solution in zip(*texts, strict=True)
+        ]
+    else:
+        samples = [TrainingSample(*pair) for pair in zip(*texts, strict=True)]
+    return TrainingData(tuple(samples), hashlib.sha256(content).hexdigest())
+
+
+def _columns(table: pd.DataFrame, path: Path) -> tuple[str, ...]:
+    for wanted in (("qa",), ("prompt", "answer"), ("question", "solution")):
+        if set(wanted) <= set(table.columns):
+            return wanted
+    found = ", ".join(map(str, table.columns))
+    reason = "expected qa, prompt and answer, or question and solution"
+    raise UsageError(FLAG, path, f"has the columns {found}; {reason}")
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """How many samples were left out, because calibration or tests use them."""
+
+    of_calibration: int
+    of_tests: int
+
+    @property
+    def text(self) -> str | None:
+        """One line; None if all samples are new."""
+        counts = {"a calibration sample": self.of_calibration, "a test": self.of_tests}
+        found = [f"{count:,} that repeat {what}" for what, count in counts.items() if count]
+        return f"{FLAG}: left out {' and '.join(found)}" if found else None
+
+
+def without_used(
+    data: TrainingData, calibration: Iterable[str], tests: Iterable[str], path: Path
+) -> tuple[TrainingData, LeftOut]:
+    """Leave out samples that calibration or tests use, whatever the spaces and line ends.
+
+    Args:
+        data: all samples.
+        calibration: the samples that the selection is made from.
+        tests: texts of the test documents' fields. A sample that contains one is a test.
+        path: the file, for the error.
+
+    Raises:
+        UsageError: fewer than two samples are left.
+    """
+    seen = [_normal(text) for text in calibration]
+    whole = set(seen)
+    asked = [text for text in map(_normal, dict.fromkeys(tests)) if len(text) >= _LEAST]
+    kept: list[TrainingSample] = []
+    of_calibration = of_tests = 0
+    for sample in data.samples:
+        text, prompt = _normal(sample.text), _normal(sample.prompt)
+        if text in whole or (prompt and any(other.startswith(prompt) for other in seen)):
+            of_calibration += 1
+        elif any(test in text for test in asked):
+            of_tests += 1
+        else:
+            kept.append(sample)
+    left_out = LeftOut(of_calibration, of_tests)
+    if len(kept) < 2:
+        reason = f"has {len(kept)} samples that neither calibration nor tests use"
+        raise UsageError(FLAG, path, f"{reason}; expected two or more")
+    return replace(data, samples=tuple(kept)), left_out
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.split())
+
+
+@dataclass(frozen=True)
+class EncodedTraining:
+    """Token ids and labels of every sample that has an answer within the length.
+
+    `cut` samples lost their end, `without_answer` are left out: their prompt alone is too long.
+    """
+
+    samples: list[dict[str, list[int]]]
+    cut: int = 0
+    without_answer: int = 0
+
+
+def encode_training(
+    samples: Sequence[TrainingSample],
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    *,
+    with_chat_template: bool = False,
+) -> EncodedTraining:
+    """Tokenise samples, each closed by the end-of-text token, and label what the loss counts.
+
+    Args:
+        samples: prompts and answers.
+        tokenizer: the model's.
+        max_length: tokens of a sample, at most.
+        with_chat_template: a prompt becomes the user's turn, the answer that of the model.
+    """
+    found = []
+    cut = without_answer = 0
+    for sample in samples:
+        prompt, special = sample.prompt, True
+        if prompt and with_chat_template:
+            turn = [{"role": "user", "content": prompt}]
+            template = tokenizer.apply_chat_template
+            prompt = str(template(turn, tokenize=False, add_generation_prompt=True))
+            # The template has written them already.
+            special = False
+        ids = _encode(tokenizer, prompt + sample.answer, special)
+        if tokenizer.eos_token_id is not None and ids[-1] != tokenizer.eos_token_id:
+            ids = [*ids, tokenizer.eos_token_id]
+        asked = _shared(ids, _encode(tokenizer, prompt, special)) if prompt else 0
+        if asked >= max_length:
+            without_answer += 1
+            continue
+        cut += len(ids) > max_length
+        labels = [IGNORED] * asked + ids[asked:]
+        found.append({"input_ids": ids[:max_length], "labels": labels[:max_length]})
+    return EncodedTraining(found, cut, without_answer)
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str, special: bool) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=special, verbose=False)
+
+
+def _shared(whole: Sequence[int], prompt: Sequence[int]) -> int:
+    """The number of leading tokens that the whole text has in common with its prompt."""
+    for place, (one, other) in enumerate(zip(whole, prompt, strict=False)):
+        if one != other:
+            return place
+    return min(len(prompt), len(whole) - 1)

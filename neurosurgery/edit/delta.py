@@ -1,0 +1,48 @@
+"""What a training has changed: a number for every selected weight, and how it is applied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from neurosurgery.edit.scale import changed_weights
+from neurosurgery.masks.mask import ParameterMask
+
+
+@dataclass(frozen=True)
+class Delta:
+    """The changes of the selected weights of a model.
+
+    `values` has a tensor for every parameter of `mask`: float32, shape (entries,), in the order of
+    `mask.indices`, on the CPU.
+    """
+
+    mask: ParameterMask
+    values: Mapping[str, torch.Tensor]
+
+    def __post_init__(self) -> None:
+        counts = self.mask.counts()
+        if counts != {name: len(values) for name, values in self.values.items()}:
+            raise ValueError("every selected weight needs one change")
+
+
+def changed_values(base: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+    """Base plus change, added in float32 or finer, rounded once to the base's dtype."""
+    return (base + change).to(base.dtype)
+
+
+def added_delta(model: nn.Module, delta: Delta) -> AbstractContextManager[None]:
+    """Add the changes inside the block; restore the weights bit for bit afterwards.
+
+    Raises:
+        ValueError: the mask names a parameter that the model does not have in that shape.
+    """
+
+    def add(name: str, base: torch.Tensor) -> torch.Tensor:
+        return changed_values(base, delta.values[name].to(base.device))
+
+    return changed_weights(model, delta.mask, add)

@@ -1,0 +1,249 @@
+"""Train the selected weights with transformers' Trainer; go on from its last checkpoint."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import nn
+from torch.nn.utils.rnn import pad_sequence
+from tqdm import tqdm
+from transformers import (
+    PreTrainedModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import SAFE_WEIGHTS_NAME
+
+from neurosurgery.activations.training_data import IGNORED
+from neurosurgery.common.errors import RunError
+from neurosurgery.common.files import write_atomically
+from neurosurgery.config.training import TrainingConfig
+
+Encoded = Sequence[dict[str, list[int]]]
+"""Token ids and labels of every sample."""
+
+Row = dict[str, float]
+"""A step of a training: `step`, `epoch`, and `loss`, `learning_rate` or `held_out_loss`."""
+
+_STATE = "trainer_state.json"
+_POINTS = 0.01
+"""The share of all steps after which the loss is noted."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What one training is called, what it is trained on, and where it keeps its checkpoints."""
+
+    name: str
+    train: Encoded
+    held_out: Encoded
+    learning_rate: float
+    seed: int
+    folder: Path
+
+
+class TrainedPart(nn.Module):
+    """A model to the Trainer, of which only the trained numbers are parameters and state.
+
+    The model itself is called, but neither moved, saved nor seen by the optimiser.
+
+    Args:
+        model: the model that computes the loss.
+        parameters: the numbers to train; they are the model's own.
+    """
+
+    def __init__(self, model: PreTrainedModel, parameters: Iterable[nn.Parameter]) -> None:
+        super().__init__()
+        self.part = nn.ParameterList(parameters)
+        self.accepts_loss_kwargs = _takes_keywords(model)
+        # A plain attribute: a submodule would be part of the state.
+        self.__dict__["_model"] = model
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        labels: torch.Tensor,
+        **others: Any,
+    ) -> Any:
+        """The model's output, with its loss.
+
+        Raises:
+            RunError: the loss is not finite.
+        """
+        device = self._model.get_input_embeddings().weight.device
+        output = self._model(
+            input_ids=input_ids.to(device),
+            attention_mask=attention_mask.to(device),
+            labels=labels.to(device),
+            use_cache=False,
+            **others,
+        )
+        if self.training and not torch.isfinite(output.loss):
+            raise RunError(f"the loss became {output.loss.item()}; try a smaller --learning_rate")
+        return output
+
+    def train(self, mode: bool = True) -> TrainedPart:
+        """Set the model's mode, too: the Trainer switches it for its evaluations."""
+        self._model.train(mode)
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> TrainedPart:
+        # The numbers stay on the devices of the weights that they belong to.
+        return self
+
+
+def _takes_keywords(model: nn.Module) -> bool:
+    """Whether the model's loss can be divided by the tokens of all accumulated batches."""
+    kinds = [p.kind for p in inspect.signature(model.forward).parameters.values()]
+    return inspect.Parameter.VAR_KEYWORD in kinds
+
+
+class _Trainer(Trainer):
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the trained numbers alone."""
+        state = {name: value.contiguous() for name, value in self.model.state_dict().items()}
+        write_atomically(Path(str(output_dir)) / SAFE_WEIGHTS_NAME, save(state))
+
+
+class _Bar(TrainerCallback):
+    """A progress bar below that of the grid, gone when the training is over."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
+        self._bar = tqdm(
+            total=state.max_steps, initial=state.global_step, desc=self._name, leave=False
+        )
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
+        self._bar.update()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
+        self._bar.close()
+
+
+def fit(part: TrainedPart, what: Fit, config: TrainingConfig) -> list[Row]:
+    """Train; a training that was killed goes on from its last checkpoint with the same result.
+
+    Args:
+        part: what is trained, in place.
+        what: samples, rate, seed, folder.
+        config: the other settings.
+
+    Returns:
+        The losses, by step: the mean over the steps since the last entry, and that of the held-out
+        samples.
+
+    Raises:
+        RunError: the loss is not finite.
+    """
+    if not len(part.part):
+        return []
+    arguments = _arguments(part, what, config)
+    trainer = _Trainer(
+        model=part,
+        args=arguments,
+        train_dataset=list(what.train),
+        eval_dataset=list(what.held_out),
+        data_collator=_collate,
+        callbacks=[_Bar(what.name)],
+    )
+    trainer.remove_callback(PrinterCallback)
+    last = last_checkpoint(what.folder)
+    try:
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    except RunError as error:
+        step = trainer.state.global_step
+        raise RunError(f"{what.name}: {error} (step {step})") from error
+    if trainer.state.global_step % arguments.eval_steps:
+        trainer.evaluate()
+    part.train(False)
+    if not all(torch.isfinite(values).all() for values in part.part):
+        raise RunError(f"{what.name}: trained values are not finite; try a smaller --learning_rate")
+    return _rows(trainer.state.log_history)
+
+
+def _arguments(part: TrainedPart, what: Fit, config: TrainingConfig) -> TrainingArguments:
+    steps = config.max_steps
+    batch = config.train_batch_size * config.gradient_accumulation_steps
+    if steps < 0:
+        steps = math.ceil(config.epochs * math.ceil(len(what.train) / batch))
+    save_steps = config.save_steps if config.save_steps >= 1 else config.save_steps * steps
+    every = max(1, math.ceil(save_steps))
+    on_cpu = part.part[0].device.type == "cpu"
+    arguments = TrainingArguments(
+        output_dir=str(what.folder),
+        learning_rate=what.learning_rate,
+        num_train_epochs=config.epochs,
+        max_steps=steps,
+        per_device_train_batch_size=config.train_batch_size,
+        per_device_eval_batch_size=config.train_batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation_steps,
+        warmup_steps=math.ceil(config.warmup_ratio * steps),
+        weight_decay=config.weight_decay,
+        seed=what.seed,
+        save_steps=every,
+        save_total_limit=1,
+        eval_strategy="steps",
+        eval_steps=every,
+        eval_on_start=True,
+        logging_steps=max(1, math.ceil(_POINTS * steps)),
+        prediction_loss_only=True,
+        disable_tqdm=True,
+        report_to="none",
+        use_cpu=on_cpu,
+        dataloader_pin_memory=not on_cpu,
+    )
+    if arguments.n_gpu > 1:
+        # One process trains on the devices that the model is on; DataParallel would copy it.
+        arguments._n_gpu = 1
+    return arguments
+
+
+def _collate(samples: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    """Pad a batch on the right; padding is neither attended to nor counted."""
+    ids = [torch.tensor(sample["input_ids"]) for sample in samples]
+    labels = [torch.tensor(sample["labels"]) for sample in samples]
+    return {
+        "input_ids": pad_sequence(ids, batch_first=True),
+        "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),
+        "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+    }
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that is complete; its state is written last."""
+    found = []
+    for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        try:
+            found.append((json.loads((path / _STATE).read_text())["global_step"], path))
+        except (OSError, ValueError, KeyError):
+            # A kill has left it unfinished.
+            shutil.rmtree(path)
+    return max(found)[1] if found else None
+
+
+def _rows(history: Sequence[dict[str, float]]) -> list[Row]:
+    """The log of a training, an entry per step; a resumed one has measured a step twice."""
+    names = {"loss": "loss", "learning_rate": "learning_rate", "eval_loss": "held_out_loss"}
+    rows: dict[float, Row] = {}
+    for entry in history:
+        row = rows.setdefault(entry["step"], {"step": entry["step"], "epoch": entry["epoch"]})
+        for theirs, ours in names.items():
+            if theirs in entry:
+                row.setdefault(ours, entry[theirs])
+    return [rows[step] for step in sorted(rows)]
