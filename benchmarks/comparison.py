@@ -24,8 +24,9 @@ from neurosurgery.config.experiment import ModelConfig
 from neurosurgery.config.keys import MATH, SelectionKey
 from neurosurgery.config.methods import ACTIVATION_NORMS, MATHNEURO
 from neurosurgery.edit.scale import scaled_weights
+from neurosurgery.locate.evidence import Evidence
 from neurosurgery.locate.ranking import TopK
-from neurosurgery.locate.selectors import Evidence
+from neurosurgery.locate.selectors import select
 from neurosurgery.models.load import load_model, load_tokenizer
 from neurosurgery.models.targets import find_targets
 
@@ -158,7 +159,7 @@ class Ours:
         """One repeat's cells: the masks from the rankings, their difference, edit, restore."""
         for proportion in proportions:
             key = SelectionKey(MATHNEURO, against=OTHER, size=proportion)
-            selection = self._evidence.select(key)
+            selection = select(self._evidence, key)
             with scaled_weights(self._model, selection.mask, 0.0):
                 pass
 

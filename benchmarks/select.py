@@ -46,7 +46,7 @@ def make_targets(
 
 
 def ours(targets: list[Target], norms: dict[str, torch.Tensor]) -> list[ParameterMask]:
-    """As `locate.selectors.Evidence` asks for them."""
+    """As `locate.evidence.Evidence` asks for them."""
     ranking = TopK(targets, norms, PROPORTIONS)
     return [ranking.mask(proportion) for proportion in PROPORTIONS]
 

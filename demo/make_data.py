@@ -23,6 +23,7 @@ from neurosurgery.common.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 CALIBRATION_SAMPLES = 600
+NEW_PROGRAMS = 600
 TEST_DOCUMENTS = 200
 PROGRAMS = 400
 SEED = 0
@@ -50,6 +51,16 @@ def programs() -> list[tuple[str, str, int, str]]:
         )
     ]
     return [(p.question, p.program, p.answer, TRAINING_SUBSET) for p in problems]
+
+
+def new_programs() -> list[tuple[str, str]]:
+    """The rows of programs_train.csv: problems of the training split, with programs.
+
+    The model has been trained on such problems, but never on a program.
+    """
+    problems = stream(word_problems.make_problem, lambda p: p.key, "train", SEED + 2)
+    unique = {problem.key: problem for problem in _take(problems, 2 * NEW_PROGRAMS)}
+    return [(p.question, p.program) for p in _take(unique.values(), NEW_PROGRAMS)]
 
 
 def test_documents() -> dict[str, list[dict[str, object]]]:
@@ -104,6 +115,7 @@ def write_all(root: Path) -> None:
         rows = [(sample.key, sample.text.rstrip("\n")) for sample in samples]
         _write_csv(folder / f"{name}.csv", ("key", "qa"), rows)
     _write_csv(folder / "sgsm.csv", SGSM_COLUMNS, programs())
+    _write_csv(folder / "programs_train.csv", SGSM_COLUMNS[:2], new_programs())
     for task, documents in test_documents().items():
         lines = "".join(f"{json.dumps(document)}\n" for document in documents)
         write_atomically(root / "lm-evaluation-harness" / "demo" / f"{task}.jsonl", lines)

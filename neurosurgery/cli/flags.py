@@ -30,7 +30,7 @@ def build_parser(script: str, description: str) -> argparse.ArgumentParser:
     add_model_flags(parser)
     add_calibration_flags(parser)
     methods = methods_of(script)
-    _add_drawing_flags(parser, METHODS[methods[0]])
+    add_drawing_flags(parser, METHODS[methods[0]])
     _add_grid_flags(parser, METHODS[methods[0]], methods)
     add_evaluation_flags(parser)
     add_output_flags(parser)
@@ -81,7 +81,8 @@ def add_calibration_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_drawing_flags(parser: argparse.ArgumentParser, method: Method) -> None:
+def add_drawing_flags(parser: argparse.ArgumentParser, method: Method) -> None:
+    """Add the flags for the draws of calibration samples."""
     data = parser.add_argument_group("scoring")
     data.add_argument(
         "--num_samples",
@@ -137,7 +138,9 @@ def _add_grid_flags(
     )
 
 
-def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
+def add_evaluation_flags(
+    parser: argparse.ArgumentParser, *, baseline_is_a_choice: bool = True
+) -> None:
     """Add the flags for tasks of the harness."""
     evaluation = parser.add_argument_group("evaluation (lm-eval)")
     evaluation.add_argument(
@@ -152,9 +155,10 @@ def add_evaluation_flags(parser: argparse.ArgumentParser) -> None:
         metavar="TASK",
         help="the other tasks (default without --model: the demo's)",
     )
-    evaluation.add_argument(
-        "--pre_train_eval", action="store_true", help="evaluate the unedited model first"
-    )
+    if baseline_is_a_choice:
+        evaluation.add_argument(
+            "--pre_train_eval", action="store_true", help="evaluate the unedited model first"
+        )
     evaluation.add_argument(
         "--eval_dataset_subset",
         type=int,

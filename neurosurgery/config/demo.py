@@ -32,6 +32,12 @@ class Demo:
     proportions: tuple[float, ...] = (0.001, 0.005, 0.01, 0.05, 0.075, 0.1)
     num_repeats: int = 3
     program_task: str = "demo_sgsm"
+    train_data: str = str(ROOT / "data" / "demo" / "programs_train.csv")
+    trained_tasks: tuple[str, ...] = ("demo_gsm8k_cot", "demo_race", "demo_mmlu", "demo_stories")
+    trained_save_path: str = "results/demo_training"
+    trained_proportion: float = 0.1
+    learning_rate: float = 5e-3
+    epochs: float = 1.0
 
 
 DEMO = Demo()

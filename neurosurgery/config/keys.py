@@ -21,6 +21,10 @@ KNOCK_OUT = "knock_out"
 """The kind of edit that replaces the selected units by their means over counterfactuals."""
 
 
+TRAIN = "train"
+"""The kind of edit that adds what a training of the selected weights has changed."""
+
+
 @dataclass(frozen=True)
 class SelectionKey:
     """Identity of one selection.
@@ -60,10 +64,24 @@ class EditKey:
 
     @property
     def scalar(self) -> float | None:
-        """The factor of a scaling edit; 0 for a knock-out, which leaves nothing; else None."""
-        if self.kind == KNOCK_OUT:
-            return 0.0
+        """The factor of a scaling edit; 0 for a knock-out, which leaves nothing; 1 for a training.
+
+        None for any other edit.
+        """
+        if self.kind in _SCALARS:
+            return _SCALARS[self.kind]
         return float(dict(self.values)["scalar"]) if self.kind == SCALE else None
+
+    @property
+    def learning_rate(self) -> float | None:
+        """The learning rate of a training; None for other edits."""
+        return float(dict(self.values)["learning_rate"]) if self.kind == TRAIN else None
+
+    @property
+    def action(self) -> str:
+        """What is done, in the tables' column `action`; a training has its learning rate."""
+        rate = self.learning_rate
+        return self.kind if rate is None else f"{self.kind} {rate:g}"
 
     @property
     def suffix(self) -> str:
@@ -73,6 +91,9 @@ class EditKey:
         """
         if self.scalar == 0:
             return ""
+        if self.learning_rate is not None:
+            # A folder holds trainings of one setting (`grid/fine_tuning.py`).
+            return f"_trained{self.learning_rate:g}"
         kind = "" if self.kind == SCALE else f"_{self.kind}"
         return kind + "".join(f"_{name}{value}" for name, value in self.values)
 
@@ -82,8 +103,24 @@ def scale_by(scalar: float) -> EditKey:
     return EditKey(SCALE, (("scalar", scalar),))
 
 
+def train_at(learning_rate: float, setting: str) -> EditKey:
+    """The key of a training; `setting` is a hash of its data, seed and other settings."""
+    return EditKey(TRAIN, (("learning_rate", learning_rate), ("setting", setting)))
+
+
+_SCALARS = {KNOCK_OUT: 0.0, TRAIN: 1.0}
+"""What tables show as the scalar of edits that do not scale."""
+
+
+def is_training(action: str) -> bool:
+    """Whether a value of the tables' column `action` is that of a training."""
+    return action.partition(" ")[0] == TRAIN
+
+
 def action_text(scalar: float, action: str) -> str:
     """What an edit does, as a participle."""
+    if is_training(action):
+        return f"trained at {action.partition(' ')[2]}"
     if action == KNOCK_OUT:
         return "knocked out"
     return "pruned" if scalar == 0 else f"scaled by {scalar:g}"
@@ -141,7 +178,7 @@ class CellKey:
             "scalar": self.edit.scalar if self.edit else None,
             "repeat": self.selection.repeat,
             "skill": self.selection.skill,
-            "action": self.edit.kind if self.edit else None,
+            "action": self.edit.action if self.edit else None,
         }
 
     def record(self) -> dict[str, Any]:

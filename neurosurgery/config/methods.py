@@ -11,11 +11,16 @@ LAPE = "lape"
 HEADS = "heads"
 RANDOM_HEADS = "random_heads"
 MLPS = "mlps"
+ALL = "all"
+MASK_FILE = "file"
+LORA = "lora"
+SHIRA = "shira"
 
 ACTIVATION_NORMS = "activation_norms"
 FIRING_COUNTS = "firing_counts"
 EFFECTS = "effects"
 """Effects of path patching on prompts, not statistics of calibration sets."""
+_OF_SAMPLES = (ACTIVATION_NORMS, FIRING_COUNTS)
 
 NEURON = "neuron"
 HEAD = "head"
@@ -32,7 +37,8 @@ class Method:
         name: its name on the command line, in tables and in paths.
         label: its name in texts and figures.
         script: the script that runs it.
-        statistics: the kind of activation statistics that it needs; methods may share one.
+        statistics: the kind of activation statistics that it needs; methods may share one. Empty
+            for a method that needs none.
         against_a_set: it makes one selection for every set that it compares the skill with.
         over_all_sets: its selection depends on every calibration set.
         own_counts: it decides the number of weights in each matrix. If False (copied counts or a
@@ -45,6 +51,8 @@ class Method:
         num_samples: the published default of `--num_samples`.
         folder: its folder in a result's path; None means its name.
         stem: template of a selection's file name, with the fields `against size repeat`.
+        adapter: its weights are not selected, but added by this method of PEFT.
+        of_one_size: what its only size is called in texts; empty for methods with sizes.
     """
 
     name: str
@@ -62,6 +70,8 @@ class Method:
     num_samples: int = 500
     folder: str | None = None
     stem: str = "{against}calculate{size}_run{repeat}"
+    adapter: bool = False
+    of_one_size: str = ""
 
     @property
     def size_name(self) -> str:
@@ -70,7 +80,25 @@ class Method:
 
     def size_text(self, size: float) -> str:
         """A size in texts: the methods with a fraction share one word, so that they compare."""
+        if self.of_one_size:
+            return self.of_one_size
         return f"top {size:g}" if self.counts_units else f"proportion {size:g}"
+
+
+TRAINED_ONLY = "FineTune.py"
+"""The script whose methods can only be trained."""
+
+
+def _adapter(name: str, label: str) -> Method:
+    return Method(
+        name,
+        label,
+        TRAINED_ONLY,
+        against_a_set=True,
+        own_counts=False,
+        twin=True,
+        adapter=True,
+    )
 
 
 def _by_effects(name: str, label: str, unit: str, *, twin: bool = False) -> Method:
@@ -117,6 +145,25 @@ METHODS: dict[str, Method] = {
         _by_effects(HEADS, "Heads", HEAD),
         _by_effects(RANDOM_HEADS, "Random heads", HEAD, twin=True),
         _by_effects(MLPS, "MLPs", MLP),
+        Method(
+            ALL,
+            "All weights",
+            TRAINED_ONLY,
+            statistics="",
+            own_counts=False,
+            of_one_size="all weights",
+            stem="run{repeat}",
+        ),
+        Method(
+            MASK_FILE,
+            "Mask file",
+            TRAINED_ONLY,
+            statistics="",
+            of_one_size="the whole mask",
+            stem="{against}run{repeat}",
+        ),
+        _adapter(LORA, "LoRA"),
+        _adapter(SHIRA, "SHiRA"),
     )
 }
 """Every method by name, in the order of legends and tables."""
@@ -159,5 +206,6 @@ def method_rank(name: str) -> tuple[int, str]:
 
 
 def statistics_of(methods: tuple[str, ...]) -> tuple[str, ...]:
-    """The kinds of statistics that these methods need, without repetition."""
-    return tuple(dict.fromkeys(METHODS[name].statistics for name in methods))
+    """The kinds of statistics of samples that these methods need, without repetition."""
+    kinds = (METHODS[name].statistics for name in methods)
+    return tuple(kind for kind in dict.fromkeys(kinds) if kind in _OF_SAMPLES)

@@ -29,6 +29,15 @@ class Delta:
         if counts != {name: len(values) for name, values in self.values.items()}:
             raise ValueError("every selected weight needs one change")
 
+    @property
+    def count(self) -> int:
+        """The number of changes."""
+        return self.mask.count()
+
+    def applied(self, model: nn.Module) -> AbstractContextManager[None]:
+        """Add the changes inside the block (`added_delta`)."""
+        return added_delta(model, self)
+
 
 def changed_values(base: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
     """Base plus change, added in float32 or finer, rounded once to the base's dtype."""

@@ -62,8 +62,32 @@ class KnockOut:
         return knocked_out(model, self._selection.units, self._selection.means)
 
 
+class Change(Protocol):
+    """What a training has changed: `count` numbers."""
+
+    @property
+    def count(self) -> int:
+        """The number of trained values."""
+
+    def applied(self, model: PreTrainedModel) -> AbstractContextManager[None]:
+        """Add the change inside the block; restore every weight bit for bit afterwards."""
+
+
+class Trained:
+    """Add what a training has changed (`edit.delta.Delta`, `edit.adapters.Adapter`)."""
+
+    def __init__(self, key: EditKey, change: Change) -> None:
+        self.key = key
+        self.edited = change.count
+        self._change = change
+
+    def applied(self, model: PreTrainedModel) -> AbstractContextManager[None]:
+        """Add inside the block."""
+        return self._change.applied(model)
+
+
 EDITS: dict[str, Callable[[EditKey, Selection], Edit]] = {SCALE: Scale, KNOCK_OUT: KnockOut}
-"""Every kind of edit, by its name in `EditKey.kind`."""
+"""Every kind of edit that a selection is enough for, by its name in `EditKey.kind`."""
 
 
 def make_edit(key: EditKey, selection: Selection) -> Edit:

@@ -64,12 +64,14 @@ class TrainedPart(nn.Module):
         parameters: the numbers to train; they are the model's own.
     """
 
+    _model: PreTrainedModel
+
     def __init__(self, model: PreTrainedModel, parameters: Iterable[nn.Parameter]) -> None:
         super().__init__()
         self.part = nn.ParameterList(parameters)
         self.accepts_loss_kwargs = _takes_keywords(model)
-        # A plain attribute: a submodule would be part of the state.
-        self.__dict__["_model"] = model
+        # Past `nn.Module`: a submodule would be part of the state.
+        object.__setattr__(self, "_model", model)
 
     def forward(
         self,

@@ -81,6 +81,16 @@ class Harness:
         """Lines for the user about these tasks: ignored flags, and what `prepare` found."""
         return tuple(self._notes)
 
+    def texts(self) -> list[str]:
+        """The texts of all fields of every document that the tasks ask about."""
+        return [
+            value
+            for task in self._loaded["tasks"].values()
+            for document in task.eval_docs
+            for value in document.values()
+            if isinstance(value, str)
+        ]
+
     def prepare(
         self, tokenizer: PreTrainedTokenizerBase, longest: int, limit: int | None
     ) -> dict[str, str]:

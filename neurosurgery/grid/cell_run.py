@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from neurosurgery.evaluate.harness import Harness
     from neurosurgery.grid.executors import Executor, Failed
-    from neurosurgery.locate.selectors import Evidence
+    from neurosurgery.grid.training import TrainingRecipe
+    from neurosurgery.locate.evidence import Evidence
     from neurosurgery.models.load import LoadedModel
 
 
@@ -96,12 +97,23 @@ class CellRun:
         if 1 in scalars:
             yield "--scalar 1 changes nothing: its cells repeat the baseline"
 
-    def local_executor(self, loaded: LoadedModel, evidence: Evidence) -> Executor:
+    def local_executor(
+        self, loaded: LoadedModel, evidence: Evidence, training: TrainingRecipe | None = None
+    ) -> Executor:
         """One worker in this process, which owns the loaded model."""
         from neurosurgery.grid.executors import LocalExecutor
+        from neurosurgery.grid.training import Training
         from neurosurgery.grid.worker import Worker
 
-        return LocalExecutor(Worker(loaded, evidence, self._harnesses, self._evaluation))
+        trains = None
+        if training is not None:
+            trains = Training(training, loaded, self._model.label)
+        worker = Worker(loaded, evidence, self._harnesses, self._evaluation, trains)
+        return LocalExecutor(worker)
+
+    def test_texts(self) -> list[str]:
+        """The texts of all fields of the math task's test documents."""
+        return self._harnesses["math"].texts()
 
     def run(
         self,

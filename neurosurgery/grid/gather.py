@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from neurosurgery.activations.calibration import CalibrationSet
@@ -10,10 +12,29 @@ from neurosurgery.activations.collect import STATISTICS, ByRepeat, collect_from_
 from neurosurgery.common.errors import RunError
 from neurosurgery.config.experiment import DataConfig
 from neurosurgery.config.methods import ACTIVATION_NORMS, FIRING_COUNTS
-from neurosurgery.locate.selectors import Evidence
+from neurosurgery.grid.kept_effects import kept_effects
+from neurosurgery.locate.evidence import Evidence, Statistics
+from neurosurgery.locate.key_units import UnitEffects
+from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.models.targets import find_targets, scored_share
 from neurosurgery.results.store import ResultStore
+
+
+@dataclass(frozen=True)
+class Given:
+    """What selections need besides statistics, as plain data.
+
+    Attributes:
+        effects: those of heads and MLPs; or
+        effects_folder: where `PathPatching.py` has left them.
+        masks: masks of the user's, by name.
+    """
+
+    effects: UnitEffects | None = None
+    effects_folder: Path | None = None
+    masks: Mapping[str, ParameterMask] = field(default_factory=dict)
+
 
 SCORED_SHARE_WARNING = 0.9
 LEAST_SHARE_TOLD = 0.001
@@ -27,6 +48,7 @@ def gather_evidence(
     needed: Mapping[str, Sequence[str]],
     sizes: Sequence[float],
     store: ResultStore,
+    given: Given,
 ) -> Evidence:
     """Read the statistics that selections need, or compute and write them.
 
@@ -37,16 +59,43 @@ def gather_evidence(
         needed: for each kind of statistics, the names of its sets.
         sizes: the sizes of the grid.
         store: where statistics are read and written.
+        given: what selections need besides.
 
     Raises:
         RunError: the model lacks the observed parts, or an activation is not finite.
     """
-    parts = {kind: observed_parts(kind, loaded) for kind in needed}
     for kind, name in missing_statistics(data, needed, store):
         keep_statistics(store, kind, name, score_set(kind, loaded, data, sets[name]))
     statistics = read_statistics(data, needed, store)
-    targets = find_targets(loaded.model)
-    return Evidence(targets, parts, statistics, sizes, data.random_state)
+    return make_evidence(loaded, statistics, sizes, data.random_state, given)
+
+
+def make_evidence(
+    loaded: LoadedModel,
+    statistics: Statistics,
+    sizes: Sequence[float],
+    seed: int,
+    given: Given,
+) -> Evidence:
+    """Put the evidence together.
+
+    Raises:
+        RunError: the model lacks the observed parts, or kept effects are of another model.
+    """
+    model = loaded.model
+    effects = given.effects
+    if given.effects_folder is not None:
+        effects = kept_effects(given.effects_folder, model)
+    return Evidence(
+        find_targets(model),
+        {kind: observed_parts(kind, loaded) for kind in statistics},
+        statistics,
+        sizes,
+        seed,
+        effects,
+        {name: tuple(parameter.shape) for name, parameter in model.named_parameters()},
+        given.masks,
+    )
 
 
 def observed_parts(kind: str, loaded: LoadedModel) -> Sequence[Any]:

@@ -17,14 +17,13 @@ from neurosurgery.config.patching import SCRIPT, CellsConfig, PatchingConfig
 from neurosurgery.edit.knock_out import ALL, head_means
 from neurosurgery.grid.cell_run import CellRun, quantised_origin
 from neurosurgery.grid.executors import Executor
+from neurosurgery.grid.gather import Given, make_evidence
 from neurosurgery.grid.plan import make_plan
 from neurosurgery.grid.recorder import say
 from neurosurgery.grid.worker_host import EvidenceData, Recipe
 from neurosurgery.locate.key_units import UnitEffects
-from neurosurgery.locate.selectors import Evidence
 from neurosurgery.masks.units import Unit
 from neurosurgery.models.load import LoadedModel
-from neurosurgery.models.targets import find_targets
 from neurosurgery.models.vocabulary import check_end_token
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.provenance import meaning_of_evaluation
@@ -162,7 +161,7 @@ class HeadCells:
         """Who computes the cells: this process, or workers, each with a model of its own."""
         seed, workers = self._config.random_state, self._cells.workers
         if workers is None:
-            evidence = Evidence(find_targets(loaded.model), {}, {}, [], seed, effects)
+            evidence = make_evidence(loaded, {}, [], seed, Given(effects))
             yield self._run.local_executor(loaded, evidence)
             return
         # An extra; nothing of it is imported without workers.
@@ -171,5 +170,5 @@ class HeadCells:
         model = replace(self._config.model, dtype=loaded.dtype)
         recipe = Recipe(model, self._cells.evaluation, {}, workers.cpus)
         with RayWorkers(workers, recipe, say) as remote:
-            remote.describe(EvidenceData(seed=seed, effects=effects))
+            remote.describe(EvidenceData(seed=seed, given=Given(effects)))
             yield remote

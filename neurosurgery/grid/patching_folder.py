@@ -17,7 +17,9 @@ from neurosurgery.report.read.heads import HEADS_FOLDER, KNOCK_OUT
 from neurosurgery.results.provenance import describe_run, meaning_of_model
 from neurosurgery.results.store import ResultStore
 
-_VALUES = "effects.safetensors"
+VALUES = "effects.safetensors"
+"""The file of the effects of every unit on every prompt."""
+
 _POINT = ["kind", "group", "number", "ablation", "positions", "draws"]
 
 
@@ -89,7 +91,7 @@ class PatchingFolder:
 
     def effects(self, units: int, prompts: int) -> torch.Tensor | None:
         """The kept effects, (units, prompts), float64; None if there are none of this shape."""
-        path = self.path / _VALUES
+        path = self.path / VALUES
         if not path.is_file():
             return None
         values = load_file(path)["effects"]
@@ -97,7 +99,7 @@ class PatchingFolder:
 
     def keep_effects(self, effects: torch.Tensor, how: Mapping[str, str]) -> None:
         """Keep effects of every unit on every prompt."""
-        write_atomically(self.path / _VALUES, save({"effects": effects.contiguous()}, dict(how)))
+        write_atomically(self.path / VALUES, save({"effects": effects.contiguous()}, dict(how)))
 
     def write(self, name: str, table: pd.DataFrame) -> None:
         """Write one of the tables."""

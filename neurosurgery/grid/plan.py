@@ -15,7 +15,7 @@ from neurosurgery.config.experiment import (
     OutputConfig,
 )
 from neurosurgery.config.keys import BASELINE_KEY, MATH, CellKey, SelectionKey, scale_by
-from neurosurgery.config.methods import METHODS
+from neurosurgery.config.methods import METHODS, statistics_of
 from neurosurgery.results.store import ResultStore
 from neurosurgery.verdicts.power import power_lines
 
@@ -68,6 +68,8 @@ def needed_statistics(data: DataConfig, keys: Sequence[CellKey]) -> dict[str, tu
     names: dict[str, set[str]] = {}
     for selection in (key.selection for key in keys if key.selection):
         method = METHODS[selection.method]
+        if not statistics_of((selection.method,)):
+            continue
         mine = names.setdefault(method.statistics, set())
         mine |= {selection.skill, selection.against}
         if method.over_all_sets:
@@ -128,7 +130,12 @@ class PlanText:
             f"baseline     {self._baseline()}",
             *self._scoring(sets),
             evaluation_line(states, evaluation),
-            *self._time(states),
+            *time_lines(
+                self.store,
+                states,
+                None if self.config.workers is None else self.config.workers.count,
+                afresh=self.config.output.overwrite,
+            ),
             *self._power(),
             f"memory       weights {_size(self.size.weights)}, while scoring 1.5 × the largest "
             f"matrix in float32 ({_size(largest)}) and one batch more",
@@ -152,18 +159,6 @@ class PlanText:
         if self.store.is_done(BASELINE_KEY) and not self.config.output.overwrite:
             return "done"
         return "none; without --pre_train_eval there is no verdict"
-
-    def _time(self, states: int) -> list[str]:
-        """How many workers have something to do, and how long it takes if cells go on as so far."""
-        workers = self.config.workers.count if self.config.workers else 1
-        busy = max(min(workers, states), 1)
-        line = f"workers      {busy} of {workers} have cells to compute"
-        keys = [] if self.config.output.overwrite else list(self.store.keys())[:_CELLS_TIMED]
-        if not keys:
-            return [line] if self.config.workers else []
-        seconds = sum(self.store.read_cell(key).record.seconds for key in keys) / len(keys)
-        hours = states * seconds / busy / 3600
-        return [f"{line}; about {hours:.2g} hours, at {seconds:.3g} s a cell so far"]
 
     def _power(self) -> list[str]:
         is_there = self.store.is_done(BASELINE_KEY)
@@ -204,6 +199,26 @@ class PlanText:
             self.store.statistics_file(kind, name, repeat).exists()
             for repeat in range(self.config.data.num_repeats)
         )
+
+
+def time_lines(store: ResultStore, states: int, workers: int | None, *, afresh: bool) -> list[str]:
+    """How many workers have something to do, and how long it takes if cells go on as so far.
+
+    Args:
+        store: the results folder.
+        states: cells to compute.
+        workers: how many there are; None for this process alone.
+        afresh: leave aside what is there.
+    """
+    count = workers or 1
+    busy = max(min(count, states), 1)
+    line = f"workers      {busy} of {count} have cells to compute"
+    keys = [] if afresh else list(store.keys())[:_CELLS_TIMED]
+    if not keys:
+        return [line] if workers else []
+    seconds = sum(store.read_cell(key).record.seconds for key in keys) / len(keys)
+    hours = states * seconds / busy / 3600
+    return [f"{line}; about {hours:.2g} hours, at {seconds:.3g} s a cell so far"]
 
 
 def evaluation_line(states: int, evaluation: EvaluationConfig) -> str:

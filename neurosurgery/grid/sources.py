@@ -13,6 +13,7 @@ from neurosurgery.config.experiment import DataConfig, ModelConfig
 from neurosurgery.grid.cell_run import CellRun
 from neurosurgery.grid.executors import Executor
 from neurosurgery.grid.gather import (
+    Given,
     describe_evidence,
     gather_evidence,
     keep_statistics,
@@ -21,6 +22,7 @@ from neurosurgery.grid.gather import (
 )
 from neurosurgery.grid.plan import Plan, needed_statistics
 from neurosurgery.grid.recorder import say
+from neurosurgery.grid.training import TrainingRecipe
 from neurosurgery.grid.worker_host import EvidenceData
 from neurosurgery.models.checked import load_checked_model
 from neurosurgery.results.store import ResultStore
@@ -59,7 +61,14 @@ class LocalSource:
         self.quantised = self._loaded.quantised
         self.device = device
 
-    def executor(self, plan: Plan, cells: CellRun, store: ResultStore) -> Executor:
+    def executor(
+        self,
+        plan: Plan,
+        cells: CellRun,
+        store: ResultStore,
+        given: Given | None = None,
+        training: TrainingRecipe | None = None,
+    ) -> Executor:
         """Gather the statistics; one worker in this process computes the cells.
 
         Raises:
@@ -67,10 +76,12 @@ class LocalSource:
         """
         data = self._data
         needed = needed_statistics(data, plan.to_select)
-        evidence = gather_evidence(self._loaded, data, self._sets, needed, _sizes(plan), store)
+        evidence = gather_evidence(
+            self._loaded, data, self._sets, needed, _sizes(plan), store, given or Given()
+        )
         for line in describe_evidence(self._label, self._loaded, evidence):
             say(line)
-        return cells.local_executor(self._loaded, evidence)
+        return cells.local_executor(self._loaded, evidence, training)
 
 
 class RemoteSource:
@@ -95,7 +106,14 @@ class RemoteSource:
         facts = workers.facts()
         self.quantised, self.device = facts.quantised, facts.device
 
-    def executor(self, plan: Plan, cells: CellRun, store: ResultStore) -> Executor:
+    def executor(
+        self,
+        plan: Plan,
+        cells: CellRun,
+        store: ResultStore,
+        given: Given | None = None,
+        training: TrainingRecipe | None = None,
+    ) -> Executor:
         """Gather the statistics, a set and method at a time on each worker, the longest first.
 
         Raises:
@@ -111,7 +129,9 @@ class RemoteSource:
                 keep_statistics(store, kind, name, computed)
                 progress.update()
         statistics = read_statistics(data, needed, store)
-        evidence = EvidenceData(statistics, _sizes(plan), data.random_state)
+        evidence = EvidenceData(
+            statistics, _sizes(plan), data.random_state, given or Given(), training
+        )
         for line in self._workers.describe(evidence):
             say(line)
         return self._workers

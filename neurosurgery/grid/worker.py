@@ -10,15 +10,17 @@ from pathlib import Path
 
 from neurosurgery.common.errors import RunError
 from neurosurgery.config.experiment import EvaluationConfig
-from neurosurgery.config.keys import SCALE, CellKey, SelectionKey
+from neurosurgery.config.keys import SCALE, TRAIN, CellKey, SelectionKey
 from neurosurgery.config.methods import METHODS, PLURALS
-from neurosurgery.edit.edits import make_edit
+from neurosurgery.edit.edits import Edit, Trained, make_edit
 from neurosurgery.edit.export import export_model
 from neurosurgery.edit.scale import AppliedFactor
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.evaluate.harness import Harness, harness_model
 from neurosurgery.evaluate.isolation import chatter_to, preserved_generators
-from neurosurgery.locate.selectors import Evidence
+from neurosurgery.grid.training import Training
+from neurosurgery.locate.evidence import Evidence
+from neurosurgery.locate.selectors import select
 from neurosurgery.masks.selection import Selection
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.results.cells import CellRecord, CellResult
@@ -35,6 +37,7 @@ class Worker:
         evidence: weights and statistics for the selections.
         harnesses: the result of `load_harnesses`.
         evaluation: numbers of documents, batch size.
+        training: trains selections; None for grids without trainings.
     """
 
     def __init__(
@@ -43,7 +46,9 @@ class Worker:
         evidence: Evidence,
         harnesses: Mapping[str, Harness],
         evaluation: EvaluationConfig,
+        training: Training | None = None,
     ) -> None:
+        self._training = training
         self._loaded = loaded
         self._evidence = evidence
         self._harnesses = harnesses
@@ -59,7 +64,7 @@ class Worker:
         Raises:
             RunError: a weight is not finite.
         """
-        return self._evidence.select(key)
+        return select(self._evidence, key)
 
     def run(self, key: CellKey) -> CellResult:
         """Compute one cell.
@@ -70,7 +75,11 @@ class Worker:
         if key.selection is None or key.edit is None:
             return self._evaluate(key)
         selection = self.select(key.selection)
-        edit = make_edit(key.edit, selection)
+        edit: Edit
+        if key.edit.kind == TRAIN and self._training is not None:
+            edit = Trained(key.edit, self._training.changed(key, selection))
+        else:
+            edit = make_edit(key.edit, selection)
         with edit.applied(self._loaded.model) as factor:
             return self._evaluate(key, selection, edit.edited, factor)
 

@@ -11,15 +11,13 @@ from typing import Any
 import torch
 
 from neurosurgery.activations.calibration import CalibrationSet
-from neurosurgery.activations.collect import STATISTICS, ByRepeat
+from neurosurgery.activations.collect import ByRepeat
 from neurosurgery.config.experiment import DataConfig, EvaluationConfig, ModelConfig
 from neurosurgery.evaluate.tasks import task_manager
-from neurosurgery.grid.gather import describe_evidence, score_set
+from neurosurgery.grid.gather import Given, describe_evidence, make_evidence, score_set
 from neurosurgery.grid.jobs import Done, Job, carry_out, without_bulk
+from neurosurgery.grid.training import Training, TrainingRecipe
 from neurosurgery.grid.worker import Worker
-from neurosurgery.locate.key_units import UnitEffects
-from neurosurgery.locate.selectors import Evidence
-from neurosurgery.models.targets import find_targets
 
 
 @dataclass(frozen=True)
@@ -43,13 +41,14 @@ class Recipe:
 class EvidenceData:
     """`Evidence` without the model: small, and the same for every worker.
 
-    `statistics` are by kind and set, one entry per repeat; `effects` those of heads and MLPs.
+    `statistics` are by kind and set, one entry per repeat; `training` is None for grids without.
     """
 
     statistics: Mapping[str, Mapping[str, ByRepeat]] = field(default_factory=dict)
     sizes: Sequence[float] = ()
     seed: int = 0
-    effects: UnitEffects | None = None
+    given: Given = field(default_factory=Given)
+    training: TrainingRecipe | None = None
 
 
 @dataclass(frozen=True)
@@ -126,19 +125,13 @@ class WorkerHost:
         from neurosurgery.evaluate.harness import load_harnesses
 
         loaded, evaluation = self._loaded, self._recipe.evaluation
-        parts = {kind: STATISTICS[kind].find(loaded.model) for kind in data.statistics}
-        evidence = Evidence(
-            find_targets(loaded.model),
-            parts,
-            data.statistics,
-            data.sizes,
-            data.seed,
-            data.effects,
-        )
+        evidence = make_evidence(loaded, data.statistics, data.sizes, data.seed, data.given)
         harnesses = load_harnesses(task_manager(evaluation), evaluation)
         longest = resolve_max_length(loaded.model.config, loaded.tokenizer)
         harnesses["math"].prepare(loaded.tokenizer, longest, evaluation.math_documents)
         harnesses["other"].prepare(loaded.tokenizer, longest, evaluation.other_documents)
         self._lines = list(describe_evidence(self._recipe.model.label, loaded, evidence))
-        self._worker = Worker(loaded, evidence, harnesses, evaluation)
+        label = self._recipe.model.label
+        training = None if data.training is None else Training(data.training, loaded, label)
+        self._worker = Worker(loaded, evidence, harnesses, evaluation, training)
         return self._worker

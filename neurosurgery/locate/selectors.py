@@ -2,134 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
 from neurosurgery.activations.calibration import generator
-from neurosurgery.activations.collect import ByRepeat
-from neurosurgery.activations.sums import TOKENS
 from neurosurgery.config.keys import SelectionKey
 from neurosurgery.config.methods import (
-    ACTIVATION_NORMS,
+    ALL,
     FIRING_COUNTS,
     HEADS,
     LAPE,
+    LORA,
+    MASK_FILE,
     MATHNEURO,
     METHODS,
     MLPS,
     NEURON,
     RANDOM,
     RANDOM_HEADS,
+    SHIRA,
     WANDA,
 )
+from neurosurgery.locate.evidence import Evidence
 from neurosurgery.locate.key_units import UnitEffects, effect_table
 from neurosurgery.locate.lape import entropy, select_neurons
-from neurosurgery.locate.ranking import TopK
 from neurosurgery.locate.twins import random_twin
-from neurosurgery.masks.mask import ParameterMask, Shapes
+from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.selection import Selection
 from neurosurgery.masks.units import Site, Slice, Unit, place_of, unit_table, units_mask
 from neurosurgery.models.neurons import NeuronLayer
-from neurosurgery.models.targets import Target
-
-Statistics = Mapping[str, Mapping[str, ByRepeat]]
-"""Kind of statistics, then set name, to one entry per repeat."""
-
-
-class Evidence:
-    """The input of a selector: the unedited weights and the statistics of every set.
-
-    Args:
-        targets: the scored weight matrices.
-        parts: kind of statistics to the observed parts of the model.
-        statistics: of every kind, set and repeat that the selections need.
-        sizes: all sizes of the grid; every matrix is ranked once for all of them.
-        seed: the seed of random selections.
-        effects: effects of heads and MLPs; None for methods that do not use them.
-    """
-
-    def __init__(
-        self,
-        targets: Sequence[Target],
-        parts: Mapping[str, Sequence[Any]],
-        statistics: Statistics,
-        sizes: Sequence[float],
-        seed: int,
-        effects: UnitEffects | None = None,
-    ) -> None:
-        self.parts = parts
-        self.statistics = statistics
-        self.seed = seed
-        self._effects = effects
-        self._sizes = sizes
-        norms = statistics.get(ACTIVATION_NORMS, {})
-        # A module that no sample reached (an image encoder) has no importance.
-        reached = [set(repeat) for of_set in norms.values() for repeat in of_set[:1]]
-        self.targets = [t for t in targets if all(t.name in names for names in reached)]
-        self._rankings: dict[tuple[str, int], TopK] = {}
-        self._last: tuple[tuple[object, ...], ParameterMask, int] | None = None
-
-    def select(self, key: SelectionKey) -> Selection:
-        """The selection of one cell; the model must be unedited.
-
-        Raises:
-            RunError: a weight is not finite.
-        """
-        return SELECTORS[key.method](self, key)
-
-    def top_k(self, name: str, repeat: int, proportion: float) -> ParameterMask:
-        """A set's top-K of every matrix; every set and repeat is ranked once."""
-        place = name, repeat
-        if place not in self._rankings:
-            norms = self.statistics[ACTIVATION_NORMS][name][repeat]
-            self._rankings[place] = TopK(self.targets, norms, self._sizes)
-        return self._rankings[place].mask(proportion)
-
-    def specific(self, key: SelectionKey) -> tuple[ParameterMask, int]:
-        """The skill's top-K minus the other set's, if any, and the size of the skill's top-K.
-
-        The last result is cached: cells that differ only in method or scalar follow each other.
-        """
-        place = key.skill, key.against, key.repeat, key.size
-        if self._last is None or self._last[0] != place:
-            top = mask = self.top_k(key.skill, key.repeat, key.size)
-            if key.against:
-                mask = top - self.top_k(key.against, key.repeat, key.size)
-            self._last = place, mask, top.count()
-        return self._last[1:]
-
-    @property
-    def shapes(self) -> Shapes:
-        """Parameter name to shape, for every scored weight matrix."""
-        return {target.parameter_name: tuple(target.weight.shape) for target in self.targets}
-
-    def effects_of(self, key: SelectionKey) -> UnitEffects:
-        """The effects of the units of a method's kind on the prompts that a repeat draws.
-
-        As calibration samples, prompts are drawn with replacement, as many as there are.
-
-        Raises:
-            ValueError: there are no effects.
-        """
-        if self._effects is None:
-            raise ValueError(f"{key.method} needs effects of path patching")
-        draw = generator(self.seed, key.repeat, "", "prompts of path patching")
-        prompts = self._effects.effects.shape[1]
-        drawn = self._effects.effects[:, draw.integers(prompts, size=prompts)]
-        mine = UnitEffects(self._effects.units, drawn, self._effects.means)
-        return mine.of_kind(METHODS[key.method].unit)
-
-    def firing_probabilities(self, repeat: int) -> dict[str, np.ndarray]:
-        """Per set, the firing probability per token of each neuron, MLPs concatenated; float64."""
-        found = {}
-        for name, of_set in self.statistics[FIRING_COUNTS].items():
-            counts = of_set[repeat]
-            fired = torch.cat([counts[layer.name] for layer in self.parts[FIRING_COUNTS]])
-            found[name] = fired.numpy() / int(counts[TOKENS])
-        return found
 
 
 def by_importance(evidence: Evidence, key: SelectionKey) -> Selection:
@@ -191,6 +94,24 @@ def random_units(evidence: Evidence, key: SelectionKey) -> Selection:
     return _of_units(evidence, found, drawn, mine=False)
 
 
+def everything(evidence: Evidence, _key: SelectionKey) -> Selection:
+    """All: select every weight of the model, embeddings, norms and biases too."""
+    shapes = evidence.parameters
+    return Selection(
+        ParameterMask.from_tensors({n: torch.ones(s, dtype=torch.bool) for n, s in shapes.items()})
+    )
+
+
+def from_file(evidence: Evidence, key: SelectionKey) -> Selection:
+    """Mask file: select what a file of masks says; `against` is its name."""
+    return Selection(evidence.files[key.against])
+
+
+def as_many(evidence: Evidence, key: SelectionKey) -> Selection:
+    """LoRA and SHiRA: nothing is selected; the skill-specific mask says how many are trained."""
+    return Selection(*evidence.specific(key))
+
+
 def _of_units(
     evidence: Evidence, found: UnitEffects, places: np.ndarray, *, mine: bool
 ) -> Selection:
@@ -242,5 +163,18 @@ SELECTORS: dict[str, Selector] = {
     HEADS: by_effect,
     RANDOM_HEADS: random_units,
     MLPS: by_effect,
+    ALL: everything,
+    MASK_FILE: from_file,
+    LORA: as_many,
+    SHIRA: as_many,
 }
 """The selector of every method in `config.methods.METHODS`."""
+
+
+def select(evidence: Evidence, key: SelectionKey) -> Selection:
+    """The selection of one cell; the model must be unedited.
+
+    Raises:
+        RunError: a weight is not finite.
+    """
+    return SELECTORS[key.method](evidence, key)

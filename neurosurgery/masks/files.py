@@ -58,9 +58,9 @@ def read_mask_file(path: Path, flag: str = "MASK") -> MaskFile:
     Raises:
         UsageError: the file is missing, damaged or no mask file; names `flag`.
     """
-    with _one_line(path, flag):
+    with mask_file_errors(path, flag):
         mask = load_mask(path)
-        return MaskFile(path, mask, _provenance(_metadata(path)))
+        return MaskFile(path, mask, read_provenance(read_metadata(path)))
 
 
 def read_mask_info(path: Path, flag: str = "MASK") -> MaskInfo:
@@ -69,9 +69,9 @@ def read_mask_info(path: Path, flag: str = "MASK") -> MaskInfo:
     Raises:
         UsageError: the file is missing, damaged or no mask file; names `flag`.
     """
-    with _one_line(path, flag):
-        metadata = _metadata(path)
-        return MaskInfo(path, _read_shapes(metadata.get("shapes", "")), _provenance(metadata))
+    with mask_file_errors(path, flag):
+        metadata = read_metadata(path)
+        return MaskInfo(path, read_shapes(metadata.get("shapes", "")), read_provenance(metadata))
 
 
 def load_mask(path: Path) -> ParameterMask:
@@ -80,11 +80,20 @@ def load_mask(path: Path) -> ParameterMask:
     Raises:
         ValueError: the file has another format or is inconsistent.
     """
-    shapes = _read_shapes(_metadata(path).get("shapes", ""))
+    shapes = read_shapes(read_metadata(path).get("shapes", ""))
     with safe_open(path, framework="numpy") as file:
         if sorted(file.keys()) != sorted(shapes):
             raise ValueError(f"{path} does not hold the tensors that its shapes name")
         packed = {name: file.get_tensor(name) for name in shapes}
+    return checked_mask(packed, shapes, path)
+
+
+def checked_mask(packed: Mapping[str, np.ndarray], shapes: Shapes, path: Path) -> ParameterMask:
+    """The mask of packed bits.
+
+    Raises:
+        ValueError: bits and shapes do not belong together; names the file.
+    """
     for name, bits in packed.items():
         numel = math.prod(shapes[name])
         if bits.dtype != np.uint8 or bits.shape != (-(-numel // 8),):
@@ -95,15 +104,21 @@ def load_mask(path: Path) -> ParameterMask:
     return ParameterMask(packed, shapes)
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def read_metadata(path: Path, wanted: str = FORMAT) -> dict[str, str]:
+    """Read a file's metadata.
+
+    Raises:
+        ValueError: the file has another format.
+    """
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata() or {}
-    if metadata.get("format") != FORMAT:
-        raise ValueError(f"{path} has no metadata format = {FORMAT}")
+    if metadata.get("format") != wanted:
+        raise ValueError(f"{path} has no metadata format = {wanted}")
     return metadata
 
 
-def _provenance(metadata: Mapping[str, str]) -> dict[str, Any]:
+def read_provenance(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Take the provenance from a file's metadata."""
     # safetensors returns metadata in any order.
     return {key: _value(metadata[key]) for key in sorted(metadata.keys() - _OWN)}
 
@@ -116,7 +131,7 @@ def _value(text: str) -> Any:
         return text
 
 
-def _read_shapes(text: str) -> dict[str, tuple[int, ...]]:
+def read_shapes(text: str) -> dict[str, tuple[int, ...]]:
     """Parse and check the metadata `shapes`.
 
     Raises:
@@ -133,7 +148,7 @@ def _read_shapes(text: str) -> dict[str, tuple[int, ...]]:
 
 
 @contextmanager
-def _one_line(path: Path, flag: str) -> Iterator[None]:
+def mask_file_errors(path: Path, flag: str) -> Iterator[None]:
     """Turn the errors of an unreadable mask file into a UsageError."""
     if path.is_dir():
         raise UsageError(flag, path, "is a folder; expected a mask file (--save_masks writes them)")

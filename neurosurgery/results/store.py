@@ -30,6 +30,8 @@ _OWN_FOLDERS = (
     "logs",
     "path_patching",
     "failed",
+    "deltas",
+    "training",
 )
 _DERIVED = ("models", "report", "consistency.csv")
 """Deleted with the results, but can exist without them."""
@@ -78,6 +80,18 @@ class ResultStore:
     def model_folder(self, key: CellKey) -> Path:
         """The path of a cell's edited model (`--save_model`)."""
         return self.root / "models" / self.model / key.stem
+
+    def delta_file(self, key: CellKey) -> Path:
+        """The path of what a cell's training has changed."""
+        return self.root / "deltas" / self.model / f"{key.stem}.safetensors"
+
+    def losses_file(self, key: CellKey) -> Path:
+        """The path of the losses of a cell's training, by step."""
+        return self.root / "training" / self.model / f"{key.stem}.csv"
+
+    def checkpoints_folder(self, key: CellKey) -> Path:
+        """The path of the checkpoints of a cell's training; gone when it is finished."""
+        return self.losses_file(key).with_suffix("")
 
     def is_done(self, key: CellKey) -> bool:
         """Whether all files of the cell exist."""

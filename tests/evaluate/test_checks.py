@@ -24,7 +24,7 @@ from neurosurgery.evaluate.engine.precision import in_float32
 from neurosurgery.evaluate.engine.trials import Deviation
 from neurosurgery.evaluate.harness import load_harnesses
 from neurosurgery.grid.worker import Worker
-from neurosurgery.locate.selectors import Evidence
+from neurosurgery.locate.evidence import Evidence
 from neurosurgery.models.load import LoadedModel
 
 SIZES = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}

@@ -15,8 +15,9 @@ from neurosurgery.config.keys import KNOCK_OUT_KEY, CellKey, SelectionKey, scale
 from neurosurgery.config.methods import HEADS, MLPS, RANDOM_HEADS
 from neurosurgery.edit.edits import make_edit
 from neurosurgery.edit.knock_out import head_means, knocked_out
+from neurosurgery.locate.evidence import Evidence
 from neurosurgery.locate.key_units import UnitEffects
-from neurosurgery.locate.selectors import Evidence
+from neurosurgery.locate.selectors import select
 from neurosurgery.masks.head_units import head_units, mlp_units, zero_mask
 from neurosurgery.masks.selection import Selection
 from neurosurgery.models.heads import find_blocks
@@ -37,9 +38,9 @@ def evidence_of(model, effects: np.ndarray | None = None) -> Evidence:
     return Evidence(find_targets(model), {}, {}, [], SEED, found)
 
 
-def select(model, method: str, number: int, repeat: int = 0, **more) -> Selection:
+def chosen(model, method: str, number: int, repeat: int = 0, **more) -> Selection:
     key = SelectionKey(method, size=float(number), repeat=repeat)
-    return evidence_of(model, **more).select(key)
+    return select(evidence_of(model, **more), key)
 
 
 def names(selection: Selection) -> list[tuple[str, int | None, int]]:
@@ -48,7 +49,7 @@ def names(selection: Selection) -> list[tuple[str, int | None, int]]:
 
 def test_the_strongest_units_are_selected_with_their_weights():
     model = build_model("llama")  # two layers of three heads
-    found = select(model, HEADS, 2)
+    found = chosen(model, HEADS, 2)
     assert names(found) == [("head", 1, 2), ("head", 1, 1)]
     assert found.mask == zero_mask(model, found.units)
     columns = model.model.layers[1].self_attn.o_proj.weight.shape[0]
@@ -56,7 +57,7 @@ def test_the_strongest_units_are_selected_with_their_weights():
     assert found.unit_table["effect"].to_list() == [-5, -4]
     assert found.unit_table["stderr"].to_list() == [0, 0]
     assert found.unit_counts == {"all": 6, "selected": 2, "skill": 2}
-    assert names(select(model, MLPS, 1)) == [("mlp", 1, 0)]
+    assert names(chosen(model, MLPS, 1)) == [("mlp", 1, 0)]
 
 
 def test_a_repeat_draws_prompts_with_replacement():
@@ -65,22 +66,24 @@ def test_a_repeat_draws_prompts_with_replacement():
     effects = np.zeros((8, 4))
     effects[0] = [-8, 0, 0, 0]
     effects[1] = -3
-    chosen = [names(select(model, HEADS, 1, repeat, effects=effects))[0][2] for repeat in range(40)]
+    indices = [
+        names(chosen(model, HEADS, 1, repeat, effects=effects))[0][2] for repeat in range(40)
+    ]
     # With k of 4 draws on the first prompt, unit 0 has the mean -2 k; P(k ≥ 2) = 67 / 256.
-    assert set(chosen) == {0, 1}
-    assert 3 <= chosen.count(0) <= 20
-    again = [names(select(model, HEADS, 1, repeat, effects=effects))[0][2] for repeat in range(40)]
-    assert chosen == again
+    assert set(indices) == {0, 1}
+    assert 3 <= indices.count(0) <= 20
+    again = [names(chosen(model, HEADS, 1, repeat, effects=effects))[0][2] for repeat in range(40)]
+    assert indices == again
 
 
 def test_random_heads_are_nested_and_do_not_look_at_effects():
     model = build_model("llama")
-    five = names(select(model, RANDOM_HEADS, 5))
-    assert names(select(model, RANDOM_HEADS, 2)) == five[:2]
+    five = names(chosen(model, RANDOM_HEADS, 5))
+    assert names(chosen(model, RANDOM_HEADS, 2)) == five[:2]
     assert len(set(five)) == 5
     other = np.random.default_rng(1).normal(size=(8, 4))
-    assert names(select(model, RANDOM_HEADS, 5, effects=other)) == five
-    drawn = {name for r in range(30) for name in names(select(model, RANDOM_HEADS, 1, r))}
+    assert names(chosen(model, RANDOM_HEADS, 5, effects=other)) == five
+    drawn = {name for r in range(30) for name in names(chosen(model, RANDOM_HEADS, 1, r))}
     assert len(drawn) == 6
 
 
@@ -88,7 +91,7 @@ def test_a_method_without_effects_says_so():
     model = build_model("llama")
     bare = Evidence(find_targets(model), {}, {}, [], SEED)
     with pytest.raises(ValueError, match="needs effects"):
-        bare.select(SelectionKey(HEADS, size=1.0))
+        select(bare, SelectionKey(HEADS, size=1.0))
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "gpt_neox", "opt", "phi"])
@@ -98,7 +101,7 @@ def test_an_edited_model_answers_as_the_stock_backend_does(family, edit, tokeniz
     model = build_model(family)
     found = evidence_of(model)
     keys = [SelectionKey(HEADS, size=3.0), SelectionKey(MLPS, size=1.0)]
-    selections = [found.select(key) for key in keys]
+    selections = [select(found, key) for key in keys]
     before = {name: bits(value.clone()) for name, value in model.state_dict().items()}
     ours, stock = both(model, tokenizer)
     options, prompts = option_requests(random.Random(3)), prompt_requests(random.Random(4))
@@ -116,7 +119,7 @@ def test_an_edited_model_answers_as_the_stock_backend_does(family, edit, tokeniz
 
 def test_a_knock_out_counts_the_weights_that_read_its_units():
     model = build_model("llama")
-    selection = select(model, HEADS, 2)
+    selection = chosen(model, HEADS, 2)
     edit = make_edit(KNOCK_OUT_KEY, selection)
     assert edit.edited == selection.mask.count()
     tokens = torch.tensor(PROMPTS)

@@ -17,8 +17,9 @@ from neurosurgery.common.errors import RunError
 from neurosurgery.config.keys import SelectionKey
 from neurosurgery.config.methods import FIRING_COUNTS, LAPE, NEURON
 from neurosurgery.edit.scale import scaled_weights
+from neurosurgery.locate.evidence import Evidence
 from neurosurgery.locate.lape import activation_bar, entropy, select_neurons
-from neurosurgery.locate.selectors import Evidence
+from neurosurgery.locate.selectors import select
 from neurosurgery.masks.selection import Selection
 from neurosurgery.masks.units import Site, Slice, Unit
 from neurosurgery.models.hooks import output_hooks
@@ -210,7 +211,7 @@ def select_by_firing(model, selected: np.ndarray) -> Selection:
         of_set[0][TOKENS] = torch.tensor([10])
     parts, statistics = {FIRING_COUNTS: layers}, {FIRING_COUNTS: counts}
     evidence = Evidence(find_targets(model), parts, statistics, [1.0], seed=0)
-    return evidence.select(SelectionKey(LAPE, size=1.0))
+    return select(evidence, SelectionKey(LAPE, size=1.0))
 
 
 @pytest.mark.parametrize("scalar", [0.0, 0.5, 1.1])

@@ -21,7 +21,7 @@ from neurosurgery.activations.collect import collect_activation_norms
 from neurosurgery.common.errors import UsageError
 from neurosurgery.evaluate import harness
 from neurosurgery.grid.gather import describe_evidence
-from neurosurgery.locate.selectors import Evidence
+from neurosurgery.locate.evidence import Evidence
 from neurosurgery.masks.files import write_mask_file
 from neurosurgery.models import backbone
 from neurosurgery.models.backbone import check_backbone, find_backbone

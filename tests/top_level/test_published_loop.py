@@ -12,7 +12,8 @@ from neurosurgery.activations.collect import collect_activation_norms
 from neurosurgery.config.keys import SelectionKey
 from neurosurgery.config.methods import ACTIVATION_NORMS, MATHNEURO
 from neurosurgery.edit.scale import scaled_weights
-from neurosurgery.locate.selectors import Evidence
+from neurosurgery.locate.evidence import Evidence
+from neurosurgery.locate.selectors import select
 from neurosurgery.models.targets import find_targets
 
 PROPORTIONS = (0.001, 0.05, 0.3)
@@ -32,7 +33,7 @@ def test_the_literal_loop_selects_and_edits_what_we_do(tied, ragged_samples):
     scores = {name: published.running_scores(model, ids) for name, ids in samples.items()}
     assert scores["math"].keys() == {target.name for target in targets}
     for proportion in PROPORTIONS:
-        ours = evidence.select(SelectionKey(MATHNEURO, against="MMLU", size=proportion)).mask
+        ours = select(evidence, SelectionKey(MATHNEURO, against="MMLU", size=proportion)).mask
         theirs = published.specific_masks(scores["math"], scores["MMLU"], proportion)
         for name, mask in theirs.items():
             assert torch.equal(mask, ours.tensor(f"{name}.weight"))

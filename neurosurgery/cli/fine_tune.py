@@ -1,0 +1,265 @@
+"""The command line of `FineTune.py`. Imports no torch, so that bad flags fail at once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from neurosurgery.cli.flags import (
+    OneLineParser,
+    add_calibration_flags,
+    add_drawing_flags,
+    add_evaluation_flags,
+    add_model_flags,
+    add_output_flags,
+    add_worker_flags,
+)
+from neurosurgery.cli.parse import (
+    calibration_sets,
+    check_given_with_model,
+    evaluation_config,
+    given,
+    math_set,
+    model_config,
+    output_config,
+    run_script,
+    unique,
+    workers_config,
+)
+from neurosurgery.common.errors import UsageError
+from neurosurgery.config.demo import DEMO
+from neurosurgery.config.experiment import DataConfig
+from neurosurgery.config.fine_tuning import (
+    SCRIPT,
+    SELECTIONS,
+    SIZES,
+    FineTuneConfig,
+    MaskSource,
+    SelectionConfig,
+)
+from neurosurgery.config.methods import MATHNEURO, METHODS, RANDOM
+from neurosurgery.config.training import TrainingConfig
+
+
+def run_fine_tuning(description: str, argv: Sequence[str] | None) -> int:
+    """Run the script: parse, check, train, evaluate; return the exit status."""
+
+    def run(argv: Sequence[str] | None) -> None:
+        config = parse(description, argv)
+
+        # Heavy imports come one by one, so that bad input is refused before the next import.
+        from neurosurgery.activations.calibration import read_calibration_sets
+
+        sets = read_calibration_sets(config.data.sources, config.data.random_state)
+
+        from neurosurgery.activations.training_data import read_training_data
+
+        data = read_training_data(config.training.data)
+
+        from neurosurgery.grid.fine_tuning import FineTuning
+
+        command = sys.argv if argv is None else [SCRIPT, *argv]
+        FineTuning(config, sets, data, command).run()
+
+    return run_script(run, argv)
+
+
+def parse(description: str, argv: Sequence[str] | None) -> FineTuneConfig:
+    """Turn a command line into a checked configuration.
+
+    Raises:
+        UsageError: a value that cannot be used.
+        SystemExit: status 2 for a malformed flag, 0 for `--help`.
+    """
+    flags = _parser(description).parse_args(argv)
+    of_demo = flags.model is None
+    given_task = flags.train_lm_eval_task
+    if of_demo:
+        flags.train_lm_eval_task = given_task or DEMO.program_task
+        flags.eval_datasets = flags.eval_datasets or list(DEMO.trained_tasks)
+        flags.save_path = flags.save_path or DEMO.trained_save_path
+        # The samples to train on have no examples before them either.
+        flags.num_fewshot = given(flags.num_fewshot, 0)
+    defaults = TrainingConfig(Path())
+    config = FineTuneConfig(
+        model=model_config(flags),
+        data=DataConfig(
+            math=math_set(flags),
+            calibration=calibration_sets(flags),
+            num_samples=flags.num_samples,
+            num_repeats=given(flags.num_repeats, 1 if of_demo else 3),
+            random_state=flags.random_state,
+            batch_tokens=flags.batch_tokens,
+        ),
+        selection=_selection(flags, of_demo=of_demo),
+        training=TrainingConfig(
+            data=Path(flags.train_data or DEMO.train_data),
+            learning_rates=unique(
+                flags.learning_rate
+                or ((DEMO.learning_rate,) if of_demo else defaults.learning_rates)
+            ),
+            epochs=_or(flags.epochs, DEMO.epochs if of_demo else defaults.epochs),
+            max_steps=flags.max_steps,
+            train_batch_size=flags.train_batch_size,
+            gradient_accumulation_steps=flags.gradient_accumulation_steps,
+            warmup_ratio=flags.warmup_ratio,
+            weight_decay=flags.weight_decay,
+            max_length=flags.max_length,
+            train_seed=flags.train_seed,
+            held_out=flags.held_out,
+            save_steps=flags.save_steps,
+        ),
+        evaluation=evaluation_config(flags),
+        output=output_config(flags),
+        workers=workers_config(flags),
+    )
+    task = () if config.evaluation.programs else ("train_lm_eval_task",)
+    names = ("train_dataset", "calibration_datasets", "train_data", *task, "eval_datasets")
+    check_given_with_model(flags, *names, "save_path")
+    config.check()
+    return config
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
+def _selection(flags: argparse.Namespace, *, of_demo: bool) -> SelectionConfig:
+    """The methods and the mask files of `--selection`.
+
+    Raises:
+        UsageError: a value that is neither, or a size that no chosen method has.
+    """
+    methods: list[str] = []
+    files: list[MaskSource] = []
+    for value in dict.fromkeys(flags.selection):
+        if value in SELECTIONS:
+            methods.append(value)
+        elif Path(value).is_file():
+            files.append(MaskSource(Path(value).stem, Path(value)))
+        else:
+            reason = f"expected {', '.join(SELECTIONS)}, or a mask file (--save_masks writes them)"
+            raise UsageError("--selection", value, reason)
+    sizes = {}
+    for flag, default in SIZES.items():
+        size = getattr(flags, flag.removeprefix("--"))
+        if size is not None and not any(METHODS[name].size_flag == flag for name in methods):
+            raise UsageError(flag, f"{size[0]:g}", "expected with it a --selection of such a size")
+        by_default = (DEMO.trained_proportion,) if of_demo and flag == "--proportion" else default
+        sizes[flag] = unique(size or by_default)
+    return SelectionConfig(tuple(methods), tuple(files), sizes)
+
+
+def _parser(description: str) -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add_model_flags(parser)
+    add_calibration_flags(parser)
+    add_drawing_flags(parser, METHODS[MATHNEURO])
+    _add_selection_flags(parser)
+    _add_training_flags(parser)
+    add_evaluation_flags(parser, baseline_is_a_choice=False)
+    add_output_flags(parser)
+    add_worker_flags(parser)
+    return parser
+
+
+def _add_selection_flags(parser: argparse.ArgumentParser) -> None:
+    selection = parser.add_argument_group("what is trained")
+    selection.add_argument(
+        "--selection",
+        nargs="+",
+        metavar="NAME",
+        default=[MATHNEURO, RANDOM],
+        help=f"{', '.join(SELECTIONS)}, or mask files (default: mathneuro random; heads and MLPs "
+        "take what PathPatching.py has left in --save_path; lora and shira, by PEFT, train about "
+        "as many values as the mask of mathneuro has)",
+    )
+    sized = {
+        "--proportion": "of mathneuro, random, wanda, lora, shira: top fractions of every weight "
+        "matrix (default: .01; demo: %(const)s)",
+        "--ratio": "of lape: fractions of the model's neurons (default: .01)",
+        "--top": "of heads, random_heads, mlps: numbers of units (default: 5)",
+    }
+    for flag, text in sized.items():
+        selection.add_argument(
+            flag,
+            nargs="+",
+            type=float,
+            metavar=flag.removeprefix("--").upper(),
+            help=text.replace("%(const)s", f"{DEMO.trained_proportion:g}"),
+        )
+    selection.add_argument(
+        "--num_repeats",
+        type=int,
+        help="draws of calibration samples; each is trained with a seed of its own (default: 3; "
+        "demo: 1)",
+    )
+    selection.add_argument(
+        "--random_state", type=int, default=42, help="seed of the draws (default: %(default)s)"
+    )
+
+
+def _add_training_flags(parser: argparse.ArgumentParser) -> None:
+    default = TrainingConfig(Path())
+    training = parser.add_argument_group("training (transformers' Trainer and its defaults)")
+    training.add_argument(
+        "--train_data",
+        metavar="CSV",
+        help="samples to train on: qa (the whole text counts), or prompt + answer, or question + "
+        "solution (the answer alone counts); those that calibration or tests use are left out "
+        "(default without --model: the demo's programs)",
+    )
+    training.add_argument(
+        "--learning_rate",
+        nargs="+",
+        type=float,
+        help=f"one training each (default: {default.learning_rates[0]:g}; demo: "
+        f"{DEMO.learning_rate:g})",
+    )
+    training.add_argument(
+        "--epochs", type=float, help=f"default: {default.epochs:g}; demo: {DEMO.epochs:g}"
+    )
+    training.add_argument(
+        "--max_steps", type=int, default=default.max_steps, help="steps in place of --epochs"
+    )
+    training.add_argument("--train_batch_size", type=int, default=8, help="default: %(default)s")
+    training.add_argument(
+        "--gradient_accumulation_steps", type=int, default=1, help="batches of one step"
+    )
+    training.add_argument(
+        "--warmup_ratio",
+        type=float,
+        default=default.warmup_ratio,
+        help="share of the steps in which the rate rises; then it falls to 0 (default: 0)",
+    )
+    training.add_argument(
+        "--weight_decay",
+        type=float,
+        default=default.weight_decay,
+        help="AdamW's; pulls to the weights from before the training (default: 0)",
+    )
+    training.add_argument(
+        "--max_length", type=int, default=1024, help="tokens of a sample (default: %(default)s)"
+    )
+    training.add_argument(
+        "--train_seed", type=int, default=42, help="of the order of samples; repeat r has seed + r"
+    )
+    training.add_argument(
+        "--held_out",
+        type=float,
+        default=default.held_out,
+        help="share of the samples that only measures the loss (default: %(default)s)",
+    )
+    training.add_argument(
+        "--save_steps",
+        type=float,
+        default=default.save_steps,
+        help="steps, or a share of them below 1, between checkpoints and held-out losses "
+        "(default: %(default)s)",
+    )

@@ -1,0 +1,103 @@
+"""Settings of `FineTune.py`. Imports no torch."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from neurosurgery.common.errors import UsageError
+from neurosurgery.config.checks import check_fractions
+from neurosurgery.config.experiment import (
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+    OutputConfig,
+)
+from neurosurgery.config.methods import MASK_FILE, METHODS, TRAINED_ONLY
+from neurosurgery.config.training import TrainingConfig
+from neurosurgery.config.workers import WorkersConfig
+
+SCRIPT = TRAINED_ONLY
+SELECTIONS = tuple(name for name in METHODS if name != MASK_FILE)
+"""The values of `--selection` that are not files."""
+
+SIZES = {"--proportion": (0.01,), "--ratio": (0.01,), "--top": (5.0,)}
+"""The flags for sizes of selections, and their defaults."""
+
+
+@dataclass(frozen=True)
+class MaskSource:
+    """A mask file of the user's; its name stands in tables and paths."""
+
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class SelectionConfig:
+    """What is trained: methods with their sizes, and mask files.
+
+    `sizes` are by the flag that a method's descriptor names.
+    """
+
+    methods: tuple[str, ...]
+    files: tuple[MaskSource, ...]
+    sizes: Mapping[str, tuple[float, ...]]
+
+    def check(self) -> None:
+        """Check sizes, names, and that what a method needs is installed.
+
+        Raises:
+            UsageError: names the flag.
+        """
+        for flag in ("--proportion", "--ratio"):
+            check_fractions(flag, self.sizes[flag])
+        for value in self.sizes["--top"]:
+            if not (value >= 1 and float(value).is_integer()):
+                raise UsageError("--top", f"{value:g}", "expected numbers of units")
+        names = [file.name for file in self.files]
+        for name in names:
+            if names.count(name) > 1:
+                raise UsageError("--selection", name, "expected mask files of different names")
+        adapters = [name for name in self.methods if METHODS[name].adapter]
+        if adapters and importlib.util.find_spec("peft") is None:
+            reason = "expected PEFT to be installed: pip install -r requirements-peft.txt"
+            raise UsageError("--selection", adapters[0], reason)
+
+    def sizes_of(self, method: str) -> tuple[float, ...]:
+        """The sizes of a method's selections; 1 for one that has no sizes."""
+        descriptor = METHODS[method]
+        return (1.0,) if descriptor.of_one_size else self.sizes[descriptor.size_flag]
+
+
+@dataclass(frozen=True)
+class FineTuneConfig:
+    """All settings of one call of `FineTune.py`."""
+
+    model: ModelConfig
+    data: DataConfig
+    selection: SelectionConfig
+    training: TrainingConfig
+    evaluation: EvaluationConfig
+    output: OutputConfig
+    workers: WorkersConfig | None = None
+
+    def check(self) -> None:
+        """Refuse values that cannot be used, before any model is loaded.
+
+        Raises:
+            UsageError: names flag, value and what was expected.
+        """
+        for part in (
+            self.selection,
+            self.training,
+            self.data,
+            self.evaluation,
+            self.model,
+            self.output,
+        ):
+            part.check()
+        if self.workers is not None:
+            self.workers.check()

@@ -1,0 +1,149 @@
+"""LoRA and SHiRA by PEFT, as controls with as many trained values as a mask has.
+
+The weights of the model stay as they are; what is trained is added in the forward pass. PEFT is
+an extra, and imported only here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from neurosurgery.common.errors import RunError, first_line
+from neurosurgery.common.files import write_atomically
+from neurosurgery.config.methods import LORA
+
+FORMAT = "neurosurgery-adapter/1"
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter of PEFT: `lora` (arXiv 2106.09685) or `shira` (arXiv 2406.13175).
+
+    Attributes:
+        method: which one.
+        rank: r; the adapter of an (out, in) matrix has r · (in + out) values.
+        modules: names of the linear modules that it is added to.
+        seed: of its first values (LoRA), or of its places (SHiRA).
+        values: the trained values by name, float32; empty before the training.
+    """
+
+    method: str
+    rank: int
+    modules: tuple[str, ...]
+    seed: int
+    values: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of_size(
+        cls, method: str, model: nn.Module, weights: Sequence[str], count: int, seed: int
+    ) -> Adapter:
+        """The adapter of these weight matrices that comes closest to `count` values."""
+        shapes = [model.get_parameter(name).shape for name in weights]
+        per_rank = sum(sum(shape) for shape in shapes)
+        rank = max(1, round(count / per_rank)) if per_rank else 1
+        # SHiRA's values must have a place in every matrix.
+        most = min((rows * columns // (rows + columns) for rows, columns in shapes), default=1)
+        modules = tuple(name.removesuffix(".weight") for name in weights)
+        return cls(method, max(1, min(rank, most)), modules, seed)
+
+    @property
+    def count(self) -> int:
+        """The number of trained values."""
+        return sum(value.numel() for value in self.values.values())
+
+    @contextmanager
+    def added(self, model: PreTrainedModel) -> Iterator[PreTrainedModel]:
+        """Add the adapter inside the block, then take it away; yields the model as PEFT has it."""
+        from peft import get_peft_model
+
+        flags = {name: p.requires_grad for name, p in model.named_parameters()}
+        training = model.training
+        with torch.random.fork_rng():
+            torch.manual_seed(self.seed)
+            adapted = get_peft_model(model, self._config(model))
+        try:
+            parameters = adapter_parameters(adapted)
+            with torch.no_grad():
+                for name, value in self.values.items():
+                    parameters[name].copy_(value)
+            yield adapted.train(training)
+        finally:
+            adapted.unload()
+            if hasattr(model, "peft_config"):
+                del model.peft_config
+            model.train(training)
+            for name, parameter in model.named_parameters():
+                parameter.requires_grad_(flags[name])
+
+    @contextmanager
+    def applied(self, model: PreTrainedModel) -> Iterator[None]:
+        """Add the adapter inside the block, as an edit."""
+        with self.added(model):
+            yield
+
+    def _config(self, model: PreTrainedModel) -> Any:
+        from peft import LoraConfig, ShiraConfig
+
+        transposed = any(isinstance(model.get_submodule(name), Conv1D) for name in self.modules)
+        shared = {
+            "r": self.rank,
+            "target_modules": list(self.modules),
+            "fan_in_fan_out": transposed,
+        }
+        if self.method == LORA:
+            return LoraConfig(lora_alpha=self.rank, task_type="CAUSAL_LM", **shared)
+        return ShiraConfig(random_seed=self.seed, **shared)
+
+
+def adapter_parameters(adapted: nn.Module) -> dict[str, nn.Parameter]:
+    """The trained parameters of a model that PEFT has adapted, by name."""
+    return {name: p for name, p in adapted.named_parameters() if p.requires_grad}
+
+
+def write_adapter(
+    path: Path,
+    adapter: Adapter,
+    parameters: Mapping[str, nn.Parameter],
+    provenance: Mapping[str, object],
+) -> None:
+    """Write the trained values; the metadata say how the adapter is made again."""
+    values = {name: p.detach().cpu().contiguous() for name, p in parameters.items()}
+    settings = {
+        "method": adapter.method,
+        "rank": adapter.rank,
+        "modules": adapter.modules,
+        "seed": adapter.seed,
+    }
+    metadata = {key: json.dumps(value) for key, value in provenance.items()}
+    metadata |= {"format": FORMAT, FORMAT: json.dumps(settings)}
+    write_atomically(path, save(values, metadata))
+
+
+def load_adapter(path: Path) -> Adapter:
+    """Read an adapter that a run has written.
+
+    Raises:
+        RunError: the file is damaged or has another format.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        # Only a file of this format has it.
+        settings = json.loads(metadata[FORMAT])
+        settings["modules"] = tuple(settings["modules"])
+        return replace(Adapter(**settings), values=values)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise RunError(f"{path} is no readable adapter: {first_line(error)}") from error

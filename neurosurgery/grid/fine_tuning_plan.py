@@ -1,0 +1,72 @@
+"""The cells of `FineTune.py`, and what its `--dry_run` prints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from neurosurgery.config.fine_tuning import FineTuneConfig
+from neurosurgery.config.keys import MATH, CellKey, SelectionKey, train_at
+from neurosurgery.config.methods import MASK_FILE, METHODS
+from neurosurgery.grid.plan import Plan, evaluation_line, time_lines
+from neurosurgery.results.store import ResultStore
+
+if TYPE_CHECKING:
+    from neurosurgery.activations.training_data import LeftOut
+
+
+def training_keys(config: FineTuneConfig, setting: str) -> tuple[CellKey, ...]:
+    """All cells: set × repeat × method × size × learning rate, then the methods without a set.
+
+    Args:
+        config: the settings.
+        setting: a hash of what every training depends on.
+    """
+    selection = config.selection
+    with_set = [name for name in selection.methods if METHODS[name].against_a_set]
+    groups = [(source.name, with_set) for source in config.data.calibration]
+    groups.append(("", [name for name in selection.methods if name not in with_set]))
+    groups += [(file.name, [MASK_FILE]) for file in selection.files]
+    return tuple(
+        CellKey(SelectionKey(method, MATH, against, size, repeat), train_at(rate, setting))
+        for against, methods in groups
+        for repeat in range(config.data.num_repeats)
+        for method in methods
+        for size in selection.sizes_of(method)
+        for rate in config.training.learning_rates
+    )
+
+
+def training_lines(
+    config: FineTuneConfig, plan: Plan, store: ResultStore, samples: int, left_out: LeftOut
+) -> Iterator[str]:
+    """The lines of the plan; `samples` neither calibration nor tests use."""
+    training = config.training
+    yield f"model        {config.model.label}"
+    yield f"results in   {store.root}"
+    for method in dict.fromkeys(key.method for key in plan.keys):
+        mine = [key for key in plan.keys if key.method == method]
+        to_do = sum(key.method == method for key in plan.pending)
+        trained = sum(store.delta_file(key).exists() for key in mine)
+        yield (
+            f"cells        {method} {len(mine)} ({len(mine) - to_do} done, {to_do} to do, "
+            f"{trained} trained): {config.data.num_repeats} repeats × "
+            f"{len(config.selection.sizes_of(method))} sizes × {len(training.learning_rates)} "
+            "learning rates"
+        )
+    yield f"baseline     {'to do' if plan.baseline_pending else 'done'}"
+    held_out = max(1, round(training.held_out * samples))
+    length = f"{training.max_steps} steps"
+    if training.max_steps < 0:
+        length = f"{training.epochs:g} epochs"
+    batch = training.train_batch_size * training.gradient_accumulation_steps
+    yield (
+        f"training     {samples - held_out} samples, {held_out} held out; {length} of {batch} "
+        "samples a step"
+    )
+    if left_out.text:
+        yield f"             {left_out.text}"
+    states = len(plan.pending) + plan.baseline_pending
+    yield evaluation_line(states, config.evaluation)
+    workers = None if config.workers is None else config.workers.count
+    yield from time_lines(store, states, workers, afresh=config.output.overwrite)

@@ -1,0 +1,126 @@
+"""Train the selections of a grid; nothing is trained twice.
+
+Whoever trains writes here: checkpoints must be on the disk while a training runs, and what it has
+changed can be as large as the model.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from neurosurgery.common.errors import RunError
+from neurosurgery.common.files import write_atomically
+from neurosurgery.config.keys import CellKey
+from neurosurgery.config.methods import METHODS
+from neurosurgery.config.training import TrainingConfig
+from neurosurgery.edit.adapters import Adapter, adapter_parameters, load_adapter, write_adapter
+from neurosurgery.edit.delta_files import load_delta, write_delta_file
+from neurosurgery.edit.edits import Change
+from neurosurgery.edit.fine_tune import Encoded, Fit, Row, TrainedPart, fit
+from neurosurgery.edit.training import trainable
+from neurosurgery.evaluate.isolation import preserved_generators
+from neurosurgery.masks.selection import Selection
+from neurosurgery.models.load import LoadedModel
+from neurosurgery.results.store import ResultStore
+
+LOSSES = ("step", "epoch", "loss", "learning_rate", "held_out_loss")
+"""The columns of the table of losses."""
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """What every process trains with, as plain data.
+
+    Attributes:
+        config: the settings.
+        train: the encoded samples to train on.
+        held_out: those that only measure the loss.
+        save_path: the results folder.
+        origin: the provenance that the files of changes share.
+    """
+
+    config: TrainingConfig
+    train: Encoded
+    held_out: Encoded
+    save_path: Path
+    origin: Mapping[str, object]
+
+
+class Training:
+    """Trains selections of a loaded model, and reads what was trained before.
+
+    Args:
+        recipe: samples and settings.
+        loaded: the unedited model.
+        label: the model's name in the folder.
+    """
+
+    def __init__(self, recipe: TrainingRecipe, loaded: LoadedModel, label: str) -> None:
+        self._recipe = recipe
+        self._model = loaded.model
+        self._store = ResultStore(recipe.save_path, label)
+
+    def changed(self, key: CellKey, selection: Selection) -> Change:
+        """What the training of a cell's selection has changed; the model stays as it is.
+
+        Repeat r is trained with the seed `--train_seed` + r.
+
+        Raises:
+            RunError: the loss is not finite, or a file cannot be read or written.
+        """
+        path = self._store.delta_file(key)
+        if not path.exists():
+            self._train(key, selection, path)
+        if METHODS[key.method].adapter:
+            return load_adapter(path)
+        return load_delta(path)
+
+    def _train(self, key: CellKey, selection: Selection, path: Path) -> None:
+        if key.selection is None or key.edit is None or key.edit.learning_rate is None:
+            raise RunError(f"{key.stem}: no training")
+        recipe, config = self._recipe, self._recipe.config
+        what = Fit(
+            key.stem,
+            recipe.train,
+            recipe.held_out,
+            key.edit.learning_rate,
+            config.train_seed + key.selection.repeat,
+            self._store.checkpoints_folder(key),
+        )
+        origin = {**recipe.origin, "cell": key.record()}
+        with preserved_generators():
+            if METHODS[key.method].adapter:
+                self._train_adapter(key, selection, what, origin, path)
+            else:
+                with trainable(self._model, selection.mask) as entries:
+                    rows = fit(TrainedPart(self._model, entries.changes), what, config)
+                entries.restore()
+                self._write_losses(key, rows)
+                write_delta_file(path, entries.delta(), origin)
+        shutil.rmtree(what.folder, ignore_errors=True)
+
+    def _train_adapter(
+        self,
+        key: CellKey,
+        selection: Selection,
+        what: Fit,
+        origin: Mapping[str, object],
+        path: Path,
+    ) -> None:
+        names = [name for name, count in selection.mask.counts().items() if count]
+        adapter = Adapter.of_size(key.method, self._model, names, selection.mask.count(), what.seed)
+        with adapter.added(self._model) as adapted:
+            parameters = adapter_parameters(adapted)
+            part = TrainedPart(adapted, parameters.values())
+            self._write_losses(key, fit(part, what, self._recipe.config))
+            write_adapter(path, adapter, parameters, origin)
+
+    def _write_losses(self, key: CellKey, rows: Sequence[Row]) -> None:
+        """Before the changes, whose file says that all is there."""
+        table = pd.DataFrame(rows, columns=list(LOSSES))
+        write_atomically(self._store.losses_file(key), table.to_csv(index=False))
