@@ -12,7 +12,7 @@ import pytest
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install -r requirements-ray.txt")
 
-from neurosurgery.common.errors import RunError, UsageError  # noqa: E402
+from neurosurgery.common.errors import RestoreError, RunError, UsageError  # noqa: E402
 from neurosurgery.config.keys import BASELINE_KEY, CellKey, SelectionKey, scale_by  # noqa: E402
 from neurosurgery.config.workers import WorkersConfig  # noqa: E402
 from neurosurgery.grid.executors import Failed  # noqa: E402
@@ -21,7 +21,7 @@ from neurosurgery.grid.ray_tasks import Task, take  # noqa: E402
 from neurosurgery.grid.ray_workers import ATTEMPTS, RayWorkers  # noqa: E402
 from neurosurgery.grid.worker_host import EvidenceData, Facts  # noqa: E402
 
-FAILS, DIES, DIES_ONCE = 3, 5, 7
+FAILS, DIES, DIES_ONCE, SPOILS = 3, 5, 7, 8
 
 
 class Host:
@@ -30,6 +30,7 @@ class Host:
     def __init__(self, recipe, fetch) -> None:
         self.folder = recipe
         self.fetch = fetch
+        self.spoilt = False
 
     def load(self) -> Facts:
         if (self.folder / "refuses").exists():
@@ -56,6 +57,11 @@ class Host:
             raise RunError(f"repeat {repeat} cannot be computed")
         if repeat == DIES or (repeat == DIES_ONCE and tries == 1):
             os._exit(1)
+        if repeat == SPOILS and tries == 1:
+            self.spoilt = True
+            raise RestoreError("weights were not restored")
+        # A worker whose model is spoilt gets no other cell.
+        assert not self.spoilt
         assert self.fetch(evidence[0]).seed == 4
         return Done(job, None, None)
 
@@ -95,7 +101,7 @@ def test_every_job_once_whatever_happens(tmp_path):
     assert "died" in given_up[key(DIES).stem].reason
     assert {each.attempts for each in given_up.values()} == {ATTEMPTS}
     assert (tmp_path / str(FAILS)).read_text() == (tmp_path / str(DIES)).read_text() == "3"
-    assert (tmp_path / str(DIES_ONCE)).read_text() == "2"
+    assert (tmp_path / str(DIES_ONCE)).read_text() == (tmp_path / str(SPOILS)).read_text() == "2"
     assert {each.worker for each in found if isinstance(each, Done)} <= {0, 1}
     assert told == ["2 workers on this machine, 1 threads each"]
 
