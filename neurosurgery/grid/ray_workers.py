@@ -196,7 +196,9 @@ class RayWorkers:
             try:
                 found = ray.get(call)
             except RayError as error:
-                reason = self._failed(slot, error)
+                name, reason = str(slot), self._failed(slot, error)
+                if self._config.verbose:
+                    self._say(f"{name}: {task.name if task else 'its start'} failed: {reason}")
                 if task is None:
                     self._not_started(slot, error, reason)
                     continue
@@ -221,8 +223,6 @@ class RayWorkers:
             ray.kill(slot.actor)
         if isinstance(error, RayActorError) or isinstance(cause, RestoreError):
             slot.drop()
-        if self._config.verbose:
-            self._say(f"{slot}: {reason}")
         return reason
 
     def _not_started(self, slot: Slot, error: RayError, reason: str) -> None:

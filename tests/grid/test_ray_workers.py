@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import sys
 import time
 from collections import Counter, deque
@@ -83,7 +84,7 @@ def key(repeat: int) -> CellKey:
 def test_every_job_once_whatever_happens(tmp_path):
     jobs = [Job(BASELINE_KEY), *(Job(key(repeat)) for repeat in range(10))]
     told: list[str] = []
-    with RayWorkers(WorkersConfig(2), tmp_path, told.append, Host) as workers:
+    with RayWorkers(WorkersConfig(2, verbose=True), tmp_path, told.append, Host) as workers:
         assert workers.facts().device == "cpu"
         calls = {("norms", name): ("norms", name, 0.1) for name in ("a", "b", "c")}
         assert dict(workers.score(calls)) == {
@@ -103,7 +104,17 @@ def test_every_job_once_whatever_happens(tmp_path):
     assert (tmp_path / str(FAILS)).read_text() == (tmp_path / str(DIES)).read_text() == "3"
     assert (tmp_path / str(DIES_ONCE)).read_text() == (tmp_path / str(SPOILS)).read_text() == "2"
     assert {each.worker for each in found if isinstance(each, Done)} <= {0, 1}
-    assert told == ["2 workers on this machine, 1 threads each"]
+    assert told[0] == "2 workers on this machine, 1 threads each"
+    # Who begins what, and where; and who failed at it.
+    lines = Counter(re.sub(r"^worker [01] \(here, cpu\): ", "", line) for line in told)
+    assert [lines[job.key.stem] for job in jobs] == [
+        {FAILS: ATTEMPTS, DIES: ATTEMPTS, DIES_ONCE: 2, SPOILS: 2}.get(number, 1)
+        for number in range(-1, 10)
+    ]
+    failed = f"{key(FAILS).stem} failed: repeat {FAILS} cannot be computed"
+    assert lines[failed] == ATTEMPTS
+    died = re.compile(rf"{re.escape(key(DIES_ONCE).stem)} failed: worker [01] \(here, cpu\) died")
+    assert sum(bool(died.fullmatch(line)) for line in lines) == 1
 
 
 @pytest.mark.parametrize(
