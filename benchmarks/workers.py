@@ -1,12 +1,13 @@
-"""Workers on Ray: cells per hour with one and two, and throughput on a cluster that is simulated.
+"""Workers on Ray: cells per hour with none, one, two; throughput on a cluster that is simulated.
 
     python -m benchmarks.workers
     python -m benchmarks.workers --quick --json workers.json
 
-`grid`: the demo's grid with one and with two workers of one thread each, one after the other, in
-new folders. Cells per hour are counted over the last three quarters of the cells: the first may be
-done by one worker alone, while the other is still loading.
-`equal` says whether the two tables are the same but for seconds.
+`grid`: the demo's grid (37 model states) in this process, without Ray, then with one and with two
+workers; one thread each, one after the other, in new folders. Cells per hour are counted over the
+last three quarters of the cells: the first may be done by one worker alone, while the other is
+still loading. `seconds_of_ray_per_cell` is the time of a cell with one worker less that of a cell
+without Ray. `equal` says whether the three tables are the same but for seconds.
 
 `cluster`: eight nodes of one processor each (`ray.cluster_utils.Cluster`, all on this machine)
 with workers that sleep instead of computing, so that what is measured is the handing out.
@@ -100,15 +101,17 @@ def cluster_run(workers: int, cells: int, seconds: float, *, trouble: bool = Fal
     return [name, cells, seconds, taken, cells * seconds / workers / taken, lost, twice]
 
 
-def grid_run(workers: int, folder: Path, flags: Sequence[str]) -> tuple[float, pd.DataFrame]:
-    """Cells per hour of the demo's grid, and its table."""
+def grid_run(workers: int, folder: Path, flags: Sequence[str]) -> tuple[int, float, pd.DataFrame]:
+    """The number of cells of the demo's grid, cells per hour, and the table; 0 is without Ray."""
+    with_ray = ["--workers", str(workers)] if workers else []
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        MathNeuro.main(["--save_path", str(folder), *flags, "--workers", str(workers)])
+        MathNeuro.main(["--save_path", str(folder), *flags, *with_ray])
     times = sorted(path.stat().st_mtime for path in (folder / "cells").rglob("*.json"))
+    cells = len(times)
     # The first cells were computed while the second worker was still loading.
     times = times[len(times) // 4 :]
     rate = 3600 * (len(times) - 1) / sum(after - before for before, after in pairwise(times))
-    return rate, pd.read_csv(folder / "results.csv").drop(columns="seconds")
+    return cells, rate, pd.read_csv(folder / "results.csv").drop(columns="seconds")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -118,11 +121,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         runs = [
             grid_run(count, Path(folder) / str(count), small if arguments.quick else [])
-            for count in (1, 2)
+            for count in (0, 1, 2)
         ]
-    (one, first), (two, second) = runs
-    equal = first.equals(second)
-    print(table(["workers", "cells/h"], [[1, one], [2, two]]))
+    (number, none, first), (_, one, second), (_, two, third) = runs
+    equal = first.equals(second) and first.equals(third)
+    of_ray = 3600 / one - 3600 / none
+    rates = [("none", none), (1, one), (2, two)]
+    speeds = [[workers, rate, 3600 / rate] for workers, rate in rates]
+    print(table(["workers", "cells/h", "s a cell"], speeds))
+    print(f"{number} cells; Ray adds {of_ray:.3g} s to a cell of {3600 / none:.3g} s")
     print(f"the tables are {'equal' if equal else 'NOT equal'}\n")
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
     cells, seconds = (80, 0.5) if arguments.quick else (200, 1.0)
@@ -134,6 +141,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         arguments,
         {
             "two_over_one": two / one,
+            "seconds_of_ray_per_cell": of_ray,
             "equal": float(equal),
             "efficiency_of_eight": rows[-2][4],
             "efficiency_with_a_node_removed": rows[-1][4],

@@ -14,7 +14,6 @@ from neurosurgery.cli.flags import (
     add_evaluation_flags,
     add_model_flags,
     add_output_flags,
-    add_worker_flags,
 )
 from neurosurgery.cli.parse import (
     calibration_sets,
@@ -26,8 +25,8 @@ from neurosurgery.cli.parse import (
     output_config,
     run_script,
     unique,
-    workers_config,
 )
+from neurosurgery.cli.worker_flags import add_worker_flags, workers_config
 from neurosurgery.common.errors import UsageError
 from neurosurgery.config.demo import DEMO
 from neurosurgery.config.experiment import DataConfig

@@ -6,9 +6,11 @@ import argparse
 from pathlib import Path
 from typing import NoReturn
 
+from neurosurgery.cli.worker_flags import add_worker_flags
 from neurosurgery.config.demo import DEMO
 from neurosurgery.config.experiment import OutputConfig
 from neurosurgery.config.keys import MATH
+from neurosurgery.config.loggers import LOGGERS
 from neurosurgery.config.methods import METHODS, Method, methods_of
 
 
@@ -181,34 +183,6 @@ def add_evaluation_flags(
     )
 
 
-def add_worker_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags for workers in other processes."""
-    workers = parser.add_argument_group("workers (Ray: pip install -r requirements-ray.txt)")
-    workers.add_argument(
-        "--workers", type=int, metavar="N", help="compute cells in N processes (default: in this)"
-    )
-    workers.add_argument(
-        "--gpus_per_worker",
-        type=float,
-        metavar="G",
-        help="GPUs of a worker, or a share of one (default: 1 if there are any)",
-    )
-    workers.add_argument(
-        "--cpus_per_worker",
-        type=int,
-        metavar="C",
-        help="processors and torch threads of a worker (default: 1)",
-    )
-    workers.add_argument(
-        "--ray_address",
-        metavar="ADDRESS",
-        help="auto, or HOST:PORT of a running cluster (default: start Ray on this machine)",
-    )
-    workers.add_argument(
-        "--verbose", action="store_true", help="a line for every job that a worker begins"
-    )
-
-
 def add_output_flags(
     parser: argparse.ArgumentParser,
     overwritten: str = "delete the results in --save_path and start afresh",
@@ -241,6 +215,13 @@ def add_output_flags(
         "--overwrite",
         action="store_true",
         help=overwritten,
+    )
+    output.add_argument(
+        "--report_to",
+        nargs="+",
+        choices=LOGGERS,
+        default=[],
+        help="send every finished cell to these, too (pip install trackio or wandb)",
     )
     output.add_argument(
         "--dry_run", action="store_true", help="print the plan and stop, without loading the model"

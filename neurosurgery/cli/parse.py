@@ -11,6 +11,7 @@ from pathlib import Path
 
 from neurosurgery.activations.program_files import holds_programs
 from neurosurgery.cli.flags import build_parser
+from neurosurgery.cli.worker_flags import workers_config
 from neurosurgery.common.errors import RunError, UsageError, machine_error
 from neurosurgery.config.checks import check_at_least
 from neurosurgery.config.demo import DEMO, PROGRAM_TASK, PUBLISHED_GRID
@@ -26,7 +27,6 @@ from neurosurgery.config.experiment import (
 )
 from neurosurgery.config.keys import MATH
 from neurosurgery.config.methods import methods_of
-from neurosurgery.config.workers import WorkersConfig
 
 
 def parse_experiment(script: str, description: str, argv: Sequence[str] | None) -> ExperimentConfig:
@@ -135,27 +135,7 @@ def output_config(arguments: argparse.Namespace) -> OutputConfig:
         overwrite=arguments.overwrite,
         dry_run=arguments.dry_run,
         margin=arguments.margin,
-    )
-
-
-def workers_config(arguments: argparse.Namespace) -> WorkersConfig | None:
-    """The workers from the flags of `add_worker_flags`; None without `--workers`.
-
-    Raises:
-        UsageError: another flag of workers without `--workers`.
-    """
-    if arguments.workers is None:
-        for name in ("gpus_per_worker", "cpus_per_worker", "ray_address", "verbose"):
-            if (value := getattr(arguments, name)) not in (None, False):
-                shown = f"{value:g}" if isinstance(value, float) else "" if value is True else value
-                raise UsageError(f"--{name}", shown, "expected with it --workers")
-        return None
-    return WorkersConfig(
-        arguments.workers,
-        arguments.gpus_per_worker,
-        given(arguments.cpus_per_worker, 1),
-        arguments.ray_address,
-        arguments.verbose,
+        report_to=tuple(dict.fromkeys(arguments.report_to)),
     )
 
 

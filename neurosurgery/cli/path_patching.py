@@ -12,7 +12,6 @@ from neurosurgery.cli.flags import (
     add_evaluation_flags,
     add_model_flags,
     add_output_flags,
-    add_worker_flags,
 )
 from neurosurgery.cli.parse import (
     evaluation_config,
@@ -21,8 +20,8 @@ from neurosurgery.cli.parse import (
     output_config,
     run_script,
     unique,
-    workers_config,
 )
+from neurosurgery.cli.worker_flags import add_worker_flags, workers_config
 from neurosurgery.common.errors import UsageError
 from neurosurgery.config.demo import DEMO
 from neurosurgery.config.experiment import OutputConfig
@@ -106,7 +105,7 @@ def parse(description: str, argv: Sequence[str] | None) -> PatchingConfig:
 _OF_CELLS = (
     "scalar num_repeats pre_train_eval eval_dataset_subset eval_dataset_size eval_limit "
     "eval_batch_size num_fewshot apply_chat_template include_path save_masks save_model margin "
-    "text_file workers gpus_per_worker cpus_per_worker ray_address verbose"
+    "text_file workers gpus_per_worker cpus_per_worker ray_address verbose report_to"
 ).split()
 """Flags that do nothing without tasks."""
 

@@ -25,6 +25,10 @@ class RunError(Exception):
     """An expected failure during a run (exit status 1). Finished results are kept."""
 
 
+class RestoreError(RunError):
+    """An edit was not undone: the model in memory must not be used any more."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an exception's message; the class name if the message is empty."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -16,6 +16,7 @@ from neurosurgery.config.checks import (
     check_set_names,
     check_writable,
 )
+from neurosurgery.config.loggers import check_loggers
 from neurosurgery.config.methods import METHODS, statistics_of
 from neurosurgery.config.workers import WorkersConfig
 
@@ -188,9 +189,10 @@ class OutputConfig:
     overwrite: bool = False
     dry_run: bool = False
     margin: float = 0.03
+    report_to: tuple[str, ...] = ()
 
     def check(self) -> None:
-        """Check that the folder can be written and the text file is a plain name.
+        """Check the folder, the name of the text file, and what else is told of cells.
 
         Raises:
             UsageError: names the flag.
@@ -199,6 +201,7 @@ class OutputConfig:
             raise UsageError("--text_file", self.text_file, "expected a name NAME.txt, no folder")
         check_fractions("--margin", [self.margin])
         check_writable(self.save_path)
+        check_loggers(self.report_to)
 
 
 @dataclass(frozen=True)

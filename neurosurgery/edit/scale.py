@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from neurosurgery.common.errors import RestoreError
 from neurosurgery.masks.mask import ParameterMask
 
 BLURRED = 0.01
@@ -16,6 +17,12 @@ BLURRED = 0.01
 
 _SAMPLE = 1 << 16
 """Approximate number of entries per matrix that the median factor uses."""
+
+_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int32}
+"""Bytes of a weight to the integers that show its bits; an 8-byte weight is shown as two."""
+
+_SPREAD = -7046029254386353131
+"""2^64 over the golden ratio, as a signed number: its multiples look random in their high bits."""
 
 
 class AppliedFactor(NamedTuple):
@@ -42,6 +49,7 @@ def scaled_weights(
 
     Raises:
         ValueError: the mask names a parameter that the model does not have in that shape.
+        RestoreError: a weight is not what it was before (`changed_weights`).
     """
     factors: list[torch.Tensor] = []
 
@@ -54,36 +62,93 @@ def scaled_weights(
         yield _summary(factors)
 
 
+class _Original(NamedTuple):
+    """What a parameter was before its edit; `values` are the selected entries, a copy."""
+
+    place: tuple[object, ...]
+    values: torch.Tensor
+    fingerprint: int
+
+
 @contextmanager
 def changed_weights(
     model: nn.Module, mask: ParameterMask, change: Callable[[str, torch.Tensor], torch.Tensor]
 ) -> Iterator[None]:
     """Replace the selected weights inside the block; restore them bit for bit afterwards.
 
-    Only the original values of the selected entries are stored.
+    Only the original values of the selected entries are stored. Their fingerprint from before the
+    edit is compared with one after the restore.
 
     Args:
         model: its weights are written in place.
         mask: the entries that change.
         change: takes a parameter's name and its selected values, (entries,), in the order of the
-            flattened weight; returns the new values.
+            flattened weight; returns the new values and leaves the old ones as they are.
 
     Raises:
         ValueError: the mask names a parameter that the model does not have in that shape.
+        RestoreError: a selected weight is not what it was before, or code inside the block has put
+            another tensor in a parameter's place. Writes to other weights are not looked for.
     """
     parameters = selected_parameters(model, mask)
-    originals: dict[str, torch.Tensor] = {}
+    originals: dict[str, _Original] = {}
     with torch.no_grad():
         try:
             for name in mask:
                 weight, selected = _selected(parameters[name], mask, name)
-                originals[name] = weight[selected]
-                weight[selected] = change(name, originals[name])
+                values = weight[selected]
+                place = _place(parameters[name])
+                originals[name] = _Original(place, values, _fingerprint(values))
+                weight[selected] = change(name, values)
             yield
         finally:
-            for name, values in originals.items():
-                weight, selected = _selected(parameters[name], mask, name)
-                weight[selected] = values
+            _restore(model, mask, originals)
+
+
+def _restore(model: nn.Module, mask: ParameterMask, originals: dict[str, _Original]) -> None:
+    """Write the original values back, all that can be, then say what is not as it was."""
+    # Asked anew: code inside the block may have given a module another parameter.
+    parameters = dict(model.named_parameters())
+    lost = []
+    for name, (place, values, fingerprint) in originals.items():
+        if name not in parameters or _place(parameters[name]) != place:
+            lost.append(name)
+            continue
+        weight, selected = _selected(parameters[name], mask, name)
+        weight[selected] = values
+        if _fingerprint(weight[selected]) != fingerprint:
+            lost.append(name)
+    if lost:
+        raise RestoreError(
+            f"weights were not restored after an edit: {lost[0]}"
+            + (f" and {len(lost) - 1} more matrices" if len(lost) > 1 else "")
+            + "; the model in memory is not the unedited one any more"
+        )
+
+
+def _place(parameter: torch.Tensor) -> tuple[object, ...]:
+    """Where a parameter's values are, and how they lie there."""
+    return (
+        parameter.data_ptr(),
+        parameter.device,
+        parameter.dtype,
+        parameter.shape,
+        parameter.stride(),
+    )
+
+
+def _fingerprint(values: torch.Tensor) -> int:
+    """A number that differs where a single bit of the values, (entries,), differs.
+
+    The sum, modulo 2^64, of the bits of every entry times an odd number of its own: one changed
+    entry always changes it, several do but for a chance below 2^-32. It is computed where the
+    values are, and tells -0.0 from 0.0 and one NaN from another.
+    """
+    shown = values.view(_INTEGERS[values.itemsize])
+    factors = torch.arange(len(shown), device=values.device) * _SPREAD
+    # Multiples of one number form a line, on which changes of three entries could cancel.
+    factors = factors.bitwise_xor_(factors >> 29).bitwise_or_(1)
+    return int(factors.mul_(shown).sum())
 
 
 def selected_parameters(model: nn.Module, mask: ParameterMask) -> dict[str, nn.Parameter]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from neurosurgery.common.errors import RunError
 from neurosurgery.common.files import write_atomically
 from neurosurgery.config.experiment import EvaluationConfig, ModelConfig, OutputConfig
-from neurosurgery.config.keys import BASELINE_KEY
+from neurosurgery.config.keys import BASELINE_KEY, CellKey
 from neurosurgery.evaluate.tasks import task_manager
 from neurosurgery.grid.plan import Plan
 from neurosurgery.results.failures import FOLDER as FAILED
@@ -137,7 +137,8 @@ class CellRun:
         """
         from neurosurgery.grid.cells import run_cells
         from neurosurgery.grid.jobs import make_jobs
-        from neurosurgery.grid.recorder import Recorder
+        from neurosurgery.grid.loggers import told_of_cells
+        from neurosurgery.grid.recorder import Recorder, say
 
         shared = {
             "model": self._model.name,
@@ -147,8 +148,15 @@ class CellRun:
         }
         recorder = Recorder(self._store, lock, self._verdicts, self._output, shared)
         jobs = make_jobs(plan, self._store, self._output, shared)
-        with _frozen_objects():
-            self._failed = run_cells(jobs, executor, recorder)
+        with (
+            told_of_cells(self._output.report_to, self._store, say) as tell_loggers,
+            _frozen_objects(),
+        ):
+
+            def tell(key: CellKey) -> None:
+                tell_loggers(*self._verdicts.finished(key))
+
+            self._failed = run_cells(jobs, executor, recorder, tell)
 
     def publish(self) -> None:
         """Judge the whole folder, write and print its text, and make its report.

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tqdm import tqdm
 
+from neurosurgery.config.keys import CellKey
 from neurosurgery.grid.executors import Executor, Failed
 from neurosurgery.grid.jobs import Job
 from neurosurgery.grid.recorder import Recorder
 
 
-def run_cells(jobs: Sequence[Job], executor: Executor, recorder: Recorder) -> list[Failed]:
-    """Carry out jobs; each is on disk as soon as it is back.
+def run_cells(
+    jobs: Sequence[Job],
+    executor: Executor,
+    recorder: Recorder,
+    tell: Callable[[CellKey], None],
+) -> list[Failed]:
+    """Carry out jobs; each is on disk as soon as it is back, and then `tell` is called.
 
     Returns:
         The jobs that were given up.
@@ -31,6 +37,7 @@ def run_cells(jobs: Sequence[Job], executor: Executor, recorder: Recorder) -> li
                 recorder.record_selection(key.selection, done.selection)
             if done.result is not None:
                 recorder.record(done.result, done.worker)
+                tell(key)
                 progress.update()
                 hourly = 3600 * progress.n / (time.monotonic() - start)
                 progress.set_postfix_str(f"{hourly:,.0f} cells/h")

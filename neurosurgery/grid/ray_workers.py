@@ -17,7 +17,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from neurosurgery.common.errors import RunError, UsageError, first_line
+from neurosurgery.common.errors import RestoreError, RunError, UsageError, first_line
 from neurosurgery.config.workers import WorkersConfig
 from neurosurgery.grid.executors import Failed
 from neurosurgery.grid.jobs import Done, Job
@@ -196,7 +196,9 @@ class RayWorkers:
             try:
                 found = ray.get(call)
             except RayError as error:
-                reason = self._failed(slot, error)
+                name, reason = str(slot), self._failed(slot, error)
+                if self._config.verbose:
+                    self._say(f"{name}: {task.name if task else 'its start'} failed: {reason}")
                 if task is None:
                     self._not_started(slot, error, reason)
                     continue
@@ -213,13 +215,14 @@ class RayWorkers:
         return finished
 
     def _failed(self, slot: Slot, error: RayError) -> str:
-        """Why a call failed; a worker that died is dropped."""
+        """Why a call failed; a worker that died, or whose model is spoilt, is dropped."""
         cause = error.cause if isinstance(error, RayTaskError) else None
         reason = f"{slot} died" if cause is None else first_line(cause)
-        if isinstance(error, RayActorError):
+        if isinstance(cause, RestoreError):
+            # Its model is spoilt: every later cell of this worker would be wrong.
+            ray.kill(slot.actor)
+        if isinstance(error, RayActorError) or isinstance(cause, RestoreError):
             slot.drop()
-        if self._config.verbose:
-            self._say(f"{slot}: {reason}")
         return reason
 
     def _not_started(self, slot: Slot, error: RayError, reason: str) -> None:

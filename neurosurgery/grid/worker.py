@@ -71,6 +71,7 @@ class Worker:
 
         Raises:
             RunError: the method cannot use the model, its weights or its activations.
+            RestoreError: the edit was not undone; the worker must not be used any more.
         """
         if key.selection is None or key.edit is None:
             return self._evaluate(key)

@@ -74,6 +74,10 @@ class VerdictTable:
         self.table = _with_q_values(pd.DataFrame(rows, columns=COLUMNS))
         _write_csv(self._store.root / "results.csv", self.table)
 
+    def finished(self, key: CellKey) -> tuple[int, list[dict[str, Any]]]:
+        """The number of finished cells, and the rows of one of them."""
+        return len(self._keys), self._rows[key.stem]
+
     def _cell_rows(
         self, cell: Cell, metrics: dict[MetricKey, Metric | None]
     ) -> list[dict[str, Any]]:

@@ -8,8 +8,9 @@ from conftest import build_model
 from torch import nn
 from weights import bits, random_mask
 
+from neurosurgery.common.errors import RestoreError
 from neurosurgery.edit import scale
-from neurosurgery.edit.scale import scaled_weights
+from neurosurgery.edit.scale import changed_weights, scaled_weights
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.models.targets import find_targets
 
@@ -115,3 +116,77 @@ def test_a_weight_in_another_memory_layout_is_edited_and_restored():
     with scaled_weights(module, ParameterMask.from_tensors({"weight": selected}), 2.0):
         assert torch.equal(module.weight, torch.where(selected, before * 2, before))
     assert torch.equal(module.weight, before)
+
+
+def put_another_tensor(module, name):
+    module.get_parameter(name).data = module.get_parameter(name).data.clone()
+
+
+def put_another_layout(module, name):
+    module.get_parameter(name).data = module.get_parameter(name).data.T
+
+
+def put_another_parameter(module, name):
+    owner, _, own = name.rpartition(".")
+    setattr(module.get_submodule(owner), own, nn.Parameter(module.get_parameter(name).clone()))
+
+
+def delete_parameter(module, name):
+    owner, _, own = name.rpartition(".")
+    delattr(module.get_submodule(owner), own)
+
+
+@pytest.mark.parametrize(
+    "spoil", [put_another_tensor, put_another_layout, put_another_parameter, delete_parameter]
+)
+def test_a_weight_that_was_replaced_inside_the_block_is_an_error(spoil):
+    model = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6))
+    chosen = torch.rand(6, 6) < 0.5
+    mask = ParameterMask.from_tensors({f"{n}.weight": chosen for n in range(3)})
+    before = copy.deepcopy(model.state_dict())
+    message = "weights were not restored after an edit: 1.weight; the model in memory"
+    with pytest.raises(RestoreError, match=message), scaled_weights(model, mask, 0.0):
+        spoil(model, "1.weight")
+    # What can be restored is.
+    for name in ("0.weight", "2.weight"):
+        assert torch.equal(bits(model.get_parameter(name)), bits(before[name]))
+
+
+def test_what_writes_to_the_selected_weights_inside_the_block_is_undone():
+    linear = nn.Linear(6, 4)
+    before = linear.weight.detach().clone()
+    mask = ParameterMask.from_tensors({"weight": torch.ones(4, 6, dtype=torch.bool)})
+    with scaled_weights(linear, mask, 2.0):
+        linear.weight.data.fill_(float("nan"))
+    assert torch.equal(bits(linear.weight), bits(before))
+
+
+def test_a_change_that_overwrites_the_kept_values_is_noticed():
+    linear = nn.Linear(6, 4)
+    mask = ParameterMask.from_tensors({"weight": torch.ones(4, 6, dtype=torch.bool)})
+    with (
+        pytest.raises(RestoreError, match="not restored after an edit: weight;"),
+        changed_weights(linear, mask, lambda _name, values: values.mul_(2)),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_the_fingerprint_sees_every_bit_and_every_place(dtype):
+    values = torch.linspace(-1, 1, 7, dtype=dtype)
+    seen = {scale._fingerprint(values)}
+    raw = values.view(torch.uint8)
+    for byte in range(len(raw)):
+        for bit in range(8):
+            # The sign and the payload of a NaN are bits, too.
+            shown = raw.clone()
+            shown[byte] ^= 1 << bit
+            seen.add(scale._fingerprint(shown.view(dtype)))
+    assert len(seen) == 1 + 8 * len(raw)
+    assert scale._fingerprint(values.flip(0)) not in seen
+    assert scale._fingerprint(-values) not in seen
+    assert scale._fingerprint(values[:0]) == 0
+    # Three changes on a line would cancel in a sum of equally spaced factors.
+    shown = values.clone().view(scale._INTEGERS[dtype.itemsize])
+    shown[1:6:2] += torch.tensor([1, -2, 1], dtype=shown.dtype)
+    assert scale._fingerprint(shown.view(dtype)) not in seen

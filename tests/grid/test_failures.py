@@ -41,19 +41,20 @@ def test_a_note_says_why_and_goes_with_success(tmp_path, capsys):
         for repeat in range(3)
     ]
     store = ResultStore(tmp_path, "m")
-    lock = FolderLock(tmp_path)
+    lock, finished = FolderLock(tmp_path), []
     with lock.held():
         recorder = Recorder(
             store, lock, VerdictTable(store, "m"), OutputConfig(tmp_path), {"model": "m"}
         )
-        failed = run_cells(jobs, Script(1), recorder)
+        failed = run_cells(jobs, Script(1), recorder, finished.append)
         assert [each.job for each in failed] == [jobs[1]]
         assert list(store.keys()) == [jobs[0].key, jobs[2].key]
+        assert finished == [jobs[0].key, jobs[2].key]
         note = failure_file(tmp_path, "m", jobs[1].key)
         assert json.loads(note.read_text())["reason"] == "the node is gone"
         told = capsys.readouterr().out
         assert f"{jobs[1].key.stem}: given up after 3 attempts: the node is gone" in told
         assert (tmp_path / "logs" / "worker_1.log").read_text() == "said\nsaid\n"
-        assert run_cells([jobs[1]], Script(), recorder) == []
+        assert run_cells([jobs[1]], Script(), recorder, finished.append) == []
     assert not note.exists()
     assert len(list(store.keys())) == 3

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import sys
 import time
 from collections import Counter, deque
@@ -12,7 +13,7 @@ import pytest
 
 ray = pytest.importorskip("ray", reason="needs Ray: pip install -r requirements-ray.txt")
 
-from neurosurgery.common.errors import RunError, UsageError  # noqa: E402
+from neurosurgery.common.errors import RestoreError, RunError, UsageError  # noqa: E402
 from neurosurgery.config.keys import BASELINE_KEY, CellKey, SelectionKey, scale_by  # noqa: E402
 from neurosurgery.config.workers import WorkersConfig  # noqa: E402
 from neurosurgery.grid.executors import Failed  # noqa: E402
@@ -21,7 +22,7 @@ from neurosurgery.grid.ray_tasks import Task, take  # noqa: E402
 from neurosurgery.grid.ray_workers import ATTEMPTS, RayWorkers  # noqa: E402
 from neurosurgery.grid.worker_host import EvidenceData, Facts  # noqa: E402
 
-FAILS, DIES, DIES_ONCE = 3, 5, 7
+FAILS, DIES, DIES_ONCE, SPOILS = 3, 5, 7, 8
 
 
 class Host:
@@ -30,6 +31,7 @@ class Host:
     def __init__(self, recipe, fetch) -> None:
         self.folder = recipe
         self.fetch = fetch
+        self.spoilt = False
 
     def load(self) -> Facts:
         if (self.folder / "refuses").exists():
@@ -56,6 +58,11 @@ class Host:
             raise RunError(f"repeat {repeat} cannot be computed")
         if repeat == DIES or (repeat == DIES_ONCE and tries == 1):
             os._exit(1)
+        if repeat == SPOILS and tries == 1:
+            self.spoilt = True
+            raise RestoreError("weights were not restored")
+        # A worker whose model is spoilt gets no other cell.
+        assert not self.spoilt
         assert self.fetch(evidence[0]).seed == 4
         return Done(job, None, None)
 
@@ -77,7 +84,7 @@ def key(repeat: int) -> CellKey:
 def test_every_job_once_whatever_happens(tmp_path):
     jobs = [Job(BASELINE_KEY), *(Job(key(repeat)) for repeat in range(10))]
     told: list[str] = []
-    with RayWorkers(WorkersConfig(2), tmp_path, told.append, Host) as workers:
+    with RayWorkers(WorkersConfig(2, verbose=True), tmp_path, told.append, Host) as workers:
         assert workers.facts().device == "cpu"
         calls = {("norms", name): ("norms", name, 0.1) for name in ("a", "b", "c")}
         assert dict(workers.score(calls)) == {
@@ -95,9 +102,19 @@ def test_every_job_once_whatever_happens(tmp_path):
     assert "died" in given_up[key(DIES).stem].reason
     assert {each.attempts for each in given_up.values()} == {ATTEMPTS}
     assert (tmp_path / str(FAILS)).read_text() == (tmp_path / str(DIES)).read_text() == "3"
-    assert (tmp_path / str(DIES_ONCE)).read_text() == "2"
+    assert (tmp_path / str(DIES_ONCE)).read_text() == (tmp_path / str(SPOILS)).read_text() == "2"
     assert {each.worker for each in found if isinstance(each, Done)} <= {0, 1}
-    assert told == ["2 workers on this machine, 1 threads each"]
+    assert told[0] == "2 workers on this machine, 1 threads each"
+    # Who begins what, and where; and who failed at it.
+    lines = Counter(re.sub(r"^worker [01] \(here, cpu\): ", "", line) for line in told)
+    assert [lines[job.key.stem] for job in jobs] == [
+        {FAILS: ATTEMPTS, DIES: ATTEMPTS, DIES_ONCE: 2, SPOILS: 2}.get(number, 1)
+        for number in range(-1, 10)
+    ]
+    failed = f"{key(FAILS).stem} failed: repeat {FAILS} cannot be computed"
+    assert lines[failed] == ATTEMPTS
+    died = re.compile(rf"{re.escape(key(DIES_ONCE).stem)} failed: worker [01] \(here, cpu\) died")
+    assert sum(bool(died.fullmatch(line)) for line in lines) == 1
 
 
 @pytest.mark.parametrize(
