@@ -17,13 +17,14 @@ from pathlib import Path
 
 from demo import facts, passages, stories, word_problems
 from demo.documents import Document, stream
+from demo.new_problems import make_new_problem
 from neurosurgery.activations.hub_samples import SGSM_COLUMNS
 from neurosurgery.activations.programs import TRAINING_SUBSET
 from neurosurgery.common.files import write_atomically
 
 ROOT = Path(__file__).resolve().parent.parent
 CALIBRATION_SAMPLES = 600
-NEW_PROGRAMS = 600
+NEW_PROBLEMS = 600
 TEST_DOCUMENTS = 200
 PROGRAMS = 400
 SEED = 0
@@ -53,31 +54,25 @@ def programs() -> list[tuple[str, str, int, str]]:
     return [(p.question, p.program, p.answer, TRAINING_SUBSET) for p in problems]
 
 
-def new_programs() -> list[tuple[str, str]]:
-    """The rows of programs_train.csv: problems of the training split, with programs.
-
-    The model has been trained on such problems, but never on a program.
-    """
-    problems = stream(word_problems.make_problem, lambda p: p.key, "train", SEED + 2)
-    unique = {problem.key: problem for problem in _take(problems, 2 * NEW_PROGRAMS)}
-    return [(p.question, p.program) for p in _take(unique.values(), NEW_PROGRAMS)]
+def new_problems() -> list[tuple[str, str, str]]:
+    """The rows of new_problems.csv: kinds of problems that the model has never seen."""
+    problems = stream(make_new_problem, lambda p: p.key, "calibration", SEED)
+    return [
+        (p.key, word_problems.prompt_of(p), f"{p.reasoning}\n#### {p.answer}")
+        for p in _take(problems, NEW_PROBLEMS)
+    ]
 
 
 def test_documents() -> dict[str, list[dict[str, object]]]:
     """The documents of the harness tasks, each with its key."""
     problems = stream(word_problems.make_problem, lambda p: p.key, "test", SEED)
+    unseen = stream(make_new_problem, lambda p: p.key, "test", SEED)
     texts = stream(passages.make_passage, lambda p: p.key, "test", SEED)
     questions = stream(facts.make_fact_question, lambda q: q.key, "test", SEED)
     tales = stream(stories.make_story, lambda s: stories.story_document(s).key, "test", SEED)
     return {
-        "demo_gsm8k_cot": [
-            {
-                "key": problem.key,
-                "prompt": word_problems.prompt_of(problem),
-                "answer": str(problem.answer),
-            }
-            for problem in _take(problems, TEST_DOCUMENTS)
-        ],
+        "demo_gsm8k_cot": _problem_tests(problems),
+        "demo_new_problems": _problem_tests(unseen),
         "demo_race": [
             {
                 "key": passage.key,
@@ -104,6 +99,13 @@ def test_documents() -> dict[str, list[dict[str, object]]]:
     }
 
 
+def _problem_tests(problems: Iterable[word_problems.WordProblem]) -> list[dict[str, object]]:
+    return [
+        {"key": p.key, "prompt": word_problems.prompt_of(p), "answer": str(p.answer)}
+        for p in _take(problems, TEST_DOCUMENTS)
+    ]
+
+
 def _take(source: Iterable, count: int) -> list:
     return list(itertools.islice(source, count))
 
@@ -115,7 +117,7 @@ def write_all(root: Path) -> None:
         rows = [(sample.key, sample.text.rstrip("\n")) for sample in samples]
         _write_csv(folder / f"{name}.csv", ("key", "qa"), rows)
     _write_csv(folder / "sgsm.csv", SGSM_COLUMNS, programs())
-    _write_csv(folder / "programs_train.csv", SGSM_COLUMNS[:2], new_programs())
+    _write_csv(folder / "new_problems.csv", ("key", "prompt", "answer"), new_problems())
     for task, documents in test_documents().items():
         lines = "".join(f"{json.dumps(document)}\n" for document in documents)
         write_atomically(root / "lm-evaluation-harness" / "demo" / f"{task}.jsonl", lines)

@@ -211,7 +211,11 @@ TEMPLATES = (
 
 def make_problem(rng: random.Random) -> WordProblem:
     """Draw one problem; every intermediate result is a whole number from 1 to 500."""
-    template = rng.choices(TEMPLATES, weights=[t.weight for t in TEMPLATES])[0]
+    return problem_from(rng.choices(TEMPLATES, weights=[t.weight for t in TEMPLATES])[0], rng)
+
+
+def problem_from(template: Template, rng: random.Random) -> WordProblem:
+    """Draw the numbers and names of a problem of one kind."""
     while True:
         drawn = {name: rng.randint(*bounds) for name, bounds in template.numbers.items()}
         solution = _solve(template, drawn)

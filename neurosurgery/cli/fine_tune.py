@@ -76,11 +76,9 @@ def parse(description: str, argv: Sequence[str] | None) -> FineTuneConfig:
     of_demo = flags.model is None
     given_task = flags.train_lm_eval_task
     if of_demo:
-        flags.train_lm_eval_task = given_task or DEMO.program_task
+        flags.train_lm_eval_task = given_task or DEMO.trained_math_task
         flags.eval_datasets = flags.eval_datasets or list(DEMO.trained_tasks)
         flags.save_path = flags.save_path or DEMO.trained_save_path
-        # The samples to train on have no examples before them either.
-        flags.num_fewshot = given(flags.num_fewshot, 0)
     defaults = TrainingConfig(Path())
     config = FineTuneConfig(
         model=model_config(flags),
@@ -212,7 +210,7 @@ def _add_training_flags(parser: argparse.ArgumentParser) -> None:
         metavar="CSV",
         help="samples to train on: qa (the whole text counts), or prompt + answer, or question + "
         "solution (the answer alone counts); those that calibration or tests use are left out "
-        "(default without --model: the demo's programs)",
+        "(default without --model: the demo's new kinds of word problems)",
     )
     training.add_argument(
         "--learning_rate",

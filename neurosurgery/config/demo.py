@@ -32,7 +32,8 @@ class Demo:
     proportions: tuple[float, ...] = (0.001, 0.005, 0.01, 0.05, 0.075, 0.1)
     num_repeats: int = 3
     program_task: str = "demo_sgsm"
-    train_data: str = str(ROOT / "data" / "demo" / "programs_train.csv")
+    train_data: str = str(ROOT / "data" / "demo" / "new_problems.csv")
+    trained_math_task: str = "demo_new_problems"
     trained_tasks: tuple[str, ...] = ("demo_gsm8k_cot", "demo_race", "demo_mmlu", "demo_stories")
     trained_save_path: str = "results/demo_training"
     trained_proportion: float = 0.1
