@@ -52,6 +52,7 @@ class Method:
         folder: its folder in a result's path; None means its name.
         stem: template of a selection's file name, with the fields `against size repeat`.
         adapter: its weights are not selected, but added by this method of PEFT.
+        control: the method that takes as many weights at random; empty for methods without one.
         of_one_size: what its only size is called in texts; empty for methods with sizes.
     """
 
@@ -71,6 +72,7 @@ class Method:
     folder: str | None = None
     stem: str = "{against}calculate{size}_run{repeat}"
     adapter: bool = False
+    control: str = ""
     of_one_size: str = ""
 
     @property
@@ -98,6 +100,7 @@ def _adapter(name: str, label: str) -> Method:
         own_counts=False,
         twin=True,
         adapter=True,
+        control=RANDOM,
     )
 
 
@@ -114,13 +117,21 @@ def _by_effects(name: str, label: str, unit: str, *, twin: bool = False) -> Meth
         size_flag="--top",
         size_help="numbers of units",
         stem="top{size:g}_run{repeat}",
+        control=RANDOM_HEADS if name == HEADS else "",
     )
 
 
 METHODS: dict[str, Method] = {
     method.name: method
     for method in (
-        Method(MATHNEURO, "MathNeuro", "MathNeuro.py", against_a_set=True, folder=""),
+        Method(
+            MATHNEURO,
+            "MathNeuro",
+            "MathNeuro.py",
+            against_a_set=True,
+            folder="",
+            control=RANDOM,
+        ),
         Method(
             RANDOM,
             "Random",

@@ -10,6 +10,7 @@ from neurosurgery.config.keys import MATH, CellKey, SelectionKey, train_at
 from neurosurgery.config.methods import MASK_FILE, METHODS
 from neurosurgery.grid.plan import Plan, evaluation_line, time_lines
 from neurosurgery.results.store import ResultStore
+from neurosurgery.results.trainings import TrainingFiles
 
 if TYPE_CHECKING:
     from neurosurgery.activations.training_data import LeftOut
@@ -42,12 +43,13 @@ def training_lines(
 ) -> Iterator[str]:
     """The lines of the plan; `samples` neither calibration nor tests use."""
     training = config.training
+    files = TrainingFiles(store.root, store.model)
     yield f"model        {config.model.label}"
     yield f"results in   {store.root}"
     for method in dict.fromkeys(key.method for key in plan.keys):
         mine = [key for key in plan.keys if key.method == method]
         to_do = sum(key.method == method for key in plan.pending)
-        trained = sum(store.delta_file(key).exists() for key in mine)
+        trained = sum(files.delta(key).exists() for key in mine)
         yield (
             f"cells        {method} {len(mine)} ({len(mine) - to_do} done, {to_do} to do, "
             f"{trained} trained): {config.data.num_repeats} repeats × "

@@ -26,7 +26,7 @@ from neurosurgery.edit.training import trainable
 from neurosurgery.evaluate.isolation import preserved_generators
 from neurosurgery.masks.selection import Selection
 from neurosurgery.models.load import LoadedModel
-from neurosurgery.results.store import ResultStore
+from neurosurgery.results.trainings import TrainingFiles
 
 LOSSES = ("step", "epoch", "loss", "learning_rate", "held_out_loss")
 """The columns of the table of losses."""
@@ -63,7 +63,7 @@ class Training:
     def __init__(self, recipe: TrainingRecipe, loaded: LoadedModel, label: str) -> None:
         self._recipe = recipe
         self._model = loaded.model
-        self._store = ResultStore(recipe.save_path, label)
+        self._files = TrainingFiles(recipe.save_path, label)
 
     def changed(self, key: CellKey, selection: Selection) -> Change:
         """What the training of a cell's selection has changed; the model stays as it is.
@@ -73,7 +73,7 @@ class Training:
         Raises:
             RunError: the loss is not finite, or a file cannot be read or written.
         """
-        path = self._store.delta_file(key)
+        path = self._files.delta(key)
         if not path.exists():
             self._train(key, selection, path)
         if METHODS[key.method].adapter:
@@ -90,7 +90,7 @@ class Training:
             recipe.held_out,
             key.edit.learning_rate,
             config.train_seed + key.selection.repeat,
-            self._store.checkpoints_folder(key),
+            self._files.checkpoints(key),
         )
         origin = {**recipe.origin, "cell": key.record()}
         with preserved_generators():
@@ -123,4 +123,4 @@ class Training:
     def _write_losses(self, key: CellKey, rows: Sequence[Row]) -> None:
         """Before the changes, whose file says that all is there."""
         table = pd.DataFrame(rows, columns=list(LOSSES))
-        write_atomically(self._store.losses_file(key), table.to_csv(index=False))
+        write_atomically(self._files.losses(key), table.to_csv(index=False))

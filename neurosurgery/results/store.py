@@ -21,22 +21,20 @@ from neurosurgery.results.cells import Cell, CellRecord, CellResult
 
 FORMAT = "neurosurgery-results/3"
 
-_OWN_FOLDERS = (
-    "eval_results",
-    "samples",
-    "cells",
-    "statistics",
-    "masks",
-    "logs",
-    "path_patching",
-    "failed",
-    "deltas",
-    "training",
+_OWN_FOLDERS = tuple(
+    "eval_results samples cells statistics masks logs path_patching failed deltas training".split()
 )
 _DERIVED = ("models", "report", "consistency.csv")
 """Deleted with the results, but can exist without them."""
 
-_OWN_FILES = ("results.csv", "summary.csv", "comparison.csv", "split.csv", "config.json")
+_OWN_FILES = (
+    "results.csv",
+    "summary.csv",
+    "comparison.csv",
+    "training.csv",
+    "split.csv",
+    "config.json",
+)
 
 _TEMPORARY = re.compile(r"\..*\.(\d{1,9})\.tmp")
 """The name of an unfinished file, with the id of the process that writes it."""
@@ -80,18 +78,6 @@ class ResultStore:
     def model_folder(self, key: CellKey) -> Path:
         """The path of a cell's edited model (`--save_model`)."""
         return self.root / "models" / self.model / key.stem
-
-    def delta_file(self, key: CellKey) -> Path:
-        """The path of what a cell's training has changed."""
-        return self.root / "deltas" / self.model / f"{key.stem}.safetensors"
-
-    def losses_file(self, key: CellKey) -> Path:
-        """The path of the losses of a cell's training, by step."""
-        return self.root / "training" / self.model / f"{key.stem}.csv"
-
-    def checkpoints_folder(self, key: CellKey) -> Path:
-        """The path of the checkpoints of a cell's training; gone when it is finished."""
-        return self.losses_file(key).with_suffix("")
 
     def is_done(self, key: CellKey) -> bool:
         """Whether all files of the cell exist."""

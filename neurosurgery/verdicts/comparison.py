@@ -55,6 +55,20 @@ class TaskMetrics:
 
     def draws(self) -> dict[CellKey, np.ndarray]:
         """Retention of every cell: as measured, then in every bootstrap draw of the documents."""
+        before, after = self._values()
+        return {
+            key: retentions(value, before, self.chance, lower_is_better=self.lower_is_better)
+            for key, value in zip(self.cells, after, strict=True)
+        }
+
+    def differences(self) -> dict[CellKey, np.ndarray]:
+        """How much better every cell is than the baseline, shapes as `draws`."""
+        before, after = self._values()
+        sign = -1 if self.lower_is_better else 1
+        return {key: sign * (value - before) for key, value in zip(self.cells, after, strict=True)}
+
+    def _values(self) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The metric of the baseline and of every cell: as measured, then in every draw."""
         states = [self.baseline, *self.cells.values()]
         columns = np.hstack([state.values for state in states])
         means = np.vstack([columns.mean(axis=0), resampled_means(columns, self.task)])
@@ -62,10 +76,7 @@ class TaskMetrics:
             state.statistic(*part.T)
             for state, part in zip(states, np.split(means, len(states), axis=1), strict=True)
         )
-        return {
-            key: retentions(value, before, self.chance, lower_is_better=self.lower_is_better)
-            for key, value in zip(self.cells, after, strict=True)
-        }
+        return before, after
 
 
 def loss_at_half(removed: np.ndarray, kept: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy.stats import false_discovery_control
 
 from neurosurgery.common.files import write_atomically
-from neurosurgery.config.keys import BASELINE_KEY, MATH, CellKey
+from neurosurgery.config.keys import BASELINE_KEY, MATH, TRAIN, CellKey
 from neurosurgery.results.cells import Cell
 from neurosurgery.results.store import ResultStore
 from neurosurgery.verdicts.broken import BROKEN
@@ -24,6 +24,7 @@ from neurosurgery.verdicts.cell_metrics import (
 )
 from neurosurgery.verdicts.columns import COLUMNS, GRID, SUMMARY_COLUMNS
 from neurosurgery.verdicts.comparison import TaskMetrics, compare_methods
+from neurosurgery.verdicts.gains import training_gains
 from neurosurgery.verdicts.guessing import chance, direction, without_guessing
 from neurosurgery.verdicts.intervals import (
     MARGIN,
@@ -193,13 +194,28 @@ class VerdictTable:
 
     def comparison(self, math_task: str, tasks: Sequence[str]) -> pd.DataFrame:
         """Compare the methods (`compare_methods`) and write comparison.csv."""
-        chosen = primary_metrics(self.table, tasks, self._groups)
-        names = dict(zip(chosen["task"], chosen["metric"], strict=True))
         pruned = [
             key
             for key in self._keys
             if key.selection and key.selection.skill == MATH and key.edit and key.edit.scalar == 0
         ]
+        table = compare_methods(self._task_metrics(pruned, tasks), math_task)
+        _write_csv(self._store.root / "comparison.csv", table)
+        return table
+
+    def training(self, math_task: str, tasks: Sequence[str]) -> pd.DataFrame:
+        """What trained selections gain and keep (`training_gains`); writes training.csv."""
+        trained = [key for key in self._keys if key.edit and key.edit.kind == TRAIN]
+        counts = {key: self._rows[key.stem][0]["edited"] for key in trained}
+        table = training_gains(self._task_metrics(trained, tasks), math_task, counts)
+        if trained:
+            _write_csv(self._store.root / "training.csv", table)
+        return table
+
+    def _task_metrics(self, keys: Sequence[CellKey], tasks: Sequence[str]) -> list[TaskMetrics]:
+        """Every task by its primary metric: the baseline and these cells, on the same documents."""
+        chosen = primary_metrics(self.table, tasks, self._groups)
+        names = dict(zip(chosen["task"], chosen["metric"], strict=True))
         found = []
         for task, name in names.items():
             before = self._baseline_metrics.get((task, name))
@@ -207,16 +223,14 @@ class VerdictTable:
                 continue
             cells = {
                 key: metric
-                for key in pruned
+                for key in keys
                 if (metric := self._metrics[key.stem].get((task, name))) is not None
                 and metric.documents == before.documents
             }
             guessing = chance(self._baseline, task, name)
             lower = self._lower_is_better(task, name)
             found.append(TaskMetrics(task, before, cells, guessing, lower))
-        table = compare_methods(found, math_task)
-        _write_csv(self._store.root / "comparison.csv", table)
-        return table
+        return found
 
 
 def _with_q_values(table: pd.DataFrame) -> pd.DataFrame:

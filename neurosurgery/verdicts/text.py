@@ -9,9 +9,10 @@ import pandas as pd
 
 from neurosurgery.common.numbers import interval_text, number_text, p_value_text
 from neurosurgery.config.experiment import EvaluationConfig
-from neurosurgery.config.keys import MATH, action_text
+from neurosurgery.config.keys import MATH, action_text, is_training
 from neurosurgery.config.methods import size_text
 from neurosurgery.verdicts.comparison import QUANTITIES
+from neurosurgery.verdicts.gains import training_text
 from neurosurgery.verdicts.primary import primary_metrics
 from neurosurgery.verdicts.programs import programs_text
 from neurosurgery.verdicts.table import VerdictTable
@@ -41,12 +42,16 @@ def folder_text(verdicts: VerdictTable, evaluation: EvaluationConfig) -> str:
     tasks = [evaluation.math_task, *evaluation.other_tasks]
     summary = verdicts.summary()
     comparison = verdicts.comparison(evaluation.math_task, tasks)
+    training = verdicts.training(evaluation.math_task, tasks)
     parts = [
         verdict_text(summary, tasks),
         programs_text(summary),
         control_text(summary, tasks),
-        comparison_text(comparison, list(dict.fromkeys(summary["method"]))),
+        training_text(training),
     ]
+    methods = summary["method"][~summary["action"].map(is_training).astype(bool)]
+    if len(methods) or training.empty:
+        parts.append(comparison_text(comparison, list(dict.fromkeys(methods))))
     return "\n".join(part for part in parts if part)
 
 
