@@ -37,8 +37,8 @@ class Demo:
     trained_tasks: tuple[str, ...] = ("demo_gsm8k_cot", "demo_race", "demo_mmlu", "demo_stories")
     trained_save_path: str = "results/demo_training"
     trained_proportion: float = 0.1
-    learning_rate: float = 5e-3
-    epochs: float = 1.0
+    learning_rate: float = 1e-2
+    epochs: float = 2.0
 
 
 DEMO = Demo()

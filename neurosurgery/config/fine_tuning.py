@@ -15,13 +15,15 @@ from neurosurgery.config.experiment import (
     ModelConfig,
     OutputConfig,
 )
-from neurosurgery.config.methods import MASK_FILE, METHODS, TRAINED_ONLY
+from neurosurgery.config.methods import METHODS, TRAINED_ONLY
 from neurosurgery.config.training import TrainingConfig
 from neurosurgery.config.workers import WorkersConfig
 
 SCRIPT = TRAINED_ONLY
-SELECTIONS = tuple(name for name in METHODS if name != MASK_FILE)
+SELECTIONS = tuple(name for name, method in METHODS.items() if not method.given)
 """The values of `--selection` that are not files."""
+OF_FILES = next(name for name, method in METHODS.items() if method.given)
+"""The method of the values that are files."""
 
 SIZES = {"--proportion": (0.01,), "--ratio": (0.01,), "--top": (5.0,)}
 """The flags for sizes of selections, and their defaults."""

@@ -12,7 +12,7 @@ HEADS = "heads"
 RANDOM_HEADS = "random_heads"
 MLPS = "mlps"
 ALL = "all"
-MASK_FILE = "file"
+MASK_FILE = "mask_file"
 LORA = "lora"
 SHIRA = "shira"
 
@@ -51,6 +51,7 @@ class Method:
         num_samples: the published default of `--num_samples`.
         folder: its folder in a result's path; None means its name.
         stem: template of a selection's file name, with the fields `against size repeat`.
+        given: its masks are files of the user's.
         adapter: its weights are not selected, but added by this method of PEFT.
         control: the method that takes as many weights at random; empty for methods without one.
         of_one_size: what its only size is called in texts; empty for methods with sizes.
@@ -71,6 +72,7 @@ class Method:
     num_samples: int = 500
     folder: str | None = None
     stem: str = "{against}calculate{size}_run{repeat}"
+    given: bool = False
     adapter: bool = False
     control: str = ""
     of_one_size: str = ""
@@ -171,6 +173,7 @@ METHODS: dict[str, Method] = {
             TRAINED_ONLY,
             statistics="",
             of_one_size="the whole mask",
+            given=True,
             stem="{against}run{repeat}",
         ),
         _adapter(LORA, "LoRA"),
@@ -178,6 +181,10 @@ METHODS: dict[str, Method] = {
     )
 }
 """Every method by name, in the order of legends and tables."""
+
+
+TRAINED_BY_DEFAULT = (MATHNEURO, RANDOM)
+"""What `FineTune.py` trains without `--selection`."""
 
 
 def method_label(name: str) -> str:

@@ -85,14 +85,10 @@ class TrainedPart(nn.Module):
         Raises:
             RunError: the loss is not finite.
         """
+        batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
         device = self._model.get_input_embeddings().weight.device
-        output = self._model(
-            input_ids=input_ids.to(device),
-            attention_mask=attention_mask.to(device),
-            labels=labels.to(device),
-            use_cache=False,
-            **others,
-        )
+        batch = {name: values.to(device) for name, values in batch.items()}
+        output = self._model(**batch, use_cache=False, **others)
         if self.training and not torch.isfinite(output.loss):
             raise RunError(f"the loss became {output.loss.item()}; try a smaller --learning_rate")
         return output

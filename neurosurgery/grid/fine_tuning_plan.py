@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from neurosurgery.config.fine_tuning import FineTuneConfig
+from neurosurgery.config.fine_tuning import OF_FILES, FineTuneConfig
 from neurosurgery.config.keys import MATH, CellKey, SelectionKey, train_at
-from neurosurgery.config.methods import MASK_FILE, METHODS
+from neurosurgery.config.methods import METHODS
 from neurosurgery.grid.plan import Plan, evaluation_line, time_lines
 from neurosurgery.results.store import ResultStore
 from neurosurgery.results.trainings import TrainingFiles
@@ -27,7 +27,7 @@ def training_keys(config: FineTuneConfig, setting: str) -> tuple[CellKey, ...]:
     with_set = [name for name in selection.methods if METHODS[name].against_a_set]
     groups = [(source.name, with_set) for source in config.data.calibration]
     groups.append(("", [name for name in selection.methods if name not in with_set]))
-    groups += [(file.name, [MASK_FILE]) for file in selection.files]
+    groups += [(file.name, [OF_FILES]) for file in selection.files]
     return tuple(
         CellKey(SelectionKey(method, MATH, against, size, repeat), train_at(rate, setting))
         for against, methods in groups

@@ -1,0 +1,135 @@
+"""What `FineTune.py` is given: masks, effects, samples; checked before the model is loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+from transformers import PreTrainedTokenizerBase
+
+from neurosurgery.activations.training_data import TrainingData, encode_training
+from neurosurgery.common.errors import UsageError
+from neurosurgery.config.experiment import ModelConfig
+from neurosurgery.config.fine_tuning import FineTuneConfig, SelectionConfig
+from neurosurgery.config.methods import EFFECTS, METHODS
+from neurosurgery.config.training import TrainingConfig
+from neurosurgery.grid.kept_effects import check_effects
+from neurosurgery.grid.training import TrainingRecipe
+from neurosurgery.masks.files import read_mask_file
+from neurosurgery.masks.mask import ParameterMask
+from neurosurgery.masks.overlap import first_misfit
+from neurosurgery.models.shapes import model_shapes
+from neurosurgery.results.provenance import content_text, model_fingerprint
+from neurosurgery.results.store import ResultStore
+
+_FLAGS = (
+    "epochs max_steps train_batch_size gradient_accumulation_steps warmup_ratio weight_decay "
+    "max_length train_seed held_out"
+).split()
+"""The flags that are the same for all trainings of a folder."""
+
+
+def read_masks(selection: SelectionConfig, model: ModelConfig) -> dict[str, ParameterMask]:
+    """Read the user's mask files, and check them against the model's configuration.
+
+    Raises:
+        UsageError: a file is unreadable, empty, or a mask of another model.
+    """
+    if not selection.files:
+        return {}
+    shapes = model_shapes(model)
+    found = {}
+    for file in selection.files:
+        mask = read_mask_file(file.path, "--selection").mask
+        misfit = first_misfit(mask.shapes, shapes.parameters, shapes.targets)
+        if misfit is not None:
+            reason = f"is a mask of another model than {model.name}: {misfit}"
+            raise UsageError("--selection", file.path, reason)
+        if not mask.count():
+            raise UsageError("--selection", file.path, "selects nothing; expected weights to train")
+        found[file.name] = mask
+    return found
+
+
+def needs_effects(selection: SelectionConfig) -> bool:
+    """Whether a method takes what `PathPatching.py` finds."""
+    return any(METHODS[name].statistics == EFFECTS for name in selection.methods)
+
+
+def check_kept_effects(selection: SelectionConfig, store: ResultStore) -> None:
+    """Refuse methods that take effects where there are none, or fewer units than `--top`.
+
+    Raises:
+        UsageError: names what to run first, or how many units there are.
+    """
+    for name in selection.methods:
+        if METHODS[name].statistics == EFFECTS:
+            largest = max(selection.sizes_of(name))
+            check_effects(store.root, store.model, name, largest, METHODS[name].unit)
+
+
+def meaning_of_training(config: TrainingConfig, new: TrainingData) -> dict[str, object]:
+    """What every training of a folder depends on, besides its rate and selection.
+
+    Args:
+        config: the settings.
+        new: the samples that neither calibration nor tests use.
+    """
+    samples = f"{content_text(new.sha256)}, {len(new.samples)} of its samples"
+    return {"--train_data": samples, **{f"--{name}": getattr(config, name) for name in _FLAGS}}
+
+
+def setting(meaning: Mapping[str, object]) -> str:
+    """A hash of `meaning_of_training`, which names it in the cells."""
+    text = json.dumps(dict(meaning), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def training_recipe(
+    config: FineTuneConfig,
+    new: TrainingData,
+    tokenizer: PreTrainedTokenizerBase,
+    commit: str | None,
+) -> TrainingRecipe:
+    """Split and tokenise the samples.
+
+    Args:
+        config: the settings.
+        new: the samples that neither calibration nor tests use.
+        tokenizer: the model's.
+        commit: the commit of a hub model.
+
+    Raises:
+        UsageError: no sample has an answer within `--max_length`.
+    """
+    training = config.training
+    train, held_out = (
+        encode_training(
+            part.samples,
+            tokenizer,
+            training.max_length,
+            with_chat_template=config.evaluation.apply_chat_template,
+        )
+        for part in new.split(training.held_out, training.train_seed)
+    )
+    if not (train.samples and held_out.samples):
+        reason = "expected more tokens than the prompts of the samples have"
+        raise UsageError("--max_length", training.max_length, reason)
+    counts = {
+        "are cut at": train.cut + held_out.cut,
+        "are left out: their prompt alone has": train.without_answer + held_out.without_answer,
+    }
+    notes = tuple(
+        f"--train_data: {count:,} samples {what} --max_length, {training.max_length} tokens"
+        for what, count in counts.items()
+        if count
+    )
+    origin = {
+        "model": config.model.name,
+        "revision": config.model.revision,
+        "model_content": model_fingerprint(config.model.name, commit),
+        "training": meaning_of_training(training, new),
+    }
+    path = config.output.save_path
+    return TrainingRecipe(training, train.samples, held_out.samples, path, origin, notes)
