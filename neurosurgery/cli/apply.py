@@ -5,20 +5,30 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.config.checks import check_finite, check_model_folder
 from neurosurgery.config.experiment import ModelConfig
 from neurosurgery.edit.export_folder import check_output
 
+if TYPE_CHECKING:
+    # torch takes seconds to import, so bad flags are refused first.
+    from neurosurgery.edit.delta import Delta
+    from neurosurgery.masks.files import MaskFile
+
 _DESCRIPTION = """\
-Multiply the weights that a mask selects by a scalar (0 prunes them) and write the whole model as a
-folder that transformers and lm-eval load like any other, with a model card that says what was done.
-All other weights stay as they are in the checkpoint, bit for bit.
+Multiply the weights that a mask selects by a scalar (0 prunes them), or add what a training has
+changed, and write the whole model as a folder that transformers and lm-eval load like any other,
+with a model card that says what was done. All other weights stay as they are in the checkpoint, bit
+for bit.
 
 example: prune what a run has found
   python -m neurosurgery apply results/masks/MODEL/Race_calculate0.05_run0.safetensors \\
       --scalar 0 --output edited
+example: keep what FineTune.py has trained
+  python -m neurosurgery apply \\
+      results/deltas/MODEL/Race_calculate0.05_run0_trained0.01.safetensors --output trained
 """
 
 
@@ -31,9 +41,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("mask", type=Path, metavar="MASK", help="a file that --save_masks wrote")
     parser.add_argument(
-        "--scalar", type=float, required=True, help="factor for the selected weights; 0 prunes"
+        "mask",
+        type=Path,
+        metavar="MASK",
+        help="a file that --save_masks wrote, or what FineTune.py left in deltas/",
+    )
+    parser.add_argument(
+        "--scalar", type=float, help="factor for the weights that a mask selects; 0 prunes"
     )
     parser.add_argument(
         "--output", type=Path, required=True, metavar="DIR", help="the folder to write"
@@ -63,15 +78,13 @@ def run(arguments: argparse.Namespace) -> None:
     Raises:
         UsageError: an unusable value, a mask of another model, a model that cannot be loaded.
     """
-    scalar: float = arguments.scalar + 0.0
-    check_finite("--scalar", [scalar])
+    scalar: float | None = None if arguments.scalar is None else arguments.scalar + 0.0
+    check_finite("--scalar", [] if scalar is None else [scalar])
     output: Path = arguments.output
     check_output(output, overwrite=arguments.overwrite)
 
     # torch is imported from here on.
-    from neurosurgery.masks.files import read_mask_file
-
-    file = read_mask_file(arguments.mask)
+    file, delta = _read_input(arguments.mask, scalar)
     found_in = file.provenance.get("model")
     name = arguments.model or found_in
     if not isinstance(name, str):
@@ -86,7 +99,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
 
     # These import transformers, which takes seconds.
-    from neurosurgery.edit.export import export_model
+    from neurosurgery.edit.export import export_model, export_trained
     from neurosurgery.edit.model_card import model_label
     from neurosurgery.masks.overlap import first_misfit
     from neurosurgery.models.load import load_model, load_tokenizer
@@ -112,24 +125,43 @@ def run(arguments: argparse.Namespace) -> None:
             f"warning: the mask was found in a model with other weights than {name}",
             file=sys.stderr,
         )
-    edit = export_model(
-        loaded.model,
-        loaded.tokenizer,
-        file.mask,
-        scalar,
-        output,
-        provenance,
-        overwrite=arguments.overwrite,
-    )
+    parts = loaded.model, loaded.tokenizer
+    if delta is not None:
+        edit = export_trained(*parts, delta, output, provenance, overwrite=arguments.overwrite)
+    else:
+        edit = export_model(
+            *parts, file.mask, scalar or 0.0, output, provenance, overwrite=arguments.overwrite
+        )
+    done = "changed by the training" if scalar is None else f"multiplied by {scalar:g}"
     print(
         f"{output}: {edit.mask.count():,} of {edit.parameters:,} weights of {edit.base_model} "
-        f"multiplied by {scalar:g}, in {edit.dtype}"
+        f"{done}, in {edit.dtype}"
     )
-    if edit.factor is not None and edit.factor.blurs(scalar):
+    if scalar is not None and edit.factor is not None and edit.factor.blurs(scalar):
         print(
             f"after rounding the factor is {edit.factor.median:.5g} (median; "
             f"{edit.factor.smallest:.5g} to {edit.factor.largest:.5g})"
         )
+
+
+def _read_input(path: Path, scalar: float | None) -> tuple[MaskFile, Delta | None]:
+    """Read a mask with its scalar, or the changes of a training, which need none.
+
+    Raises:
+        UsageError: the file is neither, or the scalar does not go with it.
+    """
+    from neurosurgery.edit.delta_files import holds_delta, read_delta_file
+    from neurosurgery.masks.files import MaskFile, read_mask_file
+
+    if not holds_delta(path):
+        file = read_mask_file(path)
+        if scalar is None:
+            raise UsageError("--scalar", "", "expected with a mask; 0 prunes")
+        return file, None
+    if scalar is not None:
+        raise UsageError("--scalar", f"{scalar:g}", "cannot be had with the changes of a training")
+    delta, provenance = read_delta_file(path, "MASK")
+    return MaskFile(path, delta.mask, provenance), delta
 
 
 def _check_apart(output: Path, *inputs: Path) -> None:

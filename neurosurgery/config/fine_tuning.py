@@ -101,5 +101,8 @@ class FineTuneConfig:
             self.output,
         ):
             part.check()
+        if self.output.save_model and any(METHODS[n].adapter for n in self.selection.methods):
+            reason = "expected without lora and shira, whose values stand beside the weights"
+            raise UsageError("--save_model", "", reason)
         if self.workers is not None:
             self.workers.check()

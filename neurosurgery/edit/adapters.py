@@ -7,6 +7,7 @@ an extra, and imported only here.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -70,7 +71,9 @@ class Adapter:
 
         flags = {name: p.requires_grad for name, p in model.named_parameters()}
         training = model.training
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            # PEFT asks transformers for what has another name there since version 5.
+            warnings.simplefilter("ignore", FutureWarning)
             torch.manual_seed(self.seed)
             adapted = get_peft_model(model, self._config(model))
         try:
@@ -78,7 +81,9 @@ class Adapter:
             with torch.no_grad():
                 for name, value in self.values.items():
                     parameters[name].copy_(value)
-            yield adapted.train(training)
+            # SHiRA makes a sparse tensor in every pass; torch wants to be told not to check it.
+            with torch.sparse.check_sparse_tensor_invariants(enable=False):
+                yield adapted.train(training)
         finally:
             adapted.unload()
             if hasattr(model, "peft_config"):

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from neurosurgery.common.errors import RunError, UsageError, first_line
 from neurosurgery.common.files import write_atomically
+from neurosurgery.edit.delta import Delta, added_delta
 from neurosurgery.edit.export_folder import RECORD, check_output, replaced_folder
 from neurosurgery.edit.model_card import AppliedEdit, model_card
 from neurosurgery.edit.scale import scaled_weights
@@ -51,30 +52,70 @@ def export_model(
         RunError: the model cannot be saved.
     """
     check_output(output, overwrite=overwrite)
-    dtype = str(model.dtype).removeprefix("torch.")
+    dtype = _dtype(model)
     with replaced_folder(output) as folder, scaled_weights(model, mask, scalar) as factor:
         if factor is not None and not all(map(math.isfinite, factor)):
             raise UsageError("--scalar", scalar, f"makes weights infinite in {dtype}")
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        edit = AppliedEdit(mask, scalar, factor, dtype, parameters, provenance)
-        try:
-            model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-        except (OSError, ValueError, SafetensorError) as error:
-            raise RunError(f"{output} cannot be written: {first_line(error)}") from error
-        card = folder / "README.md"
-        write_atomically(card, model_card(edit))
-        for weights in folder.glob("*.safetensors"):
-            # safetensors makes them readable only by their owner.
-            weights.chmod(card.stat().st_mode)
-        write_atomically(folder / RECORD, json.dumps(_record(edit), indent=1) + "\n")
+        edit = AppliedEdit(mask, scalar, factor, dtype, _parameters(model), provenance)
+        _write(folder, model, tokenizer, edit, output)
     return edit
+
+
+def export_trained(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    delta: Delta,
+    output: Path,
+    provenance: Mapping[str, Any],
+    *,
+    overwrite: bool = False,
+) -> AppliedEdit:
+    """Add what a training has changed, write the model, and restore the weights.
+
+    Args, folder and errors are those of `export_model`; `delta` has the mask.
+    """
+    check_output(output, overwrite=overwrite)
+    with replaced_folder(output) as folder, added_delta(model, delta):
+        edit = AppliedEdit(
+            delta.mask, 1.0, None, _dtype(model), _parameters(model), provenance, trained=True
+        )
+        _write(folder, model, tokenizer, edit, output)
+    return edit
+
+
+def _dtype(model: PreTrainedModel) -> str:
+    return str(model.dtype).removeprefix("torch.")
+
+
+def _parameters(model: PreTrainedModel) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _write(
+    folder: Path,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    edit: AppliedEdit,
+    output: Path,
+) -> None:
+    try:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    except (OSError, ValueError, SafetensorError) as error:
+        raise RunError(f"{output} cannot be written: {first_line(error)}") from error
+    card = folder / "README.md"
+    write_atomically(card, model_card(edit))
+    for weights in folder.glob("*.safetensors"):
+        # safetensors makes them readable only by their owner.
+        weights.chmod(card.stat().st_mode)
+    write_atomically(folder / RECORD, json.dumps(_record(edit), indent=1) + "\n")
 
 
 def _record(edit: AppliedEdit) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "base_model": edit.base_model,
+        "action": "train" if edit.trained else "scale",
         "scalar": edit.scalar,
         "factor": edit.factor._asdict() if edit.factor else None,
         "dtype": edit.dtype,

@@ -170,9 +170,10 @@ def fit(part: TrainedPart, what: Fit, config: TrainingConfig) -> list[Row]:
     if trainer.state.global_step % arguments.eval_steps:
         trainer.evaluate()
     part.train(False)
-    if not all(torch.isfinite(values).all() for values in part.part):
-        raise RunError(f"{what.name}: trained values are not finite; try a smaller --learning_rate")
-    return _rows(trainer.state.log_history)
+    rows = _rows(trainer.state.log_history)
+    if not math.isfinite(loss := rows[-1]["held_out_loss"]):
+        raise RunError(f"{what.name}: the held-out loss is {loss}; try a smaller --learning_rate")
+    return rows
 
 
 def _arguments(part: TrainedPart, what: Fit, config: TrainingConfig) -> TrainingArguments:

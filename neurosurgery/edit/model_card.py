@@ -60,7 +60,8 @@ class AppliedEdit:
 
     `factor` is the factor actually applied, after rounding to `dtype`; None if all selected weights
     were zero. `parameters` is the model's total number of parameters. `provenance` is the mask's
-    (`write_mask_file`), with the edited model as `model`.
+    (`write_mask_file`), with the edited model as `model`. `trained`: the selected weights were
+    trained, not scaled.
     """
 
     mask: ParameterMask
@@ -69,6 +70,7 @@ class AppliedEdit:
     dtype: str
     parameters: int
     provenance: Mapping[str, Any]
+    trained: bool = False
 
     @property
     def base_model(self) -> str:
@@ -144,6 +146,8 @@ be measured. The licence of `{edit.base_model}` applies.
 def _action(edit: AppliedEdit) -> str:
     share = edit.mask.count() / edit.parameters
     count = f"{edit.mask.count():,} weights ({share:.2%} of the model)"
+    if edit.trained:
+        return f"{count} trained"
     return f"{count} set to zero" if edit.scalar == 0 else f"{count} scaled by {edit.scalar:g}"
 
 
@@ -159,6 +163,9 @@ def _provenance_table(edit: AppliedEdit) -> str:
         for key, label in labels.items()
         if edit.provenance.get(key) not in (None, "")
     ]
+    training = edit.provenance.get("training")
+    if isinstance(training, dict):
+        rows += [f"| {flag} | {_plain(value)} |" for flag, value in training.items()]
     topk = edit.provenance.get("skill_topk")
     if topk:
         share = edit.mask.count() / topk
@@ -179,6 +186,11 @@ def _size_label(method: str) -> str:
 
 
 def _factor_text(edit: AppliedEdit) -> str:
+    if edit.trained:
+        return (
+            "The changes were trained in float32 beside the weights, added to them, and rounded to "
+            f"{edit.dtype} once."
+        )
     if edit.factor is None:
         return "No selected weight differed from zero, so that nothing changed."
     found = {f"{value:.5g}" for value in edit.factor}

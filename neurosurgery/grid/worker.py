@@ -12,8 +12,9 @@ from neurosurgery.common.errors import RunError
 from neurosurgery.config.experiment import EvaluationConfig
 from neurosurgery.config.keys import SCALE, TRAIN, CellKey, SelectionKey
 from neurosurgery.config.methods import METHODS, PLURALS
+from neurosurgery.edit.delta import Delta
 from neurosurgery.edit.edits import Edit, Trained, make_edit
-from neurosurgery.edit.export import export_model
+from neurosurgery.edit.export import export_model, export_trained
 from neurosurgery.edit.scale import AppliedFactor
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.evaluate.harness import Harness, harness_model
@@ -92,10 +93,17 @@ class Worker:
         Raises:
             RunError: the folder cannot be written, or the edit does not scale weights.
         """
+        model, tokenizer = self._loaded.model, self._loaded.tokenizer
+        if key.edit is not None and key.edit.kind == TRAIN and self._training is not None:
+            change = self._training.changed(key, selection)
+            if not isinstance(change, Delta):
+                raise RunError(f"{key.stem}: its values stand beside the weights")
+            with self._quiet():
+                export_trained(model, tokenizer, change, folder, provenance)
+            return
         if key.edit is None or key.edit.kind != SCALE or key.edit.scalar is None:
-            raise RunError(f"{key.stem}: only scaled models can be saved")
+            raise RunError(f"{key.stem}: only scaled and trained models can be saved")
         with self._quiet():
-            model, tokenizer = self._loaded.model, self._loaded.tokenizer
             export_model(model, tokenizer, selection.mask, key.edit.scalar, folder, provenance)
 
     def _evaluate(

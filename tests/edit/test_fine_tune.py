@@ -1,0 +1,174 @@
+"""The Trainer on selected weights: its result, its losses, its checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import VOCABULARY, build_model
+from weights import random_mask, weights_of
+
+from neurosurgery.common.errors import RunError
+from neurosurgery.config.training import TrainingConfig
+from neurosurgery.edit import fine_tune
+from neurosurgery.edit.delta import Delta
+from neurosurgery.edit.fine_tune import Fit, TrainedPart, fit, last_checkpoint
+from neurosurgery.edit.training import trainable
+
+DRAW = torch.Generator().manual_seed(1)
+
+
+def samples(count: int) -> list[dict[str, list[int]]]:
+    found = []
+    for length in torch.randint(3, 12, (count,), generator=DRAW).tolist():
+        ids = torch.randint(1, VOCABULARY, (length,), generator=DRAW).tolist()
+        found.append({"input_ids": ids, "labels": [-100, *ids[1:]]})
+    return found
+
+
+TRAIN, HELD_OUT = samples(20), samples(4)
+
+
+def train(
+    folder: Path, *, rate: float = 1e-3, family: str = "llama", dtype=torch.float32, **more
+) -> tuple[Delta, list, torch.nn.Module]:
+    settings = {"epochs": 2.0, "train_batch_size": 4, "save_steps": 3} | more
+    config = TrainingConfig(Path("x.csv"), (rate,), **settings)
+    model = build_model(family).to(dtype)
+    with trainable(model, random_mask(model)) as entries:
+        what = Fit("cell", TRAIN, HELD_OUT, rate, 7, folder)
+        rows = fit(TrainedPart(model, entries.changes), what, config)
+    return entries.delta(), rows, model
+
+
+def same(one: Delta, other: Delta) -> bool:
+    return all(torch.equal(one.values[name], other.values[name]) for name in one.mask)
+
+
+def test_losses_fall_and_are_noted_by_step(tmp_path):
+    delta, rows, model = train(tmp_path, rate=1e-2)
+    assert [row["step"] for row in rows if "held_out_loss" in row] == [0, 3, 6, 9, 10]
+    assert [row["step"] for row in rows if "loss" in row] == list(range(1, 11))
+    held_out = [row["held_out_loss"] for row in rows if "held_out_loss" in row]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert losses[-1] < losses[0]
+    assert rows[-1]["epoch"] == 2
+    assert not model.training
+    # The last held-out loss is that of the trained weights.
+    with torch.no_grad():
+        values = [
+            model(**{k: torch.tensor([v]) for k, v in sample.items()}).loss for sample in HELD_OUT
+        ]
+        counts = [len(sample["labels"]) - 1 for sample in HELD_OUT]
+    mean = sum(v * n for v, n in zip(values, counts, strict=True)) / sum(counts)
+    assert held_out[-1] == pytest.approx(float(mean), rel=1e-5)
+    assert all(torch.isfinite(values).all() for values in delta.values.values())
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_one_others(tmp_path):
+    first, second = (train(tmp_path / str(n))[0] for n in range(2))
+    assert same(first, second)
+    more = train(tmp_path / "rate", rate=2e-3)[0]
+    assert not same(first, more)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 4, 7])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_a_killed_training_goes_on_with_the_same_result(after, family, tmp_path, monkeypatch):
+    """GPT-2 has dropout, whose random numbers must go on as well."""
+    whole, rows, _ = train(tmp_path / "whole", family=family)
+    steps = []
+    step = fine_tune.Trainer.training_step
+
+    def die(self, *arguments, **more):
+        if len(steps) == after:
+            raise Killed
+        steps.append(1)
+        return step(self, *arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fine_tune.Trainer, "training_step", die)
+        with pytest.raises(Killed):
+            train(tmp_path / "killed", family=family)
+    assert (last_checkpoint(tmp_path / "killed") is None) == (after < 3)
+    again, rows_again, _ = train(tmp_path / "killed", family=family)
+    assert same(whole, again)
+    assert rows_again == rows
+
+
+def test_an_unfinished_checkpoint_is_not_used(tmp_path):
+    for step, state in ((3, '{"global_step": 3}'), (6, '{"global'), (9, None)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if state is not None:
+            (folder / "trainer_state.json").write_text(state)
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-3"
+    assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-3"]
+
+
+def test_a_checkpoint_holds_the_trained_numbers_alone(tmp_path):
+    delta, _, _ = train(tmp_path)
+    (folder,) = tmp_path.glob("checkpoint-*")
+    weights = folder / "model.safetensors"
+    assert weights.stat().st_size < 4 * delta.count + 4096
+    assert not (folder / "training_args.bin").exists()
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_a_diverging_loss_is_one_line(steps, tmp_path):
+    """After a single step only the held-out loss can tell."""
+    rate = 1e38
+    model = build_model("llama")
+    before = weights_of(model)
+    config = TrainingConfig(Path("x.csv"), (rate,), max_steps=steps, train_batch_size=4)
+    what = Fit("cell", TRAIN, HELD_OUT, rate, 7, tmp_path)
+
+    def diverge():
+        with trainable(model, random_mask(model)) as entries:
+            fit(TrainedPart(model, entries.changes), what, config)
+
+    with pytest.raises(RunError, match=r"cell: .*; try a smaller --learning_rate"):
+        diverge()
+    assert all(torch.equal(before[name], w) for name, w in weights_of(model).items())
+
+
+def test_nothing_to_train_is_no_training(tmp_path):
+    model = build_model("llama")
+    nothing = random_mask(model, density=-1)
+    config = TrainingConfig(Path("x.csv"))
+    with trainable(model, nothing) as entries:
+        part = TrainedPart(model, entries.changes)
+        assert fit(part, Fit("cell", TRAIN, HELD_OUT, 1e-3, 7, tmp_path), config) == []
+
+
+def test_accumulated_batches_are_one_step(tmp_path):
+    """Four samples at once, or twice two: the loss is divided by all tokens of a step."""
+    whole, _, _ = train(tmp_path / "a", train_batch_size=4, epochs=1.0)
+    halves = {"train_batch_size": 2, "gradient_accumulation_steps": 2}
+    parts, rows, _ = train(tmp_path / "b", epochs=1.0, **halves)
+    assert rows[-1]["step"] == 5
+    for name in whole.mask:
+        torch.testing.assert_close(whole.values[name], parts.values[name], rtol=1e-2, atol=1e-5)
+
+
+def test_weight_decay_pulls_to_the_weights_from_before(tmp_path):
+    """With a huge decay next to nothing of the change is left; the weights are not near zero."""
+    free, _, _ = train(tmp_path / "free")
+    held, _, model = train(tmp_path / "held", weight_decay=900.0)
+    for name in free.mask:
+        assert held.values[name].abs().mean() < 0.5 * free.values[name].abs().mean()
+    base = weights_of(build_model("llama"))
+    for name, weight in model.named_parameters():
+        assert (weight - base[name]).abs().max() < 5e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_other_number_formats(dtype, tmp_path):
+    delta, _, model = train(tmp_path, dtype=dtype)
+    assert all(values.dtype == torch.float32 for values in delta.values.values())
+    assert {p.dtype for p in model.parameters()} == {dtype}

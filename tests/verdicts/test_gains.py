@@ -1,0 +1,154 @@
+"""Gain in math against what the other tasks keep: worked out by hand, and against a control."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from neurosurgery.config.keys import CellKey, SelectionKey, scale_by, train_at
+from neurosurgery.config.methods import HEADS, LORA, MATHNEURO, RANDOM, RANDOM_HEADS, WANDA
+from neurosurgery.verdicts.comparison import TaskMetrics
+from neurosurgery.verdicts.gains import control_of, training_gains, training_text
+from neurosurgery.verdicts.metrics import Metric, mean_metric
+
+
+def right(share: float, count: int = 100) -> Metric:
+    """Right answers to the first `share` of the documents."""
+    answers = [float(n < round(share * count)) for n in range(count)]
+    return mean_metric(answers, [str(n) for n in range(count)])
+
+
+def key(method: str, repeat: int = 0, against: str = "Race", rate: float = 1e-3) -> CellKey:
+    return CellKey(SelectionKey(method, "math", against, 0.01, repeat), train_at(rate, "x"))
+
+
+def task(name: str, before: Metric, cells: dict[CellKey, Metric], chance: float) -> TaskMetrics:
+    return TaskMetrics(name, before, cells, chance, lower_is_better=False)
+
+
+def tasks(cells: dict[CellKey, tuple[float, float]], baseline=(0.2, 0.75)) -> list[TaskMetrics]:
+    """The math task, guessing 0, and another one, guessing .25, with these accuracies."""
+    before_math, before_other = (right(value) for value in baseline)
+    return [
+        TaskMetrics(
+            "sums",
+            before_math,
+            {k: right(v[0]) for k, v in cells.items()},
+            0.0,
+            lower_is_better=False,
+        ),
+        TaskMetrics(
+            "facts",
+            before_other,
+            {k: right(v[1]) for k, v in cells.items()},
+            0.25,
+            lower_is_better=False,
+        ),
+    ]
+
+
+def test_gain_and_retention_by_hand():
+    mine = key(MATHNEURO)
+    table = training_gains(tasks({mine: (0.5, 0.65)}), "sums", {mine: 77})
+    (row,) = table.to_dict("records")
+    assert row["gain"] == pytest.approx(0.3)
+    assert row["gain_low"] < 0.3 < row["gain_high"]
+    assert row["kept_mean"] == row["kept_worst"] == pytest.approx((0.65 - 0.25) / (0.75 - 0.25))
+    assert row["kept_mean_low"] < 0.8 < row["kept_mean_high"]
+    assert (row["trained"], row["learning_rate"], row["worst_task"]) == (77, 1e-3, "facts")
+    assert row["control"] == ""
+    assert math.isnan(row["gain_over_control"])
+
+
+def test_a_control_of_the_same_repeats_is_subtracted():
+    cells = {
+        key(MATHNEURO, 0): (0.5, 0.7),
+        key(MATHNEURO, 1): (0.6, 0.75),
+        key(RANDOM, 0): (0.3, 0.75),
+        key(RANDOM, 1): (0.4, 0.75),
+    }
+    counts = dict.fromkeys(cells, 10)
+    table = training_gains(tasks(cells), "sums", counts).set_index("method")
+    row = table.loc[MATHNEURO]
+    assert row["control"] == RANDOM
+    assert row["repeats"] == 2
+    assert row["gain_over_control"] == pytest.approx(0.2)
+    assert row["kept_over_control"] == pytest.approx(-0.05)
+    assert table.loc[RANDOM, "control"] == ""
+    # Without one of its repeats the control is none.
+    del cells[key(RANDOM, 1)]
+    table = training_gains(tasks(cells), "sums", counts).set_index("method")
+    assert table.loc[MATHNEURO, "control"] == ""
+
+
+def test_the_worst_task_is_named_and_a_task_of_guesses_left_out():
+    mine = key(MATHNEURO)
+    of_tasks = tasks({mine: (0.5, 0.65)})
+    of_tasks.append(
+        TaskMetrics("texts", right(0.9), {mine: right(0.3)}, 0.25, lower_is_better=False)
+    )
+    of_tasks.append(
+        TaskMetrics("guessed", right(0.25), {mine: right(0.9)}, 0.25, lower_is_better=False)
+    )
+    (row,) = training_gains(of_tasks, "sums", {mine: 1}).to_dict("records")
+    assert row["worst_task"] == "texts"
+    assert row["kept_worst"] == pytest.approx(0.05 / 0.65)
+    assert row["kept_mean"] == pytest.approx((0.8 + 0.05 / 0.65) / 2)
+    assert row["left_out"] == "guessed"
+
+
+def test_math_that_the_baseline_cannot_do_has_a_gain():
+    mine = key(MATHNEURO)
+    (row,) = training_gains(tasks({mine: (0.5, 0.75)}, (0.0, 0.75)), "sums", {mine: 1}).to_dict(
+        "records"
+    )
+    assert row["gain"] == pytest.approx(0.5)
+    assert row["kept_mean"] == pytest.approx(1)
+
+
+def test_a_lower_perplexity_of_math_is_a_gain():
+    mine = key(MATHNEURO)
+    ppl = TaskMetrics("ppl", right(0.8), {mine: right(0.5)}, math.nan, lower_is_better=True)
+    (row,) = training_gains([ppl], "ppl", {mine: 1}).to_dict("records")
+    assert row["gain"] == pytest.approx(0.3)
+    assert row["gain_low"] < 0.3 < row["gain_high"]
+
+
+def test_rates_sets_and_sizes_are_points_of_their_own():
+    cells = {key(MATHNEURO, rate=rate): (0.5, 0.7) for rate in (1e-3, 1e-2)}
+    cells |= {key(MATHNEURO, against="MMLU"): (0.5, 0.7)}
+    assert len(training_gains(tasks(cells), "sums", dict.fromkeys(cells, 1))) == 3
+
+
+def test_no_trained_cells_is_an_empty_table_and_no_text():
+    table = training_gains(tasks({}), "sums", {})
+    assert table.empty
+    assert training_text(table) == ""
+
+
+@pytest.mark.parametrize(
+    ("method", "control"),
+    [(MATHNEURO, RANDOM), (LORA, RANDOM), (HEADS, RANDOM_HEADS), (WANDA, None), (RANDOM, None)],
+)
+def test_controls(method, control):
+    found = control_of(key(method))
+    assert found == (None if control is None else key(control))
+
+
+def test_a_training_is_a_cell_like_any_other():
+    mine = key(MATHNEURO)
+    assert CellKey.from_record(mine.record()) == mine
+    assert mine.columns["action"] == "train 0.001"
+    assert mine.columns["scalar"] == 1
+    assert mine.stem == "Race_calculate0.01_run0_trained0.001"
+    assert mine != CellKey(mine.selection, scale_by(1.0))
+
+
+def test_the_text_has_a_line_for_each():
+    cells = {key(MATHNEURO): (0.5, 0.7), key(RANDOM): (0.3, 0.75)}
+    text = training_text(training_gains(tasks(cells), "sums", dict.fromkeys(cells, 1234)))
+    assert "mathneuro - Race" in text
+    assert "1,234" in text
+    assert "(random)" in text
+    assert "proportion 0.01, 0.001" in text
