@@ -143,7 +143,8 @@ def _selection(flags: argparse.Namespace, *, of_demo: bool) -> SelectionConfig:
     sizes = {}
     for flag, default in SIZES.items():
         size = getattr(flags, flag.removeprefix("--"))
-        if size is not None and not any(METHODS[name].size_flag == flag for name in methods):
+        sized = [name for name in methods if not METHODS[name].of_one_size]
+        if size is not None and not any(METHODS[name].size_flag == flag for name in sized):
             raise UsageError(flag, f"{size[0]:g}", "expected with it a --selection of such a size")
         by_default = (DEMO.trained_proportion,) if of_demo and flag == "--proportion" else default
         sizes[flag] = unique(size or by_default)

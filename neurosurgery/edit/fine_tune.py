@@ -15,12 +15,10 @@ import torch
 from safetensors.torch import save
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
     Trainer,
-    TrainerCallback,
     TrainingArguments,
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -30,6 +28,7 @@ from neurosurgery.activations.training_data import IGNORED
 from neurosurgery.common.errors import RunError
 from neurosurgery.common.files import write_atomically
 from neurosurgery.config.training import TrainingConfig
+from neurosurgery.edit.training_bar import TrainingBar
 
 Encoded = Sequence[dict[str, list[int]]]
 """Token ids and labels of every sample."""
@@ -116,24 +115,6 @@ class _Trainer(Trainer):
         write_atomically(Path(str(output_dir)) / SAFE_WEIGHTS_NAME, save(state))
 
 
-class _Bar(TrainerCallback):
-    """A progress bar below that of the grid, gone when the training is over."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
-        self._bar = tqdm(
-            total=state.max_steps, initial=state.global_step, desc=self._name, leave=False
-        )
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
-        self._bar.update()
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
-        self._bar.close()
-
-
 def fit(part: TrainedPart, what: Fit, config: TrainingConfig) -> list[Row]:
     """Train; a training that was killed goes on from its last checkpoint with the same result.
 
@@ -152,13 +133,14 @@ def fit(part: TrainedPart, what: Fit, config: TrainingConfig) -> list[Row]:
     if not len(part.part):
         return []
     arguments = _arguments(part, what, config)
+    bar = TrainingBar(what.name)
     trainer = _Trainer(
         model=part,
         args=arguments,
         train_dataset=list(what.train),
         eval_dataset=list(what.held_out),
         data_collator=_collate,
-        callbacks=[_Bar(what.name)],
+        callbacks=[bar],
     )
     trainer.remove_callback(PrinterCallback)
     last = last_checkpoint(what.folder)
@@ -167,6 +149,8 @@ def fit(part: TrainedPart, what: Fit, config: TrainingConfig) -> list[Row]:
     except RunError as error:
         step = trainer.state.global_step
         raise RunError(f"{what.name}: {error} (step {step})") from error
+    finally:
+        bar.close()
     if trainer.state.global_step % arguments.eval_steps:
         trainer.evaluate()
     part.train(False)

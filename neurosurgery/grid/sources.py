@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.config.experiment import DataConfig, ModelConfig
+from neurosurgery.config.methods import ACTIVATION_NORMS, METHODS
 from neurosurgery.grid.cell_run import CellRun
 from neurosurgery.grid.executors import Executor
 from neurosurgery.grid.gather import (
@@ -143,8 +144,13 @@ def texts_of(sets: Mapping[str, CalibrationSet]) -> dict[str, Sequence[str]]:
 
 
 def _sizes(plan: Plan) -> list[float]:
-    """All sizes of the grid; every matrix is ranked once for all of them."""
-    return list(dict.fromkeys(key.selection.size for key in plan.to_select if key.selection))
+    """All sizes of top-Ks in the grid; every matrix is ranked once for all of them."""
+    ranked = [
+        key.selection.size
+        for key in plan.to_select
+        if key.selection and METHODS[key.method].statistics == ACTIVATION_NORMS
+    ]
+    return list(dict.fromkeys(ranked))
 
 
 def _length(calibration_set: CalibrationSet) -> float:

@@ -1,0 +1,270 @@
+"""`FineTune.py` on a tiny model: cells, files, resume, refusals, the trained model as a folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import ROOT
+from safetensors.torch import load_file, save_file
+from scripts import DEMO_DATA, MODEL, without_timings
+from transformers import AutoModelForCausalLM
+
+import FineTune
+import MathNeuro
+from neurosurgery.__main__ import main
+from neurosurgery.config.demo import DEMO
+from neurosurgery.edit.delta import added_delta
+from neurosurgery.edit.delta_files import load_delta
+from neurosurgery.grid.kept_effects import effects_folder
+from neurosurgery.locate.key_units import effect_table
+from neurosurgery.masks.head_units import head_units, mlp_units
+from neurosurgery.models.heads import find_blocks
+
+TASKS = ["--train_lm_eval_task", "demo_gsm8k_cot", "--eval_datasets", "demo_race", "demo_stories"]
+SMALL = "--num_repeats 1 --num_samples 6 --eval_limit 4".split()
+TRAINING = "--max_steps 4 --train_batch_size 2 --learning_rate 0.01 --save_steps 2".split()
+
+
+ALL = ("--selection", "all")
+
+
+def flags(model: Path, save_path: Path, *more: str) -> list[str]:
+    where = ["--model", str(model), "--save_path", str(save_path)]
+    data = [*DEMO_DATA, "--train_data", DEMO.train_data]
+    sizes = [] if more[:2] == ALL else ["--proportion", "0.2"]
+    return [*where, *data, *TASKS, *SMALL, *TRAINING, *sizes, *more]
+
+
+def table(save_path: Path, name: str = "results.csv") -> pd.DataFrame:
+    return pd.read_csv(save_path / name, keep_default_na=False)
+
+
+@pytest.fixture(scope="module")
+def masks(tiny_model, tmp_path_factory) -> Path:
+    """Masks of MathNeuro.py, and effects as PathPatching.py leaves them, in one folder."""
+    save_path = tmp_path_factory.mktemp("found")
+    where = ["--model", str(tiny_model), "--save_path", str(save_path)]
+    argv = [*where, *DEMO_DATA, *TASKS, *SMALL, "--proportion", "0.1", "--save_masks"]
+    assert MathNeuro.main(argv) == 0
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    blocks = find_blocks(model)
+    units = [*head_units(blocks), *mlp_units(blocks)]
+    effects = -np.arange(len(units) * 4, dtype=float).reshape(len(units), 4)
+    folder = effects_folder(save_path, MODEL)
+    folder.mkdir(parents=True)
+    effect_table(units, effects).to_csv(folder / "effects.csv", index=False)
+    save_file({"effects": torch.from_numpy(effects)}, folder / "effects.safetensors")
+    return save_path
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_model, masks, tmp_path_factory) -> Path:
+    save_path = tmp_path_factory.mktemp("trained") / "results"
+    shutil.copytree(masks / "path_patching", save_path / "path_patching")
+    shutil.copy(masks / "config.json", save_path)
+    file = masks / "masks" / MODEL / "Race_calculate0.1_run0.safetensors"
+    what = ["mathneuro", "random", "wanda", "lape", "heads", "random_heads", "mlps", "all"]
+    argv = flags(tiny_model, save_path, "--selection", *what, str(file))
+    assert FineTune.main([*argv, "--ratio", "0.2", "--top", "2", "--save_model"]) == 0
+    return save_path
+
+
+CELLS = [
+    *(f"{name}_calculate0.2_run0" for name in ("Race", "MMLU", "random/Race", "random/MMLU")),
+    "wanda/calculate0.2_run0",
+    "lape/run0_ratio0.2",
+    *(f"{name}/top2_run0" for name in ("heads", "random_heads", "mlps")),
+    "all/run0",
+    "mask_file/Race_calculate0.1_run0_run0",
+]
+
+
+def test_every_selection_is_a_cell_with_its_changes_and_losses(finished):
+    stems = {f"{cell}_trained0.01" for cell in CELLS}
+    for folder, suffix in (("deltas", ".safetensors"), ("training", ".csv"), ("cells", ".json")):
+        there = finished / folder / MODEL
+        paths = (path.relative_to(there).as_posix() for path in there.rglob(f"*{suffix}"))
+        found = {path.removesuffix(suffix) for path in paths}
+        assert found - {"pre_results"} == stems
+    rows = table(finished)
+    assert set(rows["action"]) == {"", "train 0.01"}
+    assert len(rows[["method", "calibration"]].drop_duplicates()) == 1 + len(CELLS)
+    losses = pd.read_csv(finished / "training" / MODEL / "all" / "run0_trained0.01.csv")
+    assert list(losses["step"]) == [0, 1, 2, 3, 4]
+    assert losses["held_out_loss"].notna().sum() == 3
+    # Checkpoints are gone, and so are unfinished files.
+    assert not list(finished.rglob("checkpoint-*"))
+    assert not list(finished.rglob("*.tmp"))
+
+
+def test_only_the_selected_weights_are_trained(finished, tiny_model):
+    base = load_file(tiny_model / "model.safetensors")
+    for cell in CELLS:
+        delta = load_delta(finished / "deltas" / MODEL / f"{cell}_trained0.01.safetensors")
+        assert delta.count > 0
+        trained = load_file(
+            finished / "models" / MODEL / f"{cell}_trained0.01" / "model.safetensors"
+        )
+        for name, weight in trained.items():
+            moved = weight != base[name]
+            assert moved.any() == (name in delta.mask and delta.mask.counts()[name] > 0)
+            if name in delta.mask:
+                assert not moved[~delta.mask.tensor(name)].any()
+    heads = load_delta(finished / "deltas" / MODEL / "heads" / "top2_run0_trained0.01.safetensors")
+    assert {n for n, count in heads.mask.counts().items() if count} <= {
+        f"model.layers.{layer}.self_attn.o_proj.weight" for layer in (0, 1)
+    }
+    # Two heads of eight columns each.
+    assert heads.count == 2 * 8 * 24
+    everything = load_delta(finished / "deltas" / MODEL / "all" / "run0_trained0.01.safetensors")
+    assert everything.count == sum(weight.numel() for weight in base.values())
+
+
+def test_random_trains_as_many_as_mathneuro(finished):
+    counts = table(finished, "training.csv").set_index(["method", "calibration"])["trained"]
+    for name in ("Race", "MMLU"):
+        assert counts["random", name] == counts["mathneuro", name]
+    rivals = table(finished, "training.csv").set_index("method")["control"].to_dict()
+    assert rivals["heads"] == "random_heads"
+
+
+def test_the_same_command_trains_nothing_twice(finished, tiny_model, capsys):
+    before = {p: p.stat().st_mtime_ns for p in (finished / "deltas").rglob("*") if p.is_file()}
+    results = without_timings(finished)
+    record = finished / "cells" / MODEL / "all" / "run0_trained0.01.json"
+    record.unlink()
+    what = ["--selection", "mathneuro", "all"]
+    assert FineTune.main(flags(tiny_model, finished, *what)) == 0
+    after = {p: p.stat().st_mtime_ns for p in (finished / "deltas").rglob("*") if p.is_file()}
+    assert after == before
+    pd.testing.assert_frame_equal(without_timings(finished), results)
+    assert "Trained selections: what they gain in math" in capsys.readouterr().out
+
+
+def test_another_seed_or_setting_is_refused_and_another_rate_is_not(finished, tiny_model, capsys):
+    for more in (["--train_seed", "1"], ["--epochs", "9"], ["--weight_decay", "0.1"]):
+        assert FineTune.main(flags(tiny_model, finished, *ALL, *more)) == 2
+        assert f"{more[0]} {more[1]}" in capsys.readouterr().err
+    argv = flags(tiny_model, finished, *ALL, "--learning_rate", "0.01", "0.1")
+    assert FineTune.main([*argv, "--dry_run"]) == 0
+    assert "all 2 (1 done, 1 to do, 1 trained)" in capsys.readouterr().out
+
+
+def test_a_killed_training_goes_on_with_the_same_changes(tiny_model, finished, tmp_path):
+    """Killed by the system in the middle; the checkpoint is there, and the result is the same."""
+    code = (
+        "import os, sys; sys.path.insert(0, '.')\n"
+        "from neurosurgery.edit.training_bar import TrainingBar as Bar\n"
+        "end = Bar.on_step_end\n"
+        "def die(self, args, state, control, **more):\n"
+        "    if state.global_step == 4: os.kill(os.getpid(), 9)\n"
+        "    end(self, args, state, control, **more)\n"
+        "Bar.on_step_end = die\n"
+        "import FineTune; FineTune.main(sys.argv[1:])\n"
+    )
+    argv = flags(tiny_model, tmp_path / "r", *ALL)
+    run = subprocess.run([sys.executable, "-c", code, *argv], cwd=ROOT, check=False)
+    assert run.returncode == -9
+    assert list((tmp_path / "r" / "training").rglob("checkpoint-2"))
+    assert FineTune.main(argv) == 0
+    name = f"deltas/{MODEL}/all/run0_trained0.01.safetensors"
+    one, other = load_delta(tmp_path / "r" / name), load_delta(finished / name)
+    assert all(torch.equal(one.values[n], other.values[n]) for n in one.mask)
+
+
+def test_apply_writes_the_trained_model(finished, tiny_model, tmp_path, capsys):
+    file = finished / "deltas" / MODEL / "Race_calculate0.2_run0_trained0.01.safetensors"
+    assert main(["apply", str(file), "--output", str(tmp_path / "trained")]) == 0
+    assert "changed by the training, in float32" in capsys.readouterr().out
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    trained = AutoModelForCausalLM.from_pretrained(tmp_path / "trained")
+    with added_delta(model, load_delta(file)):
+        for one, other in zip(model.parameters(), trained.parameters(), strict=True):
+            assert torch.equal(one, other)
+    card = (tmp_path / "trained" / "README.md").read_text()
+    assert "trained in" in card
+    assert "| --max_steps | 4 |" in card
+    assert json.loads((tmp_path / "trained" / "neurosurgery.json").read_text())["action"] == "train"
+    argv = ["apply", str(file), "--scalar", "0", "--output", str(tmp_path / "no")]
+    assert main(argv) == 2
+    assert "--scalar 0: cannot be had with the changes of a training" in capsys.readouterr().err
+
+
+def test_a_diverging_training_keeps_what_was_finished(tiny_model, tmp_path, capsys):
+    argv = flags(tiny_model, tmp_path, *ALL, "--learning_rate", "0.001", "1e38")
+    assert FineTune.main(argv) == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "all/run0_trained1e+38" in error
+    assert "try a smaller --learning_rate" in error
+    assert len(list((tmp_path / "cells").rglob("*.json"))) == 2
+    assert len(list((tmp_path / "deltas").rglob("*.safetensors"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        (["--selection", "nothing"], "--selection nothing: expected mathneuro, random"),
+        ([*ALL, "--proportion", "0.1"], "--proportion 0.1: expected with it a"),
+        (["--selection", "mathneuro", "--top", "3"], "--top 3: expected with it a --selection"),
+        (["--top", "1.5", "--selection", "heads", "wanda"], "--top 1.5: expected numbers of units"),
+        (["--learning_rate", "nan"], "--learning_rate nan: expected a finite number"),
+        (["--learning_rate", "0"], "--learning_rate 0: expected a number above 0"),
+        (["--learning_rate", "-1"], "--learning_rate -1: expected a number above 0"),
+        (["--epochs", "0"], "--epochs 0: expected a number above 0"),
+        (["--max_steps", "0"], "--max_steps 0: expected 1 or more, or -1"),
+        (["--train_batch_size", "0"], "--train_batch_size 0: expected a whole number of at least"),
+        (["--warmup_ratio", "1"], "--warmup_ratio 1: expected a share of the steps"),
+        (["--weight_decay", "-1"], "--weight_decay -1: expected a number of 0 or more"),
+        (["--held_out", "0"], "--held_out 0: expected a share of the samples"),
+        (["--save_steps", "0"], "--save_steps 0: expected a number above 0"),
+        (["--save_steps", "1.5"], "--save_steps 1.5: expected a number of steps, or a share"),
+        (["--train_data", "gone.csv"], "--train_data gone.csv: No such file"),
+        (["--selection", "heads", "wanda"], "--selection heads: expected what PathPatching.py"),
+        (["--selection", "lora", "--save_model"], "--save_model: expected without lora and shira"),
+        (["--max_length", "3"], "--max_length 3: expected more tokens than the prompts"),
+        (["--pre_train_eval"], "unrecognized arguments: --pre_train_eval"),
+    ],
+)
+def test_refused_in_one_line(more, reason, tiny_model, tmp_path, capsys):
+    argv = flags(tiny_model, tmp_path / "r", *more)
+    try:
+        status = FineTune.main(argv)
+    except SystemExit as stop:
+        status = stop.code
+    assert status == 2
+    assert reason in capsys.readouterr().err.splitlines()[-1]
+    assert not (tmp_path / "r" / "config.json").exists()
+
+
+def test_a_mask_of_another_model_is_refused(tiny_model, masks, tmp_path, capsys):
+    file = masks / "masks" / MODEL / "Race_calculate0.1_run0.safetensors"
+    argv = ["--selection", str(file), *TASKS, *SMALL, "--save_path", str(tmp_path / "r")]
+    assert FineTune.main(argv) == 2
+    assert "is a mask of another model than" in capsys.readouterr().err
+    text = tmp_path / "mask.txt"
+    text.write_text("no mask")
+    argv = flags(tiny_model, tmp_path / "r", "--selection", "wanda", str(text))
+    assert FineTune.main(argv) == 2
+    assert "is no readable mask file" in capsys.readouterr().err
+
+
+def test_samples_that_tests_use_are_left_out(tiny_model, tmp_path, capsys):
+    documents = ROOT / "lm-evaluation-harness" / "demo" / "demo_gsm8k_cot.jsonl"
+    prompts = [json.loads(line)["prompt"] for line in documents.read_text().splitlines()[:3]]
+    calibration = pd.read_csv(DEMO.train_dataset)["qa"][:2].to_list()
+    data = tmp_path / "new.csv"
+    samples = [*(f"{prompt}The answer is 1." for prompt in prompts), *calibration, "a b", "c d"]
+    pd.DataFrame({"qa": samples}).to_csv(data, index=False)
+    argv = flags(tiny_model, tmp_path / "r", "--selection", "wanda", "--train_data", str(data))
+    assert FineTune.main([*argv, "--dry_run"]) == 0
+    out = capsys.readouterr().out
+    assert "training     1 samples, 1 held out; 4 steps of 2 samples a step" in out
+    assert "left out 2 that repeat a calibration sample and 3 that repeat a test" in out
