@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 import torch
-from conftest import FAMILIES, build_model
+from conftest import FAMILIES, VOCABULARY, build_model
 from planted import planted_model, planted_pairs
 from scripts import SCRIPTS, without_timings
-from weights import bits, random_mask
+from weights import bits, random_mask, weights_of
 
 import PathPatching
+from neurosurgery.config.training import TrainingConfig
+from neurosurgery.edit.delta import added_delta
+from neurosurgery.edit.fine_tune import Fit, TrainedPart, fit
 from neurosurgery.edit.knock_out import head_means, knocked_out
 from neurosurgery.edit.scale import scaled_weights
+from neurosurgery.edit.training import trainable
 from neurosurgery.locate.patching_metrics import PromptPairs
 from neurosurgery.locate.path_patching import head_effects
 from neurosurgery.masks.files import load_mask
@@ -106,3 +112,49 @@ def test_cells_of_heads_on_the_gpu(tmp_path):
     )
     assert ours == theirs
     assert (tables["cuda"]["value"] - tables["cpu"]["value"]).abs().median() <= 0.05
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_selected_weights_are_trained_and_no_others(family, dtype, tmp_path):
+    """The Trainer on a GPU: every bit outside the mask stays, and the changes give the weights."""
+    model = build_model(family).to("cuda", dtype)
+    mask, before = random_mask(model), weights_of(model)
+    draw = torch.Generator().manual_seed(1)
+    samples = [
+        {"input_ids": ids, "labels": ids}
+        for ids in torch.randint(1, VOCABULARY, (12, 9), generator=draw).tolist()
+    ]
+    config = TrainingConfig(Path("x.csv"), epochs=2.0, train_batch_size=4)
+    with trainable(model, mask) as entries:
+        what = Fit("cell", samples, samples[:4], 1e-2, 3, tmp_path)
+        rows = fit(TrainedPart(model, entries.changes), what, config)
+    assert rows[-1]["held_out_loss"] < rows[0]["held_out_loss"]
+    trained = weights_of(model)
+    for name, weight in trained.items():
+        inside = mask.tensor(name) if name in mask else torch.zeros(weight.shape, dtype=torch.bool)
+        moved = (weight != before[name]).cpu()
+        assert not moved[~inside].any()
+        assert moved.any() == bool(inside.any())
+    entries.restore()
+    with added_delta(model, entries.delta()):
+        assert all(torch.equal(trained[n], w) for n, w in weights_of(model).items())
+    assert all(torch.equal(before[n], w) for n, w in weights_of(model).items())
+
+
+def test_a_masked_step_is_that_of_the_cpu():
+    ids = torch.arange(1, 19).reshape(2, 9)
+    found = {}
+    for device in ("cpu", "cuda"):
+        model = build_model("llama").to(device)
+        with trainable(model, random_mask(model)) as entries:
+            step = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+            for _ in range(2):
+                step.zero_grad()
+                model(input_ids=ids.to(device), labels=ids.to(device)).loss.backward()
+                step.step()
+        found[device] = entries.delta()
+    for name in found["cpu"].mask:
+        difference = (found["cpu"].values[name] - found["cuda"].values[name]).abs()
+        # Where a gradient is next to nothing, Adam takes its sign.
+        assert difference.quantile(0.95) < 1e-4
