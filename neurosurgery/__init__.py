@@ -13,15 +13,17 @@ if TYPE_CHECKING:
     from neurosurgery.activations.calibration import CalibrationSet, read_calibration_set
     from neurosurgery.activations.collect import collect_activation_norms
     from neurosurgery.config.experiment import CalibrationSource, ModelConfig
+    from neurosurgery.edit.delta import Delta, added_delta
     from neurosurgery.edit.export import export_model
     from neurosurgery.edit.knock_out import head_means, knocked_out
     from neurosurgery.edit.scale import scaled_weights
+    from neurosurgery.edit.training import trainable
     from neurosurgery.locate.patching_metrics import PromptPairs
     from neurosurgery.locate.path_patching import head_effects
     from neurosurgery.locate.ranking import TopK
     from neurosurgery.locate.twins import random_twin
     from neurosurgery.masks.files import read_mask_file
-    from neurosurgery.masks.head_units import find_heads
+    from neurosurgery.masks.head_units import find_heads, zero_mask
     from neurosurgery.masks.mask import ParameterMask
     from neurosurgery.masks.overlap import by_kind, overlap_by_parameter, total
     from neurosurgery.models.forward import context_length, next_tokens
@@ -37,10 +39,12 @@ __version__ = "0.1.0"
 __all__ = [
     "CalibrationSet",
     "CalibrationSource",
+    "Delta",
     "ModelConfig",
     "ParameterMask",
     "PromptPairs",
     "TopK",
+    "added_delta",
     "arithmetic_pairs",
     "by_kind",
     "collect_activation_norms",
@@ -66,6 +70,8 @@ __all__ = [
     "scaled_weights",
     "tokenize_pairs",
     "total",
+    "trainable",
+    "zero_mask",
 ]
 
 _MODULES = {
@@ -79,18 +85,20 @@ _MODULES = {
         "CalibrationSource",
         "ModelConfig",
     ),
+    "edit.delta": ("Delta", "added_delta"),
     "edit.export": ("export_model",),
     "edit.knock_out": (
         "head_means",
         "knocked_out",
     ),
     "edit.scale": ("scaled_weights",),
+    "edit.training": ("trainable",),
     "locate.patching_metrics": ("PromptPairs",),
     "locate.path_patching": ("head_effects",),
     "locate.ranking": ("TopK",),
     "locate.twins": ("random_twin",),
     "masks.files": ("read_mask_file",),
-    "masks.head_units": ("find_heads",),
+    "masks.head_units": ("find_heads", "zero_mask"),
     "masks.mask": ("ParameterMask",),
     "masks.overlap": (
         "by_kind",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import VOCABULARY, build_model
+from transformers import Trainer, TrainingArguments
 from weights import random_mask, weights_of
 
 from neurosurgery.common.errors import RunError
@@ -172,3 +173,38 @@ def test_other_number_formats(dtype, tmp_path):
     delta, _, model = train(tmp_path, dtype=dtype)
     assert all(values.dtype == torch.float32 for values in delta.values.values())
     assert {p.dtype for p in model.parameters()} == {dtype}
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_stock_trainer_trains_the_selected_weights_alone(accumulate, tmp_path):
+    """The model itself goes to `transformers.Trainer`, as a user's own script has it."""
+    model = build_model("llama").bfloat16()
+    mask, before = random_mask(model), weights_of(model)
+    arguments = TrainingArguments(
+        output_dir=str(tmp_path),
+        learning_rate=1e-2,
+        weight_decay=0.1,
+        num_train_epochs=2,
+        per_device_train_batch_size=4,
+        gradient_accumulation_steps=accumulate,
+        save_strategy="steps",
+        save_steps=2,
+        report_to="none",
+        use_cpu=True,
+        dataloader_pin_memory=False,
+        disable_tqdm=True,
+    )
+    with trainable(model, mask) as entries:
+        trainer = Trainer(
+            model=model, args=arguments, train_dataset=TRAIN, data_collator=fine_tune._collate
+        )
+        loss = trainer.train().training_loss
+        kept = [state["exp_avg"].numel() for state in trainer.optimizer.state.values()]
+    assert loss > 0
+    assert sum(kept) == mask.count()
+    moved = 0
+    for name, weight in model.named_parameters():
+        inside = mask.tensor(name) if name in mask else torch.zeros(weight.shape, dtype=torch.bool)
+        assert torch.equal(weight[~inside], before[name][~inside])
+        moved += int((weight != before[name]).sum())
+    assert moved > 0.8 * entries.delta().count
