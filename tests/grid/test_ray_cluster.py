@@ -25,7 +25,8 @@ import sys
 from neurosurgery.common.errors import UsageError
 from neurosurgery.config.workers import WorkersConfig
 from neurosurgery.grid.ray_cluster import start_ray
-for address, gpus in ((None, 0), (sys.argv[1], 1), (sys.argv[1], 0)):
+# First the cluster: a Ray of its own turns on tokens for the whole process.
+for address, gpus in ((sys.argv[1], 0), (sys.argv[1], 1), (None, 0)):
     try:
         start_ray(WorkersConfig(1, gpus, 1, address), print).end()
     except UsageError as error:
@@ -79,9 +80,9 @@ def test_own_ray_whatever_runs_and_a_cluster_with_its_token(cluster):
         check=True,
     )
     assert found.stdout.splitlines() == [
-        "1 worker on this machine, 1 thread each",
-        "--gpus_per_worker 1: expected at most what a node of this cluster has, 0",
         f"1 worker on a cluster of 1 node; all of them must have {ROOT} and the model",
+        "--gpus_per_worker 1: expected at most what a node of this cluster has, 0",
+        "1 worker on this machine, 1 thread each",
     ]
     # Neither Ray's warnings on tokens nor those of its client.
     assert found.stderr == ""
@@ -138,6 +139,17 @@ def test_a_wrong_ray_address_is_named(monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "6379")
     with pytest.raises(UsageError, match=r"^RAY_ADDRESS 6379: expected auto, or HOST:PORT"):
         start_ray(WorkersConfig(1, address="auto"), print)
+
+
+def test_what_outlives_ray_is_ended(monkeypatch):
+    """As agents do where the rest of Ray was killed."""
+    own = ray_watch.OwnRay()
+    monkeypatch.setattr(ray_watch, "_ENDS_WITHIN", 0.1)
+    with subprocess.Popen(["bash", "-c", "sleep 60 & sleep 60; true"]) as shell:
+        while len(children := psutil.Process(shell.pid).children()) < 2:
+            time.sleep(0.01)
+        own.end()
+    assert not psutil.wait_procs(children, timeout=5)[1]
 
 
 class Context:
