@@ -149,7 +149,7 @@ def test_what_outlives_ray_is_ended(monkeypatch):
         while len(children := psutil.Process(shell.pid).children()) < 2:
             time.sleep(0.01)
         own.end()
-    assert not psutil.wait_procs(children, timeout=5)[1]
+        assert not psutil.wait_procs(children, timeout=5)[1]
 
 
 class Context:
