@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -12,7 +14,7 @@ from pathlib import Path
 from neurosurgery.activations.program_files import holds_programs
 from neurosurgery.cli.flags import build_parser
 from neurosurgery.cli.worker_flags import workers_config
-from neurosurgery.common.errors import RunError, UsageError, machine_error
+from neurosurgery.common.errors import RunError, Stopped, UsageError, machine_error
 from neurosurgery.config.checks import check_at_least
 from neurosurgery.config.demo import DEMO, PROGRAM_TASK, PUBLISHED_GRID
 from neurosurgery.config.experiment import (
@@ -206,10 +208,14 @@ def run_script(
     except BrokenPipeError:
         # The reader (`| head`) has closed the pipe: what Python flushes at exit must not fail.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        number = error.number if isinstance(error, Stopped) else signal.SIGINT
+        what = "interrupted" if number == signal.SIGINT else f"ended by {error}"
         resume = "" if program else "; the same command goes on from here"
-        print(f"interrupted{resume}", file=sys.stderr)
-        return 130
+        # A terminal that was closed takes no line any more.
+        with contextlib.suppress(OSError):
+            print(f"{what}{resume}", file=sys.stderr)
+        return 128 + number
     except Exception as error:
         known = isinstance(error, (UsageError, RunError))
         line = str(error) if known else machine_error(error)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 
 class UsageError(Exception):
     """Bad input (exit status 2): one line with the flag, its value and the expected value."""
@@ -27,6 +29,14 @@ class RunError(Exception):
 
 class RestoreError(RunError):
     """An edit was not undone: the model in memory must not be used any more."""
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal has ended the run; `number` is its own. Finished results are kept."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
 
 
 def first_line(error: BaseException) -> str:

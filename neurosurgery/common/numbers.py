@@ -35,3 +35,16 @@ def percent_text(value: float) -> str:
         return "–"
     digits = 0 if value >= 0.1 or value == 0 else 1 if value >= 0.01 else 2
     return f"{value:.{digits}%}"
+
+
+def count_of(number: int, noun: str) -> str:
+    """A number of things, as in "1 worker" and "2 workers"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def duration_text(seconds: float) -> str:
+    """A time in the unit that a person would say it in."""
+    units = (("hours", 3600), ("minutes", 60), ("s", 1))
+    unit, length = next((each for each in units if seconds >= 2 * each[1]), units[-1])
+    value = seconds / length
+    return f"{value:.0f} {unit}" if value >= 10 else f"{value:.2g} {unit}"

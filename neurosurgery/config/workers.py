@@ -3,10 +3,42 @@
 from __future__ import annotations
 
 import importlib.util
+import math
+import os
+import re
 from dataclasses import dataclass
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.config.checks import check_at_least
+
+_MOST = 10_000
+"""More workers than this are taken as a slip of the keyboard."""
+
+_HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
+"""A name or a number, or an IPv6 address in brackets; then the port."""
+
+
+def processors() -> int:
+    """The processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def check_ray_address(name: str, address: str) -> None:
+    """Refuse what is neither `auto` nor HOST:PORT.
+
+    Args:
+        name: the flag or variable that says so.
+        address: its value.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    found = _HOST_AND_PORT.fullmatch(address)
+    if address != "auto" and (found is None or not 0 < int(found[1]) < 2**16):
+        shown = address or "''"
+        raise UsageError(name, shown, "expected auto, or HOST:PORT of a cluster that runs")
 
 
 @dataclass(frozen=True)
@@ -30,12 +62,19 @@ class WorkersConfig:
             UsageError: names the flag.
         """
         check_at_least(1, {"--workers": self.count, "--cpus_per_worker": self.cpus})
-        if self.gpus is not None and self.gpus < 0:
+        if self.count > _MOST:
+            raise UsageError("--workers", self.count, f"expected at most {_MOST:,}")
+        if self.gpus is not None and not 0 <= self.gpus < math.inf:
             reason = "expected a number of GPUs, 0 or more"
             raise UsageError("--gpus_per_worker", f"{self.gpus:g}", reason)
         if self.gpus is not None and self.gpus > 1 and not float(self.gpus).is_integer():
             reason = "expected a share of one GPU, or whole GPUs"
             raise UsageError("--gpus_per_worker", f"{self.gpus:g}", reason)
+        if self.address is not None:
+            check_ray_address("--ray_address", self.address)
+        elif self.cpus > processors():
+            reason = f"expected at most what this machine has, {processors()}"
+            raise UsageError("--cpus_per_worker", self.cpus, reason)
         if importlib.util.find_spec("ray") is None:
             reason = "expected Ray to be installed: pip install -r requirements-ray.txt"
             raise UsageError("--workers", self.count, reason)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from neurosurgery.activations.calibration import CalibrationSet
+from neurosurgery.common.numbers import duration_text
 from neurosurgery.config.experiment import (
     DataConfig,
     EvaluationConfig,
@@ -210,15 +211,16 @@ def time_lines(store: ResultStore, states: int, workers: int | None, *, afresh: 
         workers: how many there are; None for this process alone.
         afresh: leave aside what is there.
     """
-    count = workers or 1
-    busy = max(min(count, states), 1)
-    line = f"workers      {busy} of {count} have cells to compute"
+    busy = min(workers or 1, states)
+    lines = [f"workers      {busy} of {workers} have cells to compute"] if workers else []
     keys = [] if afresh else list(store.keys())[:_CELLS_TIMED]
-    if not keys:
-        return [line] if workers else []
-    seconds = sum(store.read_cell(key).record.seconds for key in keys) / len(keys)
-    hours = states * seconds / busy / 3600
-    return [f"{line}; about {hours:.2g} hours, at {seconds:.3g} s a cell so far"]
+    if keys and states:
+        seconds = sum(store.read_cell(key).record.seconds for key in keys) / len(keys)
+        lines.append(
+            f"time         about {duration_text(states * seconds / busy)} for the cells alone, at "
+            f"{seconds:.3g} s a cell so far"
+        )
+    return lines
 
 
 def evaluation_line(states: int, evaluation: EvaluationConfig) -> str:

@@ -6,12 +6,10 @@ what they give, and writes the folder; what is written does not depend on the nu
 
 from __future__ import annotations
 
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
-from types import TracebackType
 from typing import Any
 
 import ray
@@ -21,7 +19,9 @@ from neurosurgery.common.errors import RestoreError, RunError, UsageError, first
 from neurosurgery.config.workers import WorkersConfig
 from neurosurgery.grid.executors import Failed
 from neurosurgery.grid.jobs import Done, Job
-from neurosurgery.grid.ray_cluster import gpus_per_worker, start_ray
+from neurosurgery.grid.ray_capacity import gpus_of_worker
+from neurosurgery.grid.ray_cluster import start_ray
+from neurosurgery.grid.ray_signals import StopSignals
 from neurosurgery.grid.ray_tasks import GivenUp, Slot, Task, group_of, take
 from neurosurgery.grid.worker_host import EvidenceData, Facts, Recipe, WorkerHost
 
@@ -34,6 +34,8 @@ _LOADING_AT_ONCE = 2
 _WAIT = 0.5
 """Seconds between two looks at what else has to be done."""
 
+_DIED = "the worker's process died"
+
 
 class RayWorkers:
     """A set of workers, as a context manager that ends them.
@@ -45,7 +47,8 @@ class RayWorkers:
         host: what runs in a worker's process.
 
     Raises:
-        UsageError: the cluster cannot be reached.
+        UsageError: the cluster cannot be joined, or there is no room for any worker.
+        RunError: Ray does not start.
     """
 
     def __init__(
@@ -62,36 +65,32 @@ class RayWorkers:
         self._evidence: list[Any] = []
         self._last_reason = ""
         self._host = host
-        self._handler: Any = None
-        self._interrupted = False
+        self._signals = StopSignals()
 
     def __enter__(self) -> RayWorkers:
-        self._say(start_ray(self._config))
-        if threading.current_thread() is threading.main_thread():
-            self._handler = signal.signal(signal.SIGINT, self._interrupt)
+        with ExitStack() as undo:
+            undo.callback(self._signals.restore)
+            self._signals.install()
+            self._ray = start_ray(self._config, self._say)
+            undo.callback(self._ray.end)
+            self._signals.install()
+            self._signals.check()
+            self._undo = undo.pop_all()
+        gpus = gpus_of_worker(self._config, [ray.cluster_resources()])
         self._actors: Any = ray.remote(self._host).options(
-            num_cpus=self._config.cpus, num_gpus=gpus_per_worker(self._config)
+            num_cpus=self._config.cpus, num_gpus=gpus
         )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for slot in self._slots:
-            if slot.actor is not None:
-                ray.kill(slot.actor)
-        ray.shutdown()
-        if self._handler is not None:
-            signal.signal(signal.SIGINT, self._handler)
-
-    def _interrupt(self, _signal: int, _frame: object) -> None:
-        """Note Ctrl-C: an exception inside of Ray's own code is sometimes lost there."""
-        if self._interrupted:
-            raise KeyboardInterrupt
-        self._interrupted = True
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        with self._undo:
+            # Where Ray has ended there is nobody to ask, and no worker any more.
+            if self._ray.ended() is None:
+                for slot in self._slots:
+                    if slot.actor is not None:
+                        ray.kill(slot.actor)
+        if error is None:
+            self._signals.check()
 
     def facts(self) -> Facts:
         """What the first worker that has its model says of itself.
@@ -184,13 +183,13 @@ class RayWorkers:
 
     def _collect(self, waiting: deque[Task]) -> list[tuple[Task, Any]]:
         """Take what workers have answered; tasks that failed go back to the waiting ones."""
-        if self._interrupted:
-            raise KeyboardInterrupt
         calls = {slot.call: slot for slot in self._slots if slot.call is not None}
         if not calls:
             raise RunError(f"no worker can be started: {self._last_reason}")
+        answered = ray.wait(list(calls), timeout=_WAIT)[0]
+        self._check()
         finished = []
-        for call in ray.wait(list(calls), timeout=_WAIT)[0]:
+        for call in answered:
             slot = calls[call]
             task, slot.task, slot.call = slot.task, None, None
             try:
@@ -202,7 +201,7 @@ class RayWorkers:
                 if task is None:
                     self._not_started(slot, error, reason)
                     continue
-                task.reasons.append(reason)
+                task.reasons.append(f"{name} died" if reason == _DIED else reason)
                 if len(task.reasons) < ATTEMPTS:
                     waiting.appendleft(task)
                     continue
@@ -214,10 +213,16 @@ class RayWorkers:
                 finished.append((task, found))
         return finished
 
+    def _check(self) -> None:
+        """End the run if a signal has come, or if Ray itself has ended."""
+        self._signals.check()
+        if (ended := self._ray.ended()) is not None:
+            raise RunError(f"{ended}; the same command goes on from here")
+
     def _failed(self, slot: Slot, error: RayError) -> str:
         """Why a call failed; a worker that died, or whose model is spoilt, is dropped."""
         cause = error.cause if isinstance(error, RayTaskError) else None
-        reason = f"{slot} died" if cause is None else first_line(cause)
+        reason = _DIED if cause is None else first_line(cause)
         if isinstance(cause, RestoreError):
             # Its model is spoilt: every later cell of this worker would be wrong.
             ray.kill(slot.actor)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -85,7 +86,7 @@ def test_two_workers_give_the_same_table(finished, tiny_model, tmp_path):
     for path in (finished / "statistics").rglob("*.safetensors"):
         there = load_file(tmp_path / path.relative_to(finished))
         assert all(torch.equal(there[name], value) for name, value in load_file(path).items())
-    assert "2 workers on this machine, 1 threads each" in told
+    assert "2 workers on this machine, 1 thread each" in told
     # The cells of this model are done before the second worker has loaded it.
     assert f"worker 0 ({os.uname().nodename}, cpu): pre_results\n" in told
     assert (tmp_path / "logs" / "worker_0.log").is_file()
@@ -121,16 +122,36 @@ def test_a_killed_driver_takes_its_workers_with_it(finished, tiny_model, tmp_pat
     assert without_timings(tmp_path) == without_timings(finished)
 
 
-def test_ctrl_c_ends_the_workers(tiny_model, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "what"), [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "ended by SIGTERM")]
+)
+def test_a_signal_ends_the_workers(number, what, tiny_model, tmp_path):
     process = start(tiny_model, tmp_path, *WORKERS, "--num_repeats", "40")
     workers = workers_with_cells(process, tmp_path)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     told, _ = process.communicate(timeout=120)
-    assert process.returncode == 130, told
-    assert told.strip().splitlines()[-1] == "interrupted; the same command goes on from here"
+    assert process.returncode == 128 + number, told
+    assert told.strip().splitlines()[-1] == f"{what}; the same command goes on from here"
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert not alive
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_the_end_of_an_agent_of_ray_is_one_line(tiny_model, tmp_path):
+    """With it Ray ends, and would end this process, too, without a word."""
+    process = start(tiny_model, tmp_path, *WORKERS, "--num_repeats", "40")
+    workers_with_cells(process, tmp_path)
+    children = psutil.Process(process.pid).children(recursive=True)
+    next(child for child in children if "DashboardAgent" in child.name()).kill()
+    told, _ = process.communicate(timeout=120)
+    assert process.returncode == 1, told
+    last = told.strip().splitlines()[-1]
+    assert last == (
+        "MathNeuro.py: error: Ray on this machine has ended (an agent of it); the same command "
+        "goes on from here"
+    )
+    _, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive
 
 
 def test_a_model_that_cannot_be_used_is_one_line(tmp_path):
@@ -147,9 +168,30 @@ def test_a_model_that_cannot_be_used_is_one_line(tmp_path):
 BAD = {
     "--workers 0": "--workers 0: expected a whole number of at least 1",
     "--workers two": "invalid int value",
+    "--workers 99999999999999999999": "--workers 99999999999999999999: expected at most 10,000",
     "--workers 1 --cpus_per_worker 0": "--cpus_per_worker 0: expected a whole number of at least 1",
     "--workers 1 --gpus_per_worker -1": "--gpus_per_worker -1: expected a number of GPUs",
     "--workers 1 --gpus_per_worker 1.5": "--gpus_per_worker 1.5: expected a share of one GPU",
+    "--workers 1 --gpus_per_worker nan": "--gpus_per_worker nan: expected a number of GPUs",
+    "--workers 1 --gpus_per_worker inf": "--gpus_per_worker inf: expected a number of GPUs",
+    "--workers 1 --cpus_per_worker 9999": (
+        "--cpus_per_worker 9999: expected at most what this machine has, "
+    ),
+    **{
+        f"--workers 1 --ray_address={address}": (
+            f"--ray_address {address or repr('')}: expected auto, or HOST:PORT of a cluster"
+        )
+        for address in (
+            "",
+            "6379",
+            "foo:bar",
+            "127.0.0.1:",
+            "127.0.0.1:99999",
+            "local",
+            "AUTO",
+            "ray://127.0.0.1:1",
+        )
+    },
     "--gpus_per_worker 1": "--gpus_per_worker 1: expected with it --workers",
     "--cpus_per_worker 1": "--cpus_per_worker 1: expected with it --workers",
     "--ray_address auto": "--ray_address auto: expected with it --workers",
@@ -211,10 +253,21 @@ def test_cells_of_heads_on_workers(tmp_path):
 def test_the_plan_says_how_many_workers_can_be_fed(finished, tiny_model, tmp_path, capsys):
     assert CASE.run(tiny_model, tmp_path / "new", *CASE.one("--workers", "5", "--dry_run")) == 0
     assert "workers      2 of 5 have cells to compute\n" in capsys.readouterr().out
-    more = [*MORE, "--num_repeats", "3", "--workers", "3", "--dry_run"]
-    assert CASE.run(tiny_model, finished, *more) == 0
+    grown = [*MORE, "--num_repeats", "3", "--dry_run"]
+    assert CASE.run(tiny_model, finished, *grown, "--workers", "3") == 0
     told = capsys.readouterr().out
-    assert "workers      3 of 3 have cells to compute; about " in told
+    assert "workers      3 of 3 have cells to compute\n" in told
+    assert re.search(r"^time         about .* s for the cells alone, at .* s a cell", told, re.M)
+    # Without the flag there are no workers to speak of.
+    assert CASE.run(tiny_model, finished, *grown) == 0
+    told = capsys.readouterr().out
+    assert "\ntime         about " in told
+    assert "workers  " not in told
+    # Nothing is left to do.
+    assert CASE.run(tiny_model, finished, *MORE, "--workers", "100", "--dry_run") == 0
+    told = capsys.readouterr().out
+    assert "workers      0 of 100 have cells to compute\n" in told
+    assert "time  " not in told
     assert not (tmp_path / "new").exists()
 
 
