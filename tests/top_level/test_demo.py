@@ -35,7 +35,7 @@ def calibration_rows(name: str) -> list[dict]:
 def test_committed_files_are_what_the_generators_write(tmp_path):
     make_data.write_all(tmp_path)
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(written) == 8
+    assert len(written) == 10
     for path in written:
         assert path.read_bytes() == (ROOT / path.relative_to(tmp_path)).read_bytes(), path.name
 
