@@ -29,7 +29,11 @@ from neurosurgery.report.show.isolation import (
     isolation_panels,
     isolation_points,
 )
-from neurosurgery.report.show.missing_commands import consistency_command, repeat_with
+from neurosurgery.report.show.missing_commands import (
+    consistency_command,
+    only_trains,
+    repeat_with,
+)
 from neurosurgery.report.show.panels import grid_panels, size_panels
 
 
@@ -45,7 +49,7 @@ def draw_all(folder: Folder, points: pd.DataFrame) -> list[tuple[str, list[Drawi
         if skill == MATH:
             items += _where_figures(folder, found, looks, masks)
             items += _consistency_figures(folder)
-            if trained.any() and trained.all():
+            if trained.all() and (trained.any() or only_trains(folder)):
                 # Nothing was pruned, and nothing was to be: gaps in those figures are none.
                 items = [item for item in items if isinstance(item, Drawing)]
             sections.append(("Figures", items))

@@ -68,7 +68,7 @@ def loss_panels(losses: pd.DataFrame) -> list[LossPanel]:
     several = len({size for _, size in homes}) > 1
     return [
         LossPanel(
-            f"{size}, learning rate {rate:g}" if several and size else f"learning rate {rate:g}",
+            f"{size}, rate {rate:g}" if several and size else f"learning rate {rate:g}",
             tuple(sorted(panels[rate, size], key=lambda curve: method_rank(curve.held_out.method))),
         )
         for rate, size in sorted(panels, key=lambda home: home[0])

@@ -41,7 +41,8 @@ def _against_control(table: pd.DataFrame) -> list[str]:
     rows = records(table[table["control"] != ""])
     if not rows:
         return []
-    beside = f"Beside as many weights of the control, trained alike ({len(rows)} pairs): "
+    pairs = f"{len(rows)} pair{'' if len(rows) == 1 else 's'}"
+    beside = f"Beside as many weights of the control, trained alike ({pairs}): "
     better = [row for row in rows if any(_sign(row, name) > 0 for name in _AHEAD)]
     behind = sum(any(_sign(row, name) < 0 for name in _AHEAD) for row in rows)
     text = "none gains more or keeps more, as far as the intervals tell"
