@@ -37,8 +37,9 @@ def draw_gains(table: pd.DataFrame, looks: Looks, metric: str) -> Drawing:
     caption = (
         "Each mark is one trained selection. Where there is room, it is labelled with its learning "
         "rate, after its size where a selection has several. Right: more is gained in math; up: "
-        "more of the other tasks is kept, as a share of the baseline, guessing taken off. Lines join the rates of one size. "
-        f"Bars: {BARS}. Worst: the task that kept least, named on hover."
+        "more of the other tasks is kept, as a share of the baseline, guessing taken off. Lines "
+        f"join the rates of one size. Bars: {BARS}. Worst: the task that kept least, named on "
+        "hover."
     )
     caption = f"{caption} {outside_text(table, frame)}".strip()
     drawing = Drawing("gains", "Gain: math gained against all else kept", caption, figure)
