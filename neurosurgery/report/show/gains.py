@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -138,8 +137,7 @@ def into_frame(mark: Mark, frame: Frame) -> tuple[Mark, tuple[int, int]]:
 
 
 def _sign(value: float) -> int:
-    # What is unknown lies nowhere.
-    return 0 if math.isnan(value) else (value > 0) - (value < 0)
+    return (value > 0) - (value < 0)
 
 
 def outside_text(table: pd.DataFrame, frame: Frame) -> str:
