@@ -8,7 +8,8 @@ import pandas as pd
 from report_folder import complete, write_csv
 
 from neurosurgery.report.draw.style import figure_style
-from neurosurgery.report.page.figures import Missing, draw_all
+from neurosurgery.report.page.figures import draw_all
+from neurosurgery.report.page.missing import Missing
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 

@@ -202,6 +202,11 @@ def counts_units(method: str) -> bool:
     return method in METHODS and METHODS[method].counts_units
 
 
+def has_one_size(method: str) -> bool:
+    """Whether the method has a single size, so that nothing can be drawn against it."""
+    return method in METHODS and bool(METHODS[method].of_one_size)
+
+
 def twins() -> set[str]:
     """The methods that copy the counts of another method."""
     return {method.name for method in METHODS.values() if method.twin}

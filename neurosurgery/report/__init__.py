@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-_OURS = re.compile(r"(isolation|proportion|units|scalar|number|where|consistency)(_.*)?\.(png|pdf)")
+_OURS = re.compile(
+    r"(isolation|proportion|units|scalar|number|where|consistency|gains|losses)(_.*)?\.(png|pdf)"
+)
 
 
 def make_report(save_path: Path) -> Path:

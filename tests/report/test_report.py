@@ -21,13 +21,15 @@ from small_report import MATH, drawn, missing, names, small_folder
 from neurosurgery.__main__ import main
 from neurosurgery.report import make_report
 from neurosurgery.report.draw.style import figure_style
-from neurosurgery.report.page.figures import Missing, draw_all
+from neurosurgery.report.page.figures import draw_all
+from neurosurgery.report.page.missing import Missing
 from neurosurgery.report.page.page import comparison_table
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
+from neurosurgery.report.show.cautions import cautions
 from neurosurgery.report.show.isolation import best, isolation_points
 from neurosurgery.report.show.missing_commands import consistency_command, repeat_with
-from neurosurgery.report.show.words import cautions, findings
+from neurosurgery.report.show.words import findings
 
 
 def test_every_figure_of_a_full_folder(tmp_path):

@@ -18,8 +18,8 @@ from neurosurgery.common.errors import UsageError
 from neurosurgery.report import make_report
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
+from neurosurgery.report.show.cautions import cautions
 from neurosurgery.report.show.isolation import isolation_points
-from neurosurgery.report.show.words import cautions
 
 
 def test_nan_is_left_out_and_said(tmp_path):

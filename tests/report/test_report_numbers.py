@@ -22,11 +22,11 @@ from neurosurgery.report.page.figures import choose_masks
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.report.read.where import read_masks
+from neurosurgery.report.show.cautions import cautions
 from neurosurgery.report.show.consistency import consistency_panels
 from neurosurgery.report.show.isolation import best, isolation_points
 from neurosurgery.report.show.panels import grid_panels, size_panels, tick_places
 from neurosurgery.report.show.texts import number
-from neurosurgery.report.show.words import cautions
 
 
 def test_isolation_takes_chance_off(tmp_path):

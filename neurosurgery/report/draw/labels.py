@@ -22,16 +22,20 @@ _Box = tuple[float, float, float, float]
 _Point = tuple[float, float]
 
 
-def label_marks(axes: Axes, curves: Iterable[Curve], level: float) -> None:
+def label_marks(
+    axes: Axes, curves: Iterable[Curve], level: float, symbols: Iterable[_Point] = ()
+) -> None:
     """Write labels that cover no mark, line or other label; tooltips show the labels left out.
 
-    The figure must have its final layout. `level` is the y value of a line across the axes.
+    The figure must have its final layout. `level` is the y value of a line across the axes;
+    `symbols` are places of symbols that are no marks.
     """
     em = _SIZE * mpl.rcParams["figure.dpi"] / 72
     places = [(curve, _pixels(axes, curve)) for curve in curves]
     left, low, right, high = axes.bbox.extents
     height = axes.transData.transform((0, level))[1]
     taken = [_around(x, height, 1) for x in np.arange(left, right, _STEP)]
+    taken += [_around(x, y, 0.8 * em) for x, y in map(axes.transData.transform, symbols)]
     for _, marks in places:
         centres = [centre for _, centre in marks]
         taken += [_around(x, y, 0.45 * em) for x, y in centres]

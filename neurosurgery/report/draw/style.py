@@ -18,10 +18,14 @@ PAGE = 6.9
 
 _STYLE = Path(__file__).with_name("style.mplstyle")
 
-# The palette of Okabe and Ito, safe for colour blindness, and a brown, for black is the baseline's.
+# The palette of Okabe and Ito, safe for colour blindness, and a brown, for black is the baseline's;
+# then darker colours, which their brightness tells apart, for methods that are trained only.
 # Methods use it in the order of `METHODS`.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7B4F2E")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_COLOURS = (
+    *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7B4F2E"),
+    *("#555555", "#882255", "#999933", "#332288"),
+)
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h", "p", "<", ">")
 _SETS = (("-", "full"), ("--", "none"), (":", "left"), ("-.", "right"))
 
 

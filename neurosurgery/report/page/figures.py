@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import pandas as pd
 
@@ -16,8 +15,11 @@ from neurosurgery.report.draw.masks import draw_consistency, draw_number
 from neurosurgery.report.draw.style import Looks
 from neurosurgery.report.draw.where import draw_bars, draw_heat_map
 from neurosurgery.report.page.head_figures import draw_head_figures
+from neurosurgery.report.page.missing import Missing, no_isolation
+from neurosurgery.report.page.training_figures import training_figures
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.read.heads import HEADS_FOLDER, read_heads
+from neurosurgery.report.read.points import of_training
 from neurosurgery.report.read.where import MaskCounts, read_masks
 from neurosurgery.report.show.consistency import consistency_panels
 from neurosurgery.report.show.isolation import (
@@ -27,31 +29,33 @@ from neurosurgery.report.show.isolation import (
     isolation_panels,
     isolation_points,
 )
-from neurosurgery.report.show.missing_commands import consistency_command, repeat_with
+from neurosurgery.report.show.missing_commands import (
+    consistency_command,
+    only_trains,
+    repeat_with,
+)
 from neurosurgery.report.show.panels import grid_panels, size_panels
-
-
-@dataclass(frozen=True)
-class Missing:
-    """A figure without data; `command`, if there is one, would produce the data."""
-
-    title: str
-    reason: str
-    command: str = ""
 
 
 def draw_all(folder: Folder, points: pd.DataFrame) -> list[tuple[str, list[Drawing | Missing]]]:
     """The figures by section: first math, then every control run."""
     looks = Looks(folder.methods, folder.sets)
     masks = read_masks(folder.path / "masks" / folder.model)
-    sections = []
+    sections: list[tuple[str, list[Drawing | Missing]]] = []
+    trained = of_training(points)
     for skill in dict.fromkeys((MATH, *folder.skills)):
         found = isolation_points(folder, points, skill)
         items = [*_grid_figures(folder, points, looks, skill, found)]
         if skill == MATH:
             items += _where_figures(folder, found, looks, masks)
             items += _consistency_figures(folder)
+            if trained.all() and (trained.any() or only_trains(folder)):
+                # Nothing was pruned, and nothing was to be: gaps in those figures are none.
+                items = [item for item in items if isinstance(item, Drawing)]
             sections.append(("Figures", items))
+            if trained.any():
+                training = "Training", [*training_figures(folder, looks)]
+                sections.insert(0 if trained.all() else 1, training)
         else:
             drawn: list[Drawing | Missing] = [i for i in items if isinstance(i, Drawing)]
             sections.append((f"Control run: parameters specific to {skill}, not to math", drawn))
@@ -64,19 +68,20 @@ def draw_all(folder: Folder, points: pd.DataFrame) -> list[tuple[str, list[Drawi
 def _grid_figures(
     folder: Folder, points: pd.DataFrame, looks: Looks, skill: str, found: Sequence[Isolation]
 ) -> Iterator[Drawing | Missing]:
-    mine = points[points["skill"] == skill]
+    everything = points[points["skill"] == skill]
+    mine = everything[~of_training(everything)]
     suffix = "" if skill == MATH else f"_control_{_file_name(skill)}"
     if found:
         name = f"isolation{suffix}"
         yield draw_isolation(name, isolation_panels(found), looks, BARS)
     else:
-        yield _no_isolation(folder, mine)
+        yield no_isolation(folder, mine)
     of_units = mine["method"].map(counts_units).astype(bool)
     yield from _size_figures(folder, mine[~of_units], looks, f"proportion{suffix}", "proportion")
     yield from _size_figures(folder, mine[of_units], looks, f"units{suffix}", "number of units")
     yield from _scalar_figures(folder, mine, looks, suffix)
-    pruned = mine[mine["scalar"] == 0]
-    panels = size_panels(pruned if len(pruned) else mine)
+    # However a mask is used, it has one size.
+    panels = size_panels(everything)
     if panels:
         yield draw_number(f"number{suffix}", panels, looks)
 
@@ -146,35 +151,6 @@ def _scalar_figures(
 
 def _sizes_text(rows: pd.DataFrame, size: float) -> str:
     return " and ".join(dict.fromkeys(size_text(method, size) for method in rows["method"]))
-
-
-def _no_isolation(folder: Folder, points: pd.DataFrame) -> Missing:
-    title = "Isolation: math lost against all else kept"
-    if points.empty:
-        return Missing(title, "No edited model has been evaluated yet.", _again(folder))
-    if not (points["scalar"] == 0).any():
-        return Missing(title, "This needs pruned models.", repeat_with(folder, "--scalar", "0"))
-    if points["baseline"].isna().all():
-        return Missing(
-            title,
-            "Shares of the baseline need a baseline, and there is none in this folder.",
-            repeat_with(folder, "--pre_train_eval"),
-        )
-    if not folder.other_tasks:
-        return Missing(
-            title,
-            "There is no task besides the math task; tasks are fixed for a folder, so that it "
-            "takes a new --save_path and --eval_datasets.",
-        )
-    return Missing(
-        title,
-        "The share that was lost is undefined: values are missing, or the baseline is no better "
-        "than guessing.",
-    )
-
-
-def _again(folder: Folder) -> str:
-    return repeat_with(folder, "--pre_train_eval")
 
 
 def _where_figures(

@@ -11,18 +11,20 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from neurosurgery.common.numbers import p_value_text, percent_text
-from neurosurgery.config.keys import MATH, SCALE
+from neurosurgery.config.keys import MATH, SCALE, action_text, is_training
 from neurosurgery.config.methods import method_label, size_text
 from neurosurgery.report.draw.canvas import Drawing
-from neurosurgery.report.page.figures import Missing
+from neurosurgery.report.page.missing import Missing
 from neurosurgery.report.page.programs import outcome_table
 from neurosurgery.report.page.table import CellText, Table, number_cell
+from neurosurgery.report.page.training import training_table
 from neurosurgery.report.read.folder import Folder
+from neurosurgery.report.show.cautions import cautions
 from neurosurgery.report.show.missing_commands import command_text, recorded
 from neurosurgery.report.show.panels import records
 from neurosurgery.report.show.texts import interval, number
 from neurosurgery.report.show.units import UnitList
-from neurosurgery.report.show.words import cautions, findings
+from neurosurgery.report.show.words import findings
 
 _PARTS = Path(__file__).parent
 
@@ -58,6 +60,7 @@ def render_page(
         findings=findings(folder, points),
         cautions=cautions(folder, points),
         comparison=comparison_table(folder.comparison),
+        training=training_table(folder.training),
         programs=outcome_table(folder.summary),
         verdicts=verdict_table(folder, points),
         sections=[(title, [_item(item) for item in items]) for title, items in sections if items],
@@ -146,8 +149,10 @@ def unit_table(rows: pd.DataFrame) -> Table:
 
 
 def _scalar_text(folder: Folder, row: dict[str, Any]) -> str:
-    """The scalar, and the applied factor where rounding changed it; none for a knock-out."""
+    """The scalar, and the applied factor where rounding changed it; what is done instead."""
     scalar = float(row["scalar"])
+    if is_training(row["action"]):
+        return action_text(scalar, row["action"])
     if row["action"] != SCALE:
         return "– (mean)"
     key = (row["skill"], row["method"], row["calibration"], row["proportion"], scalar)

@@ -16,6 +16,8 @@ from neurosurgery.verdicts.primary import primary_metrics
 
 _TEXT = {
     "action",
+    "control",
+    "left_out",
     "model",
     "method",
     "calibration",
@@ -24,6 +26,7 @@ _TEXT = {
     "skill",
     "verdict",
     "quantity",
+    "worst_task",
 }
 
 _POINT = ("skill", "method", "calibration", "proportion", "scalar")
@@ -35,7 +38,8 @@ class Folder:
     """The input of the report: the tables, with the primary metric of every task.
 
     `cells` has a row per edited cell and task, `baseline` a row per task; `summary` may be empty or
-    older than the cells. `factors` maps a grid point to its scalar after rounding to the weights'
+    older than the cells. `training` has a row per trained grid point (`verdicts.gains`), none where
+    nothing was trained. `factors` maps a grid point to its scalar after rounding to the weights'
     dtype (median, smallest, largest).
     """
 
@@ -46,6 +50,7 @@ class Folder:
     summary: pd.DataFrame
     comparison: pd.DataFrame
     consistency: pd.DataFrame
+    training: pd.DataFrame
     config: dict[str, Any]
     math_tasks: tuple[str, ...]
     other_tasks: tuple[str, ...]
@@ -104,6 +109,7 @@ def read_folder(path: Path) -> Folder:
         summary=_with_action(_read_table(path / "summary.csv")),
         comparison=_read_table(path / "comparison.csv"),
         consistency=_read_table(path / "consistency.csv"),
+        training=_read_table(path / "training.csv"),
         config=config,
         math_tasks=math,
         other_tasks=other,

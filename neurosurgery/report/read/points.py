@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from neurosurgery.config.keys import MATH
+from neurosurgery.config.keys import MATH, is_training
 from neurosurgery.config.methods import method_rank
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.verdicts.broken import BROKEN
@@ -25,6 +25,11 @@ _POINT = [*GRID, "task", "metric"]
 def lower_is_better(metric: str) -> bool:
     """Whether a lower value of a harness metric (`name,filter`) is better."""
     return metric.partition(",")[0] in LOWER_IS_BETTER
+
+
+def of_training(table: pd.DataFrame) -> pd.Series[bool]:
+    """Which rows are those of trained weights; all others are pruned, scaled or knocked out."""
+    return table["action"].map(is_training).astype(bool)
 
 
 def grid_points(folder: Folder) -> pd.DataFrame:

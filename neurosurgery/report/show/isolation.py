@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from neurosurgery.config.keys import SCALE
 from neurosurgery.config.methods import method_rank
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.show.panels import (
@@ -149,6 +150,7 @@ def _facts(point: Isolation) -> tuple[tuple[str, str], ...]:
         "calibration": point.calibration,
         "proportion": point.proportion,
         "scalar": 0,
+        "action": SCALE,
         "edited": point.edited,
         "edited_share": point.edited_share,
         "repeats": point.repeats,

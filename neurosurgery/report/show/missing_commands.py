@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
-from neurosurgery.config.methods import METHODS, methods_of
+from neurosurgery.config.methods import METHODS, TRAINED_ONLY, methods_of
 from neurosurgery.report.read.folder import Folder
+from neurosurgery.report.read.points import of_training
 
 _OF_THE_MODEL_AND_ITS_DATA = (
     "--model --revision --dtype --device --device_map --trust_remote_code --train_dataset "
@@ -38,8 +39,9 @@ def repeat_with(folder: Folder, flag: str, *values: str) -> str:
     command += [flag, *values]
     if flag == "--scalar":
         # --scalar alone would switch to the published grid, so the folder's grid is added.
-        repeats = folder.cells["repeat"].nunique() if len(folder.cells) else 1
-        proportions = [f"{p:g}" for p in sorted(set(folder.cells["proportion"]))]
+        cells = folder.cells[~of_training(folder.cells)]
+        repeats = cells["repeat"].nunique() if len(cells) else 1
+        proportions = [f"{p:g}" for p in sorted(set(cells["proportion"]))]
         grid = METHODS[methods_of(command[0])[0]].size_flag
         if grid not in command and proportions:
             command += [grid, *proportions]
@@ -58,10 +60,28 @@ def consistency_command(folder: Folder) -> str:
     return command_text(words)
 
 
-def _last(folder: Folder) -> list[str]:
-    """The last script call without the script's folder; MathNeuro.py on math is preferred."""
+def only_trains(folder: Folder) -> bool:
+    """Whether every script call of the folder was one that trains."""
+    scripts = _scripts(folder)
+    return bool(scripts) and all(_trains(command) for command in scripts)
+
+
+def _trains(command: Sequence[str]) -> bool:
+    return PurePath(command[0]).name == TRAINED_ONLY
+
+
+def _scripts(folder: Folder) -> list[list[str]]:
     commands = [recorded(run) for run in folder.runs]
-    scripts = [command for command in commands if command and command[0].endswith(".py")]
+    return [command for command in commands if command and command[0].endswith(".py")]
+
+
+def _last(folder: Folder) -> list[str]:
+    """The last script call without the script's folder; MathNeuro.py on math is preferred.
+
+    One that trains knows no scalar, so it is taken only if there is no other.
+    """
+    scripts = _scripts(folder)
+    scripts = [command for command in scripts if not _trains(command)] or scripts
     if not scripts:
         return ["MathNeuro.py", "--save_path", str(folder.path)]
     of_math = [command for command in scripts if "--skill" not in command] or scripts

@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from neurosurgery.common.numbers import percent_text
-from neurosurgery.config.methods import counts_units, method_label, size_text, twins
+from neurosurgery.config.keys import action_text, is_training
+from neurosurgery.config.methods import (
+    counts_units,
+    has_one_size,
+    method_label,
+    size_text,
+    twins,
+)
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.read.points import lower_is_better
 from neurosurgery.report.show.texts import interval, number
@@ -85,9 +92,14 @@ def grid_panels(folder: Folder, points: pd.DataFrame, x: str) -> list[Panel]:
 
 def metric_label(metric: str) -> str:
     """The name of a harness metric in words; says if lower is better."""
-    name = metric.partition(",")[0]
-    words = {"acc": "accuracy", "acc_norm": "normalised accuracy"}.get(name, name.replace("_", " "))
+    words = metric_name(metric)
     return f"{words}\n(lower is better)" if lower_is_better(metric) else words
+
+
+def metric_name(metric: str) -> str:
+    """The name of a harness metric in words."""
+    name = metric.partition(",")[0]
+    return {"acc": "accuracy", "acc_norm": "normalised accuracy"}.get(name, name.replace("_", " "))
 
 
 def _baseline(before: pd.DataFrame, rows: pd.DataFrame) -> tuple[float, tuple[float, float]]:
@@ -147,14 +159,20 @@ def point_facts(row: dict[str, Any]) -> Facts:
 
 def name_facts(row: dict[str, Any]) -> Facts:
     """The facts that identify a grid point."""
+    facts = selection_facts(row)
+    if is_training(row["action"]):
+        return (*facts, ("edit", action_text(row["scalar"], row["action"])))
+    return (*facts, ("scalar", f"{row['scalar']:g}")) if row["scalar"] != 0 else facts
+
+
+def selection_facts(row: dict[str, Any]) -> Facts:
+    """The facts that identify a selection, whatever was done to it."""
     facts = [("method", method_label(row["method"]))]
     if row["calibration"]:
         facts.append(("set", row["calibration"]))
-    name, _, size = size_text(row["method"], row["proportion"]).partition(" ")
-    facts.append((name, size))
-    if row["scalar"] != 0:
-        facts.append(("scalar", f"{row['scalar']:g}"))
-    return tuple(facts)
+    text = size_text(row["method"], row["proportion"])
+    name, _, size = ("size", "", text) if has_one_size(row["method"]) else text.partition(" ")
+    return (*facts, (name, size))
 
 
 def size_facts(row: dict[str, Any]) -> Facts:
@@ -168,10 +186,13 @@ def size_facts(row: dict[str, Any]) -> Facts:
 def size_panels(points: pd.DataFrame) -> list[Panel]:
     """The size of the masks, in weights and as a share of the math top-K.
 
-    Methods that select units say their number themselves.
+    Methods that select units say their number themselves; a method of one size has no curve.
     """
-    one_task = points.drop_duplicates(["method", "calibration", "proportion"])
+    # Pruned cells come first, as they have most repeats.
+    pruned_first = points.sort_values("scalar", key=lambda scalar: scalar != 0, kind="stable")
+    one_task = pruned_first.drop_duplicates(["method", "calibration", "proportion"])
     one_task = one_task[~one_task["method"].map(counts_units).astype(bool)]
+    one_task = one_task[~one_task["method"].map(has_one_size).astype(bool)]
     # A random mask is exactly as large as its twin.
     one_task = one_task[~one_task["method"].isin(twins())]
     panels = []
@@ -195,7 +216,7 @@ def _size_curves(rows: pd.DataFrame) -> tuple[Curve, ...]:
                 row["proportion"],
                 row["value"],
                 (
-                    *name_facts(row),
+                    *selection_facts(row),
                     *size_facts(row),
                     ("of the top-K", percent_text(row["topk_share"])),
                 ),

@@ -1,4 +1,4 @@
-"""Sentences on findings and cautions, composed from the numbers alone."""
+"""Sentences on findings, composed from the numbers alone."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ from neurosurgery.config.methods import (
     twins,
 )
 from neurosurgery.report.read.folder import Folder
+from neurosurgery.report.read.points import of_training
 from neurosurgery.report.show.isolation import Isolation, best, isolation_points
 from neurosurgery.report.show.panels import records
 from neurosurgery.report.show.texts import curve_label, interval, number
+from neurosurgery.report.show.trained_words import trained_findings
 from neurosurgery.verdicts.broken import BROKEN
 from neurosurgery.verdicts.intervals import HIGHER, LOWER, MARGIN, UNDECIDED, UNMOVED
 
@@ -43,6 +45,7 @@ def findings(folder: Folder, points: pd.DataFrame) -> list[str]:
             "judged on; new documents will show a little less."
         )
     said += _scaling(folder, points)
+    said += trained_findings(folder.training)
     return said
 
 
@@ -151,6 +154,7 @@ def _scaling(folder: Folder, points: pd.DataFrame) -> list[str]:
     rows = points[
         (points["skill"] == MATH)
         & (points["scalar"] != 0)
+        & ~of_training(points)
         & points["task"].isin(folder.math_tasks)
         & (points["verdict"] != "")
     ]
@@ -168,71 +172,4 @@ def _scaling(folder: Folder, points: pd.DataFrame) -> list[str]:
     return [
         f"{text} The largest change upwards: {curve} at {size}, scalar {largest['scalar']:g}, "
         f"{_change(largest)}."
-    ]
-
-
-def cautions(folder: Folder, points: pd.DataFrame) -> list[str]:
-    """Sentences about the limits of the results."""
-    said = []
-    if points.empty:
-        said.append("No edited model has been evaluated yet: this folder holds a baseline only.")
-        return said
-    if points["baseline"].isna().all():
-        said.append(
-            "There is no baseline in this folder, so no difference, interval or verdict: run the "
-            "same command with --pre_train_eval."
-        )
-    elif (points["verdict"] == "").any():
-        count = int((points["verdict"] == "").sum())
-        said.append(
-            f"{count} of {len(points)} values have no interval: their documents could not be "
-            "paired, or summary.csv is older than the cells (an unfinished run)."
-        )
-    most = int(points["repeats"].max())
-    if most == 1:
-        said.append(
-            "One repeat only: intervals are over documents. The effect of the draw of calibration "
-            "samples is unknown; use --num_repeats 3 or more to measure it."
-        )
-    fewer = points[points["repeats"] < most].drop_duplicates(
-        ["skill", "method", "calibration", "proportion", "scalar"]
-    )
-    if len(fewer):
-        said.append(
-            f"{len(fewer)} grid point{' has' if len(fewer) == 1 else 's have'} fewer than {most} "
-            "repeats: the run is unfinished, or "
-            "grew unevenly. The same command goes on where it stopped."
-        )
-    failed = int(points["failed"].sum())
-    if failed:
-        said.append(
-            f"{failed} values are broken: the edited model's likelihoods are not numbers (NaN or "
-            "infinite). Their grid points are left out of means and figures."
-        )
-    said += _at_chance(points)
-    said += _factors(folder)
-    return said
-
-
-def _at_chance(points: pd.DataFrame) -> list[str]:
-    rows = points.dropna(subset=["baseline"]).drop_duplicates("task")
-    level = rows[rows["retention"].isna() & rows["value"].notna()]
-    return [
-        f"{row['task']}: the baseline ({number(row['baseline'])}) is no better than guessing, so "
-        "the shares lost and kept are undefined."
-        for row in records(level)
-    ]
-
-
-def _factors(folder: Folder) -> list[str]:
-    """Sentences about scalars that rounding to the weights' dtype changed."""
-    blurred: dict[float, tuple[float, float]] = {}
-    for point, (_, low, high) in folder.factors.items():
-        scalar = point[4]
-        if max(abs(low - scalar), abs(high - scalar)) > 1e-3 * abs(scalar):
-            before = blurred.get(scalar, (low, high))
-            blurred[scalar] = min(low, before[0]), max(high, before[1])
-    return [
-        f"In the weights' number format the factor {scalar:g} became {low:.5g} to {high:.5g}."
-        for scalar, (low, high) in sorted(blurred.items())
     ]

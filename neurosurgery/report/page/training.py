@@ -1,0 +1,47 @@
+"""The page's table of trained selections."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from neurosurgery.config.methods import method_label, size_text
+from neurosurgery.report.page.table import CellText, Table, number_cell
+from neurosurgery.report.show.gains import with_interval
+from neurosurgery.report.show.panels import records
+
+_QUANTITIES = {
+    "gain": "Gain in math",
+    "kept_mean": "Others kept, mean",
+    "kept_worst": "Others kept, worst task",
+    "gain_over_control": "Gain ahead of the control",
+    "kept_over_control": "Kept ahead of the control",
+}
+_SIGNED = ("gain", "gain_over_control", "kept_over_control")
+
+
+def training_table(table: pd.DataFrame) -> Table | None:
+    """The rows of training.csv; one column holds a quantity and its interval."""
+    if table.empty:
+        return None
+    head = ["Method", "Set", "Size", "Learning rate", *_QUANTITIES.values()]
+    rows = [
+        [
+            CellText(method_label(row["method"]), row["method"]),
+            CellText(row["calibration"] or "–", row["calibration"]),
+            number_cell(row["proportion"], size_text(row["method"], row["proportion"])),
+            number_cell(row["learning_rate"], f"{row['learning_rate']:g}"),
+            *(number_cell(row[name], _text(row, name)) for name in _QUANTITIES),
+            CellText(method_label(row["control"]) or "–", row["control"]),
+            number_cell(row["trained"], f"{row['trained']:,.0f}"),
+            number_cell(row["repeats"], f"{row['repeats']:g}"),
+        ]
+        for row in records(table)
+    ]
+    return Table([*head, "Control", "Weights trained", "Repeats"], rows)
+
+
+def _text(row: dict[str, Any], name: str) -> str:
+    text = with_interval(row, name, sign=name in _SIGNED)
+    return f"{text}, {row['worst_task']}" if name == "kept_worst" and row["worst_task"] else text

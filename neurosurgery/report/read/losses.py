@@ -1,0 +1,34 @@
+"""Read the losses of trainings from a results folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from neurosurgery.common.files import read_json
+from neurosurgery.config.keys import TRAIN
+from neurosurgery.results.trainings import LOSSES_FOLDER
+
+POINT = ["method", "calibration", "proportion", "learning_rate"]
+"""The columns that name a training, apart from its repeat."""
+
+COLUMNS = [*POINT, "repeat", "step", "loss", "held_out_loss"]
+
+
+def read_losses(root: Path, model: str) -> pd.DataFrame:
+    """The losses of all finished trainings: one row per training and step (`COLUMNS`).
+
+    What was trained stands in the cell's record, for a file name need not tell it.
+    """
+    folder = root / LOSSES_FOLDER / model
+    tables = []
+    for path in sorted(folder.rglob("*.csv")):
+        record = root / "cells" / model / path.relative_to(folder).with_suffix(".json")
+        key = read_json(record)["key"] if record.is_file() else {}
+        if key.get("edit", {}).get("kind") != TRAIN:
+            continue
+        names = {name: key[name] for name in (*POINT[:3], "repeat")}
+        rate = float(key["edit"]["values"]["learning_rate"])
+        tables.append(pd.read_csv(path).assign(**names, learning_rate=rate)[COLUMNS])
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)

@@ -1,0 +1,96 @@
+"""Sentences on the limits of the results, composed from the numbers alone."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from neurosurgery.report.read.folder import Folder
+from neurosurgery.report.read.points import of_training
+from neurosurgery.report.show.panels import records
+from neurosurgery.report.show.texts import number
+from neurosurgery.verdicts.columns import GRID
+
+
+def cautions(folder: Folder, points: pd.DataFrame) -> list[str]:
+    """Sentences about the limits of the results."""
+    said = []
+    if points.empty:
+        said.append("No edited model has been evaluated yet: this folder holds a baseline only.")
+        return said
+    if points["baseline"].isna().all():
+        said.append(
+            "There is no baseline in this folder, so no difference, interval or verdict: run the "
+            "same command with --pre_train_eval."
+        )
+    elif (points["verdict"] == "").any():
+        count = int((points["verdict"] == "").sum())
+        said.append(
+            f"{count} of {len(points)} values have no interval: their documents could not be "
+            "paired, or summary.csv is older than the cells (an unfinished run)."
+        )
+    said += _repeats(points)
+    failed = int(points["failed"].sum())
+    if failed:
+        said.append(
+            f"{failed} values are broken: the edited model's likelihoods are not numbers (NaN or "
+            "infinite). Their grid points are left out of means and figures."
+        )
+    said += _at_chance(points)
+    said += _factors(folder)
+    return said
+
+
+def _repeats(points: pd.DataFrame) -> list[str]:
+    """Sentences about repeats; trainings, which take longer, may have fewer by intention."""
+    trained = of_training(points)
+    both = trained.any() and not trained.all()
+    said = []
+    for rows, unknown, name in (
+        (points[~trained], "the draw of calibration samples", "other"),
+        (
+            points[trained],
+            "the draw of samples and of their order in training",
+            "trained",
+        ),
+    ):
+        if rows.empty:
+            continue
+        most = int(rows["repeats"].max())
+        if most == 1:
+            said.append(
+                f"One repeat only{f' ({name} cells)' if both else ''}: intervals are over "
+                f"documents. The effect of {unknown} is unknown; use --num_repeats 3 or more to "
+                "measure it."
+            )
+        fewer = rows[rows["repeats"] < most].drop_duplicates(GRID)
+        if len(fewer):
+            said.append(
+                f"{len(fewer)} grid point{' has' if len(fewer) == 1 else 's have'} fewer than "
+                f"{most} repeats: the run is unfinished, or grew unevenly. The same command goes "
+                "on where it stopped."
+            )
+    return said
+
+
+def _at_chance(points: pd.DataFrame) -> list[str]:
+    rows = points.dropna(subset=["baseline"]).drop_duplicates("task")
+    level = rows[rows["retention"].isna() & rows["value"].notna()]
+    return [
+        f"{row['task']}: the baseline ({number(row['baseline'])}) is no better than guessing, so "
+        "the shares lost and kept are undefined."
+        for row in records(level)
+    ]
+
+
+def _factors(folder: Folder) -> list[str]:
+    """Sentences about scalars that rounding to the weights' dtype changed."""
+    blurred: dict[float, tuple[float, float]] = {}
+    for point, (_, low, high) in folder.factors.items():
+        scalar = point[4]
+        if max(abs(low - scalar), abs(high - scalar)) > 1e-3 * abs(scalar):
+            before = blurred.get(scalar, (low, high))
+            blurred[scalar] = min(low, before[0]), max(high, before[1])
+    return [
+        f"In the weights' number format the factor {scalar:g} became {low:.5g} to {high:.5g}."
+        for scalar, (low, high) in sorted(blurred.items())
+    ]
