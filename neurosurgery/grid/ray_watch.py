@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import socket
 import time
+from collections.abc import Sequence
 from typing import Protocol
 
 import psutil
 import ray
 
-from neurosurgery.grid.ray_guard import AgentGuard, is_running, kill, with_children
-
 _NEEDED = ("gcs_server", "raylet")
-"""The processes of Ray without which nothing goes on; a raylet ends with its agents."""
+"""The processes of Ray without which nothing goes on.
+
+A raylet also ends with its agents, and Ray then ends this process at once, without a line.
+"""
 
 _ENDS_WITHIN = 3
 """Seconds that Ray's processes have to end by themselves."""
@@ -47,16 +49,12 @@ class OwnRay:
         self._others = {child.pid for child in psutil.Process().children()}
         self._processes: list[psutil.Process] = []
         self._needed: dict[str, psutil.Process] = {}
-        self._guard: AgentGuard | None = None
 
     def started(self) -> None:
         """Note which processes are Ray's, once it runs."""
         self._processes = self._new_processes()
         named = {process.name(): process for process in self._processes if is_running(process)}
         self._needed = {name: named[name] for name in _NEEDED}
-        # Only Linux tells of the death of a process that is not a child.
-        if hasattr(os, "pidfd_open"):
-            self._guard = AgentGuard(named["raylet"], self._processes)
 
     def ended(self) -> str | None:
         """What has ended, as a line; None while Ray runs."""
@@ -65,8 +63,6 @@ class OwnRay:
 
     def end(self) -> None:
         """End Ray and every process that it has started; some outlive a Ray that was killed."""
-        if self._guard is not None:
-            self._guard.stop()
         mine = with_children(self._processes or self._new_processes())
         ray.shutdown()
         kill(psutil.wait_procs(mine, timeout=_ENDS_WITHIN)[1])
@@ -117,3 +113,27 @@ def knock(address: str, seconds: float) -> None:
     host, _, port = address.rpartition(":")
     with socket.create_connection((host.strip("[]"), int(port)), timeout=seconds):
         pass
+
+
+def is_running(process: psutil.Process) -> bool:
+    """Whether a process has not ended."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def with_children(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Processes and all that they have started. Once a process is gone, its children are lost."""
+    found = list(processes)
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found += process.children(recursive=True)
+    return found
+
+
+def kill(processes: Sequence[psutil.Process]) -> None:
+    """Kill those that have not ended."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()

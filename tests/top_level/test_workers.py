@@ -137,23 +137,6 @@ def test_a_signal_ends_the_workers(number, what, tiny_model, tmp_path):
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_the_end_of_an_agent_of_ray_is_one_line(tiny_model, tmp_path):
-    """With it Ray ends, and would end this process, too, without a word."""
-    process = start(tiny_model, tmp_path, *WORKERS, "--num_repeats", "40")
-    workers_with_cells(process, tmp_path)
-    children = psutil.Process(process.pid).children(recursive=True)
-    next(child for child in children if "DashboardAgent" in child.name()).kill()
-    told, _ = process.communicate(timeout=120)
-    assert process.returncode == 1, told
-    last = told.strip().splitlines()[-1]
-    assert last == (
-        "MathNeuro.py: error: Ray on this machine has ended (an agent of it); the same command "
-        "goes on from here"
-    )
-    _, alive = psutil.wait_procs(children, timeout=10)
-    assert not alive
-
-
 def test_a_model_that_cannot_be_used_is_one_line(tmp_path):
     folder = tmp_path / "model"
     folder.mkdir()
