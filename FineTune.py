@@ -1,10 +1,14 @@
 r"""Train only what was found: a mask, neurons or attention heads, and see what else moves.
 
-On the embedded demo, offline, in a few minutes: teach it to write programs
+On the embedded demo, offline, in a few minutes: teach it new kinds of word problems
     python FineTune.py
 
-Every selection at equal size, three draws and seeds:
-    python FineTune.py --selection mathneuro random wanda all --num_repeats 3
+Several selections, three draws and seeds; full tuning wants a smaller rate than few weights:
+    python FineTune.py --selection mathneuro random all --num_repeats 3 --learning_rate 1e-2 1e-3
+
+Attention heads that PathPatching.py has found:
+    python PathPatching.py
+    python FineTune.py --selection heads random_heads --top 4 --path_patching results/demo
 
 On a real model:
     python FineTune.py --model HuggingFaceTB/SmolLM2-135M-Instruct --save_path results/tuned \

@@ -46,7 +46,7 @@ class TrainingData:
     def split(self, share: float, seed: int) -> tuple[TrainingData, TrainingData]:
         """Shuffle; the first part is trained on, the last `share` of the samples is held out."""
         order = np.random.default_rng(seed).permutation(len(self.samples))
-        count = max(1, round(share * len(order)))
+        count = min(max(1, round(share * len(order))), len(order) - 1)
         shuffled = tuple(self.samples[place] for place in order)
         return replace(self, samples=shuffled[:-count]), replace(self, samples=shuffled[-count:])
 
@@ -92,23 +92,30 @@ def _columns(table: pd.DataFrame, path: Path) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """How many samples were left out, because calibration or tests use them."""
+    """How many samples were left out: calibration or tests use them, or they stand there twice."""
 
     of_calibration: int
     of_tests: int
+    twice: int = 0
 
     @property
     def text(self) -> str | None:
         """One line; None if all samples are new."""
-        counts = {"a calibration sample": self.of_calibration, "a test": self.of_tests}
+        counts = {
+            "a calibration sample": self.of_calibration,
+            "a test": self.of_tests,
+            "another sample": self.twice,
+        }
         found = [f"{count:,} that repeat {what}" for what, count in counts.items() if count]
-        return f"{FLAG}: left out {' and '.join(found)}" if found else None
+        return f"{FLAG}: left out {', '.join(found)}" if found else None
 
 
 def without_used(
     data: TrainingData, calibration: Iterable[str], tests: Iterable[str], path: Path
 ) -> tuple[TrainingData, LeftOut]:
-    """Leave out samples that calibration or tests use, whatever the spaces and line ends.
+    """Leave out samples that calibration or tests use, or that repeat another sample.
+
+    Spaces and line ends do not count.
 
     Args:
         data: all samples.
@@ -124,15 +131,19 @@ def without_used(
     asked = [text for text in map(_normal, dict.fromkeys(tests)) if len(text) >= _LEAST]
     kept: list[TrainingSample] = []
     of_calibration = of_tests = 0
+    texts: set[str] = set()
     for sample in data.samples:
         text, prompt = _normal(sample.text), _normal(sample.prompt)
+        if text in texts:
+            continue
+        texts.add(text)
         if text in whole or (prompt and any(other.startswith(prompt) for other in seen)):
             of_calibration += 1
         elif any(test in text for test in asked):
             of_tests += 1
         else:
             kept.append(sample)
-    left_out = LeftOut(of_calibration, of_tests)
+    left_out = LeftOut(of_calibration, of_tests, len(data.samples) - len(texts))
     if len(kept) < 2:
         reason = f"has {len(kept)} samples that neither calibration nor tests use"
         raise UsageError(FLAG, path, f"{reason}; expected two or more")

@@ -99,6 +99,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
 
     # These import transformers, which takes seconds.
+    from neurosurgery.edit.delta import lost_changes
     from neurosurgery.edit.export import export_model, export_trained
     from neurosurgery.edit.model_card import model_label
     from neurosurgery.masks.overlap import first_misfit
@@ -128,6 +129,11 @@ def run(arguments: argparse.Namespace) -> None:
     parts = loaded.model, loaded.tokenizer
     if delta is not None:
         edit = export_trained(*parts, delta, output, provenance, overwrite=arguments.overwrite)
+        if lost := lost_changes(loaded.model, delta):
+            print(
+                f"{lost:,} of {delta.count:,} changes are too small for {edit.dtype} and are lost; "
+                "--dtype float32 keeps them"
+            )
     else:
         edit = export_model(
             *parts, file.mask, scalar or 0.0, output, provenance, overwrite=arguments.overwrite

@@ -38,8 +38,9 @@ from neurosurgery.config.fine_tuning import (
     FineTuneConfig,
     MaskSource,
     SelectionConfig,
+    has_sizes,
 )
-from neurosurgery.config.methods import METHODS, TRAINED_BY_DEFAULT
+from neurosurgery.config.methods import EFFECTS, METHODS, TRAINED_BY_DEFAULT
 from neurosurgery.config.training import TrainingConfig
 
 
@@ -93,7 +94,7 @@ def parse(description: str, argv: Sequence[str] | None) -> FineTuneConfig:
         ),
         selection=_selection(flags, of_demo=of_demo),
         training=TrainingConfig(
-            data=Path(flags.train_data or DEMO.train_data),
+            data=Path(DEMO.train_data if flags.train_data is None else flags.train_data),
             learning_rates=unique(
                 flags.learning_rate
                 or ((DEMO.learning_rate,) if of_demo else defaults.learning_rates)
@@ -143,12 +144,16 @@ def _selection(flags: argparse.Namespace, *, of_demo: bool) -> SelectionConfig:
     sizes = {}
     for flag, default in SIZES.items():
         size = getattr(flags, flag.removeprefix("--"))
-        sized = [name for name in methods if not METHODS[name].of_one_size]
-        if size is not None and not any(METHODS[name].size_flag == flag for name in sized):
-            raise UsageError(flag, f"{size[0]:g}", "expected with it a --selection of such a size")
+        if size is not None and not any(has_sizes(name, flag) for name in methods):
+            having = ", ".join(n for n in SELECTIONS if has_sizes(n, flag))
+            raise UsageError(flag, f"{size[0]:g}", f"expected with it a --selection of {having}")
         by_default = (DEMO.trained_proportion,) if of_demo and flag == "--proportion" else default
         sizes[flag] = unique(size or by_default)
-    return SelectionConfig(tuple(methods), tuple(files), sizes)
+    found_in = flags.path_patching
+    if found_in is not None and not any(METHODS[name].statistics == EFFECTS for name in methods):
+        reason = "expected with it heads, random_heads or mlps as --selection"
+        raise UsageError("--path_patching", found_in, reason)
+    return SelectionConfig(tuple(methods), tuple(files), sizes, found_in)
 
 
 def _parser(description: str) -> argparse.ArgumentParser:
@@ -163,6 +168,6 @@ def _parser(description: str) -> argparse.ArgumentParser:
     add_selection_flags(parser)
     add_training_flags(parser)
     add_evaluation_flags(parser, baseline_is_a_choice=False)
-    add_output_flags(parser)
+    add_output_flags(parser, by_default=DEMO.trained_save_path)
     add_worker_flags(parser)
     return parser

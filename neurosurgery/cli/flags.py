@@ -186,11 +186,12 @@ def add_evaluation_flags(
 def add_output_flags(
     parser: argparse.ArgumentParser,
     overwritten: str = "delete the results in --save_path and start afresh",
+    by_default: str = DEMO.save_path,
 ) -> None:
     """Add the flags for the results folder; `overwritten` is what `--overwrite` does."""
     output = parser.add_argument_group("output")
     output.add_argument(
-        "--save_path", help=f"results folder (default without --model: {DEMO.save_path})"
+        "--save_path", help=f"results folder (default without --model: {by_default})"
     )
     output.add_argument(
         "--text_file",

@@ -143,7 +143,8 @@ def output_config(arguments: argparse.Namespace) -> OutputConfig:
 
 def math_set(arguments: argparse.Namespace) -> CalibrationSource:
     """The math set from the flags of `add_calibration_flags`; by default the demo's."""
-    return CalibrationSource(MATH, Path(arguments.train_dataset or DEMO.train_dataset))
+    file = arguments.train_dataset
+    return CalibrationSource(MATH, Path(DEMO.train_dataset if file is None else file))
 
 
 def calibration_sets(arguments: argparse.Namespace) -> tuple[CalibrationSource, ...]:

@@ -20,7 +20,7 @@ def add_selection_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         default=list(TRAINED_BY_DEFAULT),
         help=f"{', '.join(SELECTIONS)}, or mask files (default: mathneuro random; heads and MLPs "
-        "take what PathPatching.py has left in --save_path; lora and shira, by PEFT, train about "
+        "are what PathPatching.py has found; lora and shira, by PEFT, train about "
         "as many values as the mask of mathneuro has)",
     )
     sized = {
@@ -37,6 +37,12 @@ def add_selection_flags(parser: argparse.ArgumentParser) -> None:
             metavar=flag.removeprefix("--").upper(),
             help=text.replace("%(const)s", f"{DEMO.trained_proportion:g}"),
         )
+    selection.add_argument(
+        "--path_patching",
+        type=Path,
+        metavar="DIR",
+        help="results folder of PathPatching.py, for heads and MLPs (default: --save_path)",
+    )
     selection.add_argument(
         "--num_repeats",
         type=int,

@@ -16,8 +16,12 @@ from neurosurgery.config.keys import MATH
 _SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-def check_at_least(least: int, values: Mapping[str, int | None]) -> None:
-    """Refuse a value below `least`; None is skipped.
+_MOST = 2**31 - 1
+"""Larger counts are typing errors, which would run for ever or end deep in a library."""
+
+
+def check_at_least(least: int, values: Mapping[str, int | None], most: int | None = _MOST) -> None:
+    """Refuse a value below `least` or above `most`; None is skipped.
 
     Raises:
         UsageError: names the first such flag and its value.
@@ -25,6 +29,8 @@ def check_at_least(least: int, values: Mapping[str, int | None]) -> None:
     for flag, value in values.items():
         if value is not None and value < least:
             raise UsageError(flag, value, f"expected a whole number of at least {least}")
+        if value is not None and most is not None and value > most:
+            raise UsageError(flag, value, f"expected a whole number of at most {most:,}")
 
 
 def check_fractions(flag: str, values: Sequence[float]) -> None:

@@ -94,12 +94,12 @@ class DataConfig:
         check_at_least(
             1,
             {
-                "--num_repeats": self.num_repeats,
                 "--num_samples": self.num_samples,
                 "--batch_tokens": self.batch_tokens,
             },
         )
-        check_at_least(0, {"--random_state": self.random_state})
+        check_at_least(1, {"--num_repeats": self.num_repeats}, most=10_000)
+        check_at_least(0, {"--random_state": self.random_state}, most=None)
         check_set_names([source.name for source in self.calibration])
 
 

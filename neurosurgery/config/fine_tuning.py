@@ -25,6 +25,12 @@ SELECTIONS = tuple(name for name, method in METHODS.items() if not method.given)
 OF_FILES = next(name for name, method in METHODS.items() if method.given)
 """The method of the values that are files."""
 
+
+def has_sizes(method: str, flag: str) -> bool:
+    """Whether this flag sets the sizes of a method's selections."""
+    return METHODS[method].size_flag == flag and not METHODS[method].of_one_size
+
+
 SIZES = {"--proportion": (0.01,), "--ratio": (0.01,), "--top": (5.0,)}
 """The flags for sizes of selections, and their defaults."""
 
@@ -41,12 +47,14 @@ class MaskSource:
 class SelectionConfig:
     """What is trained: methods with their sizes, and mask files.
 
-    `sizes` are by the flag that a method's descriptor names.
+    `sizes` are by the flag that a method's descriptor names. `found_in` is the results folder of
+    `PathPatching.py`, from which heads and MLPs are taken; None for the one that is written.
     """
 
     methods: tuple[str, ...]
     files: tuple[MaskSource, ...]
     sizes: Mapping[str, tuple[float, ...]]
+    found_in: Path | None = None
 
     def check(self) -> None:
         """Check sizes, names, and that what a method needs is installed.

@@ -98,11 +98,10 @@ def _adapter(name: str, label: str) -> Method:
         name,
         label,
         TRAINED_ONLY,
-        against_a_set=True,
+        over_all_sets=True,
         own_counts=False,
         twin=True,
         adapter=True,
-        control=RANDOM,
     )
 
 

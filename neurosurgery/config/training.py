@@ -8,6 +8,10 @@ from pathlib import Path
 from neurosurgery.common.errors import UsageError
 from neurosurgery.config.checks import check_at_least, check_finite
 
+_MOST_SEED = 2**32 - 10_001
+"""numpy takes seeds below 2^32, and every repeat has one of its own."""
+_MOST_EPOCHS = 1e6
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -42,10 +46,12 @@ class TrainingConfig:
             if rate <= 0:
                 raise UsageError("--learning_rate", f"{rate:g}", "expected a number above 0")
         check_finite("--epochs", [self.epochs])
-        if self.epochs <= 0:
-            raise UsageError("--epochs", f"{self.epochs:g}", "expected a number above 0")
+        if not 0 < self.epochs <= _MOST_EPOCHS:
+            reason = f"expected a number above 0 and up to {_MOST_EPOCHS:,.0f}"
+            raise UsageError("--epochs", f"{self.epochs:g}", reason)
         if self.max_steps == 0 or self.max_steps < -1:
             raise UsageError("--max_steps", self.max_steps, "expected 1 or more, or -1 for epochs")
+        check_at_least(-1, {"--max_steps": self.max_steps})
         check_at_least(
             1,
             {
@@ -54,7 +60,7 @@ class TrainingConfig:
             },
         )
         check_at_least(2, {"--max_length": self.max_length})
-        check_at_least(0, {"--train_seed": self.train_seed})
+        check_at_least(0, {"--train_seed": self.train_seed}, most=_MOST_SEED)
         if not 0 <= self.warmup_ratio < 1:
             reason = "expected a share of the steps, 0 or more and below 1"
             raise UsageError("--warmup_ratio", f"{self.warmup_ratio:g}", reason)

@@ -151,4 +151,5 @@ def load_adapter(path: Path) -> Adapter:
         settings["modules"] = tuple(settings["modules"])
         return replace(Adapter(**settings), values=values)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        raise RunError(f"{path} is no readable adapter: {first_line(error)}") from error
+        reason = f"is no readable adapter ({first_line(error)})"
+        raise RunError(f"{path} {reason}; without it the same command trains it again") from error

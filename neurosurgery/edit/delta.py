@@ -55,3 +55,21 @@ def added_delta(model: nn.Module, delta: Delta) -> AbstractContextManager[None]:
         return changed_values(base, delta.values[name].to(base.device))
 
     return changed_weights(model, delta.mask, add)
+
+
+def lost_changes(model: nn.Module, delta: Delta) -> int:
+    """Count the changes that rounding to the weights' dtype undoes.
+
+    Raises:
+        ValueError: the mask names a parameter that the model does not have in that shape.
+    """
+    lost = 0
+
+    def count(name: str, base: torch.Tensor) -> torch.Tensor:
+        nonlocal lost
+        change = delta.values[name].to(base.device)
+        lost += int(((changed_values(base, change) == base) & (change != 0)).sum())
+        return base
+
+    with changed_weights(model, delta.mask, count):
+        return lost

@@ -53,7 +53,8 @@ def load_delta(path: Path) -> Delta:
             values = {name: file.get_tensor(f"{_CHANGE}{name}") for name in shapes}
         return Delta(checked_mask(packed, shapes, path), values)
     except (OSError, ValueError, SafetensorError) as error:
-        raise RunError(f"{path} is no readable file of changes: {first_line(error)}") from error
+        reason = f"is no readable file of changes ({first_line(error)})"
+        raise RunError(f"{path} {reason}; without it the same command trains it again") from error
 
 
 def holds_delta(path: Path) -> bool:

@@ -22,7 +22,7 @@ from transformers import (
     TrainingArguments,
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from transformers.utils import SAFE_WEIGHTS_NAME
+from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from neurosurgery.activations.training_data import IGNORED
 from neurosurgery.common.errors import RunError
@@ -134,6 +134,7 @@ def fit(part: TrainedPart, what: Fit, config: TrainingConfig) -> list[Row]:
         return []
     arguments = _arguments(part, what, config)
     bar = TrainingBar(what.name)
+    verbosity = logging.get_verbosity()
     trainer = _Trainer(
         model=part,
         args=arguments,
@@ -151,6 +152,8 @@ def fit(part: TrainedPart, what: Fit, config: TrainingConfig) -> list[Row]:
         raise RunError(f"{what.name}: {error} (step {step})") from error
     finally:
         bar.close()
+        # The Trainer has set that of all of transformers.
+        logging.set_verbosity(verbosity)
     if trainer.state.global_step % arguments.eval_steps:
         trainer.evaluate()
     part.train(False)
@@ -188,6 +191,7 @@ def _arguments(part: TrainedPart, what: Fit, config: TrainingConfig) -> Training
         prediction_loss_only=True,
         disable_tqdm=True,
         report_to="none",
+        log_level="error",
         use_cpu=on_cpu,
         dataloader_pin_memory=not on_cpu,
     )

@@ -41,6 +41,8 @@ class TrainableEntries(nn.Module):
 
     def __init__(self, model: nn.Module, mask: ParameterMask) -> None:
         super().__init__()
+        if hasattr(model, MODULE):
+            raise ValueError("the model is being trained by a mask already")
         self._mask = mask
         counts = mask.counts()
         weights = selected_parameters(model, mask)
@@ -166,7 +168,8 @@ def trainable(model: nn.Module, mask: ParameterMask) -> Iterator[TrainableEntrie
         mask: the weights to train, of any parameters of the model.
 
     Raises:
-        ValueError: the mask names a parameter that the model does not have in that shape.
+        ValueError: the mask names a parameter that the model does not have in that shape, or the
+            model is in such a block already.
 
     Source: DESIGN.md, section 9.
     """

@@ -85,19 +85,17 @@ class FineTuning:
 
         architecture = read_model_config(config.model)
         commit = getattr(architecture, "_commit_hash", None)
-        masks = read_masks(config.selection, config.model)
-        check_kept_effects(config.selection, store)
+        masks = read_masks(config.selection, config.model, commit)
+        of_effects = self._checked(check_kept_effects(config.selection, store))
         with_template = config.evaluation.apply_chat_template
         tokenizer = load_tokenizer(config.model, with_chat_template=with_template)
         check_end_token(tokenizer, config.model.name)
-        meaning = self._meaning(dtype, commit)
+        meaning = self._meaning(dtype, commit) | of_effects
         meaning |= cells.load_tasks(tokenizer, resolve_max_length(architecture, tokenizer))
         new, left_out = without_used(
             self._data, self._sets[MATH].samples, cells.test_texts(), config.training.data
         )
-        of_training = meaning_of_training(config.training, new)
-        if not config.output.overwrite:
-            store.check_meaning(of_training)
+        of_training = self._checked(meaning_of_training(config.training, new))
         keys = training_keys(config, setting(of_training))
         plan = make_plan(keys, config.output, store, with_baseline=True)
         if config.output.dry_run:
@@ -116,7 +114,7 @@ class FineTuning:
         for line in (left_out.text, *recipe.notes):
             if line:
                 print(line)
-        folder = effects_folder(store.root, store.model)
+        folder = effects_folder(config.selection.found_in or store.root, store.model)
         given = Given(
             effects_folder=folder if needs_effects(config.selection) else None, masks=masks
         )
@@ -160,10 +158,15 @@ class FineTuning:
         """The meaning of the cells; refuses a folder with another one."""
         config = self._config
         grid = GridConfig(config.selection.methods, MATH, (), (), pre_train_eval=True)
-        meaning = provenance.meaning(
-            config.model, config.data, grid, config.evaluation, self._sets, dtype, commit
+        return self._checked(
+            provenance.meaning(
+                config.model, config.data, grid, config.evaluation, self._sets, dtype, commit
+            )
         )
-        if not config.output.overwrite:
+
+    def _checked(self, meaning: dict[str, object]) -> dict[str, object]:
+        """The same; refuses a folder with another one."""
+        if not self._config.output.overwrite:
             self._store.check_meaning(meaning)
         return meaning
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping
 
 from transformers import PreTrainedTokenizerBase
@@ -14,7 +15,8 @@ from neurosurgery.config.experiment import ModelConfig
 from neurosurgery.config.fine_tuning import FineTuneConfig, SelectionConfig
 from neurosurgery.config.methods import EFFECTS, METHODS
 from neurosurgery.config.training import TrainingConfig
-from neurosurgery.grid.kept_effects import check_effects
+from neurosurgery.grid.kept_effects import check_effects, effects_folder
+from neurosurgery.grid.patching_folder import VALUES
 from neurosurgery.grid.training import TrainingRecipe
 from neurosurgery.masks.files import read_mask_file
 from neurosurgery.masks.mask import ParameterMask
@@ -30,8 +32,12 @@ _FLAGS = (
 """The flags that are the same for all trainings of a folder."""
 
 
-def read_masks(selection: SelectionConfig, model: ModelConfig) -> dict[str, ParameterMask]:
+def read_masks(
+    selection: SelectionConfig, model: ModelConfig, commit: str | None
+) -> dict[str, ParameterMask]:
     """Read the user's mask files, and check them against the model's configuration.
+
+    A mask that was found in other weights is told of, and used.
 
     Raises:
         UsageError: a file is unreadable, empty, or a mask of another model.
@@ -39,9 +45,11 @@ def read_masks(selection: SelectionConfig, model: ModelConfig) -> dict[str, Para
     if not selection.files:
         return {}
     shapes = model_shapes(model)
+    content = model_fingerprint(model.name, commit)
     found = {}
     for file in selection.files:
-        mask = read_mask_file(file.path, "--selection").mask
+        read = read_mask_file(file.path, "--selection")
+        mask = read.mask
         misfit = first_misfit(mask.shapes, shapes.parameters, shapes.targets)
         if misfit is not None:
             reason = f"is a mask of another model than {model.name}: {misfit}"
@@ -49,6 +57,13 @@ def read_masks(selection: SelectionConfig, model: ModelConfig) -> dict[str, Para
         if not mask.count():
             raise UsageError("--selection", file.path, "selects nothing; expected weights to train")
         found[file.name] = mask
+        if read.provenance.get("model_content") not in (None, content):
+            # A mask of a relative is a valid start, but the user must know about it.
+            print(
+                f"warning: --selection {file.path}: the mask was found in "
+                f"{read.provenance.get('model', 'a model')}, with other weights than {model.name}",
+                file=sys.stderr,
+            )
     return found
 
 
@@ -57,16 +72,24 @@ def needs_effects(selection: SelectionConfig) -> bool:
     return any(METHODS[name].statistics == EFFECTS for name in selection.methods)
 
 
-def check_kept_effects(selection: SelectionConfig, store: ResultStore) -> None:
+def check_kept_effects(selection: SelectionConfig, store: ResultStore) -> dict[str, object]:
     """Refuse methods that take effects where there are none, or fewer units than `--top`.
+
+    Returns:
+        What these effects add to the folder's meaning.
 
     Raises:
         UsageError: names what to run first, or how many units there are.
     """
+    if not needs_effects(selection):
+        return {}
+    root = selection.found_in or store.root
     for name in selection.methods:
         if METHODS[name].statistics == EFFECTS:
             largest = max(selection.sizes_of(name))
-            check_effects(store.root, store.model, name, largest, METHODS[name].unit)
+            check_effects(root, store.model, name, largest, METHODS[name].unit)
+    content = (effects_folder(root, store.model) / VALUES).read_bytes()
+    return {"--path_patching[effects]": content_text(hashlib.sha256(content).hexdigest())}
 
 
 def meaning_of_training(config: TrainingConfig, new: TrainingData) -> dict[str, object]:

@@ -49,7 +49,8 @@ def training_lines(
     for method in dict.fromkeys(key.method for key in plan.keys):
         mine = [key for key in plan.keys if key.method == method]
         to_do = sum(key.method == method for key in plan.pending)
-        trained = sum(files.delta(key).exists() for key in mine)
+        there = [] if config.output.overwrite else mine
+        trained = sum(files.delta(key).exists() for key in there)
         yield (
             f"cells        {method} {len(mine)} ({len(mine) - to_do} done, {to_do} to do, "
             f"{trained} trained): {config.data.num_repeats} repeats × "

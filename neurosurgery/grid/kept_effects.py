@@ -29,7 +29,10 @@ def check_effects(save_path: Path, label: str, method: str, largest: float, kind
     """
     folder = effects_folder(save_path, label)
     if not ((folder / EFFECTS).is_file() and (folder / VALUES).is_file()):
-        reason = "expected what PathPatching.py finds: run it first, with the same --save_path"
+        reason = (
+            f"expected what PathPatching.py finds, and {save_path} has none for this model: run it "
+            "first, and give its folder by --path_patching"
+        )
         raise UsageError("--selection", method, reason)
     count = int((pd.read_csv(folder / EFFECTS)["kind"] == kind).sum())
     if largest > count:

@@ -7,7 +7,8 @@ changed can be as large as the model.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,7 +96,7 @@ class Training:
             self._files.checkpoints(key),
         )
         origin = {**recipe.origin, "cell": key.record()}
-        with preserved_generators():
+        with preserved_generators(), _without_checkpoints_of_failures(what.folder):
             if METHODS[key.method].adapter:
                 self._train_adapter(key, selection, what, origin, path)
             else:
@@ -126,3 +127,13 @@ class Training:
         """Before the changes, whose file says that all is there."""
         table = pd.DataFrame(rows, columns=list(LOSSES))
         write_atomically(self._files.losses(key), table.to_csv(index=False))
+
+
+@contextmanager
+def _without_checkpoints_of_failures(folder: Path) -> Iterator[None]:
+    """Delete the checkpoints of a training that has diverged: it would diverge again."""
+    try:
+        yield
+    except RunError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise

@@ -78,12 +78,15 @@ class Worker:
             return self._evaluate(key)
         selection = self.select(key.selection)
         edit: Edit
+        start = time.monotonic()
         if key.edit.kind == TRAIN and self._training is not None:
             edit = Trained(key.edit, self._training.changed(key, selection))
         else:
             edit = make_edit(key.edit, selection)
         with edit.applied(self._loaded.model) as factor:
-            return self._evaluate(key, selection, edit.edited, factor)
+            # A training is most of its cell.
+            before = start if key.edit.kind == TRAIN else None
+            return self._evaluate(key, selection, edit.edited, factor, before)
 
     def export(
         self, key: CellKey, selection: Selection, folder: Path, provenance: Mapping[str, object]
@@ -112,8 +115,9 @@ class Worker:
         selection: Selection | None = None,
         edited: int = 0,
         factor: AppliedFactor | None = None,
+        start: float | None = None,
     ) -> CellResult:
-        start = time.monotonic()
+        start = time.monotonic() if start is None else start
         with self._quiet(), preserved_generators():
             math = self._harnesses["math"].evaluate(self._lm, self._evaluation.math_documents)
             other = self._harnesses["other"].evaluate(self._lm, self._evaluation.other_documents)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ import torch
 from neurosurgery.activations.calibration import generator
 from neurosurgery.config.keys import SelectionKey
 from neurosurgery.config.methods import (
+    ACTIVATION_NORMS,
     ALL,
     FIRING_COUNTS,
     HEADS,
@@ -108,8 +110,14 @@ def from_file(evidence: Evidence, key: SelectionKey) -> Selection:
 
 
 def as_many(evidence: Evidence, key: SelectionKey) -> Selection:
-    """LoRA and SHiRA: nothing is selected; the skill-specific mask says how many are trained."""
-    return Selection(*evidence.specific(key))
+    """LoRA and SHiRA: nothing is selected; a skill-specific mask says how many are trained.
+
+    Of the masks against each other set it is that of median size.
+    """
+    others = [name for name in evidence.statistics[ACTIVATION_NORMS] if name != key.skill]
+    found = [Selection(*evidence.specific(replace(key, against=name))) for name in others]
+    found.sort(key=lambda selection: selection.mask.count())
+    return found[len(found) // 2]
 
 
 def _of_units(

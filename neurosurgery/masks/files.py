@@ -60,7 +60,10 @@ def read_mask_file(path: Path, flag: str = "MASK") -> MaskFile:
     """
     with mask_file_errors(path, flag):
         mask = load_mask(path)
-        return MaskFile(path, mask, read_provenance(read_metadata(path)))
+        provenance = read_provenance(read_metadata(path))
+        if provenance.get("counts", mask.counts()) != mask.counts():
+            raise ValueError("it does not hold as many weights as it says")
+        return MaskFile(path, mask, provenance)
 
 
 def read_mask_info(path: Path, flag: str = "MASK") -> MaskInfo:

@@ -88,8 +88,8 @@ def verdict_text(summary: pd.DataFrame, tasks: Sequence[str]) -> str:
             "Intervals: 95 %, over documents and repeats. unmoved: within --margin (of the "
             "baseline for perplexities);\nundecided: neither that, nor without 0. p asks what the "
             "interval asks; summary.csv has q, its false discovery rate.\n"
-            "weights: how many were edited, or read a unit that was knocked out; their share of "
-            "the model and of\nthe skill's top-K."
+            "weights: how many were edited or trained, or read a unit that was knocked out; their "
+            "share of the\nmodel and of the skill's top-K."
         )
     return "\n".join(lines) + "\n"
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from weights import weights_of
 
-from neurosurgery.edit.delta import Delta, added_delta
+from neurosurgery.edit.delta import Delta, added_delta, lost_changes
 from neurosurgery.edit.training import MODULE, trainable
 from neurosurgery.masks.mask import ParameterMask
 
@@ -367,6 +367,29 @@ def test_a_mask_of_another_model_is_refused(wrong):
     )
     with pytest.raises(ValueError, match="the model"), trainable(model, mask):
         pass
+
+
+def test_a_model_is_trained_by_one_mask_at_a_time():
+    model = build_model("llama")
+    before = weights_of(model)
+    with (
+        trainable(model, random_mask(model)),
+        pytest.raises(ValueError, match="by a mask already"),
+        trainable(model, random_mask(model)),
+    ):
+        pass
+    assert all(torch.equal(before[name], w) for name, w in weights_of(model).items())
+
+
+def test_changes_that_rounding_undoes_are_counted():
+    model = build_model("llama").bfloat16()
+    name = "model.norm.weight"  # all ones: the next numbers are 1 + 2^-7 and 1 - 2^-8
+    mask = ParameterMask.from_tensors({name: torch.arange(24) < 5})
+    changes = torch.tensor([0.0, 2**-10, -(2**-10), 2**-6, -(2**-7)])
+    before = weights_of(model)
+    assert lost_changes(model, Delta(mask, {name: changes})) == 2
+    assert lost_changes(model.float(), Delta(mask, {name: changes})) == 0
+    assert all(torch.equal(before[n], w.bfloat16()) for n, w in weights_of(model).items())
 
 
 def test_a_delta_has_a_change_for_every_selected_weight():

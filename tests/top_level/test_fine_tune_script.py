@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,7 +24,9 @@ from neurosurgery.edit.delta import added_delta
 from neurosurgery.edit.delta_files import load_delta
 from neurosurgery.grid.kept_effects import effects_folder
 from neurosurgery.locate.key_units import effect_table
+from neurosurgery.masks.files import read_mask_file, write_mask_file
 from neurosurgery.masks.head_units import head_units, mlp_units
+from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.models.heads import find_blocks
 
 TASKS = ["--train_lm_eval_task", "demo_gsm8k_cot", "--eval_datasets", "demo_race", "demo_stories"]
@@ -68,12 +69,11 @@ def masks(tiny_model, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def finished(tiny_model, masks, tmp_path_factory) -> Path:
     save_path = tmp_path_factory.mktemp("trained") / "results"
-    shutil.copytree(masks / "path_patching", save_path / "path_patching")
-    shutil.copy(masks / "config.json", save_path)
     file = masks / "masks" / MODEL / "Race_calculate0.1_run0.safetensors"
     what = ["mathneuro", "random", "wanda", "lape", "heads", "random_heads", "mlps", "all"]
     argv = flags(tiny_model, save_path, "--selection", *what, str(file))
-    assert FineTune.main([*argv, "--ratio", "0.2", "--top", "2", "--save_model"]) == 0
+    where = ["--path_patching", str(masks), "--ratio", "0.2", "--top", "2"]
+    assert FineTune.main([*argv, *where, "--save_model"]) == 0
     return save_path
 
 
@@ -213,7 +213,7 @@ def test_a_diverging_training_keeps_what_was_finished(tiny_model, tmp_path, caps
     [
         (["--selection", "nothing"], "--selection nothing: expected mathneuro, random"),
         ([*ALL, "--proportion", "0.1"], "--proportion 0.1: expected with it a"),
-        (["--selection", "mathneuro", "--top", "3"], "--top 3: expected with it a --selection"),
+        (["--top", "3"], "--top 3: expected with it a --selection of heads, random_heads, mlps"),
         (["--top", "1.5", "--selection", "heads", "wanda"], "--top 1.5: expected numbers of units"),
         (["--learning_rate", "nan"], "--learning_rate nan: expected a finite number"),
         (["--learning_rate", "0"], "--learning_rate 0: expected a number above 0"),
@@ -230,6 +230,15 @@ def test_a_diverging_training_keeps_what_was_finished(tiny_model, tmp_path, caps
         (["--selection", "heads", "wanda"], "--selection heads: expected what PathPatching.py"),
         (["--selection", "lora", "--save_model"], "--save_model: expected without lora and shira"),
         (["--max_length", "3"], "--max_length 3: expected more tokens than the prompts"),
+        (["--train_seed", "4294967296"], "--train_seed 4294967296: expected a whole number of at"),
+        (
+            ["--max_steps", "99999999999999999999"],
+            "expected a whole number of at most 2,147",
+        ),
+        (["--num_repeats", "99999999999999999999"], "expected a whole number of at most 10,000"),
+        (["--epochs", "1e20"], "--epochs 1e+20: expected a number above 0 and up to 1,000,000"),
+        (["--path_patching", "x"], "--path_patching x: expected with it heads, random_heads or"),
+        (["--train_data", ""], "--train_data"),
         (["--pre_train_eval"], "unrecognized arguments: --pre_train_eval"),
     ],
 )
@@ -256,6 +265,39 @@ def test_a_mask_of_another_model_is_refused(tiny_model, masks, tmp_path, capsys)
     assert "is no readable mask file" in capsys.readouterr().err
 
 
+def test_a_mask_of_other_weights_is_told_of_and_a_damaged_one_refused(
+    tiny_model, masks, tmp_path, capsys
+):
+    file = read_mask_file(masks / "masks" / MODEL / "Race_calculate0.1_run0.safetensors")
+    origin = file.provenance | {"model": "a/sibling", "model_content": "0" * 64}
+    write_mask_file(tmp_path / "sibling.safetensors", file.mask, origin)
+    argv = flags(tiny_model, tmp_path / "r", "--selection", "wanda")
+    assert FineTune.main([*argv, str(tmp_path / "sibling.safetensors"), "--dry_run"]) == 0
+    error = capsys.readouterr().err
+    assert "the mask was found in a/sibling, with other weights than" in error
+    name = next(name for name, count in file.mask.counts().items() if count)
+    fewer = {n: file.mask.tensor(n) & torch.tensor(n != name) for n in file.mask}
+    write_mask_file(
+        tmp_path / "damaged.safetensors", ParameterMask.from_tensors(fewer), file.provenance
+    )
+    assert FineTune.main([*argv, str(tmp_path / "damaged.safetensors")]) == 2
+    assert "it does not hold as many weights as it says" in capsys.readouterr().err
+
+
+def test_a_damaged_file_of_changes_says_what_to_do(tiny_model, tmp_path, capsys):
+    argv = flags(tiny_model, tmp_path, *ALL)
+    assert FineTune.main(argv) == 0
+    (file,) = (tmp_path / "deltas").rglob("*.safetensors")
+    file.write_bytes(file.read_bytes()[:3000])
+    (record,) = (tmp_path / "cells").rglob("run0_trained0.01.json")
+    record.unlink()
+    assert FineTune.main(argv) == 1
+    assert "without it the same command trains it again" in capsys.readouterr().err
+    file.unlink()
+    assert FineTune.main(argv) == 0
+    assert record.exists()
+
+
 def test_samples_that_tests_use_are_left_out(tiny_model, tmp_path, capsys):
     documents = ROOT / "lm-evaluation-harness" / "demo" / "demo_gsm8k_cot.jsonl"
     prompts = [json.loads(line)["prompt"] for line in documents.read_text().splitlines()[:3]]
@@ -267,4 +309,4 @@ def test_samples_that_tests_use_are_left_out(tiny_model, tmp_path, capsys):
     assert FineTune.main([*argv, "--dry_run"]) == 0
     out = capsys.readouterr().out
     assert "training     1 samples, 1 held out; 4 steps of 2 samples a step" in out
-    assert "left out 2 that repeat a calibration sample and 3 that repeat a test" in out
+    assert "left out 2 that repeat a calibration sample, 3 that repeat a test" in out

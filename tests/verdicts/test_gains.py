@@ -129,7 +129,7 @@ def test_no_trained_cells_is_an_empty_table_and_no_text():
 
 @pytest.mark.parametrize(
     ("method", "control"),
-    [(MATHNEURO, RANDOM), (LORA, RANDOM), (HEADS, RANDOM_HEADS), (WANDA, None), (RANDOM, None)],
+    [(MATHNEURO, RANDOM), (LORA, None), (HEADS, RANDOM_HEADS), (WANDA, None), (RANDOM, None)],
 )
 def test_controls(method, control):
     found = control_of(key(method))
