@@ -86,7 +86,8 @@ class FineTuning:
         architecture = read_model_config(config.model)
         commit = getattr(architecture, "_commit_hash", None)
         masks = read_masks(config.selection, config.model, commit)
-        of_effects = self._checked(check_kept_effects(config.selection, store))
+        overwrite = config.output.overwrite
+        of_effects = self._checked(check_kept_effects(config.selection, store, overwrite=overwrite))
         with_template = config.evaluation.apply_chat_template
         tokenizer = load_tokenizer(config.model, with_chat_template=with_template)
         check_end_token(tokenizer, config.model.name)

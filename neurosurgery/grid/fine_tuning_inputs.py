@@ -72,18 +72,29 @@ def needs_effects(selection: SelectionConfig) -> bool:
     return any(METHODS[name].statistics == EFFECTS for name in selection.methods)
 
 
-def check_kept_effects(selection: SelectionConfig, store: ResultStore) -> dict[str, object]:
+def check_kept_effects(
+    selection: SelectionConfig, store: ResultStore, *, overwrite: bool
+) -> dict[str, object]:
     """Refuse methods that take effects where there are none, or fewer units than `--top`.
+
+    Args:
+        selection: what is trained.
+        store: the folder that is written.
+        overwrite: its results are deleted before.
 
     Returns:
         What these effects add to the folder's meaning.
 
     Raises:
-        UsageError: names what to run first, or how many units there are.
+        UsageError: names what to run first, or how many units there are; or the effects would be
+            deleted.
     """
     if not needs_effects(selection):
         return {}
     root = selection.found_in or store.root
+    if overwrite and root.resolve() == store.root.resolve():
+        reason = "would delete what PathPatching.py has found; expected another --path_patching"
+        raise UsageError("--overwrite", "", reason)
     for name in selection.methods:
         if METHODS[name].statistics == EFFECTS:
             largest = max(selection.sizes_of(name))

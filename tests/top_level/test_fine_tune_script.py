@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -251,6 +252,27 @@ def test_refused_in_one_line(more, reason, tiny_model, tmp_path, capsys):
     assert status == 2
     assert reason in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "r" / "config.json").exists()
+
+
+def test_a_worker_trains_to_the_same_changes(finished, tiny_model, tmp_path):
+    pytest.importorskip("ray", reason="Ray is an extra: requirements-ray.txt")
+    argv = flags(tiny_model, tmp_path, "--selection", "mathneuro", "--workers", "1")
+    assert FineTune.main(argv) == 0
+    name = f"deltas/{MODEL}/Race_calculate0.2_run0_trained0.01.safetensors"
+    one, other = load_delta(tmp_path / name), load_delta(finished / name)
+    assert one.mask == other.mask
+    assert all(torch.equal(one.values[n], other.values[n]) for n in one.mask)
+
+
+def test_overwrite_does_not_delete_the_effects_that_it_needs(tiny_model, masks, tmp_path, capsys):
+    save_path = tmp_path / "r"
+    shutil.copytree(masks / "path_patching", save_path / "path_patching")
+    shutil.copy(masks / "config.json", save_path)
+    argv = flags(tiny_model, save_path, "--selection", "heads", "wanda", "--overwrite")
+    assert FineTune.main(argv) == 2
+    assert "--overwrite: would delete what PathPatching.py has found" in capsys.readouterr().err
+    assert FineTune.main([*argv, "--path_patching", str(masks), "--top", "2"]) == 0
+    assert len(list((save_path / "deltas").rglob("*.safetensors"))) == 2
 
 
 def test_a_mask_of_another_model_is_refused(tiny_model, masks, tmp_path, capsys):
