@@ -61,9 +61,8 @@ class WorkersConfig:
         Raises:
             UsageError: names the flag.
         """
-        check_at_least(1, {"--workers": self.count, "--cpus_per_worker": self.cpus})
-        if self.count > _MOST:
-            raise UsageError("--workers", self.count, f"expected at most {_MOST:,}")
+        check_at_least(1, {"--workers": self.count}, most=_MOST)
+        check_at_least(1, {"--cpus_per_worker": self.cpus})
         if self.gpus is not None and not 0 <= self.gpus < math.inf:
             reason = "expected a number of GPUs, 0 or more"
             raise UsageError("--gpus_per_worker", f"{self.gpus:g}", reason)

@@ -48,7 +48,7 @@ def gather_evidence(
     needed: Mapping[str, Sequence[str]],
     sizes: Sequence[float],
     store: ResultStore,
-    given: Given,
+    given: Given | None = None,
 ) -> Evidence:
     """Read the statistics that selections need, or compute and write them.
 
@@ -59,7 +59,7 @@ def gather_evidence(
         needed: for each kind of statistics, the names of its sets.
         sizes: the sizes of the grid.
         store: where statistics are read and written.
-        given: what selections need besides.
+        given: what selections need besides; None for nothing.
 
     Raises:
         RunError: the model lacks the observed parts, or an activation is not finite.
@@ -67,7 +67,7 @@ def gather_evidence(
     for kind, name in missing_statistics(data, needed, store):
         keep_statistics(store, kind, name, score_set(kind, loaded, data, sets[name]))
     statistics = read_statistics(data, needed, store)
-    return make_evidence(loaded, statistics, sizes, data.random_state, given)
+    return make_evidence(loaded, statistics, sizes, data.random_state, given or Given())
 
 
 def make_evidence(

@@ -29,8 +29,8 @@ class StopSignals:
             return
         for number in SIGNALS:
             before = self._before.setdefault(number, signal.getsignal(number))
-            # Who ignores a signal (nohup) wants the run to go on.
-            ignored = before is signal.SIG_IGN
+            # Who ignores this one (nohup) wants the run to go on.
+            ignored = number == signal.SIGHUP and before is signal.SIG_IGN
             signal.signal(number, signal.SIG_IGN if ignored else self._note)
 
     def restore(self) -> None:

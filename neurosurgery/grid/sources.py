@@ -78,7 +78,7 @@ class LocalSource:
         data = self._data
         needed = needed_statistics(data, plan.to_select)
         evidence = gather_evidence(
-            self._loaded, data, self._sets, needed, _sizes(plan), store, given or Given()
+            self._loaded, data, self._sets, needed, _sizes(plan), store, given
         )
         for line in describe_evidence(self._label, self._loaded, evidence):
             say(line)

@@ -13,12 +13,15 @@ from neurosurgery.grid.ray_signals import SIGNALS, StopSignals
 
 @pytest.fixture
 def signals():
+    # The tests themselves may have been started by nohup.
+    of_tests = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     before = {number: signal.getsignal(number) for number in SIGNALS}
     found = StopSignals()
     found.install()
     yield found
     found.restore()
     assert {number: signal.getsignal(number) for number in SIGNALS} == before
+    signal.signal(signal.SIGHUP, of_tests)
 
 
 @pytest.mark.parametrize("number", SIGNALS)

@@ -56,7 +56,7 @@ def test_file_format(tmp_path):
     tensors = random_mask(0)
     mask = ParameterMask.from_tensors(tensors)
     path = tmp_path / "mask.safetensors"
-    provenance = {"model": "m", "repeat": 2, "counts": {"a": 1}}
+    provenance = {"model": "m", "repeat": 2, "counts": mask.counts()}
     write_mask_file(path, mask, provenance)
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
