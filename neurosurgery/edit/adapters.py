@@ -24,6 +24,7 @@ from transformers.pytorch_utils import Conv1D
 from neurosurgery.common.errors import RunError, first_line
 from neurosurgery.common.files import write_atomically
 from neurosurgery.config.methods import LORA
+from neurosurgery.masks.files import file_metadata, read_metadata
 
 FORMAT = "neurosurgery-adapter/1"
 
@@ -131,9 +132,7 @@ def write_adapter(
         "modules": adapter.modules,
         "seed": adapter.seed,
     }
-    metadata = {key: json.dumps(value) for key, value in provenance.items()}
-    metadata |= {"format": FORMAT, FORMAT: json.dumps(settings)}
-    write_atomically(path, save(values, metadata))
+    write_atomically(path, save(values, file_metadata(FORMAT, provenance, adapter=settings)))
 
 
 def load_adapter(path: Path) -> Adapter:
@@ -143,11 +142,9 @@ def load_adapter(path: Path) -> Adapter:
         RunError: the file is damaged or has another format.
     """
     try:
+        settings = json.loads(read_metadata(path, FORMAT)["adapter"])
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
             values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        # Only a file of this format has it.
-        settings = json.loads(metadata[FORMAT])
         settings["modules"] = tuple(settings["modules"])
         return replace(Adapter(**settings), values=values)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:

@@ -7,7 +7,6 @@ flattened weight. The metadata hold `format`, `shapes`, and the provenance as JS
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from neurosurgery.common.files import write_atomically
 from neurosurgery.edit.delta import Delta
 from neurosurgery.masks.files import (
     checked_mask,
+    file_metadata,
     mask_file_errors,
     read_metadata,
     read_provenance,
@@ -35,8 +35,7 @@ def write_delta_file(path: Path, delta: Delta, provenance: Mapping[str, object])
     """Write changes with their mask and provenance, whose values are stored as JSON."""
     tensors = {f"{_MASK}{n}": torch.from_numpy(bits) for n, bits in delta.mask.packed.items()}
     tensors |= {f"{_CHANGE}{name}": values.contiguous() for name, values in delta.values.items()}
-    metadata = {key: json.dumps(value) for key, value in provenance.items()}
-    metadata |= {"format": FORMAT, "shapes": json.dumps(delta.mask.shapes)}
+    metadata = file_metadata(FORMAT, provenance, shapes=delta.mask.shapes)
     write_atomically(path, save(tensors, metadata))
 
 
@@ -47,14 +46,18 @@ def load_delta(path: Path) -> Delta:
         RunError: the file is damaged or has another format.
     """
     try:
-        shapes = read_shapes(read_metadata(path, FORMAT).get("shapes", ""))
-        with safe_open(path, framework="pt") as file:
-            packed = {name: file.get_tensor(f"{_MASK}{name}").numpy() for name in shapes}
-            values = {name: file.get_tensor(f"{_CHANGE}{name}") for name in shapes}
-        return Delta(checked_mask(packed, shapes, path), values)
+        return _read(path)
     except (OSError, ValueError, SafetensorError) as error:
         reason = f"is no readable file of changes ({first_line(error)})"
         raise RunError(f"{path} {reason}; without it the same command trains it again") from error
+
+
+def _read(path: Path) -> Delta:
+    shapes = read_shapes(read_metadata(path, FORMAT).get("shapes", ""))
+    with safe_open(path, framework="pt") as file:
+        packed = {name: file.get_tensor(f"{_MASK}{name}").numpy() for name in shapes}
+        values = {name: file.get_tensor(f"{_CHANGE}{name}") for name in shapes}
+    return Delta(checked_mask(packed, shapes, path), values)
 
 
 def holds_delta(path: Path) -> bool:
@@ -73,5 +76,4 @@ def read_delta_file(path: Path, flag: str) -> tuple[Delta, dict[str, Any]]:
         UsageError: the file is missing or damaged; names `flag`.
     """
     with mask_file_errors(path, flag):
-        provenance = read_provenance(read_metadata(path, FORMAT))
-    return load_delta(path), provenance
+        return _read(path), read_provenance(read_metadata(path, FORMAT))

@@ -47,9 +47,20 @@ class MaskFile:
 
 def write_mask_file(path: Path, mask: ParameterMask, provenance: Mapping[str, object]) -> None:
     """Write a mask with its provenance, whose values are stored as JSON."""
-    metadata = {key: json.dumps(value) for key, value in provenance.items()}
-    metadata |= {"format": FORMAT, "shapes": json.dumps(mask.shapes)}
+    metadata = file_metadata(FORMAT, provenance, shapes=mask.shapes)
     write_atomically(path, save(dict(mask.packed), metadata))
+
+
+def file_metadata(wanted: str, provenance: Mapping[str, object], **own: object) -> dict[str, str]:
+    """The metadata of a safetensors file of ours: its format, and all else as JSON.
+
+    Args:
+        wanted: the format.
+        provenance: what made the file.
+        own: what the format needs; it wins over provenance of the same name.
+    """
+    content = {key: json.dumps(value) for key, value in {**provenance, **own}.items()}
+    return content | {"format": wanted}
 
 
 def read_mask_file(path: Path, flag: str = "MASK") -> MaskFile:

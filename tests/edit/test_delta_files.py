@@ -65,3 +65,6 @@ def test_damaged_files_are_one_line(delta, damage, tmp_path):
         save_file(tensors, path, metadata)
     with pytest.raises(RunError, match="is no readable file of changes"):
         load_delta(path)
+    # A file of the user's is bad input, whatever is wrong with it.
+    with pytest.raises(UsageError, match=r"FILE .*is no readable mask file"):
+        read_delta_file(path, "FILE")
