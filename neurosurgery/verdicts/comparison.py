@@ -20,7 +20,7 @@ from neurosurgery.config.keys import MATH, CellKey
 from neurosurgery.verdicts.draws import resampled_means
 from neurosurgery.verdicts.intervals import CONFIDENCE
 from neurosurgery.verdicts.metrics import Metric, retentions
-from neurosurgery.verdicts.reach import Interval, percentiles_of, with_repeats
+from neurosurgery.verdicts.reach import Interval, over_draws
 
 HALF = 0.5
 
@@ -202,7 +202,6 @@ def _row(
                     for repeat in repeats
                 ]
             )
-            over_documents = percentiles_of(by_repeat.mean(axis=0))
-            interval = with_repeats(by_repeat[:, 0], over_documents)(CONFIDENCE)
+            interval = over_draws(by_repeat)(CONFIDENCE)
         row[f"{name}_low"], row[f"{name}_high"] = interval
     return row

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from neurosurgery.config.keys import CellKey
 from neurosurgery.config.methods import METHODS, size_text
 from neurosurgery.verdicts.comparison import TaskMetrics
 from neurosurgery.verdicts.intervals import CONFIDENCE, compare
-from neurosurgery.verdicts.reach import Interval, percentiles_of, with_repeats
+from neurosurgery.verdicts.reach import Interval, over_draws
 
 QUANTITIES = ("gain", "kept_mean", "kept_worst", "gain_over_control", "kept_over_control")
 """Each has the columns NAME, NAME_low and NAME_high: a 95 % interval over documents and repeats."""
@@ -66,34 +67,36 @@ def training_gains(
         sign = -1 if skill.lower_is_better else 1
         ends = sorted(sign * end for end in found.interval)
         row |= {"gain": sign * found.difference, "gain_low": ends[0], "gain_high": ends[1]}
-        known = [task for task in kept.values() if all(key in task for key in keys)]
+        known = {name: task for name, task in kept.items() if all(key in task for key in keys)}
         if known:
-            mean = np.stack([np.mean([task[key] for task in known], axis=0) for key in keys])
-            worst = np.stack([np.min([task[key] for task in known], axis=0) for key in keys])
-            row |= _quantity("kept_mean", mean) | _quantity("kept_worst", worst)
-            row["worst_task"] = min(
-                (np.mean([task[key][0] for key in keys]), name)
-                for name, task in kept.items()
-                if all(key in task for key in keys)
-            )[1]
+            retained = _stacked(known, keys)
+            row |= _quantity("kept_mean", retained.mean(axis=0))
+            row |= _quantity("kept_worst", retained.min(axis=0))
+            row["worst_task"] = min(zip(retained[:, :, 0].mean(axis=1), known, strict=True))[1]
         if len(rivals) == len(keys):
             row["control"] = rivals[0].method
             ahead = np.stack([gains[key] - gains[r] for key, r in zip(keys, rivals, strict=True)])
             row |= _quantity("gain_over_control", ahead)
-            if known and all(r in task for task in known for r in rivals):
-                theirs = np.stack([np.mean([task[r] for task in known], axis=0) for r in rivals])
-                row |= _quantity("kept_over_control", mean - theirs)
+            if known and all(r in task for task in known.values() for r in rivals):
+                theirs = _stacked(known, rivals)
+                row |= _quantity("kept_over_control", (retained - theirs).mean(axis=0))
         rows.append(row)
     left_out = [task.task for task in tasks if task.task != math_task and not task.above_chance]
     return pd.DataFrame(rows, columns=list(COLUMNS)).assign(left_out=" ".join(left_out))
+
+
+def _stacked(
+    tasks: Mapping[str, Mapping[CellKey, np.ndarray]], keys: Sequence[CellKey]
+) -> np.ndarray:
+    """Retention by task, repeat and draw: (tasks, repeats, 1 + draws)."""
+    return np.stack([[task[key] for key in keys] for task in tasks.values()])
 
 
 def control_of(key: CellKey) -> CellKey | None:
     """The same cell of the method's control; None for a method without one."""
     if key.selection is None or not METHODS[key.method].control:
         return None
-    selection = {**key.selection.__dict__, "method": METHODS[key.method].control}
-    return CellKey(type(key.selection)(**selection), key.edit)
+    return replace(key, selection=replace(key.selection, method=METHODS[key.method].control))
 
 
 def _identity(point: CellKey, keys: Sequence[CellKey]) -> dict[str, object]:
@@ -117,8 +120,7 @@ def _quantity(name: str, by_repeat: np.ndarray) -> dict[str, float]:
     """
     interval = Interval(math.nan, math.nan)
     if np.isfinite(by_repeat).all():
-        over_documents = percentiles_of(by_repeat.mean(axis=0))
-        interval = with_repeats(by_repeat[:, 0], over_documents)(CONFIDENCE)
+        interval = over_draws(by_repeat)(CONFIDENCE)
     value = float(by_repeat[:, 0].mean())
     return {name: value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 

@@ -176,6 +176,15 @@ def percentiles_of(draws: np.ndarray) -> AtConfidence:
     return at
 
 
+def over_draws(by_repeat: np.ndarray) -> AtConfidence:
+    """The interval over documents and repeats of a number that was computed in every draw.
+
+    Args:
+        by_repeat: (repeats, 1 + draws): as measured, then in every bootstrap draw.
+    """
+    return with_repeats(by_repeat[:, 0], percentiles_of(by_repeat.mean(axis=0)))
+
+
 def p_value_of(interval_at: AtConfidence) -> float:
     """The smallest p at which the interval of confidence 1 − p holds 0; by bisection."""
     low, high = 0.0, 1.0
