@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from neurosurgery.cli.flags import (
-    OneLineParser,
     add_calibration_flags,
     add_drawing_flags,
     add_evaluation_flags,
     add_model_flags,
     add_output_flags,
+    script_parser,
 )
 from neurosurgery.cli.parse import (
     calibration_sets,
@@ -157,11 +157,7 @@ def _selection(flags: argparse.Namespace, *, of_demo: bool) -> SelectionConfig:
 
 
 def _parser(description: str) -> argparse.ArgumentParser:
-    parser = OneLineParser(
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = script_parser(description)
     add_model_flags(parser)
     add_calibration_flags(parser)
     add_drawing_flags(parser, METHODS[TRAINED_BY_DEFAULT[0]])

@@ -22,13 +22,18 @@ class OneLineParser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message}\n")
 
 
-def build_parser(script: str, description: str) -> argparse.ArgumentParser:
-    """Build a script's parser; published flags keep their names and defaults."""
-    parser = OneLineParser(
+def script_parser(description: str) -> OneLineParser:
+    """The parser of a script, still without flags; the description keeps its lines."""
+    return OneLineParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+
+
+def build_parser(script: str, description: str) -> argparse.ArgumentParser:
+    """Build a script's parser; published flags keep their names and defaults."""
+    parser = script_parser(description)
     add_model_flags(parser)
     add_calibration_flags(parser)
     methods = methods_of(script)

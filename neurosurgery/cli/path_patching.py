@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from neurosurgery.cli.flags import (
-    OneLineParser,
     add_evaluation_flags,
     add_model_flags,
     add_output_flags,
+    script_parser,
 )
 from neurosurgery.cli.parse import (
     evaluation_config,
@@ -154,11 +154,7 @@ def _check_prompt_flags(flags: argparse.Namespace) -> None:
 
 
 def _parser(description: str) -> argparse.ArgumentParser:
-    parser = OneLineParser(
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = script_parser(description)
     add_model_flags(parser)
     prompts = parser.add_argument_group("prompts (default: arithmetic, made for the tokenizer)")
     prompts.add_argument(

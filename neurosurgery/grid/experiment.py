@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.config.experiment import ExperimentConfig
-from neurosurgery.grid.cell_run import CellRun, quantised_origin
+from neurosurgery.grid.cell_run import CellRun
 from neurosurgery.grid.plan import PlanText, grid_keys, make_plan
-from neurosurgery.models.devices import choose_device, choose_dtype, keep_freed_memory
+from neurosurgery.models.devices import choose_device, choose_dtype
 from neurosurgery.results import provenance
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.store import ResultStore
-
-if TYPE_CHECKING:
-    # transformers takes seconds to import, so bad flags are refused first.
-    from neurosurgery.grid.sources import LocalSource, RemoteSource
 
 
 @dataclass(frozen=True)
@@ -73,38 +68,20 @@ class Experiment:
             # A run that was killed after its last cell leaves temporary files.
             store.sweep()
         else:
-            from neurosurgery.grid.recorder import say
-            from neurosurgery.grid.sources import LocalSource, RemoteSource, texts_of
+            from neurosurgery.grid.compute import Computation
 
-            with ExitStack() as stack:
-                source: LocalSource | RemoteSource
-                if config.workers is None:
-                    keep_freed_memory(device)
-                    source = LocalSource(
-                        config.model, config.data, self.sets, tokenizer, str(device)
-                    )
-                else:
-                    from neurosurgery.grid.ray_workers import RayWorkers
-                    from neurosurgery.grid.worker_host import Recipe
-
-                    # Of this process's number format, also where only the workers have a GPU.
-                    model = replace(config.model, dtype=str(dtype).removeprefix("torch."))
-                    texts = texts_of(self.sets)
-                    recipe = Recipe(model, config.evaluation, texts, config.workers.cpus)
-                    workers = stack.enter_context(RayWorkers(config.workers, recipe, say))
-                    source = RemoteSource(workers, config.data, self.sets)
-                self._start(store, meaning | of_tasks, source)
-                cells.start_log()
-                for note in (source.quantised, *cells.notes(plan, config.grid.scalars)):
-                    if note is not None:
-                        say(note)
-                executor = source.executor(plan, cells, store)
-                origin = {
-                    "seed": config.data.random_state,
-                    "num_samples": config.data.num_samples,
-                    **quantised_origin(source.quantised),
-                }
-                cells.run(plan, executor, lock, commit, origin)
+            run = Computation(
+                config,
+                self.sets,
+                self.command,
+                tokenizer,
+                str(dtype).removeprefix("torch."),
+                commit,
+                cells,
+                store,
+                lock,
+            )
+            run.run(plan, meaning | of_tasks, config.grid.scalars)
         cells.publish()
 
     def _meaning(self, store: ResultStore, dtype: str, commit: str | None) -> dict[str, object]:
@@ -122,16 +99,3 @@ class Experiment:
         if not self.config.output.overwrite:
             store.check_meaning(meaning)
         return meaning
-
-    def _start(
-        self, store: ResultStore, meaning: Mapping[str, object], source: LocalSource | RemoteSource
-    ) -> None:
-        """Start to write the folder, once the model is known to be usable."""
-        if self.config.output.overwrite:
-            store.clear()
-        # The first file, because it marks the folder as ours.
-        run = provenance.describe_run(list(self.command), source.device, source.quantised)
-        store.write_config(meaning, run)
-        store.sweep()
-        if (split := self.sets[self.config.data.math.name].programs) is not None:
-            store.write_split(split.listing())

@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, nullcontext
-from dataclasses import replace
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.config.experiment import GridConfig
 from neurosurgery.config.fine_tuning import FineTuneConfig
 from neurosurgery.config.keys import MATH
-from neurosurgery.grid.cell_run import CellRun, quantised_origin
+from neurosurgery.grid.cell_run import CellRun
 from neurosurgery.grid.fine_tuning_plan import training_keys, training_lines
 from neurosurgery.grid.plan import make_plan
-from neurosurgery.models.devices import choose_device, choose_dtype, keep_freed_memory
+from neurosurgery.models.devices import choose_device, choose_dtype
 from neurosurgery.results import provenance
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.store import ResultStore
 
 if TYPE_CHECKING:
     # transformers takes seconds to import, so bad flags are refused first.
-    from transformers import PreTrainedTokenizerBase
-
     from neurosurgery.activations.training_data import TrainingData
-    from neurosurgery.grid.sources import LocalSource, RemoteSource
 
 
 class FineTuning:
@@ -107,11 +103,11 @@ class FineTuning:
             cells.publish()
             return
 
+        from neurosurgery.grid.compute import Computation
         from neurosurgery.grid.gather import Given
         from neurosurgery.grid.kept_effects import effects_folder
-        from neurosurgery.grid.recorder import say
 
-        recipe = training_recipe(config, new, tokenizer, commit)
+        recipe = training_recipe(config, new, tokenizer, commit, of_training)
         for line in (left_out.text, *recipe.notes):
             if line:
                 print(line)
@@ -119,41 +115,11 @@ class FineTuning:
         given = Given(
             effects_folder=folder if needs_effects(config.selection) else None, masks=masks
         )
-        with ExitStack() as stack:
-            source = self._source(stack, tokenizer, str(device), dtype)
-            self._start(meaning | of_training, source)
-            cells.start_log()
-            for note in (source.quantised, *cells.notes(plan, ())):
-                if note is not None:
-                    say(note)
-            executor = source.executor(plan, cells, store, given, recipe)
-            origin = {
-                "seed": config.data.random_state,
-                "num_samples": config.data.num_samples,
-                **quantised_origin(source.quantised),
-            }
-            cells.run(plan, executor, lock, commit, origin)
+        run = Computation(
+            config, self._sets, self._command, tokenizer, dtype, commit, cells, store, lock
+        )
+        run.run(plan, meaning | of_training, (), given, recipe)
         cells.publish()
-
-    def _source(
-        self, stack: ExitStack, tokenizer: PreTrainedTokenizerBase, device: str, dtype: str
-    ) -> LocalSource | RemoteSource:
-        """The model in this process, or in workers of their own."""
-        from neurosurgery.grid.recorder import say
-        from neurosurgery.grid.sources import LocalSource, RemoteSource, texts_of
-
-        config = self._config
-        if config.workers is None:
-            keep_freed_memory(choose_device(config.model))
-            return LocalSource(config.model, config.data, self._sets, tokenizer, device)
-        # An extra; nothing of it is imported without workers.
-        from neurosurgery.grid.ray_workers import RayWorkers
-        from neurosurgery.grid.worker_host import Recipe
-
-        model = replace(config.model, dtype=dtype)
-        recipe = Recipe(model, config.evaluation, texts_of(self._sets), config.workers.cpus)
-        workers = stack.enter_context(RayWorkers(config.workers, recipe, say))
-        return RemoteSource(workers, config.data, self._sets)
 
     def _meaning(self, dtype: str, commit: str | None) -> dict[str, object]:
         """The meaning of the cells; refuses a folder with another one."""
@@ -170,11 +136,3 @@ class FineTuning:
         if not self._config.output.overwrite:
             self._store.check_meaning(meaning)
         return meaning
-
-    def _start(self, meaning: Mapping[str, object], source: LocalSource | RemoteSource) -> None:
-        """Start to write the folder, once the model is known to be usable."""
-        if self._config.output.overwrite:
-            self._store.clear()
-        run = provenance.describe_run(list(self._command), source.device, source.quantised)
-        self._store.write_config(meaning, run)
-        self._store.sweep()

@@ -125,6 +125,7 @@ def training_recipe(
     new: TrainingData,
     tokenizer: PreTrainedTokenizerBase,
     commit: str | None,
+    meaning: Mapping[str, object],
 ) -> TrainingRecipe:
     """Split and tokenise the samples.
 
@@ -133,6 +134,7 @@ def training_recipe(
         new: the samples that neither calibration nor tests use.
         tokenizer: the model's.
         commit: the commit of a hub model.
+        meaning: `meaning_of_training`, for the provenance.
 
     Raises:
         UsageError: no sample has an answer within `--max_length`.
@@ -163,7 +165,7 @@ def training_recipe(
         "model": config.model.name,
         "revision": config.model.revision,
         "model_content": model_fingerprint(config.model.name, commit),
-        "training": meaning_of_training(training, new),
+        "training": dict(meaning),
     }
     path = config.output.save_path
     return TrainingRecipe(training, train.samples, held_out.samples, path, origin, notes)

@@ -264,6 +264,13 @@ def test_a_worker_trains_to_the_same_changes(finished, tiny_model, tmp_path):
     assert all(torch.equal(one.values[n], other.values[n]) for n in one.mask)
 
 
+def test_programs_as_samples_leave_their_split(tiny_model, tmp_path):
+    programs = ROOT / "data" / "demo" / "sgsm.csv"
+    argv = flags(tiny_model, tmp_path, *ALL, "--train_dataset", str(programs))
+    assert FineTune.main(argv) == 0
+    assert set(pd.read_csv(tmp_path / "split.csv")["part"]) == {"sample", "test"}
+
+
 def test_overwrite_does_not_delete_the_effects_that_it_needs(tiny_model, masks, tmp_path, capsys):
     save_path = tmp_path / "r"
     shutil.copytree(masks / "path_patching", save_path / "path_patching")
