@@ -1,4 +1,4 @@
-"""The package is laid out as the method runs: imports go one way, files stay short."""
+"""The package is laid out as the method runs: imports go one way."""
 
 from __future__ import annotations
 
@@ -43,8 +43,6 @@ SETTINGS_MAY_BE_SEEN_WHOLE = {
     "grid/experiment.py",
 }
 """The conductor of a run, its plan and the command line; every other room gets its own part."""
-
-LONGEST = 250
 
 
 def python_files(folder: Path = PACKAGE) -> list[Path]:
@@ -159,15 +157,6 @@ def test_every_folder_stands_in_the_table():
     table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     positions = [table.index(f"| `{folder}/`") for folder in FOLDERS]
     assert positions == sorted(positions)
-
-
-def test_no_file_outgrows_its_room():
-    long = {
-        relative(path): lines
-        for path in python_files()
-        if (lines := path.read_text(encoding="utf-8").count("\n")) > LONGEST
-    }
-    assert long == {}
 
 
 def test_only_the_command_line_and_the_conductor_see_all_settings():
