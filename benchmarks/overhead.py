@@ -21,7 +21,6 @@ from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.evaluate.harness import Harness
 from neurosurgery.grid.experiment import Experiment
 from neurosurgery.grid.recorder import Recorder
-from neurosurgery.results.cells import CellResult
 
 SCRIPT = "MathNeuro.py"
 FLAGS = "--proportion .005 .05 --num_repeats 1 --num_samples 5 --pre_train_eval".split()
@@ -67,11 +66,11 @@ class _Clock:
     def evaluate(self, original: Any) -> Any:
         """`Harness.evaluate`, timed, and the model's passes in it."""
 
-        def timed(harness: Harness, lm: Any, limit: int | None) -> Evaluation:
+        def timed(harness: Harness, lm: Any, *arguments: Any, **named: Any) -> Evaluation:
             self._watch(lm.model)
             start = time.perf_counter()
             try:
-                return original(harness, lm, limit)
+                return original(harness, lm, *arguments, **named)
             finally:
                 self.calls += 1
                 if self.calls <= CALLS_PER_CELL:
@@ -85,8 +84,8 @@ class _Clock:
     def record(self, original: Any) -> Any:
         """`Recorder.record`, with which a cell ends."""
 
-        def timed(recorder: Recorder, result: CellResult) -> None:
-            original(recorder, result)
+        def timed(recorder: Recorder, *arguments: Any, **named: Any) -> None:
+            original(recorder, *arguments, **named)
             self.end = time.perf_counter()
 
         return timed

@@ -9,6 +9,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # One thread for each of the processes that run the tests, and for the scripts that they start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,34 @@ import transformers
 from transformers import AutoTokenizer, PreTrainedModel
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Sort the tests by how long they take.
+
+    `slow` is written at a test: a plain run takes a sample of its cases, the first `sample` of
+    them (1 if nothing is said), and `-m slow` all. `quick` is every test that is neither `slow`
+    nor in a file marked `whole`, which runs whole commands.
+    """
+    for item in items:
+        if not (item.get_closest_marker("slow") or item.get_closest_marker("whole")):
+            item.add_marker("quick")
+    if config.option.markexpr or any("::" in argument for argument in config.args):
+        return
+    taken: Counter[tuple[str, str]] = Counter()
+    beyond = []
+    for item in items:
+        if (slow := item.get_closest_marker("slow")) is not None:
+            test = (str(item.path), getattr(item, "originalname", item.name))
+            taken[test] += 1
+            if taken[test] > slow.kwargs.get("sample", 1):
+                beyond.append(item)
+    if beyond:
+        config.hook.pytest_deselected(items=beyond)
+        items[:] = [item for item in items if item not in set(beyond)]
+
+
 VOCABULARY = 1536
 
 _COMMON = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}

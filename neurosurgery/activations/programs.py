@@ -92,7 +92,7 @@ def split_programs(table: pd.DataFrame, random_state: int, flag: str, path: Path
     Raises:
         UsageError: a question or program is empty, or too few rows are left, or no test.
 
-    Source: the published MathNeuro.py (arXiv 2410.16930); DESIGN.md, section 12.
+    Source: the published MathNeuro.py (arXiv 2410.16930).
     """
     table = table.assign(row=np.arange(1, len(table) + 1))
     chosen = table[table[SUBSET] == TRAINING_SUBSET] if SUBSET in table else table

@@ -18,7 +18,7 @@ from neurosurgery.common.numbers import number_text
 from neurosurgery.config.keys import CellKey
 from neurosurgery.config.methods import METHODS, size_text
 from neurosurgery.verdicts.comparison import TaskMetrics
-from neurosurgery.verdicts.intervals import CONFIDENCE, compare
+from neurosurgery.verdicts.intervals import CONFIDENCE, INTERVALS_OVER, compare
 from neurosurgery.verdicts.reach import Interval, over_draws
 
 QUANTITIES = ("gain", "kept_mean", "kept_worst", "gain_over_control", "kept_over_control")
@@ -159,8 +159,7 @@ def training_text(table: pd.DataFrame) -> str:
         ]
         lines.append(_LINE.format(*cells).rstrip())
     lines.append(
-        "In brackets 95 % intervals over documents and repeats. Kept: the share of the baseline, "
-        "guessing taken off."
+        f"In brackets {INTERVALS_OVER}.\nKept: the share of the baseline, guessing taken off."
     )
     if left_out := table["left_out"].iloc[0]:
         lines.append(f"Left out, as the baseline is not better than guessing: {left_out}.")

@@ -26,6 +26,10 @@ from neurosurgery.verdicts.reach import (
 )
 
 CONFIDENCE = 0.95
+INTERVALS_OVER = (
+    "95 % intervals over documents and repeats (of one repeat: over documents, for this draw)"
+)
+"""What every table's brackets hold, in words."""
 MARGIN = OutputConfig.margin
 """A difference within this is no difference: of an accuracy, or as a share of a perplexity."""
 

@@ -13,6 +13,7 @@ from neurosurgery.config.keys import MATH, action_text, is_training
 from neurosurgery.config.methods import size_text
 from neurosurgery.verdicts.comparison import QUANTITIES
 from neurosurgery.verdicts.gains import training_text
+from neurosurgery.verdicts.intervals import INTERVALS_OVER
 from neurosurgery.verdicts.primary import primary_metrics
 from neurosurgery.verdicts.programs import programs_text
 from neurosurgery.verdicts.table import VerdictTable
@@ -127,8 +128,8 @@ def comparison_text(comparison: pd.DataFrame, methods: Sequence[str]) -> str:
         name = f"{indent}{_name(row['method'], row['calibration'])}"
         lines.append(_COMPARISON.format(name, f"{row['points']}", *cells).rstrip())
     lines.append(
-        "In brackets 95 % intervals over documents and repeats, the best point chosen anew in "
-        "every draw;\n(k of n): in k of n set × repeat pairs half of math was gone at all. "
+        f"In brackets {INTERVALS_OVER}; the best point is chosen anew in every draw;\n"
+        "(k of n): in k of n set × repeat pairs half of math was gone at all. "
         "'never': nowhere on the grid."
     )
     left_out = [method for method in methods if method not in set(comparison["method"])]

@@ -25,6 +25,7 @@ from neurosurgery.report.show.panels import records
 from neurosurgery.report.show.texts import interval, number
 from neurosurgery.report.show.units import UnitList
 from neurosurgery.report.show.words import findings
+from neurosurgery.verdicts.intervals import INTERVALS_OVER
 
 _PARTS = Path(__file__).parent
 
@@ -59,6 +60,7 @@ def render_page(
         others=", ".join(folder.other_tasks),
         findings=findings(folder, points),
         cautions=cautions(folder, points),
+        intervals_over=INTERVALS_OVER,
         comparison=comparison_table(folder.comparison),
         training=training_table(folder.training),
         programs=outcome_table(folder.summary),
