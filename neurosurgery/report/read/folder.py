@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from neurosurgery.common.errors import UsageError
-from neurosurgery.common.files import read_json
+from neurosurgery.common.errors import UsageError, first_line
+from neurosurgery.common.json_files import read_object
 from neurosurgery.config.keys import BASELINE, MATH, SCALE
 from neurosurgery.verdicts.columns import COLUMNS
 from neurosurgery.verdicts.primary import primary_metrics
@@ -98,7 +98,7 @@ def read_folder(path: Path) -> Folder:
         raise UsageError("SAVE_PATH", path, "holds no finished cell yet; run a script first")
     results["skill"] = results["skill"].replace("", MATH)
     model = str(results["model"].iloc[0])
-    config = _read_json(path / "config.json")
+    config = read_own_json(path / "config.json")
     math, other = _tasks(config, results)
     results = primary_metrics(results, [*math, *other])
     return Folder(
@@ -165,12 +165,18 @@ def _tasks(
     return tuple(found[:first]), tuple(found[first:])
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_own_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file of the folder; empty if there is none.
+
+    Raises:
+        UsageError: it is damaged.
+    """
     try:
-        content = read_json(path)
-    except (OSError, ValueError):
+        return read_object(path)
+    except FileNotFoundError:
         return {}
-    return content if isinstance(content, dict) else {}
+    except (OSError, ValueError) as error:
+        raise UsageError("SAVE_PATH", path, f"is damaged ({first_line(error)})") from None
 
 
 def _factors(
@@ -178,7 +184,7 @@ def _factors(
 ) -> dict[tuple[str, str, str, float, float], tuple[float, float, float]]:
     found: dict[tuple[str, str, str, float, float], tuple[float, float, float]] = {}
     for path in sorted(folder.rglob("*.json")):
-        record = _read_json(path)
+        record = read_own_json(path)
         key, factor = record.get("key"), record.get("factor")
         if isinstance(key, dict) and isinstance(factor, list) and "edit" not in key:
             skill, method, calibration, proportion, scalar = (key[name] for name in _POINT)
