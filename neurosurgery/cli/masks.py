@@ -7,7 +7,7 @@ from itertools import combinations
 from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.common.terminal import say
+from neurosurgery.common.terminal import say, visible_line
 from neurosurgery.config.checks import check_writable
 
 _COMPARE = """\
@@ -116,11 +116,11 @@ def _show(arguments: argparse.Namespace) -> None:
     from neurosurgery.report.show.units import units_text
 
     file = read_mask_file(arguments.mask)
-    say(str(arguments.mask))
+    say(visible_line(arguments.mask))
     for key, value in file.provenance.items():
         # The counts are printed as a table below.
         if key != "counts":
-            say(f"  {key:<12} {'–' if value is None else value}")
+            say(f"  {visible_line(key):<12} {'–' if value is None else visible_line(value)}")
     say(f"\n{counts_text(overlap_by_parameter(file.mask, file.mask))}")
     units = read_unit_csv(arguments.mask.with_suffix(".csv"))
     if units is not None:

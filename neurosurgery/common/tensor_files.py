@@ -71,8 +71,12 @@ def read_metadata(path: Path, *wanted: str) -> dict[str, str]:
         metadata = file.metadata() or {}
     found = metadata.get("format")
     if found not in wanted:
-        what = _KINDS.get(found, f"tensors of the format {found}") if found else "other tensors"
-        raise ValueError(f"has no metadata format = {' or '.join(wanted)}: it holds {what}")
+        expected = " or ".join(wanted)
+        if found is None:
+            raise ValueError(f"has no metadata format = {expected}")
+        raise ValueError(
+            f"holds {_KINDS.get(found, 'tensors')} in the format {found}, not {expected}"
+        )
     return metadata
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.common.json_files import read_object
+from neurosurgery.common.terminal import visible_text
 from neurosurgery.config.keys import BASELINE, MATH, SCALE
 from neurosurgery.verdicts.columns import COLUMNS
 from neurosurgery.verdicts.primary import primary_metrics
@@ -140,6 +141,9 @@ def _read_table(path: Path) -> pd.DataFrame:
     for column in table.columns:
         if column not in _TEXT:
             table[column] = pd.to_numeric(table[column], errors="coerce")
+        elif column != "model":
+            # Figures and page show them; the model's name is also that of a folder.
+            table[column] = table[column].map(visible_text)
     return table
 
 
