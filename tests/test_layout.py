@@ -197,3 +197,24 @@ def test_only_the_scripts_and_main_use_the_command_line():
         if module.startswith("neurosurgery.cli")
     ]
     assert {path.relative_to(PACKAGE).parts[0] for path in users} <= {"cli", "__main__.py"}
+
+
+def printed(path: Path) -> Iterator[int]:
+    """The lines of a file that print past `common/terminal.py`."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            called = ast.unparse(node.func)
+            if called in ("print", "tqdm.write", "sys.stdout.write", "sys.stderr.write"):
+                yield node.lineno
+
+
+@pytest.mark.parametrize("path", python_files(), ids=relative)
+def test_lines_are_printed_in_one_place(path):
+    """There control characters of foreign texts become visible."""
+    if relative(path) != "common/terminal.py":
+        assert not list(printed(path)), f"{relative(path)}: use `say` of common/terminal.py"
+
+
+def test_a_print_would_be_found(tmp_path):
+    (tmp_path / "a.py").write_text("def f():\n    print(1)\n    tqdm.write('x')\n")
+    assert list(printed(tmp_path / "a.py")) == [2, 3]

@@ -16,6 +16,7 @@ from neurosurgery.activations.program_files import has_programs
 from neurosurgery.activations.programs import ProgramSplit, program_sample, split_programs
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.tables import first_empty, read_csv
+from neurosurgery.common.terminal import say
 from neurosurgery.config.experiment import CalibrationSource
 from neurosurgery.config.keys import MATH
 
@@ -83,9 +84,9 @@ def read_calibration_sets(
         if not can_be_prepared(source.path):
             continue
         name = source.path.stem
-        print(f"{source.path} is not there: making it from {SOURCES[name].path}", flush=True)
+        say(f"{source.path} is not there: making it from {SOURCES[name].path}", flush=True)
         try:
-            print(write_samples(source.path))
+            say(write_samples(source.path))
         except UsageError as error:
             refused.append(UsageError(_flag(source), source.path, f"is not there: {error}"))
     if refused:
@@ -93,7 +94,7 @@ def read_calibration_sets(
     sets = {source.name: read_calibration_set(source, random_state) for source in sources}
     for source in sources:
         if (split := sets[source.name].programs) is not None:
-            print(split.summary(source.path))
+            say(split.summary(source.path))
     return sets
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -22,6 +21,7 @@ from neurosurgery.activations.batches import (
 )
 from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.activations.sums import ActivationNorms, FiringCounts, SampleSums
+from neurosurgery.common.terminal import say
 from neurosurgery.config.methods import ACTIVATION_NORMS, FIRING_COUNTS
 from neurosurgery.models.backbone import find_backbone
 from neurosurgery.models.devices import empty_cache
@@ -216,7 +216,7 @@ def collect_from_set(
     )
     if encoded.truncated:
         text = f"{calibration_set.name}: {encoded.truncated} samples cut at the context length"
-        tqdm.write(text, file=sys.stdout)
+        say(text)
     start = time.monotonic()
     tokens = 0
     with tqdm(total=len(drawn), desc=f"scoring {calibration_set.name}", unit="sample") as progress:

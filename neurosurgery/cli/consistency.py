@@ -17,6 +17,7 @@ from neurosurgery.cli.parse import (
     unique,
 )
 from neurosurgery.common.errors import UsageError
+from neurosurgery.common.terminal import say
 from neurosurgery.config.checks import check_at_least, check_fractions, check_writable
 from neurosurgery.config.demo import DEMO, PUBLISHED_GRID
 from neurosurgery.config.experiment import DataConfig, ModelConfig
@@ -165,7 +166,7 @@ def run(arguments: argparse.Namespace) -> None:
         table.insert(0, "model", model.label)
         write_atomically(file, table.to_csv(index=False))
         checkpoint.clear()
-    print(f"{consistency_text(table)}\n\n{file} has every pair")
+    say(f"{consistency_text(table)}\n\n{file} has every pair")
 
 
 def _load(config: ModelConfig, sets: Mapping[str, CalibrationSet]) -> LoadedModel:
@@ -176,7 +177,7 @@ def _load(config: ModelConfig, sets: Mapping[str, CalibrationSet]) -> LoadedMode
     texts = {name: of_set.samples for name, of_set in sets.items()}
     loaded = load_checked_model(config, load_tokenizer(config), texts)
     if loaded.quantised is not None:
-        print(loaded.quantised)
+        say(loaded.quantised)
     return loaded
 
 

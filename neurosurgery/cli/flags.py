@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from neurosurgery.cli.worker_flags import add_worker_flags
+from neurosurgery.common.terminal import error_line
 from neurosurgery.config.demo import DEMO
 from neurosurgery.config.experiment import OutputConfig
 from neurosurgery.config.keys import MATH
@@ -19,7 +20,7 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{error_line(f'{self.prog}: error: {message}')}\n")
 
 
 def script_parser(description: str) -> OneLineParser:

@@ -7,6 +7,7 @@ from itertools import combinations
 from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
+from neurosurgery.common.terminal import say, visible_line
 from neurosurgery.config.checks import check_writable
 
 _COMPARE = """\
@@ -104,7 +105,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 
         image = matrix_figure(names, pairs, arguments.figure.suffix[1:].lower())
         write_atomically(arguments.figure, image)
-    print("\n".join(texts))
+    say("\n".join(texts))
 
 
 def _show(arguments: argparse.Namespace) -> None:
@@ -115,15 +116,15 @@ def _show(arguments: argparse.Namespace) -> None:
     from neurosurgery.report.show.units import units_text
 
     file = read_mask_file(arguments.mask)
-    print(arguments.mask)
+    say(visible_line(arguments.mask))
     for key, value in file.provenance.items():
         # The counts are printed as a table below.
         if key != "counts":
-            print(f"  {key:<12} {'–' if value is None else value}")
-    print(f"\n{counts_text(overlap_by_parameter(file.mask, file.mask))}")
+            say(f"  {visible_line(key):<12} {'–' if value is None else visible_line(value)}")
+    say(f"\n{counts_text(overlap_by_parameter(file.mask, file.mask))}")
     units = read_unit_csv(arguments.mask.with_suffix(".csv"))
     if units is not None:
-        print(f"\n{units_text(units)}")
+        say(f"\n{units_text(units)}")
 
 
 def _check_output(flag: str, path: Path | None, suffixes: tuple[str, ...]) -> None:

@@ -15,6 +15,7 @@ from neurosurgery.activations.program_files import holds_programs
 from neurosurgery.cli.flags import build_parser
 from neurosurgery.cli.worker_flags import workers_config
 from neurosurgery.common.errors import RunError, Stopped, UsageError, machine_error
+from neurosurgery.common.terminal import say_error
 from neurosurgery.config.checks import check_at_least
 from neurosurgery.config.demo import DEMO, PROGRAM_TASK, PUBLISHED_GRID
 from neurosurgery.config.experiment import (
@@ -215,7 +216,7 @@ def run_script(
         resume = "" if program else "; the same command goes on from here"
         # A terminal that was closed takes no line any more.
         with contextlib.suppress(OSError):
-            print(f"{what}{resume}", file=sys.stderr)
+            say_error(f"{what}{resume}")
         return 128 + number
     except Exception as error:
         known = isinstance(error, (UsageError, RunError))
@@ -224,6 +225,6 @@ def run_script(
             raise
         if os.environ.get("NEUROSURGERY_TRACEBACK") == "1":
             traceback.print_exc()
-        print(f"{program or Path(sys.argv[0]).name}: error: {line}", file=sys.stderr)
+        say_error(f"{program or Path(sys.argv[0]).name}: error: {line}")
         return 2 if isinstance(error, UsageError) else 1
     return 0

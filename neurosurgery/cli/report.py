@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from neurosurgery.common.terminal import say
+
 _DESCRIPTION = """\
 Write figures (PNG and PDF) and one self-contained page, SAVE_PATH/report/report.html, from the
 files in a results folder. No model is loaded.
@@ -24,4 +26,4 @@ def run(arguments: argparse.Namespace) -> None:
     """Write the report and print its path."""
     from neurosurgery.report import make_report
 
-    print(f"report in {make_report(arguments.save_path)}")
+    say(f"report in {make_report(arguments.save_path)}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from neurosurgery.common.errors import UsageError
+from neurosurgery.common.errors import UsageError, first_line
+from neurosurgery.common.json_files import read_object
 from neurosurgery.config.gguf import check_gguf, gguf_file
 from neurosurgery.config.keys import MATH
 
@@ -102,15 +102,15 @@ def check_model_folder(name: str) -> None:
         return
     file = folder / "config.json"
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_object(file)
     except FileNotFoundError:
         raise UsageError(
             "--model", name, "expected a folder with a config.json or a GGUF file"
         ) from None
     except (OSError, ValueError) as error:
-        raise UsageError("--model", name, f"config.json cannot be read ({error})") from None
-    if not isinstance(content, dict):
-        raise UsageError("--model", name, "config.json holds no object")
+        raise UsageError(
+            "--model", name, f"config.json cannot be read ({first_line(error)})"
+        ) from None
     if content.get("quantization_config") is not None:
         raise UsageError("--model", name, "is quantised; expected float weights to edit")
 

@@ -6,27 +6,38 @@ an extra, and imported only here.
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from neurosurgery.common.errors import RunError, first_line
+from neurosurgery.common.errors import RunError
 from neurosurgery.common.files import write_atomically
-from neurosurgery.config.methods import LORA
-from neurosurgery.masks.files import file_metadata, read_metadata
+from neurosurgery.common.json_files import parse_json
+from neurosurgery.common.tensor_files import (
+    ADAPTER,
+    UNREADABLE,
+    file_error,
+    file_metadata,
+    read_metadata,
+    read_provenance,
+)
+from neurosurgery.config.methods import LORA, METHODS
+from neurosurgery.edit.delta import Delta
+from neurosurgery.masks.files import file_errors
+from neurosurgery.masks.mask import ParameterMask
 
-FORMAT = "neurosurgery-adapter/1"
+_NAME = "default"
+"""What PEFT calls the one adapter of a model."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,7 @@ class Adapter:
             adapted = get_peft_model(model, self._config(model))
         try:
             parameters = adapter_parameters(adapted)
+            self._check_values(parameters)
             with torch.no_grad():
                 for name, value in self.values.items():
                     parameters[name].copy_(value)
@@ -99,6 +111,39 @@ class Adapter:
         with self.added(model):
             yield
 
+    def delta(self, model: PreTrainedModel) -> Delta:
+        """What the adapter adds to the weights of its modules, as changes that can be written.
+
+        LoRA changes every weight of a matrix, SHiRA those that it has chosen. Takes 4 bytes for
+        each weight of the modules.
+
+        Raises:
+            ValueError: the adapter is of another model.
+        """
+        missing = [name for name in self.modules if not _has_matrix(model, name)]
+        if missing:
+            raise ValueError(f"the model has no matrix {missing[0]}")
+        with self.added(model), torch.no_grad():
+            added = {
+                f"{name}.weight": model.get_submodule(name).get_delta_weight(_NAME).float().cpu()
+                for name in self.modules
+            }
+        dense = {name: each.to_dense() if each.is_sparse else each for name, each in added.items()}
+        mask = ParameterMask.from_tensors({name: each != 0 for name, each in dense.items()})
+        return Delta(mask, {n: each.reshape(-1)[mask.indices(n)] for n, each in dense.items()})
+
+    def _check_values(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        """Refuse values that are not exactly those of the adapted model; before a training is none.
+
+        Raises:
+            ValueError: names the first that differs.
+        """
+        there = {name: tuple(p.shape) for name, p in parameters.items()}
+        mine = {name: tuple(value.shape) for name, value in self.values.items()}
+        for name, _ in sorted(there.items() ^ mine.items() if mine else ()):
+            shapes = mine.get(name, "missing"), there.get(name, "missing")
+            raise ValueError(f"{name} is {shapes[0]} in the adapter and {shapes[1]} in the model")
+
     def _config(self, model: PreTrainedModel) -> Any:
         from peft import LoraConfig, ShiraConfig
 
@@ -111,6 +156,13 @@ class Adapter:
         if self.method == LORA:
             return LoraConfig(lora_alpha=self.rank, task_type="CAUSAL_LM", **shared)
         return ShiraConfig(random_seed=self.seed, **shared)
+
+
+def _has_matrix(model: nn.Module, name: str) -> bool:
+    try:
+        return isinstance(model.get_submodule(name), (nn.Linear, Conv1D))
+    except AttributeError:
+        return False
 
 
 def adapter_parameters(adapted: nn.Module) -> dict[str, nn.Parameter]:
@@ -132,7 +184,7 @@ def write_adapter(
         "modules": adapter.modules,
         "seed": adapter.seed,
     }
-    write_atomically(path, save(values, file_metadata(FORMAT, provenance, adapter=settings)))
+    write_atomically(path, save(values, file_metadata(ADAPTER, provenance, adapter=settings)))
 
 
 def load_adapter(path: Path) -> Adapter:
@@ -142,11 +194,39 @@ def load_adapter(path: Path) -> Adapter:
         RunError: the file is damaged or has another format.
     """
     try:
-        settings = json.loads(read_metadata(path, FORMAT)["adapter"])
-        with safe_open(path, framework="pt") as file:
-            values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        settings["modules"] = tuple(settings["modules"])
-        return replace(Adapter(**settings), values=values)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        reason = f"is no readable adapter ({first_line(error)})"
+        return _read(path)
+    except UNREADABLE as error:
+        reason = f"is no readable adapter ({file_error(path, error)})"
         raise RunError(f"{path} {reason}; without it the same command trains it again") from error
+
+
+def read_adapter_file(path: Path, flag: str) -> tuple[Adapter, dict[str, Any]]:
+    """Read an adapter and its provenance from a file that the user gives.
+
+    Raises:
+        UsageError: the file is missing or damaged; names `flag`.
+    """
+    with file_errors(path, flag, "adapter"):
+        return _read(path), read_provenance(read_metadata(path, ADAPTER))
+
+
+def _read(path: Path) -> Adapter:
+    settings = parse_json(read_metadata(path, ADAPTER).get("adapter", "null"))
+    match settings:
+        case {"method": str(method), "rank": int(rank), "modules": [*modules], "seed": int(seed)}:
+            known = method in METHODS and METHODS[method].adapter and rank > 0
+            known = known and all(isinstance(name, str) for name in modules)
+        case _:
+            known = False
+    if not known:
+        raise ValueError("the metadata do not say how the adapter is made")
+    with safe_open(path, framework="pt") as file:
+        values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for name, value in values.items():
+        if value.dtype != torch.float32:
+            raise ValueError(f"{name} is {value.dtype}; expected {torch.float32}")
+        if not value.isfinite().all():
+            raise ValueError(f"a value of {name} is NaN or infinite")
+    if not values:
+        raise ValueError("it holds no values")
+    return Adapter(method, rank, tuple(modules), seed, values)

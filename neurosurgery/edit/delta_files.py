@@ -12,22 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save
 
-from neurosurgery.common.errors import RunError, first_line
+from neurosurgery.common.errors import RunError
 from neurosurgery.common.files import write_atomically
-from neurosurgery.edit.delta import Delta
-from neurosurgery.masks.files import (
-    checked_mask,
+from neurosurgery.common.tensor_files import (
+    DELTA,
+    UNREADABLE,
+    check_tensors,
+    file_error,
     file_metadata,
-    mask_file_errors,
     read_metadata,
     read_provenance,
-    read_shapes,
 )
+from neurosurgery.edit.delta import Delta
+from neurosurgery.masks.files import checked_mask, file_errors, packed_tensor, read_shapes
 
-FORMAT = "neurosurgery-delta/1"
 _MASK, _CHANGE = "mask.", "change."
 
 
@@ -35,7 +36,7 @@ def write_delta_file(path: Path, delta: Delta, provenance: Mapping[str, object])
     """Write changes with their mask and provenance, whose values are stored as JSON."""
     tensors = {f"{_MASK}{n}": torch.from_numpy(bits) for n, bits in delta.mask.packed.items()}
     tensors |= {f"{_CHANGE}{name}": values.contiguous() for name, values in delta.values.items()}
-    metadata = file_metadata(FORMAT, provenance, shapes=delta.mask.shapes)
+    metadata = file_metadata(DELTA, provenance, shapes=delta.mask.shapes)
     write_atomically(path, save(tensors, metadata))
 
 
@@ -47,26 +48,25 @@ def load_delta(path: Path) -> Delta:
     """
     try:
         return _read(path)
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = f"is no readable file of changes ({first_line(error)})"
+    except UNREADABLE as error:
+        reason = f"is no readable file of changes ({file_error(path, error)})"
         raise RunError(f"{path} {reason}; without it the same command trains it again") from error
 
 
 def _read(path: Path) -> Delta:
-    shapes = read_shapes(read_metadata(path, FORMAT).get("shapes", ""))
+    shapes = read_shapes(read_metadata(path, DELTA).get("shapes", "null"))
+    wanted = {f"{_MASK}{name}": packed_tensor(shape) for name, shape in shapes.items()}
+    check_tensors(path, wanted | {f"{_CHANGE}{name}": ("F32", None) for name in shapes})
     with safe_open(path, framework="pt") as file:
         packed = {name: file.get_tensor(f"{_MASK}{name}").numpy() for name in shapes}
         values = {name: file.get_tensor(f"{_CHANGE}{name}") for name in shapes}
-    return Delta(checked_mask(packed, shapes, path), values)
-
-
-def holds_delta(path: Path) -> bool:
-    """Whether a file holds changes, by its metadata; False for what cannot be read."""
-    try:
-        read_metadata(path, FORMAT)
-    except (OSError, ValueError, SafetensorError):
-        return False
-    return True
+    mask = checked_mask(packed, shapes)
+    for name, count in mask.counts().items():
+        if values[name].shape != (count,):
+            raise ValueError(f"{name} has {count} selected weights, and as many changes are needed")
+        if not values[name].isfinite().all():
+            raise ValueError(f"a change of {name} is NaN or infinite")
+    return Delta(mask, values)
 
 
 def read_delta_file(path: Path, flag: str) -> tuple[Delta, dict[str, Any]]:
@@ -75,5 +75,5 @@ def read_delta_file(path: Path, flag: str) -> tuple[Delta, dict[str, Any]]:
     Raises:
         UsageError: the file is missing or damaged; names `flag`.
     """
-    with mask_file_errors(path, flag):
-        return _read(path), read_provenance(read_metadata(path, FORMAT))
+    with file_errors(path, flag, "file of changes"):
+        return _read(path), read_provenance(read_metadata(path, DELTA))

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from neurosurgery.common.errors import RunError, UsageError, first_line
-from neurosurgery.common.files import write_atomically
+from neurosurgery.common.files import replaced_folder, write_atomically
 from neurosurgery.edit.delta import Delta, added_delta
-from neurosurgery.edit.export_folder import RECORD, check_output, replaced_folder
+from neurosurgery.edit.export_folder import CARD, RECORD, check_output
 from neurosurgery.edit.model_card import AppliedEdit, model_card
-from neurosurgery.edit.scale import scaled_weights
+from neurosurgery.edit.other_files import copy_other_files
+from neurosurgery.edit.scale import scaled_weights, selected_parameters
 from neurosurgery.masks.mask import ParameterMask
 
 FORMAT = "neurosurgery-export/1"
@@ -34,8 +35,9 @@ def export_model(
 ) -> AppliedEdit:
     """Scale the selected weights, write the model, and restore the weights.
 
-    The folder holds safetensors, configuration, generation configuration, tokenizer, a model card
-    and neurosurgery.json. It is complete or absent.
+    The folder holds safetensors, configuration, generation configuration, tokenizer, a model card,
+    neurosurgery.json, and what the model's own folder holds besides (`copy_other_files`). It is
+    complete or absent.
 
     Args:
         model: the unedited model; the export has its dtype.
@@ -47,15 +49,17 @@ def export_model(
         overwrite: replace an earlier export.
 
     Raises:
-        UsageError: the output cannot be written, or the scalar makes a weight infinite.
+        UsageError: the output cannot be written, a weight of the mask is not finite, or the scalar
+            makes it so.
         ValueError: the mask names a parameter that the model does not have in that shape.
         RunError: the model cannot be saved.
     """
     check_output(output, overwrite=overwrite)
     dtype = _dtype(model)
+    _check_base(model, mask, provenance)
     with replaced_folder(output) as folder, scaled_weights(model, mask, scalar) as factor:
-        if factor is not None and not all(map(math.isfinite, factor)):
-            raise UsageError("--scalar", scalar, f"makes weights infinite in {dtype}")
+        if name := non_finite(model, mask):
+            raise UsageError("--scalar", scalar, f"makes weights infinite in {dtype}: {name}")
         edit = AppliedEdit(mask, scalar, factor, dtype, _parameters(model), provenance)
         _write(folder, model, tokenizer, edit, output)
     return edit
@@ -75,12 +79,38 @@ def export_trained(
     Args, folder and errors are those of `export_model`; `delta` has the mask.
     """
     check_output(output, overwrite=overwrite)
+    _check_base(model, delta.mask, provenance)
     with replaced_folder(output) as folder, added_delta(model, delta):
+        if name := non_finite(model, delta.mask):
+            reason = f"the changes make weights infinite: {name}; expected a format that holds them"
+            raise UsageError("--dtype", _dtype(model), reason)
         edit = AppliedEdit(
             delta.mask, 1.0, None, _dtype(model), _parameters(model), provenance, trained=True
         )
         _write(folder, model, tokenizer, edit, output)
     return edit
+
+
+def non_finite(model: nn.Module, among: Iterable[str] | None = None) -> str | None:
+    """The first parameter that holds NaN or an infinity.
+
+    Args:
+        model: the model.
+        among: names of parameters; None for all.
+    """
+    parameters = dict(model.named_parameters())
+    names = parameters if among is None else among
+    return next((name for name in names if not parameters[name].isfinite().all()), None)
+
+
+def _check_base(model: PreTrainedModel, mask: ParameterMask, provenance: Mapping[str, Any]) -> None:
+    selected_parameters(model, mask)
+    if name := non_finite(model, mask):
+        raise UsageError(
+            "--model",
+            provenance.get("model", ""),
+            f"{name} holds NaN or infinite weights in {_dtype(model)}; expected finite ones",
+        )
 
 
 def _dtype(model: PreTrainedModel) -> str:
@@ -101,9 +131,10 @@ def _write(
     try:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
+        copy_other_files(model, edit.provenance.get("model"), folder)
     except (OSError, ValueError, SafetensorError) as error:
         raise RunError(f"{output} cannot be written: {first_line(error)}") from error
-    card = folder / "README.md"
+    card = folder / CARD
     write_atomically(card, model_card(edit))
     for weights in folder.glob("*.safetensors"):
         # safetensors makes them readable only by their owner.

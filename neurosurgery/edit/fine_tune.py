@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 import math
 import shutil
 from collections.abc import Iterable, Sequence
@@ -27,6 +26,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME, logging
 from neurosurgery.activations.training_data import IGNORED
 from neurosurgery.common.errors import RunError
 from neurosurgery.common.files import write_atomically
+from neurosurgery.common.json_files import read_object
 from neurosurgery.config.training import TrainingConfig
 from neurosurgery.edit.training_bar import TrainingBar
 
@@ -217,7 +217,7 @@ def last_checkpoint(folder: Path) -> Path | None:
     found = []
     for path in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
         try:
-            found.append((json.loads((path / _STATE).read_text())["global_step"], path))
+            found.append((read_object(path / _STATE)["global_step"], path))
         except (OSError, ValueError, KeyError):
             # A kill has left it unfinished.
             shutil.rmtree(path)

@@ -9,6 +9,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData
 
+from neurosurgery.common.terminal import visible_line
 from neurosurgery.config.gguf import SUFFIX
 from neurosurgery.config.methods import METHODS, PLURALS, counts_units
 from neurosurgery.edit.scale import AppliedFactor
@@ -81,7 +82,7 @@ class AppliedEdit:
 def model_label(model: object) -> str:
     """The hub id, or the folder's or file's name: a local path is useless on other machines."""
     name = str(model or "unknown")
-    return name if is_hub_id(name) else Path(name).resolve().name
+    return visible_line(name if is_hub_id(name) else Path(name).resolve().name)
 
 
 def is_hub_id(name: str) -> bool:
@@ -153,7 +154,7 @@ def _action(edit: AppliedEdit) -> str:
 
 def _revision(edit: AppliedEdit) -> str:
     revision = edit.provenance.get("revision")
-    return f" (revision {revision})" if revision else ""
+    return f" (revision {_plain(revision)})" if revision else ""
 
 
 def _provenance_table(edit: AppliedEdit) -> str:
@@ -165,16 +166,18 @@ def _provenance_table(edit: AppliedEdit) -> str:
     ]
     training = edit.provenance.get("training")
     if isinstance(training, dict):
-        rows += [f"| {flag} | {_plain(value)} |" for flag, value in training.items()]
+        rows += [f"| {_plain(flag)} | {_plain(value)} |" for flag, value in training.items()]
     topk = edit.provenance.get("skill_topk")
-    if topk:
+    if isinstance(topk, int) and topk > 0:
         share = edit.mask.count() / topk
         rows.append(f"| share of the skill's top-K that is edited | {share:.1%} |")
     return "\n".join(["| | |", "|---|---|", *rows])
 
 
 def _plain(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A value of the provenance as a cell of a table, whatever a foreign file says."""
+    text = f"{value:g}" if isinstance(value, float) else visible_line(value)
+    return text.replace("|", "\\|")
 
 
 def _size_label(method: str) -> str:

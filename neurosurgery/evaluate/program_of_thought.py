@@ -15,6 +15,7 @@ from datasets import Dataset, DatasetDict
 from neurosurgery.activations.prepared import can_be_prepared, write_samples
 from neurosurgery.activations.programs import program_prompt, read_programs
 from neurosurgery.common.errors import UsageError
+from neurosurgery.common.terminal import say
 from neurosurgery.config.demo import ROOT
 from neurosurgery.evaluate.outcomes import OUTCOMES, RAN
 from neurosurgery.evaluate.sandbox import shared_sandbox
@@ -45,7 +46,7 @@ def load_problems(programs_file: str, programs_seed: int, **_metadata: object) -
     if not path.exists():
         path = ROOT / programs_file
     if can_be_prepared(path):
-        print(write_samples(path))
+        say(write_samples(path))
     split = read_programs("programs_file", path, programs_seed)
     return DatasetDict(
         train=Dataset.from_pandas(split.samples, preserve_index=False),

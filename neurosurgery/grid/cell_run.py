@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from neurosurgery.common.errors import RunError
 from neurosurgery.common.files import write_atomically
+from neurosurgery.common.terminal import say, visible_text
 from neurosurgery.config.experiment import EvaluationConfig, ModelConfig, OutputConfig
 from neurosurgery.config.keys import BASELINE_KEY, CellKey
 from neurosurgery.evaluate.tasks import task_manager
@@ -138,7 +139,7 @@ class CellRun:
         from neurosurgery.grid.cells import run_cells
         from neurosurgery.grid.jobs import make_jobs
         from neurosurgery.grid.loggers import told_of_cells
-        from neurosurgery.grid.recorder import Recorder, say
+        from neurosurgery.grid.recorder import Recorder
 
         shared = {
             "model": self._model.name,
@@ -170,16 +171,17 @@ class CellRun:
         self._verdicts.update()
         text = folder_text(self._verdicts, self._evaluation)
         write_atomically(
-            self._store.text_file(self._output.text_file), text + self._published_lines()
+            self._store.text_file(self._output.text_file),
+            visible_text(text + self._published_lines()),
         )
         # The report first: whoever reads the text may stop reading (`| head`).
         page = make_report(self._store.root)
-        print(text)
-        print(
+        say(text)
+        say(
             f"results in {self._store.root}: results.csv has every cell, summary.csv and "
             "comparison.csv these tables in full"
         )
-        print(f"figures in {page}")
+        say(f"figures in {page}")
         if self._failed:
             first = self._failed[0]
             raise RunError(

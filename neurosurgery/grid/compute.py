@@ -10,12 +10,12 @@ from typing import Protocol
 from transformers import PreTrainedTokenizerBase
 
 from neurosurgery.activations.calibration import CalibrationSet
+from neurosurgery.common.terminal import say
 from neurosurgery.config.experiment import DataConfig, EvaluationConfig, ModelConfig, OutputConfig
 from neurosurgery.config.workers import WorkersConfig
 from neurosurgery.grid.cell_run import CellRun, quantised_origin
 from neurosurgery.grid.gather import Given
 from neurosurgery.grid.plan import Plan
-from neurosurgery.grid.recorder import say
 from neurosurgery.grid.sources import LocalSource, RemoteSource, texts_of
 from neurosurgery.grid.training import TrainingRecipe
 from neurosurgery.models.devices import choose_device, keep_freed_memory

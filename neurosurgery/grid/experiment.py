@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from neurosurgery.activations.calibration import CalibrationSet
+from neurosurgery.common.terminal import say
 from neurosurgery.config.experiment import ExperimentConfig
 from neurosurgery.grid.cell_run import CellRun
 from neurosurgery.grid.plan import PlanText, grid_keys, make_plan
@@ -61,7 +62,7 @@ class Experiment:
         plan = make_plan(keys, config.output, store, with_baseline=config.grid.pre_train_eval)
         if config.output.dry_run:
             text = PlanText(config, plan, store, model_size(config.model, model_config, dtype))
-            print("\n".join(text.lines(list(self.sets.values()))))
+            say("\n".join(text.lines(list(self.sets.values()))))
             return
         of_tasks = cells.load_tasks(tokenizer, resolve_max_length(model_config, tokenizer))
         if plan.is_done:

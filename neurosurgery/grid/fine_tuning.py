@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from neurosurgery.activations.calibration import CalibrationSet
+from neurosurgery.common.terminal import say
 from neurosurgery.config.experiment import GridConfig
 from neurosurgery.config.fine_tuning import FineTuneConfig
 from neurosurgery.config.keys import MATH
@@ -96,7 +97,7 @@ class FineTuning:
         keys = training_keys(config, setting(of_training))
         plan = make_plan(keys, config.output, store, with_baseline=True)
         if config.output.dry_run:
-            print("\n".join(training_lines(config, plan, store, len(new.samples), left_out)))
+            say("\n".join(training_lines(config, plan, store, len(new.samples), left_out)))
             return
         if plan.is_done:
             store.sweep()
@@ -110,7 +111,7 @@ class FineTuning:
         recipe = training_recipe(config, new, tokenizer, commit, of_training)
         for line in (left_out.text, *recipe.notes):
             if line:
-                print(line)
+                say(line)
         folder = effects_folder(config.selection.found_in or store.root, store.model)
         given = Given(
             effects_folder=folder if needs_effects(config.selection) else None, masks=masks

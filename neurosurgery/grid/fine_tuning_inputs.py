@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from neurosurgery.activations.training_data import TrainingData, encode_training
 from neurosurgery.common.errors import UsageError
+from neurosurgery.common.terminal import say
 from neurosurgery.config.experiment import ModelConfig
 from neurosurgery.config.fine_tuning import FineTuneConfig, SelectionConfig
 from neurosurgery.config.methods import EFFECTS, METHODS
@@ -59,7 +60,7 @@ def read_masks(
         found[file.name] = mask
         if read.provenance.get("model_content") not in (None, content):
             # A mask of a relative is a valid start, but the user must know about it.
-            print(
+            say(
                 f"warning: --selection {file.path}: the mask was found in "
                 f"{read.provenance.get('model', 'a model')}, with other weights than {model.name}",
                 file=sys.stderr,

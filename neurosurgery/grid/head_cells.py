@@ -11,6 +11,7 @@ from lm_eval.models.utils import resolve_max_length
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from neurosurgery.common.errors import UsageError
+from neurosurgery.common.terminal import say
 from neurosurgery.config.keys import SCALE, CellKey, SelectionKey
 from neurosurgery.config.methods import METHODS, methods_of
 from neurosurgery.config.patching import SCRIPT, CellsConfig, PatchingConfig
@@ -19,7 +20,6 @@ from neurosurgery.grid.cell_run import CellRun, quantised_origin
 from neurosurgery.grid.executors import Executor
 from neurosurgery.grid.gather import Given, make_evidence
 from neurosurgery.grid.plan import make_plan
-from neurosurgery.grid.recorder import say
 from neurosurgery.grid.worker_host import EvidenceData, Recipe
 from neurosurgery.locate.key_units import UnitEffects
 from neurosurgery.masks.units import Unit
@@ -133,7 +133,7 @@ class HeadCells:
         self._store.sweep()
         self._run.start_log()
         if not plan.is_done:
-            print()
+            say("")
             for note in self._run.notes(plan, cells.scalars):
                 say(note)
             if config.positions != ALL:
@@ -153,7 +153,7 @@ class HeadCells:
             commit = getattr(loaded.model.config, "_commit_hash", None)
             with self._executor(loaded, of_units) as executor:
                 self._run.run(plan, executor, lock, commit, origin)
-        print()
+        say("")
         self._run.publish()
 
     @contextmanager

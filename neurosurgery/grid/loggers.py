@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from neurosurgery.common.errors import first_line
-from neurosurgery.common.files import read_json
+from neurosurgery.common.json_files import read_json
 from neurosurgery.results.store import ResultStore
 
 PROJECT = "neurosurgery"

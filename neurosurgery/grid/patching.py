@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from tqdm import tqdm
 
+from neurosurgery.common.terminal import say
 from neurosurgery.config.patching import UNIT_KINDS, PatchingConfig
 from neurosurgery.grid.head_cells import HeadCells
 from neurosurgery.grid.knock_out import KnockOut, left_out, numbers
@@ -101,7 +102,7 @@ class Patching:
             if expected[kind]:
                 numbers(config.top, expected[kind], kind)
         if config.dry_run:
-            print("\n".join(plan_lines(config, self._given, tokenizer, architecture, folder)))
+            say("\n".join(plan_lines(config, self._given, tokenizer, architecture, folder)))
             return
         pairs, tally = tokenised_prompts(tokenizer, config, self._given)
         of_cells = cells.load_tasks(tokenizer, architecture) if cells else {}
@@ -109,7 +110,7 @@ class Patching:
         loaded = load_model(config.model, tokenizer)
         check_backbone(loaded.model)
         if loaded.quantised is not None:
-            print(loaded.quantised)
+            say(loaded.quantised)
         blocks = find_blocks(loaded.model)
         of_kind = {"heads": head_units(blocks), "mlps": mlp_units(blocks)}
         units = [unit for kind in config.units for unit in of_kind[kind]]
@@ -122,19 +123,19 @@ class Patching:
         folder.start(self._command, str(device), loaded.quantised, of_cells)
         for line in (*(left_out(config.top, sizes[kind], kind) for kind in sizes), prompts.text):
             if line:
-                print(line)
+                say(line)
         effects = self._effects(folder, loaded.model, prompts, batch_tokens, units)
         self._tables(folder, loaded, prompts, units, effects, batch_tokens)
         with figure_style():
             for drawing in draw_head_figures(read_heads(folder.path), config.metric):
                 drawing.save(folder.path)
-        print(f"\ntables and figures in {folder.path}")
+        say(f"\ntables and figures in {folder.path}")
         if cells is not None:
             counterfactuals = [pair.counterfactual_ids for pair in prompts.found_on]
             cells.run(loaded, units, effects, counterfactuals, self._counts, lock)
         elif (folder.store.root / "results.csv").exists():
             # The cells of other scripts have a report, which shows these figures too.
-            print(f"report of the whole folder in {make_report(folder.store.root)}")
+            say(f"report of the whole folder in {make_report(folder.store.root)}")
 
     def _tables(
         self,
@@ -149,16 +150,16 @@ class Patching:
         config = self._config
         table = effect_table(units, effects)
         folder.write(EFFECTS, table)
-        print("\n".join(found_text(table, config.metric, effects.shape[1])))
+        say("\n".join(found_text(table, config.metric, effects.shape[1])))
         kinds = list(self._counts)
         agreement = agreement_of_groups(
             units, effects, kinds, prompts.found_on, config.random_state
         )
         folder.write(AGREEMENT, agreement)
-        print("\n".join(agreement_text(agreement)))
+        say("\n".join(agreement_text(agreement)))
         knock_out = KnockOut(loaded.model, units, prompts, config, batch_tokens)
         points = self._curves(folder, knock_out, units, effects)
-        print("\n".join(knock_out_text(points)))
+        say("\n".join(knock_out_text(points)))
         moved = transfer_of_groups(units, effects, kinds[0], prompts, knock_out.answers)
         if len(moved):
             folder.write(TRANSFER, moved)
@@ -200,9 +201,9 @@ class Patching:
             checked = f"largest deviation from the definition {found.deviation:.1e} of a logit"
             how_long = f"{len(units)} units, {len(prompts.found_on)} prompts"
             if found.used == "chain":
-                print(f"effects computed without attention, {checked}; {how_long}")
+                say(f"effects computed without attention, {checked}; {how_long}")
             else:
-                print(f"effects by a forward pass for each unit ({found.reason}); {how_long}")
+                say(f"effects by a forward pass for each unit ({found.reason}); {how_long}")
         return kept.numpy()
 
     def _curves(

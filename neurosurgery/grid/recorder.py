@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 
-from tqdm import tqdm
-
 from neurosurgery.common.files import write_atomically
+from neurosurgery.common.terminal import say
 from neurosurgery.config.experiment import OutputConfig
 from neurosurgery.config.keys import CellKey, SelectionKey
 from neurosurgery.masks.files import write_mask_file
@@ -18,11 +16,6 @@ from neurosurgery.results.failures import clear_failure, write_failure
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.store import ResultStore
 from neurosurgery.verdicts.table import VerdictTable
-
-
-def say(text: str) -> None:
-    """Print a line above a running progress bar."""
-    tqdm.write(text, file=sys.stdout)
 
 
 class Recorder:

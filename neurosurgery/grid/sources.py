@@ -9,6 +9,7 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from neurosurgery.activations.calibration import CalibrationSet
+from neurosurgery.common.terminal import say
 from neurosurgery.config.experiment import DataConfig, ModelConfig
 from neurosurgery.config.methods import ACTIVATION_NORMS, METHODS
 from neurosurgery.grid.cell_run import CellRun
@@ -22,7 +23,6 @@ from neurosurgery.grid.gather import (
     read_statistics,
 )
 from neurosurgery.grid.plan import Plan, needed_statistics
-from neurosurgery.grid.recorder import say
 from neurosurgery.grid.training import TrainingRecipe
 from neurosurgery.grid.worker_host import EvidenceData
 from neurosurgery.models.checked import load_checked_model

@@ -6,25 +6,30 @@ Format `neurosurgery-mask/1`: safetensors with one uint8 tensor per parameter, p
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save
 
-from neurosurgery.common.errors import UsageError, first_line
+from neurosurgery.common.errors import UsageError
 from neurosurgery.common.files import write_atomically
+from neurosurgery.common.json_files import parse_json
+from neurosurgery.common.tensor_files import (
+    MASK,
+    UNREADABLE,
+    check_tensors,
+    file_error,
+    file_metadata,
+    read_metadata,
+    read_provenance,
+)
 from neurosurgery.masks.mask import ParameterMask, Shapes
-
-FORMAT = "neurosurgery-mask/1"
-
-_OWN = {"format", "shapes"}
 
 
 @dataclass(frozen=True)
@@ -47,20 +52,8 @@ class MaskFile:
 
 def write_mask_file(path: Path, mask: ParameterMask, provenance: Mapping[str, object]) -> None:
     """Write a mask with its provenance, whose values are stored as JSON."""
-    metadata = file_metadata(FORMAT, provenance, shapes=mask.shapes)
+    metadata = file_metadata(MASK, provenance, shapes=mask.shapes)
     write_atomically(path, save(dict(mask.packed), metadata))
-
-
-def file_metadata(wanted: str, provenance: Mapping[str, object], **own: object) -> dict[str, str]:
-    """The metadata of a safetensors file of ours: its format, and all else as JSON.
-
-    Args:
-        wanted: the format.
-        provenance: what made the file.
-        own: what the format needs; it wins over provenance of the same name.
-    """
-    content = {key: json.dumps(value) for key, value in {**provenance, **own}.items()}
-    return content | {"format": wanted}
 
 
 def read_mask_file(path: Path, flag: str = "MASK") -> MaskFile:
@@ -69,9 +62,9 @@ def read_mask_file(path: Path, flag: str = "MASK") -> MaskFile:
     Raises:
         UsageError: the file is missing, damaged or no mask file; names `flag`.
     """
-    with mask_file_errors(path, flag):
+    with file_errors(path, flag):
         mask = load_mask(path)
-        provenance = read_provenance(read_metadata(path))
+        provenance = read_provenance(read_metadata(path, MASK))
         if provenance.get("counts", mask.counts()) != mask.counts():
             raise ValueError("it does not hold as many weights as it says")
         return MaskFile(path, mask, provenance)
@@ -83,66 +76,44 @@ def read_mask_info(path: Path, flag: str = "MASK") -> MaskInfo:
     Raises:
         UsageError: the file is missing, damaged or no mask file; names `flag`.
     """
-    with mask_file_errors(path, flag):
-        metadata = read_metadata(path)
-        return MaskInfo(path, read_shapes(metadata.get("shapes", "")), read_provenance(metadata))
+    with file_errors(path, flag):
+        metadata = read_metadata(path, MASK)
+        shapes, provenance = read_shapes(metadata.get("shapes", "null")), read_provenance(metadata)
+        if "counts" in provenance:
+            _check_counts(provenance["counts"], shapes)
+        return MaskInfo(path, shapes, provenance)
 
 
 def load_mask(path: Path) -> ParameterMask:
     """Read a mask without its provenance.
 
     Raises:
-        ValueError: the file has another format or is inconsistent.
+        OSError, ValueError, SafetensorError: the file cannot be read, has another format or is
+            inconsistent.
     """
-    shapes = read_shapes(read_metadata(path).get("shapes", ""))
+    shapes = read_shapes(read_metadata(path, MASK).get("shapes", "null"))
+    check_tensors(path, {name: packed_tensor(shape) for name, shape in shapes.items()})
     with safe_open(path, framework="numpy") as file:
-        if sorted(file.keys()) != sorted(shapes):
-            raise ValueError(f"{path} does not hold the tensors that its shapes name")
-        packed = {name: file.get_tensor(name) for name in shapes}
-    return checked_mask(packed, shapes, path)
+        return checked_mask({name: file.get_tensor(name) for name in shapes}, shapes)
 
 
-def checked_mask(packed: Mapping[str, np.ndarray], shapes: Shapes, path: Path) -> ParameterMask:
-    """The mask of packed bits.
+def packed_tensor(shape: Sequence[int]) -> tuple[str, list[int]]:
+    """Dtype and shape of a packed mask in a file, for `check_tensors`."""
+    return "U8", [-(-math.prod(shape) // 8)]
+
+
+def checked_mask(packed: Mapping[str, np.ndarray], shapes: Shapes) -> ParameterMask:
+    """The mask of packed bits, which have the dtype and shape of `packed_tensor`.
 
     Raises:
-        ValueError: bits and shapes do not belong together; names the file.
+        ValueError: a bit behind the last entry is set.
     """
     for name, bits in packed.items():
-        numel = math.prod(shapes[name])
-        if bits.dtype != np.uint8 or bits.shape != (-(-numel // 8),):
-            raise ValueError(f"{path}: {name} is no packed mask of shape {shapes[name]}")
         # Bits after the last entry would be counted.
-        if numel % 8 and bits[-1] & (0xFF >> numel % 8):
-            raise ValueError(f"{path}: {name} has bits set behind its last entry")
+        beyond = math.prod(shapes[name]) % 8
+        if beyond and bits[-1] & (0xFF >> beyond):
+            raise ValueError(f"{name} has bits set behind its last entry")
     return ParameterMask(packed, shapes)
-
-
-def read_metadata(path: Path, wanted: str = FORMAT) -> dict[str, str]:
-    """Read a file's metadata.
-
-    Raises:
-        ValueError: the file has another format.
-    """
-    with safe_open(path, framework="numpy") as file:
-        metadata = file.metadata() or {}
-    if metadata.get("format") != wanted:
-        raise ValueError(f"{path} has no metadata format = {wanted}")
-    return metadata
-
-
-def read_provenance(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """Take the provenance from a file's metadata."""
-    # safetensors returns metadata in any order.
-    return {key: _value(metadata[key]) for key in sorted(metadata.keys() - _OWN)}
-
-
-def _value(text: str) -> Any:
-    """Parse JSON, which we write; keep any other text, which other programs may add."""
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
 
 
 def read_shapes(text: str) -> dict[str, tuple[int, ...]]:
@@ -151,7 +122,7 @@ def read_shapes(text: str) -> dict[str, tuple[int, ...]]:
     Raises:
         ValueError: not a JSON object from names to lists of whole numbers.
     """
-    content = json.loads(text)
+    content = parse_json(text)
     valid = isinstance(content, dict) and all(
         isinstance(shape, list) and all(type(n) is int and n >= 0 for n in shape)
         for shape in content.values()
@@ -161,15 +132,33 @@ def read_shapes(text: str) -> dict[str, tuple[int, ...]]:
     return {name: tuple(shape) for name, shape in content.items()}
 
 
+def _check_counts(counts: object, shapes: Shapes) -> None:
+    """Refuse counts that no mask of these shapes can have; a mask need not say them.
+
+    Raises:
+        ValueError: not a whole number for every parameter, none larger than it has entries.
+    """
+    if (
+        not isinstance(counts, dict)
+        or counts.keys() != shapes.keys()
+        or not all(type(n) is int and 0 <= n <= math.prod(shapes[k]) for k, n in counts.items())
+    ):
+        raise ValueError("the metadata's counts are not those of its parameters")
+
+
 @contextmanager
-def mask_file_errors(path: Path, flag: str) -> Iterator[None]:
-    """Turn the errors of an unreadable mask file into a UsageError."""
+def file_errors(path: Path, flag: str, expected: str = "mask file") -> Iterator[None]:
+    """Turn the errors of a file of tensors that the user gives into a UsageError.
+
+    Raises:
+        UsageError: it is a folder, or the block could not read it; says what it is, if that shows.
+    """
     if path.is_dir():
-        raise UsageError(flag, path, "is a folder; expected a mask file (--save_masks writes them)")
+        raise UsageError(flag, path, f"is a folder; expected a {expected}")
     try:
         yield
     except FileNotFoundError:
-        raise UsageError(flag, path, "no such file; expected a mask file") from None
-    except (OSError, SafetensorError, ValueError) as error:
-        reason = first_line(error).removeprefix(f"{path}").lstrip(": ")
-        raise UsageError(flag, path, f"is no readable mask file ({reason})") from None
+        raise UsageError(flag, path, f"no such file; expected a {expected}") from None
+    except UNREADABLE as error:
+        reason = file_error(path, error)
+        raise UsageError(flag, path, f"is no readable {expected} ({reason})") from None

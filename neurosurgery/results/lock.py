@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from neurosurgery.common.errors import RunError, UsageError
+from neurosurgery.common.json_files import read_json
 
 NAME = ".lock"
 
@@ -81,7 +82,7 @@ class FolderLock:
         end = time.monotonic() + _PATIENCE
         while True:
             try:
-                owner = json.loads(self._file.read_text(encoding="utf-8"))
+                owner = read_json(self._file)
                 who = f"by process {owner['process']} on {owner['host']} since {owner['since']}"
                 break
             except (OSError, ValueError, KeyError, TypeError):

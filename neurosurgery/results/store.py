@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 import pandas as pd
-import psutil
 import torch
 from safetensors.torch import load_file, save
 
-from neurosurgery.common.errors import UsageError
-from neurosurgery.common.files import read_json, write_atomically
+from neurosurgery.common.errors import RunError, UsageError, first_line
+from neurosurgery.common.files import delete, is_leftover, write_atomically
+from neurosurgery.common.json_files import parse_json, read_object
 from neurosurgery.config.keys import CellKey, SelectionKey
 from neurosurgery.results.cells import Cell, CellRecord, CellResult
 
@@ -35,9 +34,6 @@ _OWN_FILES = (
     "split.csv",
     "config.json",
 )
-
-_TEMPORARY = re.compile(r"\..*\.(\d{1,9})\.tmp")
-"""The name of an unfinished file, with the id of the process that writes it."""
 
 
 class ResultStore:
@@ -96,24 +92,40 @@ class ResultStore:
         write_atomically(math_file, _to_json(result.math.results))
 
     def read_cell(self, key: CellKey) -> Cell:
-        """Read a finished cell."""
-        record = CellRecord.from_json(read_json(self._record_file(key)))
+        """Read a finished cell.
+
+        Raises:
+            RunError: one of its files is damaged.
+        """
+        path = self._record_file(key)
+        with _whole(path):
+            record = CellRecord.from_json(read_object(path))
         results: dict[str, dict[str, Any]] = {}
         for path in reversed(self._result_files(key)):
-            results |= read_json(path)
+            with _whole(path):
+                results |= read_object(path)
         documents: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        with self._sample_file(key).open(encoding="utf-8") as file:
+        path = self._sample_file(key)
+        with _whole(path), path.open("rb") as file:
             for line in file:
-                document = json.loads(line)
+                document = parse_json(line)
                 place = document["task"], document["filter"]
                 documents.setdefault(place, []).append(document)
         return Cell(record, results, documents)
 
     def keys(self) -> Iterator[CellKey]:
-        """The keys of all finished cells: the baseline first, then the grid's order."""
-        records = (self.root / "cells" / self.model).rglob("*.json")
-        keys = (CellKey.from_record(read_json(path)["key"]) for path in records)
-        yield from sorted(filter(self.is_done, keys), key=lambda key: key.order)
+        """The keys of all finished cells: the baseline first, then the grid's order.
+
+        Raises:
+            RunError: a record is damaged.
+        """
+        yield from sorted(filter(self.is_done, self._recorded()), key=lambda key: key.order)
+
+    def _recorded(self) -> Iterator[CellKey]:
+        for path in (self.root / "cells" / self.model).rglob("*.json"):
+            with _whole(path):
+                key = CellKey.from_record(read_object(path)["key"])
+            yield key
 
     def statistics_file(self, kind: str, name: str, repeat: int) -> Path:
         """The path of the activation statistics of one kind, set and repeat."""
@@ -133,12 +145,11 @@ class ResultStore:
     def clear(self) -> None:
         """Delete all files of the scripts; config.json, which marks the folder as ours, last."""
         for name in (*_OWN_FOLDERS, *_DERIVED, *_OWN_FILES):
-            _delete(self.root / name)
+            delete(self.root / name)
 
     def clear_cells(self, methods: Collection[str]) -> None:
         """Delete the cells of some methods, with their masks and edited models."""
-        records = (self.root / "cells" / self.model).rglob("*.json")
-        for key in [CellKey.from_record(read_json(path)["key"]) for path in records]:
+        for key in list(self._recorded()):
             if key.method not in methods or key.selection is None:
                 continue
             for path in (
@@ -149,7 +160,7 @@ class ResultStore:
                 self.unit_file(key.selection),
                 self.model_folder(key),
             ):
-                _delete(path)
+                delete(path)
 
     def sweep(self) -> None:
         """Delete the temporary files and folders of killed runs.
@@ -165,9 +176,8 @@ class ResultStore:
         for name in (*_OWN_FILES, *_DERIVED):
             left += self.root.glob(f".{name}.*.tmp")
         for path in left:
-            writer = _TEMPORARY.fullmatch(path.name)
-            if writer and not psutil.pid_exists(int(writer.group(1))):
-                _delete(path)
+            if is_leftover(path):
+                delete(path)
 
     def check_folder(self) -> None:
         """Refuse a folder with foreign files under our names.
@@ -224,18 +234,32 @@ class ResultStore:
         write_atomically(self.root / "config.json", _to_json(content))
 
     def _config(self) -> dict[str, Any]:
+        path = self.root / "config.json"
         try:
-            content = read_json(self.root / "config.json")
-        except (OSError, ValueError):
+            return read_object(path)
+        except FileNotFoundError:
             return {}
-        return content if isinstance(content, dict) else {}
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                "--save_path",
+                self.root,
+                f"has a damaged config.json ({first_line(error)}), without which nobody knows what "
+                "its results mean; restore it, or choose another folder",
+            ) from None
 
 
-def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Turn any error of a damaged file of a cell into one line."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise RunError(
+            f"{path} is damaged ({type(error).__name__}: {first_line(error)}); without it the same "
+            "command computes its cell again"
+        ) from error
 
 
 def _short(value: object) -> str:

@@ -247,3 +247,84 @@ def test_a_reader_that_stops_reading(folder):
     assert process.wait() == 0
     process.stderr.close()
     assert (folder / "table.csv").exists()
+
+
+HOSTILE = "\x1b[2J\x1b]0;owned\x07a\rb\x9b31m\u202etxt\x00"
+"""Clears the screen, names the window, writes over a line, colours, turns the direction."""
+
+
+def commands(text: str) -> list[str]:
+    """The characters of a text that a terminal may obey."""
+    return [
+        char for char in text if (char < " " and char not in "\n\t") or char in "\x7f\x9b\u202e"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("method", HOSTILE),
+        ("calibration", [HOSTILE]),
+        ("proportion", {HOSTILE: [HOSTILE, {"x": HOSTILE}]}),
+        (HOSTILE, 3),
+    ],
+)
+def test_control_characters_of_a_masks_metadata_are_shown_not_obeyed(field, value, folder, capsys):
+    path = write_mask(folder / "hostile.safetensors", **{field: value})
+    assert main(["masks", "show", str(path)]) == 0
+    output = capsys.readouterr()
+    assert "owned" in output.out
+    assert "\\x1b" in output.out
+    assert not commands(output.out + output.err)
+
+
+def test_names_of_files_and_tensors_are_shown_not_obeyed(folder, capsys):
+    name = HOSTILE.replace("\x00", "").replace("/", "")
+    shapes = {f"layers.0.{name}.weight": (6, 7), "line\nbreak.weight": (3,)}
+    paths = [write_mask(folder / f"{name}{i}.safetensors", i, shapes) for i in range(2)]
+    assert main(["masks", "show", str(paths[0])]) == 0
+    outputs = ["--figure", str(folder / "m.png"), "--csv", str(folder / "t.csv")]
+    assert main(["masks", "compare", *map(str, paths), *outputs]) == 0
+    assert main(["masks", "show", str(folder / f"{name}3.safetensors")]) == 2
+    with pytest.raises(SystemExit):
+        main(["masks", "show", str(paths[0]), name])
+    output = capsys.readouterr()
+    assert "owned" in output.err
+    assert len(output.err.strip().split("\n")) == 2
+    assert not commands(output.out + output.err)
+    assert not [line for line in output.out.splitlines() if line.startswith("break")]
+
+
+def test_a_file_name_that_is_no_utf8_is_printed(folder, capsys):
+    path = folder / "caf\udce9.safetensors"
+    (folder / "a.safetensors").rename(path)
+    assert main(["masks", "show", str(path)]) == 0
+    assert "caf\\udce9" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("levels", [101, 990, 100_000])
+@pytest.mark.parametrize("command", ["masks show", "apply --output {0}/new --scalar 0"])
+def test_deep_metadata_is_one_line(command, levels, folder, capsys):
+    from safetensors import safe_open
+    from safetensors.numpy import load_file, save_file
+
+    path = folder / "deep.safetensors"
+    with safe_open(folder / "a.safetensors", framework="numpy") as file:
+        metadata = file.metadata()
+    metadata["calibration"] = "[" * levels + "]" * levels
+    save_file(load_file(folder / "a.safetensors"), path, metadata)
+    first, *more = command.format(folder).split()
+    argv = [first, str(path), *more] if first == "apply" else [first, *more, str(path)]
+    assert "nested more than 100 levels deep" in refused(argv, folder, capsys)
+
+
+@pytest.mark.parametrize("command", ["masks show", "masks compare {0}/a.safetensors"])
+def test_the_changes_of_a_training_are_no_mask(command, folder, capsys):
+    from neurosurgery.edit.delta import Delta
+    from neurosurgery.edit.delta_files import write_delta_file
+
+    mask = load_mask(folder / "a.safetensors")
+    delta = Delta(mask, {name: torch.ones(count) for name, count in mask.counts().items()})
+    write_delta_file(folder / "d.safetensors", delta, {})
+    argv = [*command.format(folder).split(), str(folder / "d.safetensors")]
+    assert "holds the changes of a training" in refused(argv, folder, capsys)

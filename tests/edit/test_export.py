@@ -16,8 +16,8 @@ from weights import bits, save_model
 
 from neurosurgery.__main__ import main
 from neurosurgery.common.errors import RunError, UsageError
+from neurosurgery.common.files import replaced_folder
 from neurosurgery.edit.export import export_model
-from neurosurgery.edit.export_folder import replaced_folder
 from neurosurgery.edit.scale import scaled_weights
 from neurosurgery.masks.files import write_mask_file
 

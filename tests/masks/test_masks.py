@@ -86,13 +86,13 @@ def test_other_safetensors_files_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("shapes", "bits", "message"),
     [
-        (None, [0], "Expecting value"),
+        (None, [0], "no lists of whole numbers"),
         ("[1]", [0], "no lists of whole numbers"),
         ('{"a": 3}', [0], "no lists of whole numbers"),
         ('{"a": [-3]}', [0], "no lists of whole numbers"),
         ('{"b": [3]}', [0], "does not hold the tensors"),
-        ('{"a": [3, 3]}', [0], r"a is no packed mask of shape \(3, 3\)"),
-        ('{"a": [3]}', [0.5], "a is no packed mask"),
+        ('{"a": [3, 3]}', [0], r"a has shape \[1\]; expected \[2\]"),
+        ('{"a": [3]}', [0.5], "a is F32; expected U8"),
         ('{"a": [3]}', [0b11110000], "a has bits set behind its last entry"),
     ],
 )

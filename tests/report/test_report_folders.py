@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 
 import pandas as pd
 import pytest
@@ -136,3 +138,35 @@ def test_a_foreign_mask_file_is_refused(tmp_path):
     mask.write_bytes(b"nothing")
     with pytest.raises(UsageError, match=r"x\.safetensors: is no readable mask file"):
         make_report(path)
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "[" * 5000 + "]" * 5000, '{"meaning": \xff}', ""])
+@pytest.mark.parametrize("file", ["config.json", "record"])
+def test_damaged_json_is_named(content, file, tmp_path, capsys):
+    path = FakeFolder(methods=("mathneuro",)).write(tmp_path)
+    damaged = path / file
+    if file == "record":
+        damaged = path / "cells" / "fake-model" / "x.json"
+        damaged.parent.mkdir(parents=True, exist_ok=True)
+    damaged.write_text(content, encoding="latin-1")
+    assert main(["report", str(path)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert f"{damaged}: is damaged" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_control_characters_reach_neither_page_nor_terminal(tmp_path, capsys):
+    hostile = "a\x1b\u202eb"
+    path = FakeFolder(
+        model="org/\u202em\x1b", tasks={hostile: TASKS[MATH], f"{hostile}2": TASKS[OTHER]}
+    ).write(tmp_path)
+    assert main(["report", str(path)]) == 0
+    page = (path / "report" / "report.html").read_text(encoding="utf-8")
+    output = capsys.readouterr()
+    for text in (page, output.out + output.err):
+        assert not [char for char in text if char in "\x1b\r\x07\u202e\x00"]
+    assert "\\u202e" in page
+    # Nor from the facts, which a script reads.
+    facts = json.loads(re.search(r'id="facts">(.*?)</script>', page, re.DOTALL)[1])
+    assert facts
+    assert not [char for char in str(facts) if char in "\x1b\r\x07\u202e\x00"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 
+from neurosurgery.common.terminal import visible_line
 from neurosurgery.config.methods import METHODS
 from neurosurgery.report.show.texts import curve_label
 
@@ -64,6 +65,6 @@ def figure_style() -> AbstractContextManager[None]:
 
 def one_line(text: str, longest: int = 34) -> str:
     """Put a name on one line; the middle of a long name is left out."""
-    text = " ".join(text.split())
+    text = visible_line(" ".join(text.split()))
     half = (longest - 1) // 2
     return text if len(text) <= longest else f"{text[:half]}…{text[-half:]}"

@@ -11,6 +11,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from neurosurgery.common.numbers import p_value_text, percent_text
+from neurosurgery.common.terminal import visible_text
 from neurosurgery.config.keys import MATH, SCALE, action_text, is_training
 from neurosurgery.config.methods import method_label, size_text
 from neurosurgery.report.draw.canvas import Drawing
@@ -45,7 +46,7 @@ def render_page(
     sections: list[tuple[str, list[Drawing | Missing]]],
     units: Sequence[UnitList],
 ) -> str:
-    """Fill the template, which escapes all data."""
+    """Fill the template, which escapes all data; characters that nobody would see are shown."""
     drawings = [item for _, items in sections for item in items if isinstance(item, Drawing)]
     environment = Environment(
         loader=FileSystemLoader(_PARTS),
@@ -53,6 +54,7 @@ def render_page(
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
+        finalize=_visible,
     )
     return environment.get_template("page.html.j2").render(
         title=_title(folder),
@@ -71,6 +73,11 @@ def render_page(
         runs=[_run(run) for run in folder.runs],
         meaning=_meaning(folder),
     )
+
+
+def _visible(value: object) -> object:
+    """A text without control characters; the parts of the page, which are markup, as they are."""
+    return visible_text(value) if type(value) is str else value
 
 
 def _title(folder: Folder) -> str:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
-from neurosurgery.common.errors import UsageError
-from neurosurgery.common.files import read_json
+from neurosurgery.common.errors import UsageError, first_line
+from neurosurgery.common.json_files import read_object
+from neurosurgery.common.terminal import visible_text
 from neurosurgery.config.keys import BASELINE, MATH, SCALE
 from neurosurgery.verdicts.columns import COLUMNS
 from neurosurgery.verdicts.primary import primary_metrics
@@ -98,7 +99,7 @@ def read_folder(path: Path) -> Folder:
         raise UsageError("SAVE_PATH", path, "holds no finished cell yet; run a script first")
     results["skill"] = results["skill"].replace("", MATH)
     model = str(results["model"].iloc[0])
-    config = _read_json(path / "config.json")
+    config = read_own_json(path / "config.json")
     math, other = _tasks(config, results)
     results = primary_metrics(results, [*math, *other])
     return Folder(
@@ -140,6 +141,9 @@ def _read_table(path: Path) -> pd.DataFrame:
     for column in table.columns:
         if column not in _TEXT:
             table[column] = pd.to_numeric(table[column], errors="coerce")
+        elif column != "model":
+            # Figures and page show them; the model's name is also that of a folder.
+            table[column] = table[column].map(visible_text)
     return table
 
 
@@ -165,12 +169,18 @@ def _tasks(
     return tuple(found[:first]), tuple(found[first:])
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_own_json(path: Path) -> dict[str, Any]:
+    """Read a JSON file of the folder; empty if there is none.
+
+    Raises:
+        UsageError: it is damaged.
+    """
     try:
-        content = read_json(path)
-    except (OSError, ValueError):
+        return read_object(path)
+    except FileNotFoundError:
         return {}
-    return content if isinstance(content, dict) else {}
+    except (OSError, ValueError) as error:
+        raise UsageError("SAVE_PATH", path, f"is damaged ({first_line(error)})") from None
 
 
 def _factors(
@@ -178,7 +188,7 @@ def _factors(
 ) -> dict[tuple[str, str, str, float, float], tuple[float, float, float]]:
     found: dict[tuple[str, str, str, float, float], tuple[float, float, float]] = {}
     for path in sorted(folder.rglob("*.json")):
-        record = _read_json(path)
+        record = read_own_json(path)
         key, factor = record.get("key"), record.get("factor")
         if isinstance(key, dict) and isinstance(factor, list) and "edit" not in key:
             skill, method, calibration, proportion, scalar = (key[name] for name in _POINT)

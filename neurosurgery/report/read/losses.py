@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from neurosurgery.common.files import read_json
 from neurosurgery.config.keys import TRAIN
+from neurosurgery.report.read.folder import read_own_json
 from neurosurgery.results.trainings import LOSSES_FOLDER
 
 POINT = ["method", "calibration", "proportion", "learning_rate"]
@@ -25,7 +25,7 @@ def read_losses(root: Path, model: str) -> pd.DataFrame:
     tables = []
     for path in sorted(folder.rglob("*.csv")):
         record = root / "cells" / model / path.relative_to(folder).with_suffix(".json")
-        key = read_json(record)["key"] if record.is_file() else {}
+        key = read_own_json(record).get("key", {})
         if key.get("edit", {}).get("kind") != TRAIN:
             continue
         names = {name: key[name] for name in (*POINT[:3], "repeat")}

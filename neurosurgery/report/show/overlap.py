@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from neurosurgery.common.terminal import visible_line
 from neurosurgery.masks.overlap import Overlap, by_kind, by_layer, total
 
 WHOLE, KIND, LAYER = "whole", "kind", "layer"
@@ -101,7 +102,7 @@ def counts_text(overlaps: Mapping[str, Overlap]) -> str:
 def _label(part: str, group: str) -> str:
     if part == LAYER:
         return f"layer {group}" if group else "in no layer"
-    return group or part
+    return visible_line(group or part)
 
 
 def _share(value: float) -> str:
@@ -112,7 +113,8 @@ def short_names(paths: Sequence[Path]) -> list[str]:
     """Distinct names for mask files: their stems, with folders only if stems repeat."""
     stems = [path.stem for path in paths]
     if len(set(stems)) == len(stems):
-        return stems
+        return [visible_line(stem) for stem in stems]
     parents = {str(path.absolute().parent) for path in paths}
     common = Path(os.path.commonpath(parents))
-    return [path.absolute().relative_to(common).with_suffix("").as_posix() for path in paths]
+    names = [path.absolute().relative_to(common).with_suffix("").as_posix() for path in paths]
+    return [visible_line(name) for name in names]
