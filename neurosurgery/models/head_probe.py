@@ -41,7 +41,7 @@ _ROUNDING = 1e-5
 within heads, above 1e-4 for two heads with random weights of standard deviation .02."""
 
 _CONSTANT = 1e-3
-"""A layer adds the same to every token if what differs is less, as a fraction of the hidden states'
+"""A layer adds the same to every token if what differs is less, as a fraction of a hidden state's
 norm; measured: 1e-6 in layers of heads and an MLP, above .3 where something else adds its own."""
 
 _PARALLEL = 1e-4
@@ -228,7 +228,7 @@ class Removal(NamedTuple):
     """What is left of a layer whose heads and MLP are set to 0.
 
     Attributes:
-        runs: the most runs of one of its parts in a pass.
+        runs: how often the output projection or the MLP runs in a pass, whichever is more.
         is_constant: with both at 0 the layer adds one vector to every token (0, or the biases of
             its outputs), whatever enters; it may scale or normalise the hidden states.
         keeps_heads: with the MLP alone at 0, what the heads give still reaches the layer's output.
@@ -256,9 +256,9 @@ def remove_parts(model: PreTrainedModel, run: Backbone, layers: Sequence[Parts])
         run(tokens)
     return [
         Removal(
-            max(both.runs[part] for part in parts),
-            both.is_constant(parts.block),
-            not mlps.is_constant(parts.block) or _is_alike(mlps.outputs[parts.attention]),
+            max(both.runs[parts.projection], both.runs[parts.mlp]),
+            both.deviation(parts.block) <= _CONSTANT,
+            mlps.deviation(parts.block) > _ROUNDING or _is_alike(mlps.outputs[parts.attention]),
         )
         for parts in layers
     ]
@@ -319,20 +319,22 @@ class _Removed:
 
     def _leave(self, module: nn.Module) -> Observe:
         def note(output: torch.Tensor) -> None:
-            self.runs[module] += 1
             self.outputs[module] = output.clone()
 
         return note
 
-    def is_constant(self, block: nn.Module) -> bool:
-        """Whether the layer's output is what enters times one number, plus one vector."""
+    def deviation(self, block: nn.Module) -> float:
+        """How far the layer's output is from what enters times one number, plus one vector.
+
+        The largest distance of a token, as a fraction of the norm of its hidden state.
+        """
         entering, leaving = (
             values[block].double().flatten(0, -2) for values in (self._entering, self.outputs)
         )
         x, y = entering - entering.mean(dim=0), leaving - leaving.mean(dim=0)
         factor = (x * y).sum() / x.square().sum()
-        size = torch.maximum(entering.norm(dim=-1), leaving.norm(dim=-1)).max()
-        return bool((y - factor * x).norm(dim=-1).max() <= _CONSTANT * size)
+        size = torch.maximum(entering.norm(dim=-1), leaving.norm(dim=-1)).clamp_min(1e-9)
+        return float(((y - factor * x).norm(dim=-1) / size).max())
 
 
 def _without_norm(norm: nn.Module) -> Callable[..., Any]:
@@ -348,7 +350,7 @@ def _without_norm(norm: nn.Module) -> Callable[..., Any]:
 def _is_alike(values: torch.Tensor) -> bool:
     """Whether all tokens have the same values, (…, features)."""
     rows = values.double().flatten(0, -2)
-    return bool((rows - rows.mean(dim=0)).norm(dim=-1).max() <= _CONSTANT * rows.norm(dim=-1).max())
+    return bool((rows - rows.mean(dim=0)).norm(dim=-1).max() <= _ROUNDING * rows.norm(dim=-1).max())
 
 
 def mixing_projection(seen: Seen) -> nn.Module | None:

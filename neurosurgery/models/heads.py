@@ -216,16 +216,15 @@ def _mlps(
     """What may be the MLP of a layer, the likeliest first.
 
     These are its children with matrices beside the attention, the last one first; then what comes
-    after the attention without matrices, for the sum of experts and a dense MLP may have a module
-    of its own (a norm).
+    after them, for the sum of experts and a dense MLP may have a module of its own (a norm).
     """
     attention = [projection in child.modules() for child in seen.children]
     beside = [c for c, holds_heads in zip(seen.children, attention, strict=True) if not holds_heads]
     with_matrices = [c for c in beside if any(p.ndim > 1 for p in c.parameters())]
     if not with_matrices:
         raise _no_heads(model, index, "it has no MLP")
-    after = seen.children[attention.index(True) :] if True in attention else []
-    sums = [c for c in after if c in beside and c not in with_matrices]
+    last = with_matrices[-1]
+    sums = [c for c in beside[beside.index(last) + 1 :] if seen.outputs[c].shape[-1] == seen.width]
     found = [_mlp(index, child, seen, targets, names) for child in with_matrices[::-1]]
     found += [BlockMlp(index, names[child], child, None, seen.width) for child in sums[::-1]]
     return [found[0], *(mlp for mlp in found[1:] if mlp.size == seen.width)]
