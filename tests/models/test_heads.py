@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 import transformers
@@ -10,6 +12,7 @@ from torch import nn
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaMLP
 
 from neurosurgery.common.errors import UsageError
+from neurosurgery.evaluate.engine.precision import in_float32
 from neurosurgery.masks.head_units import head_units, mlp_units
 from neurosurgery.models.float32 import float32_arithmetic
 from neurosurgery.models.head_probe import count_heads
@@ -376,3 +379,53 @@ def test_float32_arithmetic_gives_the_weights_back_after_an_error():
     assert {p.dtype for p in model.parameters()} == {torch.bfloat16}
     assert "forward" not in vars(module)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+class _Nested(nn.Module):
+    """Runs within itself, and uses its weight before and after that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(8, 8, generator=generator).to(torch.bfloat16))
+        self.inner = nn.Linear(8, 8, bias=False)
+        # Modules within each other that share a parameter.
+        self.inner.weight = self.weight
+
+    def forward(self, x: torch.Tensor, depth: int = 2) -> torch.Tensor:
+        """Multiply with the weight, deeper down too, and once more."""
+        x = self.inner(x @ self.weight)
+        if depth:
+            x = self(x, depth - 1)
+        return x @ self.weight
+
+
+@pytest.mark.parametrize("context", [float32_arithmetic, in_float32])
+def test_a_module_that_runs_within_itself_computes_in_float32_to_its_end(context):
+    module = _Nested()
+    before = module.weight.detach().clone()
+    x = torch.ones(3, 8)
+    expected = copy.deepcopy(module).float()(x)
+    with context(module):
+        assert torch.equal(module(x), expected)
+        assert torch.equal(module(x), expected)
+    assert module.weight.dtype == torch.bfloat16
+    assert torch.equal(module.weight, before)
+
+
+@pytest.mark.parametrize("context", [float32_arithmetic, in_float32])
+def test_weights_come_back_after_an_error_within_a_nested_run(context):
+    module = _Nested()
+    before = module.weight.detach().clone()
+
+    def fail(_module, inputs):
+        if inputs[1:] == (0,):
+            raise RuntimeError("deep down")
+
+    x = torch.ones(3, 8)
+    expected = copy.deepcopy(module).float()(x)
+    with context(module):
+        with module.register_forward_pre_hook(fail), pytest.raises(RuntimeError, match="deep"):
+            module(x)
+        assert torch.equal(module(x), expected)
+    assert torch.equal(module.weight, before)
