@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.config.experiment import EvaluationConfig
-from neurosurgery.evaluate.aggregation import aggregate_to_infinity
+from neurosurgery.evaluate.aggregation import aggregate_to_infinity, errors_of_large_values
 from neurosurgery.evaluate.checks import UnfitTaskError, check_task
 from neurosurgery.evaluate.documents import (
     Guessing,
@@ -131,14 +131,15 @@ class Harness:
             for task in self._loaded["tasks"].values():
                 task.set_fewshot_seed(seed=FEWSHOT_SEED)
             try:
-                found = evaluate(
-                    lm=lm,
-                    task_dict=self._loaded,
-                    limit=limit,
-                    log_samples=True,
-                    apply_chat_template=self._config.apply_chat_template,
-                    fewshot_as_multiturn=self._config.apply_chat_template,
-                )
+                with errors_of_large_values():
+                    found = evaluate(
+                        lm=lm,
+                        task_dict=self._loaded,
+                        limit=limit,
+                        log_samples=True,
+                        apply_chat_template=self._config.apply_chat_template,
+                        fewshot_as_multiturn=self._config.apply_chat_template,
+                    )
                 break
             except Exception as error:
                 if lm.batch_size == 1 or not should_reduce_batch_size(error):
