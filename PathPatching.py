@@ -11,8 +11,9 @@ Any skill, with prompts of your own (columns prompt, counterfactual, answer):
     python PathPatching.py --model MODEL --save_path results/mine --prompts prompts.csv
 
 Path patching: a prompt is run with one unit's output at the last position taken from its
-counterfactual, every later head frozen; the change of the answer's logit is the unit's effect. The
-strongest units are then knocked out on prompts that none was found with, beside random units.
+counterfactual, every later head frozen; the change of the answer's log-probability is the unit's
+effect (the paper's: --metric logit, relative to the clean logit). The strongest units are then
+knocked out on prompts that none was found with, beside random units.
 
 Paper: Zhang et al., arXiv 2409.01659, sections 3 and 4; no code was published.
 """

@@ -186,8 +186,9 @@ def _parser(description: str) -> argparse.ArgumentParser:
     effects.add_argument(
         "--metric",
         choices=METRICS,
-        default="logit",
-        help="of the answer's first token (default: %(default)s, relative)",
+        default=METRICS[0],
+        help="of the answer's first token (default: %(default)s, effects in nats; effects on the "
+        "others are shares of the clean value, which must be well above 0)",
     )
     effects.add_argument(
         "--freeze_mlps", action="store_true", help="keep later MLPs too: the direct path alone"

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import math
 
+_HUGE = 1e12
+"""From here on a number is written with a power of ten."""
+
 
 def number_text(value: float, *, sign: bool = False, missing: str = "") -> str:
-    """Format with three decimals, fewer for large numbers; `missing` for NaN."""
+    """Format with three decimals, fewer for large numbers; `missing` for NaN.
+
+    A perplexity of a destroyed model can have hundreds of digits, of which three say all.
+    """
     if math.isnan(value):
         return missing
     if math.isinf(value):
         return "∞" if value > 0 else "-∞"
+    if abs(value) >= _HUGE:
+        return f"{value:{'+' if sign else ''}.2e}"
     digits = 3 if abs(value) < 10 else 2 if abs(value) < 1000 else 0
     return f"{value:{'+' if sign else ''},.{digits}f}"
 

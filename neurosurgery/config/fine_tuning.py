@@ -67,7 +67,8 @@ class SelectionConfig:
         for value in self.sizes["--top"]:
             if not (value >= 1 and float(value).is_integer()):
                 raise UsageError("--top", f"{value:g}", "expected numbers of units")
-        names = [file.name for file in self.files]
+        # Names become file names, and some file systems ignore case.
+        names = [file.name.casefold() for file in self.files]
         for name in names:
             if names.count(name) > 1:
                 raise UsageError("--selection", name, "expected mask files of different names")

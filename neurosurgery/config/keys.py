@@ -81,7 +81,7 @@ class EditKey:
     def action(self) -> str:
         """What is done, in the tables' column `action`; a training has its learning rate."""
         rate = self.learning_rate
-        return self.kind if rate is None else f"{self.kind} {rate:g}"
+        return self.kind if rate is None else f"{self.kind} {_exact(rate)}"
 
     @property
     def suffix(self) -> str:
@@ -93,9 +93,18 @@ class EditKey:
             return ""
         if self.learning_rate is not None:
             # A folder holds trainings of one setting (`grid/fine_tuning.py`).
-            return f"_trained{self.learning_rate:g}"
+            return f"_trained{_exact(self.learning_rate)}"
         kind = "" if self.kind == SCALE else f"_{self.kind}"
         return kind + "".join(f"_{name}{value}" for name, value in self.values)
+
+
+def _exact(value: float) -> str:
+    """The short form of a number if it is the number, else all of its digits.
+
+    Two rates of one text would be one cell.
+    """
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
 
 
 def scale_by(scalar: float) -> EditKey:

@@ -13,13 +13,24 @@ from neurosurgery.config.methods import HEAD, MLP
 from neurosurgery.config.workers import WorkersConfig
 
 SCRIPT = "PathPatching.py"
-METRICS = ("logit", "logit_diff", "logprob")
+METRICS = ("logprob", "logit", "logit_diff")
+"""What is measured of the answer; the first is the default. A constant in all logits changes no
+log-probability and no difference."""
+RELATIVE = ("logit", "logit_diff")
+"""Metrics whose effects are shares of their clean value; effects on the other are in nats."""
+METRIC = "--metric[path patching]"
+"""The metric of a folder's effects, in the folder's meaning."""
 UNIT_KINDS = {"heads": HEAD, "mlps": MLP}
 """The values of `--units`, and the kind of unit that each means."""
 ABLATIONS = ("mean", "zero", "resample")
 POSITIONS = ("all", "end")
 TOP = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 """Numbers of units that are knocked out, as in the paper's curve."""
+
+
+def effect_unit(metric: str) -> str:
+    """What an effect is counted in."""
+    return f"share of the clean {metric}" if metric in RELATIVE else "nats"
 
 
 @dataclass(frozen=True)

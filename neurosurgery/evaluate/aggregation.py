@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from lm_eval.api import metrics
 from lm_eval.api.task import Task
+
+_LARGE = 1e100
+"""The square of a number beyond this may be too large for a float."""
 
 
 class _OrInfinity:
@@ -40,3 +45,24 @@ def aggregate_to_infinity(task: Task) -> None:
     task.aggregation = lambda: {
         name: _OrInfinity(aggregate) for name, aggregate in aggregation().items()
     }
+
+
+@contextmanager
+def errors_of_large_values() -> Iterator[None]:
+    """Let the harness give standard errors of numbers whose squares are too large for a float.
+
+    Its own formula raises an OverflowError from about 1e154, and the whole evaluation is lost.
+    """
+    plain = metrics.sample_stddev
+
+    def sample_stddev(values: Sequence[Any]) -> float:
+        largest = max(abs(value) for value in values)
+        if not (_LARGE < largest < math.inf):
+            return plain(values)
+        return float(largest * plain([value / largest for value in values]))
+
+    metrics.sample_stddev = sample_stddev
+    try:
+        yield
+    finally:
+        metrics.sample_stddev = plain

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 
 from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.config.experiment import EvaluationConfig
-from neurosurgery.evaluate.aggregation import aggregate_to_infinity
+from neurosurgery.evaluate.aggregation import aggregate_to_infinity, errors_of_large_values
 from neurosurgery.evaluate.checks import UnfitTaskError, check_task
 from neurosurgery.evaluate.documents import (
     Guessing,
@@ -26,7 +26,7 @@ from neurosurgery.evaluate.documents import (
 )
 from neurosurgery.evaluate.engine.language_model import LanguageModel
 from neurosurgery.evaluate.evaluation import Evaluation
-from neurosurgery.evaluate.identity import task_identity
+from neurosurgery.evaluate.identity import group_identity, task_identity
 from neurosurgery.evaluate.isolation import FEWSHOT_SEED, preserved_generators
 from neurosurgery.evaluate.requests import build_requests, build_requests_once
 from neurosurgery.evaluate.tasks import task_manager
@@ -46,6 +46,7 @@ class Harness:
     ) -> None:
         self._config = config
         self._flag = flag
+        self._names = tuple(names)
         self._guessing: Guessing = {}
         self._notes: list[str] = []
         self._loaded = _load(manager, flag, names)
@@ -108,7 +109,7 @@ class Harness:
         Raises:
             UsageError: the requests cannot be built or scored (`check_task`).
         """
-        meaning = {}
+        meaning = self._membership()
         with preserved_generators():
             for name, task in self._loaded["tasks"].items():
                 with _refused(self._flag, name, "cannot be asked"):
@@ -125,20 +126,36 @@ class Harness:
                     meaning[f"{self._flag}[{name} {part}]"] = f"{name} ({part} {value})"
         return meaning
 
+    def _membership(self) -> dict[str, str]:
+        """Which tasks the groups and tags stand for: a new task file can add one."""
+        found = {
+            f"{self._flag}[{name} group]": f"{name} (group {group_identity(group, members)})"
+            for name, group in self._loaded["groups"].items()
+            for members in [self._groups[name]]
+        }
+        if tags := [
+            name for name in self._names if name not in self._loaded["tasks"] | self._groups
+        ]:
+            in_groups = {member for members in self._groups.values() for member in members}
+            of_tags = sorted(self.leaves - in_groups - set(self._names))
+            found[f"{self._flag}[tags]"] = f"{' '.join(tags)} ({', '.join(of_tags)})"
+        return found
+
     def evaluate(self, lm: HFLM, limit: int | None) -> Evaluation:
         """Evaluate the model on the first `limit` documents of each task."""
         while True:
             for task in self._loaded["tasks"].values():
                 task.set_fewshot_seed(seed=FEWSHOT_SEED)
             try:
-                found = evaluate(
-                    lm=lm,
-                    task_dict=self._loaded,
-                    limit=limit,
-                    log_samples=True,
-                    apply_chat_template=self._config.apply_chat_template,
-                    fewshot_as_multiturn=self._config.apply_chat_template,
-                )
+                with errors_of_large_values():
+                    found = evaluate(
+                        lm=lm,
+                        task_dict=self._loaded,
+                        limit=limit,
+                        log_samples=True,
+                        apply_chat_template=self._config.apply_chat_template,
+                        fewshot_as_multiturn=self._config.apply_chat_template,
+                    )
                 break
             except Exception as error:
                 if lm.batch_size == 1 or not should_reduce_batch_size(error):

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import functools
 import hashlib
 import inspect
 import json
-from collections.abc import Iterable
+import os
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
+from lm_eval.api.group import Group
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 
@@ -81,14 +86,73 @@ def _plain(value: Any) -> Any:
 
 
 def _code(value: Any) -> list[str]:
-    """The name of a function or class, and a hash of the whole file that defines it.
+    """The name of a function or class, and a hash of all files that make its meaning.
 
-    The whole file, because a function's meaning is also in the helpers beside it.
+    The whole file that defines it, because its meaning is also in the helpers beside it; and of a
+    user's file those that it imports (also a user's), and the data files that it names.
     """
     named = value if hasattr(value, "__qualname__") else type(value)
     try:
-        source = Path(inspect.getfile(inspect.unwrap(named))).read_bytes()
+        file = Path(inspect.getfile(inspect.unwrap(named)))
+        digest = hashlib.sha256(file.read_bytes())
     except (TypeError, OSError):
         # Written in C, or typed at a prompt.
-        source = b""
-    return [named.__qualname__, hashlib.sha256(source).hexdigest()]
+        return [named.__qualname__, hashlib.sha256(b"").hexdigest()]
+    namespace = getattr(named, "__globals__", None)
+    if namespace is None:
+        namespace = vars(sys.modules[named.__module__]) if named.__module__ in sys.modules else {}
+    for more in _files_behind(file, namespace):
+        digest.update(more.read_bytes())
+    return [named.__qualname__, digest.hexdigest()]
+
+
+def _files_behind(file: Path, namespace: Mapping[str, Any]) -> list[Path]:
+    """The other files behind a user's file, in the same order on every machine."""
+    found: dict[Path, None] = {}
+    seen = {file.resolve()}
+    waiting = [(file, namespace)]
+    while waiting:
+        place, names = waiting.pop(0)
+        if _is_installed(place):
+            continue
+        found |= dict.fromkeys(path for path in _named_files(place) if path.resolve() not in seen)
+        for _, value in sorted(names.items()):
+            module = value if inspect.ismodule(value) else inspect.getmodule(value)
+            path = Path(getattr(module, "__file__", None) or "")
+            if module is None or path.suffix != ".py" or path.resolve() in seen:
+                continue
+            seen.add(path.resolve())
+            if not _is_installed(path):
+                found[path] = None
+                waiting.append((path, vars(module)))
+    return list(found)
+
+
+def _is_installed(file: Path) -> bool:
+    """Whether a file is of Python, of a package or of this suite, which have versions of theirs."""
+    return any(file.resolve().is_relative_to(place) for place in _INSTALLED)
+
+
+_INSTALLED = [
+    *(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "purelib", "platlib")),
+    Path(__file__).resolve().parent.parent,
+]
+
+
+def _named_files(file: Path) -> Iterator[Path]:
+    """The files that texts of a program name, in its own folder or in the working directory."""
+    try:
+        tree = ast.parse(file.read_bytes())
+    except (OSError, SyntaxError, ValueError, RecursionError):
+        return
+    texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    for text in sorted({text for text in texts if isinstance(text, str) and text.isprintable()}):
+        for folder in (file.parent, Path()):
+            if os.path.isfile(folder / text):  # noqa: PTH113, Path.is_file() raises for long texts
+                yield folder / text
+                break
+
+
+def group_identity(group: Group, members: Iterable[str]) -> str:
+    """A hash of the tasks in a group, and of how its numbers follow from theirs."""
+    return _digest([sorted(members), group.aggregate_metric_list])

@@ -71,6 +71,7 @@ class FineTuning:
         from neurosurgery.activations.training_data import without_used
         from neurosurgery.grid.fine_tuning_inputs import (
             check_kept_effects,
+            meaning_of_masks,
             meaning_of_training,
             needs_effects,
             read_masks,
@@ -83,12 +84,13 @@ class FineTuning:
         architecture = read_model_config(config.model)
         commit = getattr(architecture, "_commit_hash", None)
         masks = read_masks(config.selection, config.model, commit)
+        of_masks = self._checked(meaning_of_masks(masks))
         overwrite = config.output.overwrite
         of_effects = self._checked(check_kept_effects(config.selection, store, overwrite=overwrite))
         with_template = config.evaluation.apply_chat_template
         tokenizer = load_tokenizer(config.model, with_chat_template=with_template)
         check_end_token(tokenizer, config.model.name)
-        meaning = self._meaning(dtype, commit) | of_effects
+        meaning = self._meaning(dtype, commit) | of_masks | of_effects
         meaning |= cells.load_tasks(tokenizer, resolve_max_length(architecture, tokenizer))
         new, left_out = without_used(
             self._data, self._sets[MATH].samples, cells.test_texts(), config.training.data

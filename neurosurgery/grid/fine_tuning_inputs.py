@@ -23,6 +23,7 @@ from neurosurgery.masks.files import read_mask_file
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.overlap import first_misfit
 from neurosurgery.models.shapes import model_shapes
+from neurosurgery.report.read.heads import EFFECTS as EFFECTS_TABLE
 from neurosurgery.results.provenance import content_text, model_fingerprint
 from neurosurgery.results.store import ResultStore
 
@@ -68,6 +69,21 @@ def read_masks(
     return found
 
 
+def meaning_of_masks(masks: Mapping[str, ParameterMask]) -> dict[str, object]:
+    """What the user's masks add to a folder's meaning: which weights each name stands for.
+
+    The provenance in a file does not count.
+    """
+    found: dict[str, object] = {}
+    for name, mask in masks.items():
+        digest = hashlib.sha256()
+        for parameter in sorted(mask):
+            digest.update(json.dumps([parameter, mask.shapes[parameter]]).encode())
+            digest.update(mask.packed[parameter].tobytes())
+        found[f"--selection[{name}]"] = f"{name} ({content_text(digest.hexdigest())})"
+    return found
+
+
 def needs_effects(selection: SelectionConfig) -> bool:
     """Whether a method takes what `PathPatching.py` finds."""
     return any(METHODS[name].statistics == EFFECTS for name in selection.methods)
@@ -100,8 +116,13 @@ def check_kept_effects(
         if METHODS[name].statistics == EFFECTS:
             largest = max(selection.sizes_of(name))
             check_effects(root, store.model, name, largest, METHODS[name].unit)
-    content = (effects_folder(root, store.model) / VALUES).read_bytes()
-    return {"--path_patching[effects]": content_text(hashlib.sha256(content).hexdigest())}
+    folder = effects_folder(root, store.model)
+    content = {
+        # The table says of which unit each row of the numbers is.
+        f"--path_patching[{name}]": hashlib.sha256((folder / file).read_bytes()).hexdigest()
+        for name, file in (("effects", VALUES), ("units", EFFECTS_TABLE))
+    }
+    return {flag: content_text(sha256) for flag, sha256 in content.items()}
 
 
 def meaning_of_training(config: TrainingConfig, new: TrainingData) -> dict[str, object]:

@@ -145,6 +145,7 @@ class HeadCells:
             origin: dict[str, object] = {
                 "seed": config.random_state,
                 "num_prompts": effects.shape[1],
+                "metric": config.metric,
                 **quantised_origin(loaded.quantised),
             }
             if any(edit.kind != SCALE for edit in cells.edits(config.ablation)):

@@ -25,7 +25,7 @@ from neurosurgery.grid.patching_text import agreement_text, found_text, knock_ou
 from neurosurgery.locate.attention_from_end import attention_from_end
 from neurosurgery.locate.key_units import effect_table, strongest
 from neurosurgery.locate.patching_metrics import PromptPairs
-from neurosurgery.locate.path_patching import head_effects
+from neurosurgery.locate.path_patching import check_clean, head_effects
 from neurosurgery.masks.head_units import HEAD, head_units, mlp_units
 from neurosurgery.masks.units import Unit
 from neurosurgery.models.backbone import check_backbone
@@ -120,6 +120,8 @@ class Patching:
         self._counts = {kind: numbers(config.top, sizes[kind], kind) for kind in sizes}
         batch_tokens = BATCH_TOKENS.get(device.type, BATCH_TOKENS["cpu"])
         prompts = prepare_prompts(loaded, config, pairs, tally, batch_tokens)
+        found_on = PromptPairs.of(prompts.found_on)
+        check_clean(loaded.model, found_on, config.metric, batch_tokens)
         folder.start(self._command, str(device), loaded.quantised, of_cells)
         for line in (*(left_out(config.top, sizes[kind], kind) for kind in sizes), prompts.text):
             if line:
@@ -196,9 +198,15 @@ class Patching:
                 batch_tokens=batch_tokens,
             )
             kept = found.effects
-            how = {"used": found.used, "deviation": f"{found.deviation:.3g}"}
+            how = {
+                "metric": found.metric,
+                "used": found.used,
+                "deviation": f"{found.deviation:.3g}",
+            }
             folder.keep_effects(kept, how)
-            checked = f"largest deviation from the definition {found.deviation:.1e} of a logit"
+            checked = (
+                f"largest deviation from the definition {found.deviation:.1e} of the logits' height"
+            )
             how_long = f"{len(units)} units, {len(prompts.found_on)} prompts"
             if found.used == "chain":
                 say(f"effects computed without attention, {checked}; {how_long}")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save
 
 from neurosurgery.common.files import write_atomically
 from neurosurgery.config.methods import methods_of
-from neurosurgery.config.patching import SCRIPT, PatchingConfig
+from neurosurgery.config.patching import METRIC, SCRIPT, PatchingConfig
 from neurosurgery.report.read.heads import HEADS_FOLDER, KNOCK_OUT
 from neurosurgery.results.provenance import describe_run, meaning_of_model
 from neurosurgery.results.store import ResultStore
@@ -50,7 +50,7 @@ class PatchingFolder:
             "--shots[path patching]": made.shots,
             "--num_prompts[path patching]": made.number,
             "--held_out[path patching]": made.held_out,
-            "--metric[path patching]": config.metric,
+            METRIC: config.metric,
             "--freeze_mlps[path patching]": config.freeze_mlps,
             "--units[path patching]": list(config.units),
             "--random_state[path patching]": config.random_state,

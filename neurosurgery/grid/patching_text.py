@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from neurosurgery.config.methods import PLURALS
+from neurosurgery.config.patching import RELATIVE
 from neurosurgery.locate.key_units import KEY
 from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
 
@@ -22,13 +23,16 @@ def found_text(table: pd.DataFrame, metric: str, prompts: int) -> Iterator[str]:
         metric: what was measured.
         prompts: over how many prompts.
     """
-    relative = metric != "logprob"
+    relative = metric in RELATIVE
+    bar = f"{KEY:.0%}" if relative else f"{KEY:g} nats"
     for kind, rows in table.groupby("kind", sort=False):
         plural = PLURALS[str(kind)]
         yield ""
         key = int((rows["effect"] < KEY).sum())
-        count = f"; {key} of {len(rows)} are below {KEY:.0%}, as measured" if relative else ""
-        yield f"Strongest {plural}: effect on the answer's {metric}, {prompts} prompts{count}"
+        yield (
+            f"Strongest {plural}: effect on the answer's {metric}, {prompts} prompts; {key} of "
+            f"{len(rows)} are below {bar}, as measured"
+        )
         column = "head" if kind == "head" else ""
         yield f"  {'layer':>5} {column:>5} {'effect':>9} {'stderr':>8}  same sign"
         for _, row in rows.sort_values("rank").head(_SHOWN).iterrows():

@@ -12,7 +12,8 @@ import torch
 from neurosurgery.masks.units import Unit
 
 KEY = -0.05
-"""A unit is key below this relative effect (Zhang et al., arXiv 2409.01659, section 4)."""
+"""A unit is key below this effect: in nats, or as a share of the clean value where the metric is
+relative (Zhang et al., arXiv 2409.01659, section 4, has the latter)."""
 
 
 @dataclass(frozen=True)

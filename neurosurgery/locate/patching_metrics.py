@@ -10,11 +10,18 @@ from dataclasses import dataclass
 
 import torch
 
-from neurosurgery.config.patching import METRICS
+from neurosurgery.common.errors import UsageError
+from neurosurgery.config.patching import METRICS, RELATIVE
 from neurosurgery.models.forward import length_batches
 from neurosurgery.prompts.pairs import TokenPair
 
-LOGIT, LOGIT_DIFF, LOGPROB = METRICS
+LOGPROB, LOGIT, LOGIT_DIFF = METRICS
+
+_LEAST = {LOGIT: 0.25, LOGIT_DIFF: 0.02}
+"""The least clean value that effects can be shares of, as a fraction of the answer's height, which
+is its logit less the vocabulary's median. For a logit: effects are at most four times as large as
+with logits whose median is 0. For a difference: one prompt weighs at most 50 times as much as one
+whose difference is all of the height."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +102,50 @@ def pick(metric: str, logits: torch.Tensor, columns: torch.Tensor) -> torch.Tens
     return logits.gather(1, columns.to(logits.device))
 
 
+def above_median(logits: torch.Tensor) -> torch.Tensor:
+    """Logits less the median of their row, (rows, vocabulary); a constant does not change them.
+
+    The median, because some models give tokens that they must not write a logit of minus infinity.
+    """
+    return logits - logits.median(dim=-1, keepdim=True).values
+
+
+def is_well_above_zero(
+    metric: str, logits: torch.Tensor, columns: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The clean metric of every row, and whether effects may be shares of it, (rows,) each.
+
+    Args:
+        metric: one of `RELATIVE`.
+        logits: without a patch, (rows, vocabulary).
+        columns: the result of `PromptPairs.columns`.
+    """
+    clean = read_metric(metric, pick(metric, logits, columns))
+    height = pick(LOGIT, above_median(logits), columns)[:, 0]
+    # Written so that a value that is no number fails, too.
+    return clean, (clean > 0) & (clean >= _LEAST[metric] * height)
+
+
+def not_well_above_zero(metric: str, clean: torch.Tensor, well_above: torch.Tensor) -> UsageError:
+    """The error for clean values, (prompts,), of which some are not well above 0."""
+    low = clean[~well_above]
+    mend = {
+        LOGIT: "which does not depend on a constant in the logits",
+        LOGIT_DIFF: "or other wrong answers",
+    }
+    return UsageError(
+        "--metric",
+        metric,
+        f"effects are shares of the clean {metric}, which is not well above 0 for {len(low)} of "
+        f"{len(clean)} prompts (smallest {float(clean.min()):.3g}); expected --metric {LOGPROB}, "
+        f"{mend[metric]}",
+    )
+
+
 def effects(metric: str, change: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
     """Turn changes of the metric, (units, prompts), into effects.
 
-    Logits and their differences: change / clean value, so a clean value near 0 gives a huge effect.
-    Log-probabilities: the change itself.
+    Logits and their differences: change / clean value, which is well above 0
+    (`is_well_above_zero`). Log-probabilities: the change itself, in nats.
     """
-    return change if metric == LOGPROB else change / clean
+    return change / clean if metric in RELATIVE else change

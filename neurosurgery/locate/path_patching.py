@@ -16,17 +16,32 @@ import torch
 from transformers import PreTrainedModel
 
 from neurosurgery.common.errors import first_line, machine_error
+from neurosurgery.config.patching import RELATIVE
 from neurosurgery.locate.patching_chain import chain_changes
 from neurosurgery.locate.patching_hooks import hook_changes
-from neurosurgery.locate.patching_metrics import LOGIT, PromptPairs, effects
-from neurosurgery.locate.patching_runs import Batch, Setting, collect_batch
+from neurosurgery.locate.patching_metrics import (
+    LOGPROB,
+    PromptPairs,
+    above_median,
+    effects,
+    is_well_above_zero,
+    not_well_above_zero,
+)
+from neurosurgery.locate.patching_runs import (
+    Batch,
+    Setting,
+    collect_batch,
+    end_logits,
+    token_ids,
+)
 from neurosurgery.masks.head_units import HEAD, MLP, head_units, mlp_units
 from neurosurgery.masks.units import Unit
 from neurosurgery.models.float32 import float32_arithmetic
 from neurosurgery.models.heads import find_blocks
 
 TOLERANCE = 1e-4
-"""Largest accepted difference of chain and hooks, as a fraction of the largest clean logit."""
+"""Largest accepted difference of chain and hooks, as a fraction of the logits' height
+(`HeadEffects.deviation`)."""
 
 _CHECKED_PROMPTS = 2
 _CHECKED_LAYERS = 4
@@ -41,15 +56,16 @@ class HeadEffects:
 
     Attributes:
         units: the heads, then the MLPs, each by layer.
-        effects: (units, prompts), float64; `logit` and `logit_diff`: (patched − clean) / clean,
-            `logprob`: patched − clean. Most negative: most important.
+        effects: (units, prompts), float64; `logprob`: patched − clean, in nats; `logit` and
+            `logit_diff`: (patched − clean) / clean. Most negative: most important.
         changes: patched − clean of the metric, (units, prompts), float64.
         clean: the metric without a patch, (prompts,), float64.
         metric: what was measured.
         freeze_mlps: whether MLPs kept their values, so that only the direct path is seen.
         used: `chain` or `hooks`.
         deviation: largest difference of chain and hooks on the checked units and prompts, as a
-            fraction of the largest clean logit; infinite if the chain could not run.
+            fraction of the logits' height, which is the largest clean logit less the vocabulary's
+            median; infinite if the chain could not run.
         reason: why the chain was not used; empty if it was.
     """
 
@@ -76,7 +92,7 @@ def head_effects(
     model: PreTrainedModel,
     pairs: PromptPairs,
     *,
-    metric: str = LOGIT,
+    metric: str = LOGPROB,
     freeze_mlps: bool = False,
     units: Sequence[str] = ("heads", "mlps"),
     row_budget: int = 4096,
@@ -93,7 +109,7 @@ def head_effects(
     Args:
         model: a causal language model in evaluation mode.
         pairs: prompts and counterfactuals; those of one length run together, without padding.
-        metric: `logit`, `logit_diff` or `logprob` of the answer, after the model's soft cap.
+        metric: `logprob`, `logit` or `logit_diff` of the answer, after the model's soft cap.
         freeze_mlps: keep the MLPs' values too: only the path past them.
         units: `heads`, `mlps` or both.
         row_budget: most rows (units × prompts) of the chain at once.
@@ -101,7 +117,8 @@ def head_effects(
         method: `chain`, or `hooks` to use the definition at once.
 
     Raises:
-        UsageError: the model has no separable heads (`find_blocks`).
+        UsageError: the model has no separable heads (`find_blocks`); effects would be shares of a
+            clean value that is not well above 0 (`check_clean`).
         ValueError: the pairs cannot be measured (`PromptPairs.check`); a counterfactual changes
             nothing at END; a prompt patched with its own values changes.
     """
@@ -115,6 +132,7 @@ def head_effects(
         *(head_units(blocks) if "heads" in units else []),
         *(mlp_units(blocks) if "mlps" in units else []),
     ]
+    check_clean(model, pairs, metric, batch_tokens)
     changes = torch.empty(len(chosen), len(pairs.references), dtype=torch.float64)
     clean = torch.empty(len(pairs.references), dtype=torch.float64)
     setting = Setting(model, blocks, metric, freeze_mlps)
@@ -145,6 +163,38 @@ def head_effects(
     )
 
 
+def check_clean(
+    model: PreTrainedModel, pairs: PromptPairs, metric: str, batch_tokens: int = 4096
+) -> None:
+    """Refuse a relative metric where its clean values are not well above 0.
+
+    Logits are defined up to a constant; GPT-2's are around −60. A share of such a logit, or of a
+    difference near 0, has any size and sign.
+
+    Args:
+        model: a causal language model in evaluation mode.
+        pairs: the prompts.
+        metric: one of `METRICS`; nothing is refused, and nothing run, for one without a ratio.
+        batch_tokens: most tokens of a forward pass.
+
+    Raises:
+        UsageError: names the metric, and how many prompts have such a value.
+    """
+    if metric not in RELATIVE:
+        return
+    clean = torch.empty(len(pairs.references))
+    well_above = torch.empty(len(pairs.references), dtype=torch.bool)
+    with torch.inference_mode(), float32_arithmetic(model):
+        for places in pairs.batches(batch_tokens):
+            ids = token_ids(model, [pairs.references[place] for place in places])
+            found = is_well_above_zero(
+                metric, end_logits(model, ids).cpu(), pairs.columns(metric, places)
+            )
+            clean[places], well_above[places] = found
+    if not well_above.all():
+        raise not_well_above_zero(metric, clean, well_above)
+
+
 def _check(
     setting: Setting, units: Sequence[Unit], batch: Batch, row_budget: int
 ) -> tuple[float, str]:
@@ -161,11 +211,11 @@ def _check(
         float((found.change[places] - expected).abs().max()),
         float((found.clean - batch.clean(setting.metric).cpu()).abs().max()),
     )
-    deviation = largest / float(batch.reference.logits.abs().max())
+    deviation = largest / float(above_median(batch.reference.logits).max())
     # Written so that a value that is no number fails, too.
     if deviation <= TOLERANCE:
         return deviation, ""
-    return deviation, f"differs from the definition by {deviation:.2g} of the largest logit"
+    return deviation, f"differs from the definition by {deviation:.2g} of the logits' height"
 
 
 def _checked(units: Sequence[Unit], change: torch.Tensor) -> list[int]:

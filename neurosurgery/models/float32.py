@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -19,9 +20,9 @@ def float32_arithmetic(model: nn.Module) -> Iterator[None]:
     converts its output. A model in float32 or float64 is left as it is. bfloat16 resolves .3 % of a
     logit, which is as much as many effects.
     """
-    held: dict[nn.Parameter, torch.Tensor] = {}
+    copies = _Copies()
     with ExitStack() as stack:
-        stack.callback(_give_back, held)
+        stack.callback(copies.give_back)
         for module in model.modules():
             own = [p for p in module.parameters(recurse=False) if _is_small(p)]
             if not own:
@@ -31,11 +32,53 @@ def float32_arithmetic(model: nn.Module) -> Iterator[None]:
                 continue
             # The copy is taken after other hooks have set the input, and given back before they
             # see the output.
-            stack.callback(module.register_forward_pre_hook(_take(own, held)).remove)
+            stack.callback(module.register_forward_pre_hook(copies.taking(own)).remove)
             stack.callback(
-                module.register_forward_hook(_release(own, held), always_call=True).remove
+                module.register_forward_hook(copies.releasing(own), always_call=True).remove
             )
         yield
+
+
+class _Copies:
+    """The parameters of the modules that run, and how many runs of each are under way.
+
+    A module may run within itself, and modules within each other may share a parameter: the copy
+    goes with the last of them.
+    """
+
+    def __init__(self) -> None:
+        self._stored: dict[nn.Parameter, torch.Tensor] = {}
+        self._runs: Counter[nn.Parameter] = Counter()
+
+    def taking(self, own: list[nn.Parameter]) -> Callable[[nn.Module, tuple], tuple]:
+        """A hook before a module."""
+
+        def take(_module: nn.Module, inputs: tuple) -> tuple:
+            for parameter in own:
+                self._runs[parameter] += 1
+                if self._runs[parameter] == 1:
+                    self._stored[parameter] = parameter.data
+                    parameter.data = parameter.data.float()
+            return tuple(map(_widened, inputs))
+
+        return take
+
+    def releasing(self, own: list[nn.Parameter]) -> Callable[[nn.Module, tuple, Any], None]:
+        """A hook after a module."""
+
+        def release(_module: nn.Module, _inputs: tuple, _output: Any) -> None:
+            for parameter in own:
+                if self._runs[parameter] == 1:
+                    parameter.data = self._stored.pop(parameter)
+                # After an error in an earlier hook nothing was taken.
+                self._runs[parameter] = max(0, self._runs[parameter] - 1)
+
+        return release
+
+    def give_back(self) -> None:
+        """After an error inside a module: its own hook may not have run."""
+        for parameter, stored in self._stored.items():
+            parameter.data = stored
 
 
 def _is_small(tensor: torch.Tensor) -> bool:
@@ -48,31 +91,3 @@ def _widened(value: Any) -> Any:
 
 def _widened_output(_module: nn.Module, _inputs: tuple, output: torch.Tensor) -> torch.Tensor:
     return output.float()
-
-
-def _take(
-    own: list[nn.Parameter], held: dict[nn.Parameter, torch.Tensor]
-) -> Callable[[nn.Module, tuple], tuple]:
-    def take(_module: nn.Module, inputs: tuple) -> tuple:
-        for parameter in own:
-            held[parameter] = parameter.data
-            parameter.data = parameter.data.float()
-        return tuple(map(_widened, inputs))
-
-    return take
-
-
-def _release(
-    own: list[nn.Parameter], held: dict[nn.Parameter, torch.Tensor]
-) -> Callable[[nn.Module, tuple, Any], None]:
-    def release(_module: nn.Module, _inputs: tuple, _output: Any) -> None:
-        for parameter in own:
-            parameter.data = held.pop(parameter)
-
-    return release
-
-
-def _give_back(held: dict[nn.Parameter, torch.Tensor]) -> None:
-    """After an error inside a module: its own hook may not have run."""
-    for parameter, stored in held.items():
-        parameter.data = stored

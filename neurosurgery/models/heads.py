@@ -5,6 +5,7 @@ Nothing is read from the configuration: a model says itself where its heads are.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,14 +13,32 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.models.backbone import find_backbone
+from neurosurgery.models.backbone import Backbone, find_backbone
 from neurosurgery.models.float32 import float32_arithmetic
-from neurosurgery.models.head_probe import Seen, count_heads, mixing_projection, watch_blocks
+from neurosurgery.models.head_probe import (
+    Parts,
+    Removal,
+    Seen,
+    count_heads,
+    mixing_projection,
+    remove_parts,
+    watch_blocks,
+)
 from neurosurgery.models.targets import Target, find_targets
 
 _EXPECTED = (
     "has no separable attention heads in {where} ({why}); expected a decoder whose every layer has "
     "softmax attention with one output projection"
+)
+_NOT_THE_MLP = (
+    "has a layer {index} in which no module is the MLP: {name}, which comes last, is not, for "
+    "{why}; expected a decoder whose every layer is attention and one MLP"
+)
+_MORE = "without it and the heads the layer still adds what depends on its input"
+_HEADS_TOO = "without it the heads have no effect"
+_SEVERAL_RUNS = (
+    "runs layer {index}, or its attention or MLP, {runs} times in one pass; expected a decoder "
+    "whose every layer runs once"
 )
 
 
@@ -86,9 +105,13 @@ def find_blocks(model: PreTrainedModel) -> list[Block]:
       moves along one line, and the heads are the parts in which this is so. Layers of one width
       have as many heads as the one where most are seen.
 
+    Then passes of 24 tokens without the heads and what may be the MLP, and without the latter
+    alone: with both set to 0, a layer adds the same vector whatever enters it.
+
     Raises:
         UsageError: a layer has no such heads (Mamba, linear attention, a norm across heads), or no
-            MLP.
+            MLP; no one module is its MLP (a gate or an adapter beside it, experts beside a dense
+            MLP without a module for their sum); it runs several times in a pass.
     """
     name = model.name_or_path
     run = find_backbone(model)
@@ -97,6 +120,9 @@ def find_blocks(model: PreTrainedModel) -> list[Block]:
         seen = watch_blocks(model, run, targets)
     if not seen:
         raise UsageError("--model", name, _EXPECTED.format(where="it", why="no list of layers"))
+    for index, each in enumerate(seen):
+        if each.runs > 1:
+            raise UsageError("--model", name, _SEVERAL_RUNS.format(index=index, runs=each.runs))
     names = {module: module_name for module_name, module in model.named_modules()}
     widest: dict[int, int] = {}
     for each in seen:
@@ -104,29 +130,72 @@ def find_blocks(model: PreTrainedModel) -> list[Block]:
         if projection is not None and (found := count_heads(each.inputs[projection])):
             width = targets[projection].in_features
             widest[width] = max(widest.get(width, 1), found.heads)
-    return [_block(model, index, each, targets, names, widest) for index, each in enumerate(seen)]
+    candidates = []
+    for index, each in enumerate(seen):
+        attention = _attention(model, index, each, targets, widest)
+        projection = attention.projection.module
+        candidates.append((attention, _mlps(model, index, each, projection, targets, names)))
+    with torch.inference_mode(), float32_arithmetic(model):
+        return _chosen(model, run, [each.block for each in seen], candidates)
 
 
-def _block(
+def _chosen(
+    model: PreTrainedModel,
+    run: Backbone,
+    blocks: Sequence[nn.Module],
+    candidates: Sequence[tuple[AttentionLayer, Sequence[BlockMlp]]],
+) -> list[Block]:
+    """The layers, each with the first module of those that may be its MLP that is it."""
+    settled: dict[int, Block] = {}
+    first: list[Removal] = []
+    for attempt in range(max(len(mlps) for _, mlps in candidates)):
+        tried = [
+            settled.get(index, Block(block, attention, mlps[min(attempt, len(mlps) - 1)]))
+            for index, (block, (attention, mlps)) in enumerate(zip(blocks, candidates, strict=True))
+        ]
+        parts = [
+            Parts(b.module, b.attention.module, b.attention.projection.module, b.mlp.module)
+            for b in tried
+        ]
+        removals = remove_parts(model, run, parts)
+        first = first or removals
+        for index, found in enumerate(removals):
+            if found.runs == 1 and found.is_constant and found.keeps_heads:
+                settled.setdefault(index, tried[index])
+        if len(settled) == len(blocks):
+            return [settled[index] for index in range(len(blocks))]
+    index = next(index for index in range(len(blocks)) if index not in settled)
+    found = first[index]
+    if found.runs > 1:
+        why = _SEVERAL_RUNS.format(index=index, runs=found.runs)
+    else:
+        likeliest = candidates[index][1][0].name
+        reason = _HEADS_TOO if found.is_constant else _MORE
+        why = _NOT_THE_MLP.format(index=index, name=likeliest, why=reason)
+    raise UsageError("--model", model.name_or_path, why)
+
+
+def _no_heads(model: PreTrainedModel, index: int, why: str) -> UsageError:
+    expected = _EXPECTED.format(where=f"layer {index}", why=why)
+    return UsageError("--model", model.name_or_path, expected)
+
+
+def _attention(
     model: PreTrainedModel,
     index: int,
     seen: Seen,
     targets: dict[nn.Module, Target],
-    names: dict[nn.Module, str],
     widest: dict[int, int],
-) -> Block:
-    def refuse(why: str) -> UsageError:
-        expected = _EXPECTED.format(where=f"layer {index}", why=why)
-        return UsageError("--model", model.name_or_path, expected)
-
+) -> AttentionLayer:
     projection = mixing_projection(seen)
     if projection is None:
-        raise refuse("no linear module gathers from earlier tokens")
+        raise _no_heads(model, index, "no linear module gathers from earlier tokens")
     target = targets[projection]
     found = count_heads(seen.inputs[projection], widest.get(target.in_features, 1))
     if found is None:
-        raise refuse("what it gathers from earlier tokens does not come in parts")
-    attention = AttentionLayer(
+        why = "what it gathers from earlier tokens does not come in parts"
+        raise _no_heads(model, index, why)
+    return AttentionLayer(
         index,
         model.get_submodule(target.name.rpartition(".")[0]),
         target,
@@ -134,15 +203,31 @@ def _block(
         target.in_features // found.heads,
         found.kv_heads,
     )
-    children = [
-        child
-        for child in seen.children
-        if projection not in child.modules() and any(p.ndim > 1 for p in child.parameters())
-    ]
-    if not children:
-        raise refuse("it has no MLP")
-    mlp = _mlp(index, children[-1], seen, targets, names)
-    return Block(seen.block, attention, mlp)
+
+
+def _mlps(
+    model: PreTrainedModel,
+    index: int,
+    seen: Seen,
+    projection: nn.Module,
+    targets: dict[nn.Module, Target],
+    names: dict[nn.Module, str],
+) -> list[BlockMlp]:
+    """What may be the MLP of a layer, the likeliest first.
+
+    These are its children with matrices beside the attention, the last one first; then what comes
+    after them, for the sum of experts and a dense MLP may have a module of its own (a norm).
+    """
+    attention = [projection in child.modules() for child in seen.children]
+    beside = [c for c, holds_heads in zip(seen.children, attention, strict=True) if not holds_heads]
+    with_matrices = [c for c in beside if any(p.ndim > 1 for p in c.parameters())]
+    if not with_matrices:
+        raise _no_heads(model, index, "it has no MLP")
+    last = with_matrices[-1]
+    sums = [c for c in beside[beside.index(last) + 1 :] if seen.outputs[c].shape[-1] == seen.width]
+    found = [_mlp(index, child, seen, targets, names) for child in with_matrices[::-1]]
+    found += [BlockMlp(index, names[child], child, None, seen.width) for child in sums[::-1]]
+    return [found[0], *(mlp for mlp in found[1:] if mlp.size == seen.width)]
 
 
 def _mlp(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -16,12 +17,22 @@ from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.config.experiment import DataConfig, EvaluationConfig, GridConfig, ModelConfig
 from neurosurgery.config.gguf import gguf_file
 from neurosurgery.config.methods import METHODS
+from neurosurgery.results.file_hashes import file_hash, json_object
 
 _PACKAGES = ("torch", "transformers", "lm_eval", "accelerate", "datasets", "numpy", "scipy")
-_MODEL_FILES = {".json", ".safetensors", ".bin", ".jinja", ".model", ".txt", ".tiktoken", ".py"}
-_WHOLE = 1 << 24
-_CHUNKS = 256
-_CHUNK = 1 << 16
+_NOT_OF_THE_MODEL = re.compile(
+    r"\..*|LICEN[CS]E.*|NOTICE.*|USE_POLICY.*|trainer_state\.json|training_args\.bin"
+    r"|(optimizer|scheduler|scaler|rng_state.*)\.(pt|pth|bin)"
+    r"|.*\.(md|png|jpe?g|gif|svg|webp|pdf|html|ipynb|log|csv|lock|tmp|gguf)",
+    re.IGNORECASE,
+)
+"""Files beside a model that loading it does not read; a GGUF file is a model of its own."""
+
+_CODE_AND_TEMPLATES = (".py", ".jinja")
+"""What loading a model reads from folders below its own, besides weights that an index names."""
+
+_ADAPTER = "adapter_config.json"
+_INDEX = ".index.json"
 
 
 def meaning(
@@ -92,29 +103,52 @@ def content_text(sha256: str) -> str:
 def model_fingerprint(name: str, commit: str | None) -> str | None:
     """The commit of a hub model, or a hash of a local folder or of a GGUF file.
 
-    Of a file over 16 MiB, about 256 chunks of 64 KiB are read: an edited or retrained model differs
-    everywhere, and reading many gigabytes at every start is slow.
+    Every byte counts of weights, configuration, tokenizer and code of the model's own (`file_hash`
+    reads it once); documentation, hidden files and states of an optimiser do not.
+
+    Raises:
+        OSError: a file cannot be read.
     """
-    folder = Path(name)
     gguf = gguf_file(name)
+    folder = Path(name)
     if gguf is not None:
-        files = [gguf]
+        files = {gguf.name: gguf}
     elif folder.is_dir():
-        files = sorted(path for path in folder.iterdir() if path.suffix in _MODEL_FILES)
+        files = {path.relative_to(folder).as_posix(): path for path in _files_of(folder)}
     else:
         return commit
     digest = hashlib.sha256()
-    for path in files:
-        size = path.stat().st_size
-        digest.update(f"{path.name}\0{size}\0".encode())
-        with path.open("rb") as file:
-            if size <= _WHOLE:
-                digest.update(file.read())
-                continue
-            for position in range(0, size, size // _CHUNKS):
-                file.seek(position)
-                digest.update(file.read(_CHUNK))
+    for place in sorted(files):
+        digest.update(f"{place}\0{file_hash(files[place])}\0".encode(errors="surrogateescape"))
+    if gguf is None and (base := _base_of_adapter(folder)) is not None:
+        digest.update(f"{_ADAPTER}\0{model_fingerprint(base, None)}\0".encode())
     return digest.hexdigest()
+
+
+def _files_of(folder: Path) -> Iterator[Path]:
+    """The files of a model folder that loading it may read."""
+    for path in folder.iterdir():
+        if path.is_file() and not _NOT_OF_THE_MODEL.fullmatch(path.name):
+            yield path
+    for path in folder.glob("*/**/*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if path.suffix in _CODE_AND_TEMPLATES and path.is_file() and not hidden:
+            yield path
+    for index in folder.glob(f"*{_INDEX}"):
+        content = json_object(index).get("weight_map")
+        names = set(content.values()) if isinstance(content, dict) else set()
+        for name in names:
+            # The others stand in the folder itself.
+            if isinstance(name, str) and "/" in name and (folder / name).is_file():
+                yield folder / name
+
+
+def _base_of_adapter(folder: Path) -> str | None:
+    """The local model that an adapter in the folder changes; transformers loads both."""
+    base = json_object(folder / _ADAPTER).get("base_model_name_or_path")
+    if not isinstance(base, str) or not Path(base).is_dir() or (Path(base) / _ADAPTER).exists():
+        return None
+    return base
 
 
 def describe_run(argv: list[str], device: str, quantised: str | None = None) -> dict[str, object]:

@@ -19,7 +19,7 @@ import pandas as pd
 from neurosurgery.config.keys import MATH, CellKey
 from neurosurgery.verdicts.draws import resampled_means
 from neurosurgery.verdicts.intervals import CONFIDENCE
-from neurosurgery.verdicts.metrics import Metric, retentions
+from neurosurgery.verdicts.metrics import Metric, retentions, spread
 from neurosurgery.verdicts.reach import Interval, over_draws
 
 HALF = 0.5
@@ -49,7 +49,7 @@ class TaskMetrics:
         """Whether the baseline is better than guessing, beyond its own 95 % interval."""
         if self.lower_is_better and math.isnan(self.chance):
             return math.isfinite(self.baseline.value)
-        error = self.baseline.influence().std() / math.sqrt(len(self.baseline.values))
+        error = spread(self.baseline.influence()) / math.sqrt(len(self.baseline.values))
         ahead = self.baseline.value - self.chance
         return bool((-ahead if self.lower_is_better else ahead) > 1.96 * error)
 
@@ -65,7 +65,11 @@ class TaskMetrics:
         """How much better every cell is than the baseline, shapes as `draws`."""
         before, after = self._values()
         sign = -1 if self.lower_is_better else 1
-        return {key: sign * (value - before) for key, value in zip(self.cells, after, strict=True)}
+        # Infinite perplexities have no difference.
+        with np.errstate(invalid="ignore"):
+            return {
+                key: sign * (value - before) for key, value in zip(self.cells, after, strict=True)
+            }
 
     def _values(self) -> tuple[np.ndarray, list[np.ndarray]]:
         """The metric of the baseline and of every cell: as measured, then in every draw."""

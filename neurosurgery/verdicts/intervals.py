@@ -15,7 +15,7 @@ from scipy import stats
 
 from neurosurgery.config.experiment import OutputConfig
 from neurosurgery.verdicts.draws import resampled_means
-from neurosurgery.verdicts.metrics import Metric, retentions
+from neurosurgery.verdicts.metrics import Metric, common_log_unit, mean_of, retentions
 from neurosurgery.verdicts.reach import (
     NO_INTERVAL,
     Interval,
@@ -62,17 +62,24 @@ def compare(edited: Sequence[Metric], baseline: Metric) -> Comparison:
     Returns:
         NaN for interval and p-value where documents differ, are fewer than two, or not finite.
     """
-    values = np.array([state.value for state in edited]) - baseline.value
-    difference = float(values.mean())
     states = [*edited, baseline]
+    difference = float(mean_of(np.array([state.value for state in edited]) - baseline.value))
     if (
         len(baseline.values) < 2
         or any(state.documents != baseline.documents for state in edited)
         or not all(np.isfinite(state.values).all() for state in states)
     ):
         return Comparison(difference, NO_INTERVAL, math.nan)
-    interval_at = with_repeats(values, over_documents(edited, baseline))
+    log_unit = common_log_unit(states)
+    after, before = (
+        [state.in_units_of(log_unit) for state in edited],
+        baseline.in_units_of(log_unit),
+    )
+    values = np.array([state.value for state in after]) - before.value
+    interval_at = with_repeats(values, over_documents(after, before))
     interval, p_value = interval_at(CONFIDENCE), p_value_of(interval_at)
+    with np.errstate(over="ignore"):
+        interval = Interval(*(float(end * np.exp(log_unit)) for end in interval))
     if len(edited) == 1 and edited[0].binary and baseline.binary:
         p_value = max(p_value, mcnemar(edited[0], baseline))
         if p_value > 1 - CONFIDENCE:
@@ -106,7 +113,7 @@ def retention_interval(
     )
     if not np.isfinite(kept[:, 0]).all():
         return NO_INTERVAL
-    return with_repeats(kept[:, 0], percentiles_of(kept.mean(axis=0)))(CONFIDENCE)
+    return with_repeats(kept[:, 0], percentiles_of(mean_of(kept, axis=0)))(CONFIDENCE)
 
 
 def mcnemar(edited: Metric, baseline: Metric) -> float:

@@ -13,7 +13,10 @@ import numpy as np
 from scipy.special import stdtrit
 
 from neurosurgery.verdicts.draws import resampled_means
-from neurosurgery.verdicts.metrics import Metric
+from neurosurgery.verdicts.metrics import Metric, mean_of, spread
+
+_LEAST_ERROR = 1e-9
+"""A resample with an error below this share of the median has no spread to speak of."""
 
 _STEPS = 24
 """Halvings of the confidence level in the search for a p-value."""
@@ -97,8 +100,8 @@ def _of_any(edited: Sequence[Metric], baseline: Metric) -> AtConfidence:
 
     def at(confidence: float) -> Interval:
         tails = (1 - confidence) / 2, (1 + confidence) / 2
-        low_t, high_t = np.quantile(studentised, tails)
         t = t_quantile(confidence, documents - 1)
+        low_t, high_t = np.quantile(studentised, tails) if len(studentised) else (-t, t)
         return Interval(
             difference - max(float(high_t), t) * error, difference + max(-float(low_t), t) * error
         )
@@ -120,20 +123,26 @@ def _studentised(
     rows, others = np.triu_indices(width)
     moments = resampled_means(np.hstack([columns, columns[:, rows] * columns[:, others]]))
     means, products = moments[:, :width], moments[:, width:]
+    of_state = [means[:, at : at + parts].T for at in range(0, width, parts)]
+    # A resample that draws the worst texts often may need a larger unit than the whole.
+    log_unit = np.max([s.excess(*mine) for s, mine in zip(states, of_state, strict=True)], axis=0)
     gradient = np.empty_like(means)
     resampled = np.zeros(len(means))
     for index, (state, weight) in enumerate(zip(states, weights, strict=True)):
-        mine = slice(index * parts, (index + 1) * parts)
-        resampled += weight * state.statistic(*means[:, mine].T)
-        gradient[:, mine] = weight * state.gradient(*means[:, mine].T)
+        resampled += weight * state.statistic(*of_state[index], log_unit=log_unit)
+        gradient[:, index * parts : (index + 1) * parts] = weight * state.gradient(
+            *of_state[index], log_unit=log_unit
+        )
     # Var(g·x) = Σ_jk g_j g_k (E[x_j x_k] − E[x_j] E[x_k])
     double = np.where(rows == others, 1.0, 2.0)
     covariance = products - means[:, rows] * means[:, others]
     variance = (double * gradient[:, rows] * gradient[:, others] * covariance).sum(axis=1)
     documents = len(columns)
     error = np.sqrt(np.maximum(variance, 0) / (documents - 1))
-    known = error > 1e-9 * np.median(error)
-    return np.sort((resampled[known] - difference) / error[known])
+    with np.errstate(divide="ignore"):
+        size = np.log(error) + log_unit
+    known = (error > 0) & (size > math.log(_LEAST_ERROR) + np.median(size))
+    return np.sort((resampled - difference * np.exp(-log_unit))[known] / error[known])
 
 
 def with_repeats(values: np.ndarray, documents: AtConfidence) -> AtConfidence:
@@ -146,8 +155,8 @@ def with_repeats(values: np.ndarray, documents: AtConfidence) -> AtConfidence:
     repeats = len(values)
     if repeats == 1:
         return documents
-    mean = float(values.mean())
-    error = float(values.std(ddof=1)) / math.sqrt(repeats)
+    mean = float(mean_of(values))
+    error = spread(values, ddof=1) / math.sqrt(repeats)
 
     def at(confidence: float) -> Interval:
         low, high = documents(confidence)
@@ -182,7 +191,7 @@ def over_draws(by_repeat: np.ndarray) -> AtConfidence:
     Args:
         by_repeat: (repeats, 1 + draws): as measured, then in every bootstrap draw.
     """
-    return with_repeats(by_repeat[:, 0], percentiles_of(by_repeat.mean(axis=0)))
+    return with_repeats(by_repeat[:, 0], percentiles_of(mean_of(by_repeat, axis=0)))
 
 
 def p_value_of(interval_at: AtConfidence) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from neurosurgery.verdicts.intervals import (
     scaled_margin,
     verdict,
 )
-from neurosurgery.verdicts.metrics import Metric, retention
+from neurosurgery.verdicts.metrics import Metric, mean_of, retention
 from neurosurgery.verdicts.primary import primary_metrics
 
 
@@ -157,7 +158,7 @@ class VerdictTable:
         # One broken repeat makes the grid point broken: a mean over the others would flatter it.
         broken = bool(repeats["value"].isna().any())
         means = ["value", "baseline", "difference", "retention"]
-        mean = repeats[means].astype(float).mean(skipna=not broken)
+        mean = {name: _mean(repeats[name].astype(float), skip=not broken) for name in means}
         metrics = [self._metrics[stem].get((task, name)) for stem in stems]
         before = self._baseline_metrics.get((task, name))
         known = [metric for metric in metrics if metric is not None]
@@ -231,6 +232,12 @@ class VerdictTable:
             lower = self._lower_is_better(task, name)
             found.append(TaskMetrics(task, before, cells, guessing, lower))
         return found
+
+
+def _mean(values: pd.Series, *, skip: bool) -> float:
+    """The mean; `skip` leaves out NaN."""
+    known = (values.dropna() if skip else values).to_numpy()
+    return float(mean_of(known)) if len(known) else math.nan
 
 
 def _with_q_values(table: pd.DataFrame) -> pd.DataFrame:

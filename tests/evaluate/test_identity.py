@@ -17,6 +17,7 @@ from scripts import DEMO_DATA, SCRIPTS, files_with_times, table
 from neurosurgery.config.demo import DEMO
 from neurosurgery.config.experiment import EvaluationConfig
 from neurosurgery.evaluate.harness import Harness
+from neurosurgery.evaluate.identity import _files_behind
 from neurosurgery.evaluate.tasks import task_manager
 
 CASE = SCRIPTS["mathneuro"]
@@ -115,8 +116,8 @@ def label(part: str) -> str:
     return f"--eval_datasets[own {part}]"
 
 
-def identity(tasks: Path, tokenizer, **settings) -> dict[str, str]:
-    config = EvaluationConfig(
+def settings(tasks: Path, **changes) -> EvaluationConfig:
+    return EvaluationConfig(
         **{
             "math_task": "own",
             "other_tasks": (),
@@ -127,9 +128,14 @@ def identity(tasks: Path, tokenizer, **settings) -> dict[str, str]:
             "include_path": tasks,
             "batch_size": 4,
         }
-        | settings
+        | changes
     )
-    harness = Harness(task_manager(config), "--eval_datasets", ["own"], config)
+
+
+def identity(tasks: Path, tokenizer, names=("own",), **changes) -> dict[str, str]:
+    changes = {"math_task": names[0]} | changes
+    config = settings(tasks, **changes)
+    harness = Harness(task_manager(config), "--eval_datasets", list(names), config)
     return harness.prepare(tokenizer, 512, None)
 
 
@@ -140,6 +146,91 @@ def test_functions_count_with_their_helpers(only_own_tasks, tmp_path, tokenizer)
         (tasks / "utils.py").write_text(UTILS.format(helper))
         found.append(identity(tasks, tokenizer)[label("prompts")])
     assert found[0] == found[1] != found[2]
+
+
+HELPED = (
+    "import json\nfrom pathlib import Path\n\nimport own_helpers\nfrom own_words import word\n\n"
+    "def ask(document):\n    return own_helpers.clean(document['question'])\n\n"
+    "def score(document, results):\n"
+    "    names = json.loads((Path(__file__).parent / 'names.json').read_text())\n"
+    "    return {'acc': float(len(names) + len(word()) > 0)}\n"
+)
+
+
+@pytest.mark.parametrize("changed", ["own_helpers.py", "own_words.py", "own_deep.py", "names.json"])
+def test_what_a_function_imports_and_reads_is_part_of_it(
+    changed, only_own_tasks, tmp_path, tokenizer, monkeypatch
+):
+    """Where prompts stay as they are, only the code and the data behind it can tell."""
+    tasks = write_task(
+        tmp_path / "tasks",
+        doc_to_text="!function utils.ask",
+        process_results="!function utils.score",
+    )
+    monkeypatch.syspath_prepend(tasks)
+    files = {
+        "utils.py": HELPED,
+        "own_helpers.py": "from own_deep import same\n\ndef clean(text):\n    return same(text)\n",
+        "own_deep.py": "def same(text):\n    return text\n",
+        "own_words.py": "def word():\n    return 'a'\n",
+        "names.json": '["Anna"]',
+    }
+
+    def found() -> str:
+        for name, content in files.items():
+            (tasks / name).write_text(content)
+            sys.modules.pop(name.removesuffix(".py"), None)
+        return identity(tasks, tokenizer)[label("configuration")]
+
+    before = found()
+    assert found() == before
+    files[changed] += " " if changed.endswith("json") else "# changed\n"
+    assert found() != before
+
+
+def test_installed_code_counts_by_its_version_alone(only_own_tasks, tmp_path, tokenizer):
+    tasks = write_task(tmp_path / "tasks", doc_to_text="!function utils.ask")
+    (tasks / "utils.py").write_text(
+        "import numpy\nimport json\nimport neurosurgery\ndef ask(document):\n    return 'a'\n"
+    )
+    function = Harness(task_manager(settings(tasks)), "--eval_datasets", ["own"], settings(tasks))
+    ask = function._loaded["tasks"]["own"].config.doc_to_text
+    assert _files_behind(tasks / "utils.py", ask.__globals__) == []
+
+
+def write_group(folder: Path, members: str, weights: str) -> Path:
+    for name in "ab":
+        write_task(folder / name, task=f"own_{name}", tag="[own_tag]")
+    (folder / "group.yaml").write_text(
+        f"group: own_group\ntask: [{members}]\n"
+        "aggregate_metric_list:\n  - metric: acc\n    aggregation: mean\n"
+        f"    weight_by_size: {weights}\n"
+    )
+    return folder
+
+
+def test_a_group_is_its_members_and_how_they_are_averaged(only_own_tasks, tmp_path, tokenizer):
+    """A member more, or another mean, changes the group's number and no task."""
+    found = []
+    for members, weights in (
+        ("own_a", "true"),
+        ("own_a, own_b", "true"),
+        ("own_a, own_b", "false"),
+    ):
+        tasks = write_group(tmp_path / str(len(found)), members, weights)
+        found += [identity(tasks, tokenizer, other_tasks=("own_group",), names=["own_group"])]
+    groups = [meaning["--eval_datasets[own_group group]"] for meaning in found]
+    assert len(set(groups)) == 3
+    assert all(text.startswith("own_group (group ") for text in groups)
+
+
+def test_a_tag_is_its_members(only_own_tasks, tmp_path, tokenizer):
+    tasks = write_group(tmp_path / "tasks", "own_a, own_b", "true")
+    both = identity(tasks, tokenizer, other_tasks=("own_tag",), names=["own_tag"])
+    write_task(tasks / "b", task="own_b")
+    one = identity(tasks, tokenizer, other_tasks=("own_tag",), names=["own_tag"])
+    assert both["--eval_datasets[tags]"] == "own_tag (own_a, own_b)"
+    assert one["--eval_datasets[tags]"] == "own_tag (own_a)"
 
 
 def test_a_hash_is_the_same_in_every_process():

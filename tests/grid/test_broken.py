@@ -9,13 +9,14 @@ import pandas as pd
 import pytest
 import torch
 from conftest import build_model
+from lm_eval.api import metrics
 from lm_eval.api.instance import Instance
 from lm_eval.api.metrics import mean, perplexity
 from lm_eval.models.huggingface import HFLM
 from scripts import SCRIPTS, table
 
 from neurosurgery.config.keys import CellKey
-from neurosurgery.evaluate.aggregation import aggregate_to_infinity
+from neurosurgery.evaluate.aggregation import aggregate_to_infinity, errors_of_large_values
 from neurosurgery.evaluate.engine.broken import BrokenText, is_broken
 from neurosurgery.evaluate.engine.language_model import LanguageModel
 from neurosurgery.report.read.folder import read_folder
@@ -160,3 +161,15 @@ def test_an_empty_document_does_not_drop_the_interval():
     metric = cell_metrics(found)["one", "byte_perplexity,none"]
     assert metric.values.tolist() == [[-8.0, 4], [-6.0, 3], [-4.0, 4]]
     assert not math.isnan(paired_interval(metric, metric).low)
+
+
+@pytest.mark.parametrize("nats", [300.0, 393.0, 700.0])
+def test_the_harness_gives_an_error_of_a_large_perplexity(nats):
+    """Its formula squares the numbers, and what leaves the range of floats is an exception."""
+    values = [math.exp(nats) * share for share in (1.0, 2.0, 3.0)]
+    with errors_of_large_values():
+        assert metrics.mean_stderr(values) == pytest.approx(math.exp(nats) / math.sqrt(3))
+    plain = metrics.mean_stderr([1.0, 2.0, 3.0])
+    with errors_of_large_values():
+        assert metrics.mean_stderr([1.0, 2.0, 3.0]) == plain
+    assert metrics.sample_stddev.__module__ == "lm_eval.api.metrics"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 import transformers
 from conftest import FAMILIES, VOCABULARY, build_model
 from planted import HEAD, LAYER, planted_model, planted_pairs
+from torch import nn
 
+from neurosurgery.common.errors import UsageError
 from neurosurgery.locate import path_patching
 from neurosurgery.locate.patching_chain import _Chain
 from neurosurgery.locate.patching_metrics import METRICS, PromptPairs
@@ -34,6 +37,28 @@ def random_pairs(vocabulary: int = VOCABULARY) -> PromptPairs:
     return PromptPairs(references, counterfactuals, answers, wrong)
 
 
+def answered_pairs(model: transformers.PreTrainedModel, pairs: PromptPairs) -> PromptPairs:
+    """The same prompts; the answer is the likeliest token, the wrong one the least likely."""
+    with torch.inference_mode():
+        logits = torch.stack([model(torch.tensor([p])).logits[0, -1] for p in pairs.references])
+    return replace(
+        pairs, answers=logits.argmax(-1).tolist(), wrong_answers=logits.argmin(-1).tolist()
+    )
+
+
+def add_to_logits(
+    model: transformers.PreTrainedModel, constant: float, vector: torch.Tensor | None = None
+) -> transformers.PreTrainedModel:
+    """Add a number to all logits, and one that depends on the prompt: the hidden state · vector."""
+    head = model.get_output_embeddings()
+    model.config.tie_word_embeddings = False
+    with torch.no_grad():
+        added = 0 if vector is None else vector
+        head.weight = nn.Parameter(head.weight + added)
+        head.bias = nn.Parameter(torch.full((len(head.weight),), constant))
+    return model
+
+
 def scale(result: HeadEffects) -> float:
     return float(result.clean.abs().max())
 
@@ -43,7 +68,7 @@ def scale(result: HeadEffects) -> float:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_chain_is_the_definition_in_every_family(family, tied, freeze_mlps):
     model = build_model(family, tied=tied)
-    pairs = random_pairs()
+    pairs = answered_pairs(model, random_pairs())
     for metric in METRICS:
         settings = {"metric": metric, "freeze_mlps": freeze_mlps}
         chain = head_effects(model, pairs, **settings)
@@ -140,7 +165,7 @@ def keep(store: dict, prompt: str) -> Callable[[int, torch.Tensor], torch.Tensor
 def by_the_definition(
     model: transformers.PreTrainedModel, pairs: PromptPairs, freeze_mlps: bool
 ) -> torch.Tensor:
-    """Effects on the logit, heads and then MLPs: (units, prompts)."""
+    """Effects on the log-probability, heads and then MLPs: (units, prompts)."""
     llama = Float64Llama(model)
     senders = [(layer, head) for layer in range(llama.layers) for head in range(llama.heads)]
     senders += [(layer, None) for layer in range(llama.layers)]
@@ -150,7 +175,7 @@ def by_the_definition(
     ):
         heads: dict[tuple[str, int], torch.Tensor] = {}
         mlps: dict[tuple[str, int], torch.Tensor] = {}
-        clean = llama.run(reference, keep(heads, "r"), keep(mlps, "r"))[answer]
+        clean = llama.run(reference, keep(heads, "r"), keep(mlps, "r")).log_softmax(-1)[answer]
         llama.run(counterfactual, keep(heads, "c"), keep(mlps, "c"))
         row = []
         for layer, head in senders:
@@ -169,8 +194,8 @@ def by_the_definition(
                     return mlps["c", here]
                 return mlps["r", here] if freeze_mlps and here >= layer else y
 
-            patched = llama.run(reference, at_heads, at_mlp)[answer]
-            row.append((patched - clean) / clean)
+            patched = llama.run(reference, at_heads, at_mlp).log_softmax(-1)[answer]
+            row.append(patched - clean)
         rows.append(torch.stack(row))
     return torch.stack(rows, dim=1)
 
@@ -221,7 +246,8 @@ def test_a_piece_holds_no_more_rows_than_allowed(monkeypatch):
 
 
 def test_effects_are_fractions_and_log_probabilities_differences():
-    model, pairs = build_model("qwen3"), random_pairs()
+    model = build_model("qwen3")
+    pairs = answered_pairs(model, random_pairs())
     with torch.inference_mode():
         logits = torch.stack([model(torch.tensor([p])).logits[0, -1] for p in pairs.references])
     answers = torch.tensor(pairs.answers)
@@ -238,6 +264,69 @@ def test_effects_are_fractions_and_log_probabilities_differences():
         by = torch.ones(()) if metric == "logprob" else result.clean
         assert torch.equal(result.effects, result.changes / by)
         assert torch.equal(result.mean(), result.effects.mean(dim=1))
+
+
+def moved_by_a_constant(family: str, constant: float, by_prompt: float) -> HeadEffects:
+    model = build_model(family, tied=False)
+    hidden = model.get_output_embeddings().weight.shape[1]
+    vector = torch.randn(hidden, generator=torch.Generator().manual_seed(5)) * by_prompt
+    return head_effects(add_to_logits(model, constant, vector), random_pairs())
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "phi"])
+def test_a_constant_in_the_logits_changes_no_effect(family):
+    """Logits are defined up to a constant, which may depend on the prompt."""
+    plain = moved_by_a_constant(family, 0.0, 0.0)
+    for constant, by_prompt in ((-60.0, 0.0), (100.0, 0.0), (-60.0, 3.0)):
+        moved = moved_by_a_constant(family, constant, by_prompt)
+        assert moved.metric == plain.metric == "logprob"
+        # In float32 the logits themselves are rounded to 4e-6 at 60.
+        assert (moved.effects - plain.effects).abs().max() < 1e-4
+        assert plain.effects.abs().max() > 0.05
+        assert [*moved.units] == [*plain.units]
+        assert moved.ranking()[:2] == plain.ranking()[:2]
+
+
+@pytest.mark.parametrize("constant", [-60.0, -9.0])
+def test_a_share_of_logits_that_are_not_well_above_zero_is_refused(constant):
+    pairs = planted_pairs()
+    assert head_effects(planted_model(), pairs, metric="logit").ranking()[0].index == HEAD
+    model = add_to_logits(planted_model(), constant)
+    with pytest.raises(UsageError, match=r"--metric logit: .* 16 of 16 prompts .* logprob"):
+        head_effects(model, pairs, metric="logit")
+    assert head_effects(model, pairs, metric="logit_diff").ranking()[0].index == HEAD
+
+
+def test_a_share_of_a_difference_near_zero_or_below_it_is_refused():
+    pairs = planted_pairs()
+    assert head_effects(planted_model(), pairs, metric="logit_diff").units
+    model = planted_model()
+    # The wrong answer to the first prompt gets the logit of its answer, less a little.
+    answer, wrong = pairs.answers[0], pairs.wrong_answers[0]
+    for share in (0.99, 1.0, 1.01):
+        with torch.no_grad():
+            model.lm_head.weight[wrong] = model.lm_head.weight[answer] * share
+        some = replace(
+            pairs,
+            **{
+                name: getattr(pairs, name)[:1]
+                for name in ("references", "counterfactuals", "answers", "wrong_answers")
+            },
+        )
+        with pytest.raises(UsageError, match=r"--metric logit_diff: .* 1 of 1 prompts"):
+            head_effects(model, some, metric="logit_diff")
+        assert head_effects(model, some).metric == "logprob"
+
+
+def test_a_wrong_chain_is_noticed_however_large_the_logits_are():
+    """Bloom's chain is wrong; a constant in the logits must not make that small."""
+    torch.manual_seed(0)
+    config = transformers.BloomConfig(
+        vocab_size=VOCABULARY, hidden_size=24, n_layer=2, n_head=3, bos_token_id=0, eos_token_id=0
+    )
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    found = head_effects(add_to_logits(model, -1000.0), random_pairs())
+    assert found.used == "hooks"
 
 
 def test_smaller_weights_are_measured_in_float32():

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
 from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from conftest import ROOT
 
 from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.config.experiment import (
@@ -15,7 +24,7 @@ from neurosurgery.config.experiment import (
     GridConfig,
     ModelConfig,
 )
-from neurosurgery.results import provenance
+from neurosurgery.results import file_hashes, provenance
 from neurosurgery.results.provenance import meaning, model_fingerprint
 
 CSV = Path("some.csv")
@@ -131,21 +140,202 @@ def test_a_changed_file_of_a_local_model(tmp_path, name):
     assert meaning_of(model=ModelConfig(str(tmp_path)))["--model[files]"]
 
 
-def test_a_large_file_is_read_here_and_there(tmp_path, monkeypatch):
-    monkeypatch.setattr(provenance, "_WHOLE", 1000)
-    monkeypatch.setattr(provenance, "_CHUNKS", 10)
-    monkeypatch.setattr(provenance, "_CHUNK", 50)
-    path = tmp_path / "model.safetensors"
-    content = bytearray(range(200)) * 10
-    path.write_bytes(content)
+LARGE = 20_000_000
+
+
+def set_back(path: Path, seconds: int) -> None:
+    """Let a file be older, as one is that was downloaded yesterday."""
+    now = time.time_ns() - seconds * 10**9
+    os.utime(path, ns=(now, now))
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """The cache's folder, empty, of a process that remembers nothing; files are at rest at once."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(file_hashes, "_remembered", {})
+    monkeypatch.setattr(file_hashes, "_AT_REST_NS", -(10**12))
+    return tmp_path / "cache" / "neurosurgery" / "fingerprints"
+
+
+@pytest.fixture
+def large(tmp_path, cache):
+    """A folder with a large file of weights."""
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(bytes(LARGE))
+    return folder
+
+
+def edit(path: Path, at: int) -> None:
+    """Change one byte in place, as a sparse edit of a weight does."""
+    with path.open("r+b") as file:
+        file.seek(at)
+        file.write(b"\1")
+
+
+def read_anew(monkeypatch) -> list[Path]:
+    """The files that are read from now on."""
+    read, found = file_hashes._read, []
+    monkeypatch.setattr(file_hashes, "_read", lambda path: found.append(path) or read(path))
+    return found
+
+
+def test_every_byte_of_a_large_file_counts(large):
+    """One byte in each of 20 places, none of which 16 MiB of samples would have to hit."""
+    found = {model_fingerprint(str(large), None)}
+    for place in np.random.default_rng(0).integers(LARGE, size=20):
+        edit(large / "model.safetensors", int(place))
+        found.add(model_fingerprint(str(large), None))
+    assert len(found) == 21
+
+
+def test_a_large_file_is_read_once_in_all_processes(large, cache, monkeypatch):
+    read = read_anew(monkeypatch)
+    first = model_fingerprint(str(large), None)
+    assert model_fingerprint(str(large), None) == first
+    monkeypatch.setattr(file_hashes, "_remembered", {})
+    assert model_fingerprint(str(large), None) == first
+    assert len(read) == 1
+    assert len(list(cache.iterdir())) == 1
+    # The same with nothing in the cache.
+    shutil.rmtree(cache)
+    monkeypatch.setattr(file_hashes, "_remembered", {})
+    assert model_fingerprint(str(large), None) == first
+    assert len(read) == 2
+
+
+@pytest.mark.parametrize("kind", ["edited", "time set back", "replaced", "longer"])
+def test_a_changed_file_is_read_again(kind, large, tmp_path):
+    file = large / "model.safetensors"
+    set_back(file, 10_000)
+    before = model_fingerprint(str(large), None)
+    stat = file.stat()
+    if kind == "replaced":
+        (tmp_path / "other").write_bytes(bytes([1]) * LARGE)
+        os.utime(tmp_path / "other", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        (tmp_path / "other").replace(file)
+    elif kind == "longer":
+        file.write_bytes(bytes(LARGE + 1))
+    else:
+        edit(file, 5_000_000)
+    if kind == "time set back":
+        os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert model_fingerprint(str(large), None) != before
+
+
+def test_nothing_is_remembered_of_a_file_that_was_just_written(large, cache, monkeypatch):
+    """A second write within one tick of the clock would leave size and times as they are."""
+    monkeypatch.setattr(file_hashes, "_AT_REST_NS", 2_000_000_000)
+    read = read_anew(monkeypatch)
+    assert model_fingerprint(str(large), None) == model_fingerprint(str(large), None)
+    assert len(read) == 2
+    assert not cache.exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "null", "[" * 100_000, "\xff\xfe", '{"sha256": 3}', '{"sha256": "../x"}'],
+)
+def test_a_damaged_cache_is_as_good_as_none(content, large, cache, monkeypatch):
+    before = model_fingerprint(str(large), None)
+    (entry,) = cache.iterdir()
+    entry.write_bytes(content.encode("latin-1"))
+    monkeypatch.setattr(file_hashes, "_remembered", {})
+    assert model_fingerprint(str(large), None) == before
+    # It is whole again.
+    assert json.loads(entry.read_text())["size"] == LARGE
+
+
+def test_an_entry_of_another_file_is_not_trusted(large, cache, monkeypatch):
+    before = model_fingerprint(str(large), None)
+    (entry,) = cache.iterdir()
+    content = json.loads(entry.read_text())
+    for name in ("path", "device", "inode", "size", "mtime_ns", "ctime_ns"):
+        entry.write_text(json.dumps(content | {name: "x", "sha256": "0" * 64}))
+        monkeypatch.setattr(file_hashes, "_remembered", {})
+        assert model_fingerprint(str(large), None) == before
+
+
+@pytest.mark.parametrize("place", ["a file", "nowhere", "relative", "no home"])
+def test_a_cache_that_cannot_be_written_changes_nothing(place, large, tmp_path, monkeypatch):
+    before = model_fingerprint(str(large), None)
+    monkeypatch.setattr(file_hashes, "_remembered", {})
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    if place == "no home":
+        monkeypatch.delenv("XDG_CACHE_HOME")
+        monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    else:
+        (tmp_path / "file").write_text("")
+        places = {"a file": str(tmp_path / "file"), "nowhere": "/proc/no/cache", "relative": "x"}
+        monkeypatch.setenv("XDG_CACHE_HOME", places[place])
+    monkeypatch.chdir(tmp_path)
+    assert model_fingerprint(str(large), None) == before
+    assert not (tmp_path / "x").exists()
+    assert not (tmp_path / "~").exists()
+
+
+def test_processes_at_the_same_time_share_the_cache(large, cache):
+    code = (
+        "import sys; from neurosurgery.results import file_hashes, provenance\n"
+        "file_hashes._AT_REST_NS = -(10**12)\n"
+        "print(provenance.model_fingerprint(sys.argv[1], None))"
+    )
+    argv = [sys.executable, "-c", code, str(large)]
+    with contextlib.ExitStack() as stack:
+        started = [
+            stack.enter_context(subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=ROOT, text=True))
+            for _ in range(2)
+        ]
+        found = {process.communicate()[0].strip() for process in started}
+    assert found == {model_fingerprint(str(large), None)}
+    assert [path.suffix for path in cache.iterdir()] == [".json"]
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("sub/modeling_own.py", True),
+        ("additional_chat_templates/tool.jinja", True),
+        ("weights/part1.bin", True),
+        ("vocab.bpe", True),
+        ("spiece.vocab", True),
+        ("weights.pth", True),
+        ("adapter_model.safetensors", True),
+        ("LICENSE", False),
+        ("figure.png", False),
+        ("optimizer.pt", False),
+        ("model.Q4_0.gguf", False),
+        (".git/config", False),
+        (".cache/x.py", False),
+        ("checkpoint-5/model.safetensors", False),
+    ],
+)
+def test_which_files_are_the_model(tmp_path, name, counts):
+    (tmp_path / "config.json").write_text("{}")
+    index = {"weight_map": {"a": "weights/part1.bin", "b": "../outside.bin", "c": "gone.bin"}}
+    (tmp_path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("one")
     before = model_fingerprint(str(tmp_path), None)
-    for at in (0, 3, 249, 1001, 1849):
-        changed = bytearray(content)
-        changed[at] ^= 1
-        path.write_bytes(changed)
-        assert (model_fingerprint(str(tmp_path), None) != before) == (at % 200 < 50)
-    path.write_bytes(content + b"x")
-    assert model_fingerprint(str(tmp_path), None) != before
+    file.write_text("two")
+    assert (model_fingerprint(str(tmp_path), None) != before) == counts
+
+
+def test_the_base_of_an_adapter_belongs_to_the_model(tmp_path):
+    for name in ("base", "adapted"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    adapter = {"base_model_name_or_path": str(tmp_path / "base")}
+    (tmp_path / "adapted" / "adapter_config.json").write_text(json.dumps(adapter))
+    before = model_fingerprint(str(tmp_path / "adapted"), None)
+    (tmp_path / "base" / "model.safetensors").write_text("weights")
+    assert model_fingerprint(str(tmp_path / "adapted"), None) != before
+    # One that names itself ends, too.
+    own = {"base_model_name_or_path": str(tmp_path / "adapted")}
+    (tmp_path / "adapted" / "adapter_config.json").write_text(json.dumps(own))
+    assert model_fingerprint(str(tmp_path / "adapted"), None)
 
 
 def test_a_hub_model_is_its_commit():

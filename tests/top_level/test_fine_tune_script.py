@@ -294,6 +294,72 @@ def test_a_mask_of_another_model_is_refused(tiny_model, masks, tmp_path, capsys)
     assert "is no readable mask file" in capsys.readouterr().err
 
 
+def test_another_mask_of_the_same_name_is_refused(tiny_model, masks, tmp_path, capsys):
+    """The second run would report the first one's results and changes."""
+    read = read_mask_file(masks / "masks" / MODEL / "Race_calculate0.1_run0.safetensors")
+    file, save_path = tmp_path / "mine.safetensors", tmp_path / "r"
+    write_mask_file(file, read.mask, read.provenance)
+    argv = flags(tiny_model, save_path, "--selection", "wanda", str(file))
+    assert FineTune.main(argv) == 0
+    results = without_timings(save_path)
+    # The same weights with another provenance are the same mask.
+    write_mask_file(file, read.mask, {"found": "elsewhere"})
+    assert FineTune.main(argv) == 0
+    assert without_timings(save_path) == results
+    capsys.readouterr()
+    inverted = {name: ~read.mask.tensor(name) for name in read.mask}
+    write_mask_file(file, ParameterMask.from_tensors(inverted), {})
+    for more in ([], ["--dry_run"]):
+        assert FineTune.main([*argv, *more]) == 2
+        assert "--selection mine (content " in capsys.readouterr().err
+    assert without_timings(save_path) == results
+    # A mask of another name only adds cells.
+    file.rename(tmp_path / "yours.safetensors")
+    argv[-1] = str(tmp_path / "yours.safetensors")
+    assert FineTune.main(argv) == 0
+    found = table(save_path).query("method == 'mask_file' and task == 'demo_race'")
+    assert found["edited"].nunique() == 2
+
+
+def test_two_masks_whose_names_differ_in_case_are_refused(tiny_model, masks, tmp_path, capsys):
+    """Where the file system ignores case, one would be reported as the other."""
+    source = masks / "masks" / MODEL / "Race_calculate0.1_run0.safetensors"
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    files = [tmp_path / "a" / "mask.safetensors", tmp_path / "b" / "Mask.safetensors"]
+    for file in files:
+        shutil.copy(source, file)
+    argv = flags(tiny_model, tmp_path / "r", "--selection", *map(str, files))
+    argv = [word for word in argv if word not in ("--proportion", "0.2")]
+    assert FineTune.main(argv) == 2
+    assert "expected mask files of different names" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["effects.csv", "effects.safetensors"])
+def test_other_effects_in_the_same_folder_are_refused(name, tiny_model, masks, tmp_path, capsys):
+    found = tmp_path / "found"
+    shutil.copytree(masks / "path_patching", found / "path_patching")
+    argv = flags(tiny_model, tmp_path / "r", "--selection", "heads", "wanda", "--top", "2")
+    argv += ["--path_patching", str(found)]
+    assert FineTune.main(argv) == 0
+    file = effects_folder(found, MODEL) / name
+    if name.endswith("csv"):
+        rows = file.read_text().splitlines()
+        file.write_text("\n".join([rows[0], *rows[:0:-1]]) + "\n")
+    else:
+        save_file({"effects": -load_file(file)["effects"]}, file)
+    capsys.readouterr()
+    assert FineTune.main(argv) == 2
+    assert "--path_patching content " in capsys.readouterr().err
+
+
+def test_two_rates_that_look_alike_are_two_cells(tiny_model, tmp_path):
+    rates = ["0.00123456789", "0.00123456"]
+    argv = flags(tiny_model, tmp_path, *ALL, "--learning_rate", *rates)
+    assert FineTune.main(argv) == 0
+    assert set(table(tmp_path)["action"]) == {"", *(f"train {rate}" for rate in rates)}
+
+
 def test_a_mask_of_other_weights_is_told_of_and_a_damaged_one_refused(
     tiny_model, masks, tmp_path, capsys
 ):

@@ -119,7 +119,7 @@ def test_one_folder_with_weights_and_heads(finished, tmp_path):
     assert list(actions.index) == ["scale"]
     mask = tmp_path / "masks" / "model" / HEADS / "top2_run0.safetensors"
     assert load_mask(mask).count() == 2 * 64 * 256
-    assert run(tmp_path, "--units", "heads", "--metric", "logprob") == 2
+    assert run(tmp_path, "--units", "heads", "--metric", "logit") == 2
     overwritten = "--units heads --metric logprob --top 1 --num_repeats 1 --overwrite".split()
     assert run(tmp_path, *overwritten) == 0
     assert cells(tmp_path) == {"baseline": 1, "mathneuro": 2, HEADS: 1, RANDOM_HEADS: 1}

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from transformers import AutoModelForCausalLM
 
 import PathPatching
 from neurosurgery.config.demo import DEMO
@@ -50,6 +52,58 @@ def test_files_of_a_run(finished):
     assert meaning["--operators[path patching]"] == ["+"]
 
 
+@pytest.fixture(scope="module")
+def shifted(tmp_path_factory, tokenizer) -> Path:
+    """The demo's model with about 60 taken off every logit: the same probabilities."""
+    model = AutoModelForCausalLM.from_pretrained(DEMO.model, dtype=torch.float32)
+    ends: list[torch.Tensor] = []
+    head = model.get_output_embeddings()
+    with (
+        torch.inference_mode(),
+        head.register_forward_pre_hook(lambda _module, inputs: ends.append(inputs[0][0, -1])),
+    ):
+        for number in range(11, 99):
+            for sign in "+@":
+                text = f"{number}{sign}{(37 * number) % 89 + 10}="
+                model(torch.tensor([tokenizer.encode(text)]))
+    hidden = torch.stack(ends)
+    # h · vector is about −60 for every prompt.
+    vector = torch.linalg.lstsq(hidden, torch.full((len(hidden), 1), -60.0)).solution[:, 0]
+    model.config.tie_word_embeddings = False
+    head.weight = torch.nn.Parameter(head.weight.detach() + vector)
+    folder = tmp_path_factory.mktemp("shifted") / "model"
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_a_constant_in_the_logits_changes_nothing(finished, shifted, tmp_path, capsys):
+    assert run(tmp_path, "--model", str(shifted), "--units", "heads") == 0
+    assert "below -0.05 nats" in capsys.readouterr().out
+    found, expected = (
+        pd.read_csv(folder(path) / "effects.csv").query("kind == 'head'").sort_values("rank")
+        for path in (tmp_path, finished)
+    )
+    assert found["effect"].tolist() == pytest.approx(expected["effect"].tolist(), abs=1e-4)
+    unit = ["layer", "index"]
+    assert found[unit].head(5).values.tolist() == expected[unit].head(5).values.tolist()
+    curve, usual = (
+        pd.read_csv(folder(path) / "knock_out.csv").query("kind == 'head'")
+        for path in (tmp_path, finished)
+    )
+    assert curve["accuracy"].tolist() == usual["accuracy"].tolist()
+
+
+def test_a_share_of_logits_below_zero_is_refused_and_writes_nothing(shifted, tmp_path, capsys):
+    flags = ["--model", str(shifted), "--metric", "logit"]
+    assert run(tmp_path / "results", *flags) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "--metric logit: " in error
+    assert "not well above 0" in error
+    assert "--metric logprob" in error
+    assert not (tmp_path / "results").exists()
+
+
 def test_effects_have_a_row_per_unit(finished):
     table = pd.read_csv(folder(finished) / "effects.csv")
     assert table["kind"].value_counts().to_dict() == {"head": 16, "mlp": 4}
@@ -65,8 +119,8 @@ def test_key_units_matter_more_than_random_ones(finished):
     assert (points["baseline"] == 1).all()
     assert points["commonest"].nunique() == 1
     assert 0 < points["commonest"].iloc[0] < 0.7
-    at_three = points[(points["number"] == 3) & (points["kind"] == "head")].set_index("group")
-    assert at_three.loc[KEY_UNITS, "accuracy"] < at_three.loc[RANDOM_UNITS, "accuracy"]
+    at_one = points[(points["number"] == 1) & (points["kind"] == "head")].set_index("group")
+    assert at_one.loc[KEY_UNITS, "accuracy"] < at_one.loc[RANDOM_UNITS, "accuracy"]
     low, high = points["baseline"] + points["ci_low"], points["baseline"] + points["ci_high"]
     assert (low <= points["accuracy"]).all()
     assert (points["accuracy"] <= high).all()
@@ -101,10 +155,13 @@ def test_a_run_goes_on_and_grows(tmp_path, monkeypatch, capsys):
         ("mean", "end"): 4,
     }
     capsys.readouterr()
-    assert run(tmp_path, "--metric", "logprob") == 2
-    assert "--metric logprob: the results in" in capsys.readouterr().err
+    assert run(tmp_path, "--metric", "logit") == 2
+    refusal = capsys.readouterr().err
+    assert "--metric logit: the results in" in refusal
+    assert "were made with logprob" in refusal
     monkeypatch.undo()
-    assert run(tmp_path, "--metric", "logprob", "--units", "mlps", "--overwrite") == 0
+    assert run(tmp_path, "--metric", "logit", "--units", "mlps", "--overwrite") == 0
+    assert "below -5%" in capsys.readouterr().out
     assert set(pd.read_csv(folder(tmp_path) / "effects.csv")["kind"]) == {"mlp"}
 
 

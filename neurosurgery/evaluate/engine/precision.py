@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import cast
@@ -26,9 +27,11 @@ def in_float32(model: nn.Module, *, at_once: bool = False) -> Iterator[None]:
     weights of modules that do not run. The model's own tensors are put back, also after an error.
     """
     kept: dict[nn.Module, list[tuple[_Held, _Held]]] = {}
+    runs: Counter[nn.Module] = Counter()
 
     def widen(module: nn.Module, _inputs: object) -> None:
-        if module in kept:
+        runs[module] += 1
+        if runs[module] > 1:
             # It runs within itself.
             return
         kept[module] = []
@@ -38,6 +41,10 @@ def in_float32(model: nn.Module, *, at_once: bool = False) -> Iterator[None]:
             kept[module].append((tensors, dict(short)))
 
     def restore(module: nn.Module, *_: object) -> None:
+        # After an error in an earlier hook it was not widened.
+        runs[module] = max(0, runs[module] - 1)
+        if runs[module]:
+            return
         for tensors, short in kept.pop(module, []):
             tensors.update(short)
 
@@ -53,6 +60,7 @@ def in_float32(model: nn.Module, *, at_once: bool = False) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+        runs.clear()
         for module in list(kept):
             restore(module)
 

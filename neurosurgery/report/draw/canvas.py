@@ -172,9 +172,13 @@ def grid_ticks(
     axes.xaxis.set_minor_formatter(NullFormatter())
 
 
+_MOST = 1e300
+"""Axes end here: matplotlib multiplies its limits, which must not leave the range of floats."""
+
+
 def limits(values: Iterable[float], least: float = 0.0) -> tuple[float, float]:
     """Axis limits around all finite values, with a margin; they span at least `least`."""
-    finite = [value for value in values if math.isfinite(value)]
+    finite = [max(-_MOST, min(value, _MOST)) for value in values if math.isfinite(value)]
     if not finite:
         return 0.0, 1.0
     low, high = min(finite), max(finite)

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import EngFormatter, NullFormatter
+from matplotlib.ticker import EngFormatter, FixedFormatter, FixedLocator, NullFormatter, NullLocator
 
 from neurosurgery.report.draw.canvas import (
     Drawing,
@@ -26,6 +26,14 @@ from neurosurgery.report.show.panels import Curve, Mark, Panel
 
 _LEAST_SPAN = 0.1
 """The smallest range of a y axis, so that a nearly constant value is not magnified."""
+
+_LAST_PREFIX = 1e15
+"""From here on an axis shows powers of ten: few know the prefixes of larger numbers."""
+
+_TICKS = 5
+
+_LOG_OF_LARGEST = 709.0
+"""The natural logarithm of about the largest float."""
 
 _SHARES = ("accuracy", "normalised accuracy", "exact match")
 """Metrics in the range from 0 to 1; intervals around them can exceed it."""
@@ -155,13 +163,22 @@ def draw_grid(
             look = looks.look(curve.method, curve.calibration)
             # Here the filling shows significance, so it cannot show the set.
             draw_curve(drawing, axes, curve, replace(look, fill="left" if known else "full"))
-        axes.set_ylim(_grid_limits(panel))
         if _spans_magnitudes(panel):
             # One destroyed model would flatten all other curves to a line.
+            low, high = _log_limits(panel)
+            # Before the scale, whose own choice of limits may leave the range of floats.
+            axes.set_ylim(low, high)
             axes.set_yscale("log")
-            axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+            if high < _LAST_PREFIX:
+                axes.yaxis.set_major_formatter(EngFormatter(sep=""))
+            else:
+                powers = _powers_of_ten(low, high)
+                axes.yaxis.set_major_locator(FixedLocator([10.0**power for power in powers]))
+                axes.yaxis.set_major_formatter(FixedFormatter([f"1e{p}" for p in powers]))
+                axes.yaxis.set_minor_locator(NullLocator())
             axes.yaxis.set_minor_formatter(NullFormatter())
-            axes.set_ylim(_log_limits(panel))
+        else:
+            axes.set_ylim(_grid_limits(panel))
     for index, axes in enumerate(grid.flat):
         if index >= count:
             axes.remove()
@@ -198,7 +215,13 @@ def _spans_magnitudes(panel: Panel) -> bool:
 
 def _log_limits(panel: Panel) -> tuple[float, float]:
     low, high = limits([math.log(value) for value in _values(panel) if value > 0])
-    return math.exp(low), math.exp(high)
+    return math.exp(low), math.exp(min(high, _LOG_OF_LARGEST))
+
+
+def _powers_of_ten(low: float, high: float) -> range:
+    """Places of ticks; matplotlib's own go beyond the ends, and so out of the range of floats."""
+    first, last = math.ceil(math.log10(low)), math.floor(math.log10(high))
+    return range(first, last + 1, max(1, (last - first) // _TICKS))
 
 
 def _grid_limits(panel: Panel) -> tuple[float, float]:

@@ -14,6 +14,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from neurosurgery.config.methods import PLURALS
+from neurosurgery.config.patching import effect_unit
 from neurosurgery.report.draw.canvas import Drawing, draw_curve, handle, legend, new_figure
 from neurosurgery.report.draw.style import COLUMN, PAGE, Look
 from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
@@ -30,7 +31,14 @@ _PARTS = ("#D55E00", "#0072B2", "#CC79A7", "#999999", "#dddddd")
 
 
 def draw_effects(name: str, effects: pd.DataFrame, metric: str) -> Drawing:
-    """Draw the effect of every head as a map of layers and heads, and of every MLP as a bar."""
+    """Draw the effect of every head as a map of layers and heads, and of every MLP as a bar.
+
+    Args:
+        name: the figure's file name.
+        effects: the table of units (`report.read.heads`).
+        metric: what the effects are of; with it goes their unit.
+    """
+    unit = effect_unit(metric)
     heads = effects[effects["kind"] == "head"]
     mlps = effects[effects["kind"] == "mlp"]
     layers = int(effects["layer"].max()) + 1
@@ -38,8 +46,8 @@ def draw_effects(name: str, effects: pd.DataFrame, metric: str) -> Drawing:
     drawing = Drawing(
         name,
         "Heads and MLPs: direct effect on the answer, by path patching",
-        f"Change of the answer's {metric.replace('_', ' ')} when one unit's output at the last "
-        "position comes from the counterfactual, mean over prompts. Blue: the unit helps.",
+        f"Change of the answer's {metric} when one unit's output at the last position comes from "
+        f"the counterfactual, mean over prompts ({unit}). Blue: the unit helps.",
         figure,
     )
     panels = [kind for kind in (heads, mlps) if len(kind)]
@@ -47,9 +55,9 @@ def draw_effects(name: str, effects: pd.DataFrame, metric: str) -> Drawing:
     grid = figure.subplots(1, len(panels), squeeze=False, sharey=True, width_ratios=wide)[0]
     for axes, kind in zip(grid, panels, strict=True):
         if kind is heads:
-            _map(drawing, figure, axes, heads)
+            _map(drawing, figure, axes, heads, unit)
         else:
-            _bars(drawing, axes, mlps)
+            _bars(drawing, axes, mlps, unit)
             axes.tick_params(labelleft=True)
     grid[0].set_ylabel("layer")
     grid[0].set_ylim(layers - 0.5, -0.5)
@@ -57,7 +65,7 @@ def draw_effects(name: str, effects: pd.DataFrame, metric: str) -> Drawing:
     return drawing
 
 
-def _map(drawing: Drawing, figure: Figure, axes: Axes, heads: pd.DataFrame) -> None:
+def _map(drawing: Drawing, figure: Figure, axes: Axes, heads: pd.DataFrame, unit: str) -> None:
     reach = float(heads["effect"].abs().max()) or 1.0
     norm = TwoSlopeNorm(0.0, -reach, reach)
     # What helps the answer has a negative effect, and is blue.
@@ -66,7 +74,7 @@ def _map(drawing: Drawing, figure: Figure, axes: Axes, heads: pd.DataFrame) -> N
         place = (row["index"] - 0.5, row["layer"] - 0.5)
         cell = Rectangle(place, 1, 1, facecolor=colours(norm(row["effect"])), edgecolor="none")
         axes.add_patch(cell)
-        drawing.known(cell, _facts(row))
+        drawing.known(cell, _facts(row, unit))
     axes.set_xlim(-0.5, heads["index"].max() + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("head")
@@ -77,11 +85,11 @@ def _map(drawing: Drawing, figure: Figure, axes: Axes, heads: pd.DataFrame) -> N
     bar.outline.set_visible(False)
 
 
-def _bars(drawing: Drawing, axes: Axes, mlps: pd.DataFrame) -> None:
+def _bars(drawing: Drawing, axes: Axes, mlps: pd.DataFrame, unit: str) -> None:
     for row in records(mlps):
         colour = "#2166ac" if row["effect"] < 0 else "#b2182b"
         (bar,) = axes.barh(row["layer"], row["effect"], color=colour, height=0.8)
-        drawing.known(bar, _facts(row))
+        drawing.known(bar, _facts(row, unit))
     axes.errorbar(
         mlps["effect"],
         mlps["layer"],
@@ -91,15 +99,16 @@ def _bars(drawing: Drawing, axes: Axes, mlps: pd.DataFrame) -> None:
         linewidth=0.6,
     )
     axes.axvline(0, color="#888888", linewidth=0.8)
-    axes.set_xlabel("effect")
+    axes.set_xlabel(f"effect\n({unit})")
     axes.set_title("MLPs")
 
 
-def _facts(row: dict) -> Facts:
-    unit = f"head {row['index']:g}" if row["kind"] == "head" else "MLP"
+def _facts(row: dict, unit: str) -> Facts:
+    part = f"head {row['index']:g}" if row["kind"] == "head" else "MLP"
+    effect, error = number(row["effect"], sign=True), number(row["stderr"])
     return (
-        ("unit", f"layer {row['layer']:g}, {unit}"),
-        ("effect", f"{number(row['effect'], sign=True)} (standard error {number(row['stderr'])})"),
+        ("unit", f"layer {row['layer']:g}, {part}"),
+        ("effect", f"{effect} (standard error {error}), {unit}"),
         ("same sign", f"on {row['same_sign']:.0%} of the prompts"),
     )
 

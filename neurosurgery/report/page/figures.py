@@ -9,6 +9,7 @@ import pandas as pd
 
 from neurosurgery.config.keys import MATH, SCALE, action_text
 from neurosurgery.config.methods import counts_units, size_text, without_own_counts
+from neurosurgery.config.patching import METRIC, METRICS
 from neurosurgery.report.draw.canvas import Drawing
 from neurosurgery.report.draw.grid import draw_grid, draw_isolation
 from neurosurgery.report.draw.masks import draw_consistency, draw_number
@@ -60,7 +61,7 @@ def draw_all(folder: Folder, points: pd.DataFrame) -> list[tuple[str, list[Drawi
             drawn: list[Drawing | Missing] = [i for i in items if isinstance(i, Drawing)]
             sections.append((f"Control run: parameters specific to {skill}, not to math", drawn))
     tables = read_heads(folder.path / HEADS_FOLDER / folder.model)
-    metric = str(folder.config.get("meaning", {}).get("--metric[path patching]", "logit"))
+    metric = str(folder.config.get("meaning", {}).get(METRIC, METRICS[0]))
     heads: list[Drawing | Missing] = [*draw_head_figures(tables, metric)]
     return [*sections, ("Heads and MLPs, by path patching", heads)] if heads else sections
 

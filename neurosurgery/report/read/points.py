@@ -11,13 +11,12 @@ from neurosurgery.report.read.folder import Folder
 from neurosurgery.verdicts.broken import BROKEN
 from neurosurgery.verdicts.columns import GRID
 from neurosurgery.verdicts.intervals import MARGIN, verdict
-from neurosurgery.verdicts.metrics import LOWER_IS_BETTER
+from neurosurgery.verdicts.metrics import LOWER_IS_BETTER, mean_of
 from neurosurgery.verdicts.reach import Interval
 
 _FROM_SUMMARY = ["ci_low", "ci_high", "p_value", "retention_low", "retention_high", "margin"]
 _OF_VALUES = (
-    "value value_sd difference ci_low ci_high p_value "
-    "retention retention_sd retention_low retention_high"
+    "value difference ci_low ci_high p_value retention retention_low retention_high"
 ).split()
 _POINT = [*GRID, "task", "metric"]
 
@@ -35,25 +34,23 @@ def of_training(table: pd.DataFrame) -> pd.Series[bool]:
 def grid_points(folder: Folder) -> pd.DataFrame:
     """One row per grid point and task, over repeats.
 
-    Columns: the names of the point, `repeats value value_sd baseline chance difference ci_low
-    ci_high p_value margin verdict retention retention_sd retention_low retention_high edited
-    edited_share topk_share n failed`. Standard deviations are over repeats, NaN for one. Intervals
-    come from the summary if it covers these repeats, else from the cell of a single repeat.
+    Columns: the names of the point, `repeats value baseline chance difference ci_low ci_high
+    p_value margin verdict retention retention_low retention_high edited edited_share topk_share n
+    failed`. Intervals come from the summary if it covers these repeats, else from the cell of a
+    single repeat.
     """
     points = (
         folder.cells.groupby(_POINT, sort=False)
         .agg(
             repeats=("value", "size"),
-            value=("value", "mean"),
-            value_sd=("value", "std"),
+            value=("value", _mean),
             baseline=("baseline", "first"),
             chance=("chance", "first"),
-            difference=("difference", "mean"),
-            own_low=("ci_low", "mean"),
-            own_high=("ci_high", "mean"),
-            own_p=("p_value", "max"),
+            difference=("difference", _mean),
+            own_low=("ci_low", "first"),
+            own_high=("ci_high", "first"),
+            own_p=("p_value", "first"),
             retention=("retention", "mean"),
-            retention_sd=("retention", "std"),
             edited=("edited", "mean"),
             edited_share=("edited_share", "mean"),
             topk_share=("topk_share", "mean"),
@@ -77,6 +74,11 @@ def grid_points(folder: Folder) -> pd.DataFrame:
         ignore_index=True,
         key=_grid_order,
     )
+
+
+def _mean(values: pd.Series) -> float:
+    known = values.dropna().to_numpy(dtype=float)
+    return float(mean_of(known)) if len(known) else np.nan
 
 
 def _grid_order(column: pd.Series) -> pd.Series:

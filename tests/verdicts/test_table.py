@@ -1,0 +1,202 @@
+"""The tables of a folder for models that are destroyed, from a finite perplexity to none."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neurosurgery.config.experiment import EvaluationConfig
+from neurosurgery.config.keys import BASELINE_KEY, CellKey, SelectionKey, scale_by
+from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.report import make_report
+from neurosurgery.results.cells import CellRecord, CellResult
+from neurosurgery.results.store import ResultStore
+from neurosurgery.verdicts.intervals import compare, retention_interval
+from neurosurgery.verdicts.metrics import Metric, mean_metric, metric_from_documents
+from neurosurgery.verdicts.table import VerdictTable
+from neurosurgery.verdicts.text import folder_text
+
+DOCUMENTS = 12
+WORDS = np.arange(5, 5 + DOCUMENTS)
+
+
+def texts(nats: float, spread: float = 0.2, seed: int = 0) -> list[tuple[float, float]]:
+    """Log-likelihood and words of every text, of `nats` a word in the mean."""
+    each = nats + spread * np.random.default_rng(seed).normal(size=DOCUMENTS)
+    # Exactly `nats` over all words.
+    each += nats - (each * WORDS).sum() / WORDS.sum()
+    return [(-float(n * w), int(w)) for n, w in zip(each, WORDS, strict=True)]
+
+
+def perplexity(nats: float, spread: float = 0.2, seed: int = 0) -> Metric:
+    names = [str(number) for number in range(DOCUMENTS)]
+    values = texts(nats, spread, seed)
+    mean = -sum(value for value, _ in values) / int(WORDS.sum())
+    found = metric_from_documents("word_perplexity", values, math.exp(mean), names)
+    assert found is not None
+    return found
+
+
+def test_a_comparison_scales_with_the_perplexity():
+    """A baseline of 7 is nothing beside 1e40 or 1e170: the same numbers, times 1e130."""
+    baseline = perplexity(math.log(7))
+    exponent = 130 * math.log(10)
+    for repeats in (1, 3):
+        seeds = range(repeats)
+        small = [perplexity(92 + seed, 1.0, seed) for seed in seeds]
+        large = [perplexity(92 + seed + exponent, 1.0, seed) for seed in seeds]
+        one, other = compare(small, baseline), compare(large, baseline)
+        assert other.p_value == pytest.approx(one.p_value, abs=1e-6)
+        assert other.difference == pytest.approx(1e130 * one.difference, rel=1e-9)
+        for end, expected in zip(other.interval, one.interval, strict=True):
+            assert end == pytest.approx(1e130 * expected, rel=1e-6)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    nats=st.floats(0, 709),
+    spread=st.floats(0, 300),
+    before=st.floats(0, 709),
+    repeats=st.integers(1, 3),
+)
+def test_any_finite_perplexity_can_be_compared(nats, spread, before, repeats):
+    """No error, no warning, no NaN: an interval around the difference, and a share that is kept."""
+    baseline = perplexity(before, 0.2, 9)
+    edited = [perplexity(nats, spread, seed) for seed in range(repeats)]
+    found = compare(edited, baseline)
+    assert found.interval.low <= found.difference <= found.interval.high
+    assert 0 <= found.p_value <= 1
+    kept = retention_interval(edited, baseline, math.nan, lower_is_better=True)
+    mean = np.mean([baseline.value / state.value for state in edited])
+    assert kept.low <= mean * (1 + 1e-9)
+    assert kept.high >= mean * (1 - 1e-9)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e99, 1e101, 1e200, 1e305])
+def test_a_mean_of_any_magnitude_can_be_compared(size):
+    """A metric that is a mean of perplexities: with numbers of that size the result is in it."""
+    generator = np.random.default_rng(1)
+    before, after = generator.random(20), generator.random(20) + 3
+    names = [str(number) for number in range(20)]
+    plain = compare([mean_metric(2 + after, names)], mean_metric(2 + before, names))
+    scaled = compare(
+        [mean_metric(size * (2 + after), names)], mean_metric(size * (2 + before), names)
+    )
+    assert scaled.p_value == pytest.approx(plain.p_value, abs=1e-6)
+    assert scaled.interval == pytest.approx([size * end for end in plain.interval], rel=1e-6)
+
+
+LOGARITHMS = (1.0, 100.0, 354.0, 356.0, 393.05, 600.0, 709.0)
+"""Nats a word: 393.05 is about 5e170."""
+UNUSABLE = {800.0: math.inf, 801.0: math.nan}
+"""Nats that give no finite perplexity, and what the harness reports."""
+
+
+def evaluation(task: str, name: str, value: float, documents: list) -> Evaluation:
+    records = [
+        {
+            **{"task": task, "filter": "none", "doc_id": number, "doc_hash": f"d{number}"},
+            **{"prompt_hash": "p", "broken": False, "metrics": {name: document}},
+            "guessing": {"acc": 0.0} if name == "acc" else {},
+        }
+        for number, document in enumerate(documents)
+    ]
+    results = {task: {"alias": task, f"{name},none": value}}
+    return Evaluation(results, records, {}, {task: {name: name == "acc"}})
+
+
+def cell(key: CellKey, nats: float, reported: float | None = None, right: int = 2) -> CellResult:
+    """A cell whose math task is an accuracy and whose other task is a perplexity."""
+    record = CellRecord(key, 10, 0.1, 0.5, None, 1.0, {})
+    answers = [float(number < right) for number in range(DOCUMENTS)]
+    value = math.exp(nats) if reported is None else reported
+    return CellResult(
+        record,
+        evaluation("sums", "acc", right / DOCUMENTS, answers),
+        evaluation("texts", "word_perplexity", value, texts(nats, 0.05)),
+    )
+
+
+@pytest.fixture(scope="module")
+def destroyed(tmp_path_factory):
+    """A folder with perplexities of every magnitude: a proportion for each, two repeats."""
+    store = ResultStore(tmp_path_factory.mktemp("destroyed"), "m")
+    config = {"--train_lm_eval_task": "sums", "--eval_datasets": ["texts"]}
+    store.write_config(config, {})
+    store.write_cell(cell(BASELINE_KEY, 0.7, right=11))
+    for place, nats in enumerate((*LOGARITHMS, *UNUSABLE)):
+        for repeat in range(2):
+            key = CellKey(
+                SelectionKey("wanda", "math", "", 0.01 * (place + 1), repeat), scale_by(0.0)
+            )
+            store.write_cell(cell(key, nats, UNUSABLE.get(nats)))
+    return store
+
+
+def test_tables_figures_and_sentences_of_a_destroyed_model(destroyed):
+    verdicts = VerdictTable(destroyed, "m")
+    verdicts.update()
+    evaluated = EvaluationConfig("sums", ("texts",), None, None, None, False, None, 1)
+    text = folder_text(verdicts, evaluated)
+    summary = pd.read_csv(destroyed.root / "summary.csv").query("task == 'texts'")
+    finite = summary.iloc[: len(LOGARITHMS)]
+    assert np.log(finite["value"]).to_list() == pytest.approx(list(LOGARITHMS), rel=1e-8)
+    assert (finite["ci_low"] < finite["difference"]).all()
+    assert (finite["difference"] < finite["ci_high"]).all()
+    assert set(finite["verdict"]) == {"higher"}
+    assert finite["retention"].between(0, 1).all()
+    assert set(summary["verdict"].iloc[len(LOGARITHMS) :]) == {"broken"}
+    assert re.search(r"5\.\d\de\+170", text)
+    page = make_report(destroyed.root).read_text()
+    # No number of hundreds of digits, in the page or on the terminal.
+    for written in (text, re.sub(r"<[^>]*>", " ", page)):
+        assert not re.search(r"\d{3}(,\d{3}){5}", written)
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0, 1e-300])
+def test_a_perplexity_that_cannot_be_leaves_the_tables_whole(destroyed, value, tmp_path):
+    """A task file's own aggregation may report anything; then there is no interval."""
+    store = ResultStore(tmp_path, "m")
+    store.write_cell(cell(BASELINE_KEY, 0.7, right=11))
+    key = CellKey(SelectionKey("wanda", "math", "", 0.01, 0), scale_by(0.0))
+    store.write_cell(cell(key, 2.0, value))
+    verdicts = VerdictTable(store, "m")
+    verdicts.update()
+    row = verdicts.summary().query("task == 'texts'").iloc[0]
+    assert row["value"] == value
+    assert math.isnan(row["ci_low"])
+    assert row["verdict"] == ""
+
+
+def test_a_mean_over_repeats_is_finite_where_every_value_is(tmp_path):
+    store = ResultStore(tmp_path, "m")
+    store.write_cell(cell(BASELINE_KEY, 0.7, right=11))
+    for repeat in range(3):
+        key = CellKey(SelectionKey("wanda", "math", "", 0.01, repeat), scale_by(0.0))
+        store.write_cell(cell(key, 709.5))
+        verdicts = VerdictTable(store, "m")
+        verdicts.update()
+    row = verdicts.summary().query("task == 'texts'").iloc[0]
+    assert row["value"] == pytest.approx(math.exp(709.5))
+    assert row["verdict"] == "higher"
+
+
+@pytest.mark.parametrize("least", [-1.0, 1e300])
+def test_figures_of_huge_numbers_without_a_logarithmic_axis(least, tmp_path):
+    """Negative numbers have no logarithm, and numbers alike need none."""
+    store = ResultStore(tmp_path, "m")
+    store.write_config({"--train_lm_eval_task": "sums", "--eval_datasets": ["texts"]}, {})
+    store.write_cell(cell(BASELINE_KEY, 0.7, least, right=11))
+    for place, value in enumerate((1e307, 1.7e308)):
+        key = CellKey(SelectionKey("wanda", "math", "", 0.01 * (place + 1), 0), scale_by(0.0))
+        store.write_cell(cell(key, 2.0, value))
+    verdicts = VerdictTable(store, "m")
+    verdicts.update()
+    verdicts.summary()
+    assert "1.70e+308" in make_report(tmp_path).read_text()
