@@ -72,6 +72,7 @@ class Adapter:
 
         flags = {name: p.requires_grad for name, p in model.named_parameters()}
         training = model.training
+        replaced = [model.get_submodule(name) for name in self.modules]
         with torch.random.fork_rng(), warnings.catch_warnings():
             # PEFT asks transformers for what has another name there since version 5.
             warnings.simplefilter("ignore", FutureWarning)
@@ -83,7 +84,13 @@ class Adapter:
                 for name, value in self.values.items():
                     parameters[name].copy_(value)
             # SHiRA makes a sparse tensor in every pass; torch wants to be told not to check it.
-            with torch.sparse.check_sparse_tensor_invariants(enable=False):
+            with (
+                warnings.catch_warnings(),
+                torch.sparse.check_sparse_tensor_invariants(enable=False),
+                _hooks_moved(replaced, [model.get_submodule(name) for name in self.modules]),
+            ):
+                # The engine's checks hook every module, the ones that SHiRA goes past, too.
+                warnings.filterwarnings("ignore", "One of the base layers adapted with ShiRA has")
                 yield adapted.train(training)
         finally:
             adapted.unload()
@@ -111,6 +118,40 @@ class Adapter:
         if self.method == LORA:
             return LoraConfig(lora_alpha=self.rank, task_type="CAUSAL_LM", **shared)
         return ShiraConfig(random_seed=self.seed, **shared)
+
+
+_HOOKS = (
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+)
+"""Where torch keeps the hooks of a module's forward pass."""
+
+
+@contextmanager
+def _hooks_moved(
+    replaced: Sequence[nn.Module], replacements: Sequence[nn.Module]
+) -> Iterator[None]:
+    """Inside the block the hooks of modules are those of what stands in their places.
+
+    A knocked-out head would otherwise still reach the adapter, which is computed beside the module.
+    Whoever has attached a hook can remove it inside the block and after it.
+    """
+
+    def swap() -> None:
+        for one, other in zip(replaced, replacements, strict=True):
+            for name in _HOOKS:
+                first, second = getattr(one, name), getattr(other, name)
+                setattr(one, name, second)
+                setattr(other, name, first)
+
+    swap()
+    try:
+        yield
+    finally:
+        swap()
 
 
 def adapter_parameters(adapted: nn.Module) -> dict[str, nn.Parameter]:
