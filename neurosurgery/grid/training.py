@@ -119,7 +119,8 @@ class Training:
         adapter = Adapter.of_size(key.method, self._model, names, selection.mask.count(), what.seed)
         with adapter.added(self._model) as adapted:
             parameters = adapter_parameters(adapted)
-            part = TrainedPart(adapted, parameters.values())
+            # PEFT's wrapper takes any keyword; the model itself says which it takes.
+            part = TrainedPart(self._model, parameters.values())
             self._write_losses(key, fit(part, what, self._recipe.config))
             write_adapter(path, adapter, parameters, origin)
 

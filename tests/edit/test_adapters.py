@@ -42,7 +42,7 @@ def train(method: str, model, path: Path) -> Adapter:
         parameters = adapter_parameters(adapted)
         what = Fit("cell", SAMPLES, SAMPLES, 1e-2, 3, path.parent / "checkpoints")
         config = TrainingConfig(Path("x.csv"), epochs=3.0)
-        rows = fit(TrainedPart(adapted, parameters.values()), what, config)
+        rows = fit(TrainedPart(model, parameters.values()), what, config)
         write_adapter(path, adapter, parameters, {"why": "a test"})
     assert rows[-1]["held_out_loss"] < rows[0]["held_out_loss"]
     return load_adapter(path)

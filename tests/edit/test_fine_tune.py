@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from conftest import VOCABULARY, build_model
 from transformers import Trainer, TrainingArguments
 from weights import random_mask, weights_of
@@ -67,6 +68,112 @@ def test_losses_fall_and_are_noted_by_step(tmp_path):
     assert all(torch.isfinite(values).all() for values in delta.values.values())
 
 
+def texts(*lengths: int) -> list[dict[str, list[int]]]:
+    """Samples whose every token is labelled, the first too, as of a column `qa`."""
+    draw = torch.Generator().manual_seed(5)
+    rows = [torch.randint(1, VOCABULARY, (n,), generator=draw).tolist() for n in lengths]
+    return [{"input_ids": row, "labels": row} for row in rows]
+
+
+def loss_per_token(model, rows) -> float:
+    """By hand: every sample alone, in float64, each predicted token counted once."""
+    losses = []
+    for row in rows:
+        with torch.no_grad():
+            logits = model(input_ids=torch.tensor([row["input_ids"]])).logits[0].double()
+        for place, token in enumerate(row["labels"][1:]):
+            if token != -100:
+                losses.append(float(logits[place].logsumexp(0) - logits[place, token]))
+    return sum(losses) / len(losses)
+
+
+UNEVEN = (3, 31, 2, 17, 5, 24, 2, 9)
+STILL = 1e-30
+"""A learning rate that changes no weight."""
+
+
+def fitted(model, folder: Path, **settings) -> list:
+    """The losses of a training that changes nothing, on samples of uneven lengths."""
+    config = TrainingConfig(Path("x.csv"), (STILL,), epochs=2.0, save_steps=8, **settings)
+    with trainable(model, random_mask(model)) as entries:
+        what = Fit("cell", texts(*UNEVEN), texts(*UNEVEN[::-1], 40), STILL, 7, folder)
+        return fit(TrainedPart(model, entries.changes), what, config)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+@pytest.mark.parametrize("accumulate", [1, 2, 5])
+def test_every_loss_is_a_mean_over_tokens(batch, accumulate, tmp_path, monkeypatch):
+    """Not over batches: those of short samples would count as much as those of long ones."""
+    monkeypatch.setattr(fine_tune, "_POINTS", 0.5)
+    model = build_model("llama")
+    settings = {"train_batch_size": batch, "gradient_accumulation_steps": accumulate}
+    rows = fitted(model, tmp_path, **settings)
+    # A note per epoch, so each has seen every sample once.
+    losses = [row["loss"] for row in rows if "loss" in row]
+    expected = loss_per_token(model, texts(*UNEVEN))
+    assert losses == pytest.approx([expected] * 2, rel=1e-5)
+    held_out = [row["held_out_loss"] for row in rows if "held_out_loss" in row]
+    assert len(held_out) >= 2
+    expected = loss_per_token(model, texts(*UNEVEN[::-1], 40))
+    assert held_out == pytest.approx([expected] * len(held_out), rel=1e-5)
+
+
+def test_terms_of_a_loss_that_are_of_no_token_are_not_noted(tmp_path):
+    """Experts may be trained to share the work: that is minimised, and stands in no table."""
+    config = transformers.MixtralConfig(
+        **{name: getattr(build_model("llama").config, name) for name in SIZES},
+        num_local_experts=4,
+        router_aux_loss_coef=10.0,
+        output_router_logits=True,
+    )
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    rows = fitted(model, tmp_path, train_batch_size=8)
+    expected = loss_per_token(model, texts(*UNEVEN))
+    assert [row["loss"] for row in rows if "loss" in row] == pytest.approx([expected] * 2, rel=1e-5)
+    expected = loss_per_token(model, texts(*UNEVEN[::-1], 40))
+    assert rows[0]["held_out_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+SIZES = (
+    *("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "head_dim"),
+    *("num_attention_heads", "num_key_value_heads", "pad_token_id", "bos_token_id", "eos_token_id"),
+)
+
+
+class WithoutKeywords(transformers.LlamaForCausalLM):
+    """A model of an older kind: its loss is the mean over its batch."""
+
+    def forward(self, input_ids, attention_mask=None, labels=None, use_cache=None):
+        return super().forward(
+            input_ids, attention_mask=attention_mask, labels=labels, use_cache=use_cache
+        )
+
+
+def test_a_model_whose_loss_is_its_batchs_mean_is_trained_per_token_too(tmp_path):
+    """A step of four samples at once, or one after the other."""
+    changes = []
+    for number, (batch, accumulate) in enumerate([(4, 1), (1, 4)]):
+        model = WithoutKeywords(build_model("llama").config).eval()
+        model.load_state_dict(build_model("llama").state_dict())
+        config = TrainingConfig(
+            Path("x.csv"),
+            max_steps=1,
+            train_batch_size=batch,
+            gradient_accumulation_steps=accumulate,
+        )
+        with trainable(model, random_mask(model)) as entries:
+            what = Fit("cell", texts(3, 31, 2, 17), texts(4), 1e-3, 7, tmp_path / str(number))
+            rows = fit(TrainedPart(model, entries.changes), what, config)
+        expected = loss_per_token(build_model("llama"), texts(3, 31, 2, 17))
+        assert rows[-1]["loss"] == pytest.approx(expected, rel=1e-5)
+        changes.append(entries.delta())
+    for name in changes[0].mask:
+        torch.testing.assert_close(
+            changes[0].values[name], changes[1].values[name], rtol=1e-2, atol=1e-5
+        )
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_one_others(tmp_path):
     first, second = (train(tmp_path / str(n))[0] for n in range(2))
     assert same(first, second)
@@ -79,9 +186,15 @@ class Killed(Exception):
 
 
 @pytest.mark.parametrize("after", [1, 4, 7])
-@pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_a_killed_training_goes_on_with_the_same_result(after, family, tmp_path, monkeypatch):
-    """GPT-2 has dropout, whose random numbers must go on as well."""
+@pytest.mark.parametrize(("family", "points"), [("llama", 0.01), ("gpt2", 0.01), ("llama", 0.2)])
+def test_a_killed_training_goes_on_with_the_same_result(
+    after, family, points, tmp_path, monkeypatch
+):
+    """GPT-2 has dropout, whose random numbers must go on as well.
+
+    Where the loss is noted every second step, a checkpoint stands between two notes.
+    """
+    monkeypatch.setattr(fine_tune, "_POINTS", points)
     whole, rows, _ = train(tmp_path / "whole", family=family)
     steps = []
     step = fine_tune.Trainer.training_step
