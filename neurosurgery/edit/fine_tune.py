@@ -22,12 +22,14 @@ from transformers import (
     PrinterCallback,
     Trainer,
     TrainerCallback,
+    TrainerState,
     TrainingArguments,
 )
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from neurosurgery.activations.training_data import IGNORED
+from neurosurgery.common.environment import settings_hidden
 from neurosurgery.common.errors import RunError
 from neurosurgery.common.files import write_atomically
 from neurosurgery.config.training import TrainingConfig
@@ -100,9 +102,8 @@ class TrainedPart(nn.Module):
         batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
         device = self._model.get_input_embeddings().weight.device
         batch = {name: values.to(device) for name, values in batch.items()}
-        if self._takes_keywords:
-            batch |= {"num_items_in_batch": num_items_in_batch}
-        output = self._model(**batch, use_cache=False)
+        divisor = {"num_items_in_batch": num_items_in_batch} if self._takes_keywords else {}
+        output = self._model(**batch, **divisor, use_cache=False)
         if not self._takes_keywords and num_items_in_batch is not None:
             # This model's loss is the mean over its batch.
             own = (labels[:, 1:] != IGNORED).sum()
@@ -222,6 +223,16 @@ def fit(part: TrainedPart, what: Fit, config: TrainingConfig) -> list[Row]:
     """
     if not len(part.part):
         return []
+    # The Trainer and accelerate would take number format, batches and processes from there.
+    with settings_hidden():
+        rows = _rows(_trained(part, what, config).log_history)
+    if not math.isfinite(loss := rows[-1]["held_out_loss"]):
+        raise RunError(f"{what.name}: the held-out loss is {loss}; try a smaller --learning_rate")
+    return rows
+
+
+def _trained(part: TrainedPart, what: Fit, config: TrainingConfig) -> TrainerState:
+    """Run the Trainer; return its state at the end."""
     arguments = _arguments(part, what, config)
     bar = TrainingBar(what.name)
     verbosity = logging.get_verbosity()
@@ -247,10 +258,7 @@ def fit(part: TrainedPart, what: Fit, config: TrainingConfig) -> list[Row]:
     if trainer.state.global_step % arguments.eval_steps:
         trainer.evaluate()
     part.train(False)
-    rows = _rows(trainer.state.log_history)
-    if not math.isfinite(loss := rows[-1]["held_out_loss"]):
-        raise RunError(f"{what.name}: the held-out loss is {loss}; try a smaller --learning_rate")
-    return rows
+    return trainer.state
 
 
 def _arguments(part: TrainedPart, what: Fit, config: TrainingConfig) -> TrainingArguments:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from neurosurgery.activations.calibration import CalibrationSet
+from neurosurgery.common.environment import settings_found
 from neurosurgery.config.experiment import GridConfig
 from neurosurgery.config.fine_tuning import FineTuneConfig
 from neurosurgery.config.keys import MATH
@@ -59,6 +61,9 @@ class FineTuning:
 
     def _run(self, lock: FolderLock) -> None:
         config, store = self._config, self._store
+        if ignored := settings_found():
+            names, instead = ", ".join(ignored), "for several devices there is --workers"
+            print(f"warning: the training ignores {names}: {instead}", file=sys.stderr)
         store.check_folder()
         device = choose_device(config.model)
         dtype = str(choose_dtype(config.model, device)).removeprefix("torch.")

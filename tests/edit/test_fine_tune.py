@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from conftest import VOCABULARY, build_model
 from transformers import Trainer, TrainingArguments
 from weights import random_mask, weights_of
 
+from neurosurgery.common.environment import is_setting
 from neurosurgery.common.errors import RunError
 from neurosurgery.config.training import TrainingConfig
 from neurosurgery.edit import fine_tune
@@ -213,6 +215,77 @@ def test_a_killed_training_goes_on_with_the_same_result(
     again, rows_again, _ = train(tmp_path / "killed", family=family)
     assert same(whole, again)
     assert rows_again == rows
+
+
+HOSTILE = [
+    {"ACCELERATE_MIXED_PRECISION": "bf16"},
+    {"ACCELERATE_MIXED_PRECISION": "fp8"},
+    {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"},
+    {"ACCELERATE_USE_CPU": "true", "ACCELERATE_TORCH_DEVICE": "meta"},
+    {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"},
+    {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_OFFLOAD_PARAMS": "true"},
+    {"ACCELERATE_USE_MEGATRON_LM": "true", "MEGATRON_LM_TP_DEGREE": "2"},
+    {"ACCELERATE_USE_PARALLELISM_CONFIG": "true", "PARALLELISM_CONFIG_TP_SIZE": "2"},
+    {"ACCELERATE_DYNAMO_BACKEND": "nonsense", "ACCELERATE_DYNAMO_MODE": "nonsense"},
+    {"WORLD_SIZE": "2"},
+    {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "MASTER_ADDR": "localhost"},
+    {"LOCAL_RANK": "0", "RANK": "0", "WORLD_SIZE": "1", "TORCHELASTIC_RUN_ID": "none"},
+    {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "0"},
+    {"PMI_SIZE": "2"},
+    {"MV2_COMM_WORLD_SIZE": "2"},
+    {"TRANSFORMERS_SDPA_FORCE_GQA": "1"},
+    {"KUBEFLOW_TRAINER_SERVER_URL": "https://localhost:1"},
+]
+
+
+@pytest.fixture(scope="module")
+def unbiased(tmp_path_factory) -> tuple[Delta, list]:
+    """A short training without such variables."""
+    return train(tmp_path_factory.mktemp("unbiased"), max_steps=3)[:2]
+
+
+@pytest.mark.parametrize("variables", HOSTILE, ids="-".join)
+def test_variables_of_the_environment_change_nothing(variables, unbiased, tmp_path, monkeypatch):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    delta, rows, _ = train(tmp_path, max_steps=3)
+    assert same(delta, unbiased[0])
+    assert rows == unbiased[1]
+    assert dict(os.environ) == before
+
+
+HARMLESS = {
+    # Whether a service is told of a training; its own variables are hidden.
+    "DISABLE_KUBEFLOW_INTEGRATION",
+    # How it is found out which devices there are; the model is on its device already.
+    *("PYTORCH_NVML_BASED_CUDA_CHECK", "PYTORCH_CNDEV_BASED_MLU_CHECK", "PT_HPU_LAZY_MODE"),
+    *("NCCL_P2P_DISABLE", "NCCL_IB_DISABLE"),
+    # torch's threads are recorded with every run.
+    "OMP_NUM_THREADS",
+}
+
+
+def test_a_training_reads_no_other_setting_from_the_environment(tmp_path, monkeypatch):
+    """A new version of transformers or accelerate may read another one: to be hidden, or judged.
+
+    Variables that are not set are noted; whoever copies the whole environment reads those that are.
+    """
+    read = set()
+    get = os._Environ.__getitem__
+
+    def noted(self, name):
+        try:
+            return get(self, name)
+        except KeyError:
+            read.add(name)
+            raise
+
+    monkeypatch.setattr(os._Environ, "__getitem__", noted)
+    train(tmp_path, max_steps=3)
+    monkeypatch.undo()
+    assert {"ACCELERATE_MIXED_PRECISION", "LOCAL_RANK"} <= read
+    assert {name for name in read if not is_setting(name)} - HARMLESS == set()
 
 
 def test_an_unfinished_checkpoint_is_not_used(tmp_path):

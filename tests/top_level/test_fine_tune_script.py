@@ -254,6 +254,25 @@ def test_refused_in_one_line(more, reason, tiny_model, tmp_path, capsys):
     assert not (tmp_path / "r" / "config.json").exists()
 
 
+def test_settings_of_the_environment_are_named_and_change_nothing(
+    finished, tiny_model, tmp_path, monkeypatch, capsys
+):
+    """A launcher of several processes would have the Trainer wait for the others."""
+    for name in ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    assert FineTune.main(flags(tiny_model, tmp_path, *ALL)) == 0
+    error = capsys.readouterr().err
+    for name in ("ACCELERATE_MIXED_PRECISION", "OMPI_COMM_WORLD_SIZE", "WORLD_SIZE"):
+        assert name in error.splitlines()[0]
+    name = f"deltas/{MODEL}/all/run0_trained0.01.safetensors"
+    one, other = load_delta(tmp_path / name), load_delta(finished / name)
+    assert all(torch.equal(one.values[n], other.values[n]) for n in one.mask)
+    run = json.loads((tmp_path / "config.json").read_text())
+    assert '"NVIDIA_TF32_OVERRIDE": "0"' in json.dumps(run)
+
+
 def test_a_worker_trains_to_the_same_changes(finished, tiny_model, tmp_path):
     pytest.importorskip("ray", reason="Ray is an extra: requirements-ray.txt")
     argv = flags(tiny_model, tmp_path, "--selection", "mathneuro", "--workers", "1")
