@@ -21,7 +21,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from neurosurgery.common.errors import RunError, first_line
+from neurosurgery.common.errors import RunError, UsageError, first_line
 from neurosurgery.common.files import write_atomically
 from neurosurgery.config.methods import LORA
 from neurosurgery.masks.files import file_metadata, read_metadata
@@ -52,13 +52,16 @@ class Adapter:
         cls, method: str, model: nn.Module, weights: Sequence[str], count: int, seed: int
     ) -> Adapter:
         """The adapter of these weight matrices that comes closest to `count` values."""
-        shapes = [model.get_parameter(name).shape for name in weights]
-        per_rank = sum(sum(shape) for shape in shapes)
+        shapes = {name: model.get_parameter(name).shape for name in weights}
+        if method != LORA:
+            # SHiRA's values are entries of the matrix; a vector has too few of them.
+            shapes = {n: s for n, s in shapes.items() if s[0] * s[1] >= sum(s)}
+        per_rank = sum(sum(shape) for shape in shapes.values())
         rank = max(1, round(count / per_rank)) if per_rank else 1
-        # SHiRA's values must have a place in every matrix.
-        most = min((rows * columns // (rows + columns) for rows, columns in shapes), default=1)
-        modules = tuple(name.removesuffix(".weight") for name in weights)
-        return cls(method, max(1, min(rank, most)), modules, seed)
+        if method != LORA and shapes:
+            rank = min(rank, *(s[0] * s[1] // sum(s) for s in shapes.values()))
+        modules = tuple(name.removesuffix(".weight") for name in shapes)
+        return cls(method, rank, modules, seed)
 
     @property
     def count(self) -> int:
@@ -152,6 +155,33 @@ def _hooks_moved(
         yield
     finally:
         swap()
+
+
+def check_adapter(method: str, model: PreTrainedModel, weights: Sequence[str]) -> None:
+    """Refuse a method that PEFT cannot add to a model.
+
+    Args:
+        method: which one.
+        model: the model without weights, on the meta device; not to be used any more.
+        weights: names of its weight matrices.
+
+    Raises:
+        UsageError: the reason is PEFT's.
+    """
+    from peft import get_peft_model
+
+    adapter = Adapter.of_size(method, model, weights, 1, 0)
+    config = adapter._config(model)
+    if method != LORA:
+        # Places cannot be drawn without memory for the matrices.
+        config.mask_fn = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            get_peft_model(model, config)
+    except (ValueError, TypeError, NotImplementedError, AttributeError, RuntimeError) as error:
+        reason = f"cannot be added to this model by PEFT: {first_line(error)}"
+        raise UsageError("--selection", method, reason) from error
 
 
 def adapter_parameters(adapted: nn.Module) -> dict[str, nn.Parameter]:

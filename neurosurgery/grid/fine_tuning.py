@@ -75,12 +75,15 @@ class FineTuning:
         from neurosurgery.activations.training_data import without_used
         from neurosurgery.grid.fine_tuning_inputs import (
             check_kept_effects,
+            check_trainable,
+            encode_samples,
             meaning_of_training,
             needs_effects,
             read_masks,
             setting,
             training_recipe,
         )
+        from neurosurgery.models.forward import configured_context
         from neurosurgery.models.load import load_tokenizer, read_model_config
         from neurosurgery.models.vocabulary import check_end_token
 
@@ -98,10 +101,15 @@ class FineTuning:
             self._data, self._sets[MATH].samples, cells.test_texts(), config.training.data
         )
         of_training = self._checked(meaning_of_training(config.training, new))
+        samples = encode_samples(
+            config, new, tokenizer, configured_context(architecture, tokenizer)
+        )
+        check_trainable(config, architecture, samples)
+        about_samples = [line for line in (left_out.text, *samples.notes) if line]
         keys = training_keys(config, setting(of_training))
         plan = make_plan(keys, config.output, store, with_baseline=True)
         if config.output.dry_run:
-            print("\n".join(training_lines(config, plan, store, len(new.samples), left_out)))
+            print("\n".join(training_lines(config, plan, store, samples, about_samples)))
             return
         if plan.is_done:
             store.sweep()
@@ -112,10 +120,8 @@ class FineTuning:
         from neurosurgery.grid.gather import Given
         from neurosurgery.grid.kept_effects import effects_folder
 
-        recipe = training_recipe(config, new, tokenizer, commit, of_training)
-        for line in (left_out.text, *recipe.notes):
-            if line:
-                print(line)
+        recipe = training_recipe(config, samples, commit, of_training)
+        print("\n".join(about_samples), end="\n" if about_samples else "")
         folder = effects_folder(config.selection.found_in or store.root, store.model)
         given = Given(
             effects_folder=folder if needs_effects(config.selection) else None, masks=masks

@@ -43,7 +43,6 @@ class TrainingRecipe:
         held_out: those that only measure the loss.
         save_path: the results folder.
         origin: the provenance that the files of changes share.
-        notes: lines for the user about the samples.
     """
 
     config: TrainingConfig
@@ -51,7 +50,6 @@ class TrainingRecipe:
     held_out: Encoded
     save_path: Path
     origin: Mapping[str, object]
-    notes: tuple[str, ...] = ()
 
 
 class Training:

@@ -93,6 +93,16 @@ def test_shira_has_no_more_values_than_the_smallest_matrix_has_places():
     assert adapter.rank * (rows + columns) <= smallest
 
 
+def test_a_matrix_that_is_too_thin_limits_no_other():
+    """A gate of experts has one row; SHiRA goes without it, LoRA adds as much as was asked for."""
+    model = torch.nn.ModuleDict({"wide": torch.nn.Linear(40, 30), "gate": torch.nn.Linear(40, 1)})
+    names = ["wide.weight", "gate.weight"]
+    lora = Adapter.of_size("lora", model, names, 10 * (70 + 41), seed=5)
+    assert (lora.rank, lora.modules) == (10, ("wide", "gate"))
+    shira = Adapter.of_size("shira", model, names, 10 * 70, seed=5)
+    assert (shira.rank, shira.modules) == (10, ("wide",))
+
+
 def test_a_damaged_file_is_one_line(tmp_path):
     path = tmp_path / "adapter.safetensors"
     path.write_bytes(b"no")
