@@ -20,7 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from neurosurgery.common.errors import RunError
+from neurosurgery.common.errors import RunError, UsageError, first_line
 from neurosurgery.common.files import write_atomically
 from neurosurgery.common.json_files import parse_json
 from neurosurgery.common.tensor_files import (
@@ -63,13 +63,16 @@ class Adapter:
         cls, method: str, model: nn.Module, weights: Sequence[str], count: int, seed: int
     ) -> Adapter:
         """The adapter of these weight matrices that comes closest to `count` values."""
-        shapes = [model.get_parameter(name).shape for name in weights]
-        per_rank = sum(sum(shape) for shape in shapes)
+        shapes = {name: model.get_parameter(name).shape for name in weights}
+        if method != LORA:
+            # SHiRA's values are entries of the matrix; a vector has too few of them.
+            shapes = {n: s for n, s in shapes.items() if s[0] * s[1] >= sum(s)}
+        per_rank = sum(sum(shape) for shape in shapes.values())
         rank = max(1, round(count / per_rank)) if per_rank else 1
-        # SHiRA's values must have a place in every matrix.
-        most = min((rows * columns // (rows + columns) for rows, columns in shapes), default=1)
-        modules = tuple(name.removesuffix(".weight") for name in weights)
-        return cls(method, max(1, min(rank, most)), modules, seed)
+        if method != LORA and shapes:
+            rank = min(rank, *(s[0] * s[1] // sum(s) for s in shapes.values()))
+        modules = tuple(name.removesuffix(".weight") for name in shapes)
+        return cls(method, rank, modules, seed)
 
     @property
     def count(self) -> int:
@@ -83,6 +86,7 @@ class Adapter:
 
         flags = {name: p.requires_grad for name, p in model.named_parameters()}
         training = model.training
+        replaced = [model.get_submodule(name) for name in self.modules]
         with torch.random.fork_rng(), warnings.catch_warnings():
             # PEFT asks transformers for what has another name there since version 5.
             warnings.simplefilter("ignore", FutureWarning)
@@ -95,7 +99,13 @@ class Adapter:
                 for name, value in self.values.items():
                     parameters[name].copy_(value)
             # SHiRA makes a sparse tensor in every pass; torch wants to be told not to check it.
-            with torch.sparse.check_sparse_tensor_invariants(enable=False):
+            with (
+                warnings.catch_warnings(),
+                torch.sparse.check_sparse_tensor_invariants(enable=False),
+                _hooks_moved(replaced, [model.get_submodule(name) for name in self.modules]),
+            ):
+                # The engine's checks hook every module, the ones that SHiRA goes past, too.
+                warnings.filterwarnings("ignore", "One of the base layers adapted with ShiRA has")
                 yield adapted.train(training)
         finally:
             adapted.unload()
@@ -163,6 +173,67 @@ def _has_matrix(model: nn.Module, name: str) -> bool:
         return isinstance(model.get_submodule(name), (nn.Linear, Conv1D))
     except AttributeError:
         return False
+
+
+_HOOKS = (
+    "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
+    "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+)
+"""Where torch keeps the hooks of a module's forward pass."""
+
+
+@contextmanager
+def _hooks_moved(
+    replaced: Sequence[nn.Module], replacements: Sequence[nn.Module]
+) -> Iterator[None]:
+    """Inside the block the hooks of modules are those of what stands in their places.
+
+    A knocked-out head would otherwise still reach the adapter, which is computed beside the module.
+    Whoever has attached a hook can remove it inside the block and after it.
+    """
+
+    def swap() -> None:
+        for one, other in zip(replaced, replacements, strict=True):
+            for name in _HOOKS:
+                first, second = getattr(one, name), getattr(other, name)
+                setattr(one, name, second)
+                setattr(other, name, first)
+
+    swap()
+    try:
+        yield
+    finally:
+        swap()
+
+
+def check_adapter(method: str, model: PreTrainedModel, weights: Sequence[str]) -> None:
+    """Refuse a method that PEFT cannot add to a model.
+
+    Args:
+        method: which one.
+        model: the model without weights, on the meta device; not to be used any more.
+        weights: names of its weight matrices.
+
+    Raises:
+        UsageError: the reason is PEFT's.
+    """
+    from peft import get_peft_model
+
+    adapter = Adapter.of_size(method, model, weights, 1, 0)
+    config = adapter._config(model)
+    if method != LORA:
+        # Places cannot be drawn without memory for the matrices.
+        config.mask_fn = None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            get_peft_model(model, config)
+    except (ValueError, TypeError, NotImplementedError, AttributeError, RuntimeError) as error:
+        reason = f"cannot be added to this model by PEFT: {first_line(error)}"
+        raise UsageError("--selection", method, reason) from error
 
 
 def adapter_parameters(adapted: nn.Module) -> dict[str, nn.Parameter]:

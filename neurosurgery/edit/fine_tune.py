@@ -13,17 +13,22 @@ from typing import Any
 import torch
 from safetensors.torch import save
 from torch import nn
+from torch.nn.functional import cross_entropy
 from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import DataLoader
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
     Trainer,
+    TrainerCallback,
+    TrainerState,
     TrainingArguments,
 )
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
 from neurosurgery.activations.training_data import IGNORED
+from neurosurgery.common.environment import settings_hidden
 from neurosurgery.common.errors import RunError
 from neurosurgery.common.files import write_atomically
 from neurosurgery.common.json_files import read_object
@@ -65,21 +70,31 @@ class TrainedPart(nn.Module):
 
     _model: PreTrainedModel
 
+    accepts_loss_kwargs = True
+    """The Trainer gives the number of labelled tokens of a step, however many batches it has."""
+
     def __init__(self, model: PreTrainedModel, parameters: Iterable[nn.Parameter]) -> None:
         super().__init__()
         self.part = nn.ParameterList(parameters)
-        self.accepts_loss_kwargs = _takes_keywords(model)
         # Past `nn.Module`: a submodule would be part of the state.
         object.__setattr__(self, "_model", model)
+        self._takes_keywords = _takes_keywords(model)
+        self._seen = TokenLoss()
 
     def forward(
         self,
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor,
         labels: torch.Tensor,
-        **others: Any,
+        num_items_in_batch: torch.Tensor | None = None,
     ) -> Any:
-        """The model's output, with its loss.
+        """The model's output, with its loss: per labelled token of the whole step.
+
+        Args:
+            input_ids: (samples, tokens).
+            attention_mask: 1 at tokens, 0 at padding, (samples, tokens).
+            labels: the tokens that count, `IGNORED` elsewhere, (samples, tokens).
+            num_items_in_batch: the labelled tokens of all batches of the step; None for this one's.
 
         Raises:
             RunError: the loss is not finite.
@@ -87,10 +102,22 @@ class TrainedPart(nn.Module):
         batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
         device = self._model.get_input_embeddings().weight.device
         batch = {name: values.to(device) for name, values in batch.items()}
-        output = self._model(**batch, use_cache=False, **others)
-        if self.training and not torch.isfinite(output.loss):
-            raise RunError(f"the loss became {output.loss.item()}; try a smaller --learning_rate")
+        divisor = {"num_items_in_batch": num_items_in_batch} if self._takes_keywords else {}
+        output = self._model(**batch, **divisor, use_cache=False)
+        if not self._takes_keywords and num_items_in_batch is not None:
+            # This model's loss is the mean over its batch.
+            own = (labels[:, 1:] != IGNORED).sum()
+            output.loss = output.loss * (own / num_items_in_batch).to(output.loss)
+        if self.training:
+            if not torch.isfinite(loss := output.loss):
+                raise RunError(f"the loss became {loss.item()}; try a smaller --learning_rate")
+            self._seen.add(output.logits.detach(), labels)
         return output
+
+    def take_loss(self) -> float:
+        """The mean loss per labelled token of all batches trained on since the last call."""
+        seen, self._seen = self._seen, TokenLoss()
+        return seen.mean()
 
     def train(self, mode: bool = True) -> TrainedPart:
         """Set the model's mode, too: the Trainer switches it for its evaluations."""
@@ -102,6 +129,37 @@ class TrainedPart(nn.Module):
         return self
 
 
+class TokenLoss:
+    """The mean cross-entropy per labelled token of batches, each token counted once.
+
+    This is the loss of every table: a mean of batches' means would count the tokens of short
+    batches more, and the loss of a model of experts may have terms that are of no token.
+    """
+
+    def __init__(self) -> None:
+        self._sum, self._tokens = 0.0, 0
+
+    def add(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+        """Count a batch.
+
+        Args:
+            logits: (samples, tokens, vocabulary); the logits of a position predict the next token.
+            labels: (samples, tokens), `IGNORED` where a token does not count.
+        """
+        labels = labels.to(logits.device)
+        # Sample by sample, because float32 logits of a whole batch may be the largest tensor.
+        sums = [
+            cross_entropy(row[:-1].float(), wanted[1:], ignore_index=IGNORED, reduction="sum")
+            for row, wanted in zip(logits, labels, strict=True)
+        ]
+        self._sum += sum(torch.stack(sums).tolist())
+        self._tokens += int((labels[:, 1:] != IGNORED).sum())
+
+    def mean(self) -> float:
+        """The mean, in nats; NaN if no token was counted."""
+        return self._sum / self._tokens if self._tokens else math.nan
+
+
 def _takes_keywords(model: nn.Module) -> bool:
     """Whether the model's loss can be divided by the tokens of all accumulated batches."""
     kinds = [p.kind for p in inspect.signature(model.forward).parameters.values()]
@@ -109,10 +167,43 @@ def _takes_keywords(model: nn.Module) -> bool:
 
 
 class _Trainer(Trainer):
+    model: TrainedPart
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the trained numbers alone."""
         state = {name: value.contiguous() for name, value in self.model.state_dict().items()}
         write_atomically(Path(str(output_dir)) / SAFE_WEIGHTS_NAME, save(state))
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Note the loss per token since the last note, in place of the mean of the steps' means."""
+        if "loss" in logs:
+            logs["loss"] = self.model.take_loss()
+        super().log(logs, start_time)
+
+    @torch.no_grad()
+    def evaluation_loop(
+        self,
+        dataloader: DataLoader[Any],
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Compute the loss per token, in place of the mean of the batches' means."""
+        self.model.eval()
+        loss = TokenLoss()
+        for batch in dataloader:
+            loss.add(self.model(**batch).logits, batch["labels"])
+        metrics = {f"{metric_key_prefix}_loss": loss.mean()}
+        return EvalLoopOutput(None, None, metrics, len(self.eval_dataset))
+
+
+class _NoteAtCheckpoints(TrainerCallback):
+    """Has the loss noted at every checkpoint: a training that goes on there notes the same ones."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
+        """Note what was seen since the last note."""
+        control.should_log = control.should_log or control.should_save
 
 
 def fit(part: TrainedPart, what: Fit, config: TrainingConfig) -> list[Row]:
@@ -124,14 +215,24 @@ def fit(part: TrainedPart, what: Fit, config: TrainingConfig) -> list[Row]:
         config: the other settings.
 
     Returns:
-        The losses, by step: the mean over the steps since the last entry, and that of the held-out
-        samples.
+        The losses, by step, each a mean per labelled token: over the steps since the last entry,
+        and over the held-out samples.
 
     Raises:
         RunError: the loss is not finite.
     """
     if not len(part.part):
         return []
+    # The Trainer and accelerate would take number format, batches and processes from there.
+    with settings_hidden():
+        rows = _rows(_trained(part, what, config).log_history)
+    if not math.isfinite(loss := rows[-1]["held_out_loss"]):
+        raise RunError(f"{what.name}: the held-out loss is {loss}; try a smaller --learning_rate")
+    return rows
+
+
+def _trained(part: TrainedPart, what: Fit, config: TrainingConfig) -> TrainerState:
+    """Run the Trainer; return its state at the end."""
     arguments = _arguments(part, what, config)
     bar = TrainingBar(what.name)
     verbosity = logging.get_verbosity()
@@ -141,7 +242,7 @@ def fit(part: TrainedPart, what: Fit, config: TrainingConfig) -> list[Row]:
         train_dataset=list(what.train),
         eval_dataset=list(what.held_out),
         data_collator=_collate,
-        callbacks=[bar],
+        callbacks=[bar, _NoteAtCheckpoints()],
     )
     trainer.remove_callback(PrinterCallback)
     last = last_checkpoint(what.folder)
@@ -157,10 +258,7 @@ def fit(part: TrainedPart, what: Fit, config: TrainingConfig) -> list[Row]:
     if trainer.state.global_step % arguments.eval_steps:
         trainer.evaluate()
     part.train(False)
-    rows = _rows(trainer.state.log_history)
-    if not math.isfinite(loss := rows[-1]["held_out_loss"]):
-        raise RunError(f"{what.name}: the held-out loss is {loss}; try a smaller --learning_rate")
-    return rows
+    return trainer.state
 
 
 def _arguments(part: TrainedPart, what: Fit, config: TrainingConfig) -> TrainingArguments:
@@ -204,7 +302,8 @@ def _arguments(part: TrainedPart, what: Fit, config: TrainingConfig) -> Training
 def _collate(samples: Sequence[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     """Pad a batch on the right; padding is neither attended to nor counted."""
     ids = [torch.tensor(sample["input_ids"]) for sample in samples]
-    labels = [torch.tensor(sample["labels"]) for sample in samples]
+    # Nothing predicts the first token; the Trainer would count it among those of a step.
+    labels = [torch.tensor([IGNORED, *sample["labels"][1:]]) for sample in samples]
     return {
         "input_ids": pad_sequence(ids, batch_first=True),
         "attention_mask": pad_sequence([torch.ones_like(row) for row in ids], batch_first=True),

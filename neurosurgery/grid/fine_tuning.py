@@ -7,7 +7,8 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from neurosurgery.activations.calibration import CalibrationSet
-from neurosurgery.common.terminal import say
+from neurosurgery.common.environment import settings_found
+from neurosurgery.common.terminal import say, say_error
 from neurosurgery.config.experiment import GridConfig
 from neurosurgery.config.fine_tuning import FineTuneConfig
 from neurosurgery.config.keys import MATH
@@ -60,6 +61,7 @@ class FineTuning:
 
     def _run(self, lock: FolderLock) -> None:
         config, store = self._config, self._store
+        _warn_of_environment()
         store.check_folder()
         device = choose_device(config.model)
         dtype = str(choose_dtype(config.model, device)).removeprefix("torch.")
@@ -71,6 +73,8 @@ class FineTuning:
         from neurosurgery.activations.training_data import without_used
         from neurosurgery.grid.fine_tuning_inputs import (
             check_kept_effects,
+            check_trainable,
+            encode_samples,
             meaning_of_masks,
             meaning_of_training,
             needs_effects,
@@ -78,6 +82,7 @@ class FineTuning:
             setting,
             training_recipe,
         )
+        from neurosurgery.models.forward import configured_context
         from neurosurgery.models.load import load_tokenizer, read_model_config
         from neurosurgery.models.vocabulary import check_end_token
 
@@ -96,10 +101,15 @@ class FineTuning:
             self._data, self._sets[MATH].samples, cells.test_texts(), config.training.data
         )
         of_training = self._checked(meaning_of_training(config.training, new))
+        samples = encode_samples(
+            config, new, tokenizer, configured_context(architecture, tokenizer)
+        )
+        check_trainable(config, architecture, samples)
+        about_samples = [line for line in (left_out.text, *samples.notes) if line]
         keys = training_keys(config, setting(of_training))
         plan = make_plan(keys, config.output, store, with_baseline=True)
         if config.output.dry_run:
-            say("\n".join(training_lines(config, plan, store, len(new.samples), left_out)))
+            say("\n".join(training_lines(config, plan, store, samples, about_samples)))
             return
         if plan.is_done:
             store.sweep()
@@ -110,10 +120,9 @@ class FineTuning:
         from neurosurgery.grid.gather import Given
         from neurosurgery.grid.kept_effects import effects_folder
 
-        recipe = training_recipe(config, new, tokenizer, commit, of_training)
-        for line in (left_out.text, *recipe.notes):
-            if line:
-                say(line)
+        recipe = training_recipe(config, samples, commit, of_training)
+        for line in about_samples:
+            say(line)
         folder = effects_folder(config.selection.found_in or store.root, store.model)
         given = Given(
             effects_folder=folder if needs_effects(config.selection) else None, masks=masks
@@ -139,3 +148,10 @@ class FineTuning:
         if not self._config.output.overwrite:
             self._store.check_meaning(meaning)
         return meaning
+
+
+def _warn_of_environment() -> None:
+    """Name the variables of the environment that would change a training, and do not."""
+    if ignored := settings_found():
+        names, instead = ", ".join(ignored), "for several devices there is --workers"
+        say_error(f"warning: the training ignores {names}: {instead}")

@@ -6,8 +6,9 @@ import hashlib
 import json
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from neurosurgery.activations.training_data import TrainingData, encode_training
 from neurosurgery.common.errors import UsageError
@@ -16,13 +17,16 @@ from neurosurgery.config.experiment import ModelConfig
 from neurosurgery.config.fine_tuning import FineTuneConfig, SelectionConfig
 from neurosurgery.config.methods import EFFECTS, METHODS
 from neurosurgery.config.training import TrainingConfig
+from neurosurgery.edit.adapters import check_adapter
 from neurosurgery.grid.kept_effects import check_effects, effects_folder
 from neurosurgery.grid.patching_folder import VALUES
 from neurosurgery.grid.training import TrainingRecipe
 from neurosurgery.masks.files import read_mask_file
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.overlap import first_misfit
-from neurosurgery.models.shapes import model_shapes
+from neurosurgery.models.shapes import model_shapes, model_without_weights
+from neurosurgery.models.targets import find_targets
+from neurosurgery.models.vocabulary import embedding_rows
 from neurosurgery.report.read.heads import EFFECTS as EFFECTS_TABLE
 from neurosurgery.results.provenance import content_text, model_fingerprint
 from neurosurgery.results.store import ResultStore
@@ -142,47 +146,96 @@ def setting(meaning: Mapping[str, object]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def training_recipe(
-    config: FineTuneConfig,
-    new: TrainingData,
-    tokenizer: PreTrainedTokenizerBase,
-    commit: str | None,
-    meaning: Mapping[str, object],
-) -> TrainingRecipe:
+@dataclass(frozen=True)
+class EncodedSamples:
+    """The tokens of a file's new samples; `notes` say what was cut or left out."""
+
+    train: list[dict[str, list[int]]]
+    held_out: list[dict[str, list[int]]]
+    notes: tuple[str, ...]
+
+
+def encode_samples(
+    config: FineTuneConfig, new: TrainingData, tokenizer: PreTrainedTokenizerBase, context: int
+) -> EncodedSamples:
     """Split and tokenise the samples.
 
     Args:
         config: the settings.
         new: the samples that neither calibration nor tests use.
         tokenizer: the model's.
-        commit: the commit of a hub model.
-        meaning: `meaning_of_training`, for the provenance.
+        context: the most tokens that the model takes; longer samples are cut there, too.
 
     Raises:
-        UsageError: no sample has an answer within `--max_length`.
+        UsageError: no sample has an answer within the length, or the chat template cannot be used.
     """
     training = config.training
+    length = min(training.max_length, context)
     train, held_out = (
         encode_training(
             part.samples,
             tokenizer,
-            training.max_length,
+            length,
             with_chat_template=config.evaluation.apply_chat_template,
         )
         for part in new.split(training.held_out, training.train_seed)
     )
+    limit = f"--max_length, {length} tokens"
+    if context < training.max_length:
+        limit = f"{context} tokens, the model's context (--max_length {training.max_length})"
     if not (train.samples and held_out.samples):
         reason = "expected more tokens than the prompts of the samples have"
+        if context < training.max_length:
+            reason = f"the prompts of the samples fill the model's context of {context} tokens"
         raise UsageError("--max_length", training.max_length, reason)
     counts = {
         "are cut at": train.cut + held_out.cut,
         "are left out: their prompt alone has": train.without_answer + held_out.without_answer,
     }
     notes = tuple(
-        f"--train_data: {count:,} samples {what} --max_length, {training.max_length} tokens"
-        for what, count in counts.items()
-        if count
+        f"--train_data: {count:,} samples {what} {limit}" for what, count in counts.items() if count
     )
+    return EncodedSamples(train.samples, held_out.samples, notes)
+
+
+def check_trainable(
+    config: FineTuneConfig, architecture: PretrainedConfig, samples: EncodedSamples
+) -> None:
+    """Refuse what this model cannot be trained with, from its configuration alone.
+
+    Args:
+        config: the settings.
+        architecture: the result of `read_model_config`.
+        samples: the tokens to train on.
+
+    Raises:
+        UsageError: PEFT cannot add an adapter to the model, or a token has no row in its embedding.
+    """
+    rows = embedding_rows(model_without_weights(config.model, architecture))
+    largest = max(max(each["input_ids"]) for each in [*samples.train, *samples.held_out])
+    if largest >= rows:
+        reason = f"holds a token with the id {largest}, and the model knows {rows} tokens"
+        raise UsageError("--train_data", config.training.data, reason)
+    for name in config.selection.methods:
+        if METHODS[name].adapter:
+            model = model_without_weights(config.model, architecture)
+            check_adapter(name, model, [each.parameter_name for each in find_targets(model)])
+
+
+def training_recipe(
+    config: FineTuneConfig,
+    samples: EncodedSamples,
+    commit: str | None,
+    meaning: Mapping[str, object],
+) -> TrainingRecipe:
+    """Put together what every process trains with.
+
+    Args:
+        config: the settings.
+        samples: the tokens to train on.
+        commit: the commit of a hub model.
+        meaning: `meaning_of_training`, for the provenance.
+    """
     origin = {
         "model": config.model.name,
         "revision": config.model.revision,
@@ -190,4 +243,4 @@ def training_recipe(
         "training": dict(meaning),
     }
     path = config.output.save_path
-    return TrainingRecipe(training, train.samples, held_out.samples, path, origin, notes)
+    return TrainingRecipe(config.training, samples.train, samples.held_out, path, origin)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from neurosurgery.config.fine_tuning import OF_FILES, FineTuneConfig
@@ -13,7 +13,7 @@ from neurosurgery.results.store import ResultStore
 from neurosurgery.results.trainings import TrainingFiles
 
 if TYPE_CHECKING:
-    from neurosurgery.activations.training_data import LeftOut
+    from neurosurgery.grid.fine_tuning_inputs import EncodedSamples
 
 
 def training_keys(config: FineTuneConfig, setting: str) -> tuple[CellKey, ...]:
@@ -39,9 +39,13 @@ def training_keys(config: FineTuneConfig, setting: str) -> tuple[CellKey, ...]:
 
 
 def training_lines(
-    config: FineTuneConfig, plan: Plan, store: ResultStore, samples: int, left_out: LeftOut
+    config: FineTuneConfig,
+    plan: Plan,
+    store: ResultStore,
+    samples: EncodedSamples,
+    about_samples: Sequence[str],
 ) -> Iterator[str]:
-    """The lines of the plan; `samples` neither calibration nor tests use."""
+    """The lines of the plan; `about_samples` say what is left out of them, or cut."""
     training = config.training
     files = TrainingFiles(store.root, store.model)
     yield f"model        {config.model.label}"
@@ -58,17 +62,15 @@ def training_lines(
             "learning rates"
         )
     yield f"baseline     {'to do' if plan.baseline_pending else 'done'}"
-    held_out = max(1, round(training.held_out * samples))
     length = f"{training.max_steps} steps"
     if training.max_steps < 0:
         length = f"{training.epochs:g} epochs"
     batch = training.train_batch_size * training.gradient_accumulation_steps
     yield (
-        f"training     {samples - held_out} samples, {held_out} held out; {length} of {batch} "
-        "samples a step"
+        f"training     {len(samples.train)} samples, {len(samples.held_out)} held out; {length} of "
+        f"{batch} samples a step"
     )
-    if left_out.text:
-        yield f"             {left_out.text}"
+    yield from (f"             {line}" for line in about_samples)
     states = len(plan.pending) + plan.baseline_pending
     yield evaluation_line(states, config.evaluation)
     workers = None if config.workers is None else config.workers.count

@@ -64,6 +64,9 @@ def gather_evidence(
     Raises:
         RunError: the model lacks the observed parts, or an activation is not finite.
     """
+    for kind in needed:
+        # Before the first of them is computed.
+        observed_parts(kind, loaded)
     for kind, name in missing_statistics(data, needed, store):
         keep_statistics(store, kind, name, score_set(kind, loaded, data, sets[name]))
     statistics = read_statistics(data, needed, store)

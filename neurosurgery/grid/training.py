@@ -43,7 +43,6 @@ class TrainingRecipe:
         held_out: those that only measure the loss.
         save_path: the results folder.
         origin: the provenance that the files of changes share.
-        notes: lines for the user about the samples.
     """
 
     config: TrainingConfig
@@ -51,7 +50,6 @@ class TrainingRecipe:
     held_out: Encoded
     save_path: Path
     origin: Mapping[str, object]
-    notes: tuple[str, ...] = ()
 
 
 class Training:
@@ -119,7 +117,8 @@ class Training:
         adapter = Adapter.of_size(key.method, self._model, names, selection.mask.count(), what.seed)
         with adapter.added(self._model) as adapted:
             parameters = adapter_parameters(adapted)
-            part = TrainedPart(adapted, parameters.values())
+            # PEFT's wrapper takes any keyword; the model itself says which it takes.
+            part = TrainedPart(self._model, parameters.values())
             self._write_losses(key, fit(part, what, self._recipe.config))
             write_adapter(path, adapter, parameters, origin)
 

@@ -7,16 +7,21 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from neurosurgery.models.hooks import input_hooks
 
 
 def context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """The maximum number of input tokens; longer samples are cut."""
-    config = model.config.get_text_config()
+    return configured_context(model.config, tokenizer)
+
+
+def configured_context(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The same, of a model that is not loaded."""
+    text = config.get_text_config()
     limits = [
-        getattr(config, name, None) for name in ("max_position_embeddings", "n_positions", "n_ctx")
+        getattr(text, name, None) for name in ("max_position_embeddings", "n_positions", "n_ctx")
     ]
     # A tokenizer without a limit reports a very large number.
     return int(

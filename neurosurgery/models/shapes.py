@@ -32,7 +32,7 @@ def model_size(
     Raises:
         UsageError: the configuration does not describe a causal language model.
     """
-    model = _without_weights(config, architecture)
+    model = model_without_weights(config, architecture)
     matrices = [target.weight.numel() for target in find_targets(model)]
     return ModelSize(
         sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize,
@@ -40,8 +40,12 @@ def model_size(
     )
 
 
-def _without_weights(config: ModelConfig, architecture: PretrainedConfig) -> PreTrainedModel:
-    """The model on the meta device: names and shapes, no memory."""
+def model_without_weights(config: ModelConfig, architecture: PretrainedConfig) -> PreTrainedModel:
+    """The model on the meta device: names and shapes, no memory.
+
+    Raises:
+        UsageError: the configuration does not describe a causal language model.
+    """
     with loading(config), torch.device("meta"):
         model = AutoModelForCausalLM.from_config(
             architecture, trust_remote_code=config.trust_remote_code
@@ -63,7 +67,7 @@ def model_shapes(config: ModelConfig) -> ModelShapes:
     Raises:
         UsageError: the model does not exist, or it is quantised.
     """
-    model = _without_weights(config, read_model_config(config))
+    model = model_without_weights(config, read_model_config(config))
     return ModelShapes(
         {name: tuple(parameter.shape) for name, parameter in model.named_parameters()},
         {target.parameter_name: tuple(target.weight.shape) for target in find_targets(model)},

@@ -13,7 +13,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from neurosurgery.common.errors import RunError
-from neurosurgery.common.files import read_json, write_atomically
+from neurosurgery.common.files import write_atomically
+from neurosurgery.common.json_files import read_object
 
 _LARGE = 1 << 24
 """Smaller files are read each time, which takes milliseconds."""
@@ -34,10 +35,9 @@ _remembered: dict[str, dict[str, object]] = {}
 def json_object(path: Path) -> dict[str, object]:
     """An object of a JSON file; empty where there is none, which whoever loads it will tell."""
     try:
-        content = read_json(path)
-    except (OSError, ValueError, RecursionError):
+        return read_object(path)
+    except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def file_hash(path: Path) -> str:

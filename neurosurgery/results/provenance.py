@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from neurosurgery.activations.calibration import CalibrationSet
+from neurosurgery.common.environment import arithmetic_settings
 from neurosurgery.config.experiment import DataConfig, EvaluationConfig, GridConfig, ModelConfig
 from neurosurgery.config.gguf import gguf_file
 from neurosurgery.config.methods import METHODS
@@ -162,4 +163,5 @@ def describe_run(argv: list[str], device: str, quantised: str | None = None) -> 
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "machine": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),
+        "environment": dict(arithmetic_settings()),
     }

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import transformers
 from conftest import ROOT
 from safetensors.torch import load_file, save_file
 from scripts import DEMO_DATA, MODEL, without_timings
@@ -252,6 +253,113 @@ def test_refused_in_one_line(more, reason, tiny_model, tmp_path, capsys):
     assert status == 2
     assert reason in capsys.readouterr().err.splitlines()[-1]
     assert not (tmp_path / "r" / "config.json").exists()
+
+
+def test_settings_of_the_environment_are_named_and_change_nothing(
+    finished, tiny_model, tmp_path, monkeypatch, capsys
+):
+    """A launcher of several processes would have the Trainer wait for the others."""
+    for name in ("WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setenv("NVIDIA_TF32_OVERRIDE", "0")
+    assert FineTune.main(flags(tiny_model, tmp_path, *ALL)) == 0
+    error = capsys.readouterr().err
+    for name in ("ACCELERATE_MIXED_PRECISION", "OMPI_COMM_WORLD_SIZE", "WORLD_SIZE"):
+        assert name in error.splitlines()[0]
+    name = f"deltas/{MODEL}/all/run0_trained0.01.safetensors"
+    one, other = load_delta(tmp_path / name), load_delta(finished / name)
+    assert all(torch.equal(one.values[n], other.values[n]) for n in one.mask)
+    run = json.loads((tmp_path / "config.json").read_text())
+    assert '"NVIDIA_TF32_OVERRIDE": "0"' in json.dumps(run)
+
+
+def save_tiny(folder: Path, config: transformers.PretrainedConfig, tokenizer) -> Path:
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+COMMON = {"vocab_size": 1536, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
+
+
+@pytest.mark.parametrize(
+    ("method", "class_name", "sizes", "reason"),
+    [
+        ("shira", "GPT2Config", {"n_embd": 24, "n_layer": 1, "n_head": 3}, "Conv1D"),
+        ("lora", "MambaConfig", {"hidden_size": 24, "num_hidden_layers": 1}, "out_proj"),
+    ],
+)
+@pytest.mark.parametrize("dry", [True, False])
+def test_an_adapter_that_does_not_fit_is_refused_before_anything_is_computed(
+    method, class_name, sizes, reason, dry, tokenizer, tmp_path, capsys
+):
+    pytest.importorskip("peft", reason="PEFT is an extra: requirements-peft.txt")
+    config = getattr(transformers, class_name)(**COMMON, **sizes)
+    model = save_tiny(tmp_path / "model", config, tokenizer)
+    argv = flags(model, tmp_path / "r", "--selection", "mathneuro", method)
+    assert FineTune.main([*argv, "--dry_run"] if dry else argv) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"--selection {method}: " in error
+    assert reason in error
+    assert not (tmp_path / "r" / "config.json").exists()
+
+
+FEW = 160
+"""Positions of a model with few; the samples are longer."""
+
+
+@pytest.fixture(scope="module", params=["GPT2Config", "LlamaConfig"])
+def short_model(request, tokenizer, tmp_path_factory) -> Path:
+    """Learned positions, where a longer sample is an IndexError, and rotary ones."""
+    sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3}
+    more = {} if request.param == "GPT2Config" else {"intermediate_size": 40}
+    config = getattr(transformers, request.param)(
+        **COMMON, **sizes, **more, max_position_embeddings=FEW
+    )
+    return save_tiny(tmp_path_factory.mktemp("short") / "model", config, tokenizer)
+
+
+def long_samples(path: Path, words: int) -> Path:
+    """Prompts that end within the context, and one that does not."""
+    rows = [(f"Q: How many {n}? A:", " so" * words + f" {n}.") for n in range(9)]
+    rows.append((f"Q: {'many ' * 200}A:", " 3"))
+    pd.DataFrame(rows, columns=["prompt", "answer"]).to_csv(path, index=False)
+    return path
+
+
+def test_samples_are_cut_at_the_models_context(short_model, tmp_path, capsys):
+    data = long_samples(tmp_path / "long.csv", words=200)
+    argv = flags(short_model, tmp_path / "r", *ALL, "--train_data", str(data))
+    for more in (["--dry_run"], []):
+        assert FineTune.main([*argv, *more]) == 0
+        out = capsys.readouterr().out
+        assert f"9 samples are cut at {FEW} tokens, the model's context" in out
+        assert f"1 samples are left out: their prompt alone has {FEW} tokens" in out
+    assert FineTune.main([*argv, "--max_length", "100", "--overwrite", "--dry_run"]) == 0
+    assert "9 samples are cut at --max_length, 100 tokens" in capsys.readouterr().out
+
+
+def test_prompts_that_fill_the_context_are_refused(short_model, tmp_path, capsys):
+    rows = [(f"Q: {n} {'many ' * 200}A:", f" {n}") for n in range(4)]
+    pd.DataFrame(rows, columns=["prompt", "answer"]).to_csv(tmp_path / "x.csv", index=False)
+    argv = flags(short_model, tmp_path / "r", *ALL, "--train_data", str(tmp_path / "x.csv"))
+    assert FineTune.main([*argv, "--dry_run"]) == 2
+    assert f"context of {FEW} tokens" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_token_that_the_model_does_not_know_is_refused(tiny_model, tokenizer, tmp_path, capsys):
+    more = type(tokenizer).from_pretrained(tokenizer.name_or_path)
+    more.add_tokens([f"<image{n}>" for n in range(40)])
+    shutil.copytree(tiny_model, tmp_path / "model")
+    more.save_pretrained(tmp_path / "model")
+    rows = {"qa": [f"Q: what is {n}? A: <image39>" for n in range(4)]}
+    pd.DataFrame(rows).to_csv(tmp_path / "x.csv", index=False)
+    argv = flags(tmp_path / "model", tmp_path / "r", *ALL, "--train_data", str(tmp_path / "x.csv"))
+    assert FineTune.main([*argv, "--dry_run"]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "--train_data" in error
+    assert "the model knows 1536 tokens" in error
 
 
 def test_a_worker_trains_to_the_same_changes(finished, tiny_model, tmp_path):

@@ -89,7 +89,6 @@ class CachedPasses:
         self.model = model
         self.vocabulary = model.config.get_text_config().vocab_size
         self.bytes_of_logits = self.vocabulary * (model.dtype.itemsize + torch.float32.itemsize)
-        self._head = model.get_output_embeddings()
 
     @cached_property
     def bytes_remembered(self) -> int:
@@ -149,7 +148,9 @@ class CachedPasses:
             at = index.to(hidden.device)
             return hidden[at[:, 0], at[:, 1]].unsqueeze(0)
 
-        hooks = nullcontext() if self._head is None else input_hooks({self._head: choose})
+        # Asked for in every pass: an adapter puts a module of its own in the head's place.
+        head = self.model.get_output_embeddings()
+        hooks = nullcontext() if head is None else input_hooks({head: choose})
         with torch.inference_mode(), hooks:
             logits = self.model(**arguments).logits
         at = index.to(logits.device)
