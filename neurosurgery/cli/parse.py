@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from neurosurgery.activations.program_files import holds_programs
 from neurosurgery.cli.flags import build_parser
@@ -29,6 +30,8 @@ from neurosurgery.config.experiment import (
 )
 from neurosurgery.config.keys import MATH
 from neurosurgery.config.methods import methods_of
+
+T = TypeVar("T")
 
 
 def parse_experiment(script: str, description: str, argv: Sequence[str] | None) -> ExperimentConfig:
@@ -86,7 +89,7 @@ def check_given_with_model(arguments: argparse.Namespace, *names: str) -> None:
 def model_config(arguments: argparse.Namespace) -> ModelConfig:
     """The model from the flags of `add_model_flags`; the demo's without `--model`."""
     return ModelConfig(
-        name=arguments.model or DEMO.model,
+        name=given(arguments.model, DEMO.model),
         revision=arguments.revision,
         dtype=arguments.dtype,
         device=arguments.device,
@@ -108,8 +111,8 @@ def evaluation_config(arguments: argparse.Namespace) -> EvaluationConfig:
     if programs is not None:
         by_default = DEMO.program_task if arguments.model is None else PROGRAM_TASK
     return EvaluationConfig(
-        math_task=arguments.train_lm_eval_task or by_default,
-        other_tasks=tuple(arguments.eval_datasets or DEMO.eval_datasets),
+        math_task=given(arguments.train_lm_eval_task, by_default),
+        other_tasks=tuple(given(arguments.eval_datasets, DEMO.eval_datasets)),
         math_documents=_smaller(arguments.eval_dataset_subset, limit),
         other_documents=_smaller(arguments.eval_dataset_size, limit),
         num_fewshot=arguments.num_fewshot,
@@ -130,7 +133,7 @@ def _programs(arguments: argparse.Namespace) -> Path | None:
 def output_config(arguments: argparse.Namespace) -> OutputConfig:
     """The results folder from the flags of `add_output_flags`; by default the demo's."""
     return OutputConfig(
-        save_path=Path(arguments.save_path or DEMO.save_path),
+        save_path=Path(given(arguments.save_path, DEMO.save_path)),
         text_file=arguments.text_file,
         save_masks=arguments.save_masks,
         save_model=arguments.save_model,
@@ -143,19 +146,18 @@ def output_config(arguments: argparse.Namespace) -> OutputConfig:
 
 def math_set(arguments: argparse.Namespace) -> CalibrationSource:
     """The math set from the flags of `add_calibration_flags`; by default the demo's."""
-    file = arguments.train_dataset
-    return CalibrationSource(MATH, Path(DEMO.train_dataset if file is None else file))
+    return CalibrationSource(MATH, Path(given(arguments.train_dataset, DEMO.train_dataset)))
 
 
 def calibration_sets(arguments: argparse.Namespace) -> tuple[CalibrationSource, ...]:
     """The other sets from the flags of `add_calibration_flags`; by default the demo's."""
     if arguments.calibration_datasets is None and arguments.calibration_dataset_names is None:
         return name_calibration_sets(DEMO.calibration_datasets, DEMO.calibration_dataset_names)
-    paths = arguments.calibration_datasets or DEMO.calibration_datasets
+    paths = given(arguments.calibration_datasets, DEMO.calibration_datasets)
     return name_calibration_sets(paths, arguments.calibration_dataset_names)
 
 
-def given(value: int | None, default: int) -> int:
+def given(value: T | None, default: T) -> T:
     """The value of a flag, or what it is without one."""
     return default if value is None else value
 
