@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import signal
 import sys
@@ -14,6 +13,7 @@ from typing import TypeVar
 
 from neurosurgery.activations.program_files import holds_programs
 from neurosurgery.cli.flags import build_parser
+from neurosurgery.cli.streams import OutputError, checked_output, usable_streams
 from neurosurgery.cli.worker_flags import workers_config
 from neurosurgery.common.errors import RunError, Stopped, UsageError, machine_error
 from neurosurgery.config.checks import check_at_least
@@ -197,35 +197,45 @@ def run_script(
 ) -> int:
     """Call a script's body; an expected error becomes one line on stderr and an exit status.
 
-    Status 2 is bad input, 1 any other expected failure, including a full disk or too little memory.
-    `NEUROSURGERY_TRACEBACK=1` adds a traceback.
+    Status 2 is bad input, 1 any other expected failure, including a full disk or too little memory,
+    and 128 + N the end by signal N: also by SIGPIPE where nobody reads standard output any more
+    (`| head`), so that unfinished results are not taken for finished. Without standard error a run
+    goes on. `NEUROSURGERY_TRACEBACK=1` adds a traceback.
 
     Args:
         run: the body.
         argv: the command line; None for the process's.
         program: the name of a command in error messages; None for a script, which can be resumed.
+
+    Raises:
+        SystemExit: a malformed flag (2), or `--help` (0).
     """
-    try:
-        run(argv)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader (`| head`) has closed the pipe: what Python flushes at exit must not fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt as error:
-        number = error.number if isinstance(error, Stopped) else signal.SIGINT
-        what = "interrupted" if number == signal.SIGINT else f"ended by {error}"
-        resume = "" if program else "; the same command goes on from here"
-        # A terminal that was closed takes no line any more.
-        with contextlib.suppress(OSError):
+    resume = "" if program else "; the same command goes on from here"
+    with usable_streams():
+        try:
+            with checked_output():
+                run(argv)
+        except KeyboardInterrupt as error:
+            number = error.number if isinstance(error, Stopped) else signal.SIGINT
+            what = "interrupted" if number == signal.SIGINT else f"ended by {error}"
             print(f"{what}{resume}", file=sys.stderr)
-        return 128 + number
-    except Exception as error:
-        known = isinstance(error, (UsageError, RunError))
-        line = str(error) if known else machine_error(error)
-        if line is None:
-            raise
-        if os.environ.get("NEUROSURGERY_TRACEBACK") == "1":
-            traceback.print_exc()
-        print(f"{program or Path(sys.argv[0]).name}: error: {line}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
+            return 128 + number
+        except OutputError as error:
+            # A command ends quietly with its reader, as other tools do.
+            if not (program and error.is_closed):
+                _say_error(f"{error}{resume}", program)
+            return error.status
+        except Exception as error:
+            known = isinstance(error, (UsageError, RunError))
+            line = str(error) if known else machine_error(error)
+            if line is None:
+                raise
+            if os.environ.get("NEUROSURGERY_TRACEBACK") == "1":
+                traceback.print_exc()
+            _say_error(line, program)
+            return 2 if isinstance(error, UsageError) else 1
     return 0
+
+
+def _say_error(line: str, program: str | None) -> None:
+    print(f"{program or Path(sys.argv[0]).name}: error: {line}", file=sys.stderr)
