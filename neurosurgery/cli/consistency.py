@@ -12,6 +12,7 @@ from neurosurgery.cli.flags import add_calibration_flags, add_model_flags
 from neurosurgery.cli.parse import (
     calibration_sets,
     check_given_with_model,
+    given,
     math_set,
     model_config,
     unique,
@@ -103,7 +104,7 @@ def run(arguments: argparse.Namespace) -> None:
     )
     default_grid = DEMO.proportions if arguments.model is None else PUBLISHED_GRID
     proportions = unique(arguments.proportion or default_grid)
-    save_path = arguments.save_path or Path(DEMO.save_path)
+    save_path = given(arguments.save_path, Path(DEMO.save_path))
     check_fractions("--proportion", proportions)
     for size in arguments.sizes or ():
         check_at_least(1, {"--sizes": size})

@@ -78,9 +78,9 @@ def parse(description: str, argv: Sequence[str] | None) -> FineTuneConfig:
     of_demo = flags.model is None
     given_task = flags.train_lm_eval_task
     if of_demo:
-        flags.train_lm_eval_task = given_task or DEMO.trained_math_task
-        flags.eval_datasets = flags.eval_datasets or list(DEMO.trained_tasks)
-        flags.save_path = flags.save_path or DEMO.trained_save_path
+        flags.train_lm_eval_task = given(given_task, DEMO.trained_math_task)
+        flags.eval_datasets = given(flags.eval_datasets, list(DEMO.trained_tasks))
+        flags.save_path = given(flags.save_path, DEMO.trained_save_path)
     defaults = TrainingConfig(Path())
     config = FineTuneConfig(
         model=model_config(flags),
@@ -94,12 +94,12 @@ def parse(description: str, argv: Sequence[str] | None) -> FineTuneConfig:
         ),
         selection=_selection(flags, of_demo=of_demo),
         training=TrainingConfig(
-            data=Path(DEMO.train_data if flags.train_data is None else flags.train_data),
+            data=Path(given(flags.train_data, DEMO.train_data)),
             learning_rates=unique(
                 flags.learning_rate
                 or ((DEMO.learning_rate,) if of_demo else defaults.learning_rates)
             ),
-            epochs=_or(flags.epochs, DEMO.epochs if of_demo else defaults.epochs),
+            epochs=given(flags.epochs, DEMO.epochs if of_demo else defaults.epochs),
             max_steps=flags.max_steps,
             train_batch_size=flags.train_batch_size,
             gradient_accumulation_steps=flags.gradient_accumulation_steps,
@@ -119,10 +119,6 @@ def parse(description: str, argv: Sequence[str] | None) -> FineTuneConfig:
     check_given_with_model(flags, *names, "save_path")
     config.check()
     return config
-
-
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value
 
 
 def _selection(flags: argparse.Namespace, *, of_demo: bool) -> SelectionConfig:

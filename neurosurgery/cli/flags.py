@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from neurosurgery.cli.worker_flags import add_worker_flags
 from neurosurgery.common.terminal import error_line
@@ -16,11 +16,30 @@ from neurosurgery.config.methods import METHODS, Method, methods_of
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser that reports a bad flag in one line, without the usage text."""
+    """A parser that reports a bad flag in one line, and refuses empty values of any flag."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        # What converts a value with no `type`, and with `type=Path`; numbers refuse blanks anyway.
+        self.register("type", None, _not_blank)
+        self.register("type", Path, lambda text: Path(_not_blank(text)))
+
+    def add_subparsers(self, **settings: Any) -> argparse._SubParsersAction:
+        """Add commands; a command's own parser, which knows the flag, refuses its empty values."""
+        commands = super().add_subparsers(**settings)
+        commands.type = str
+        return commands
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""
         self.exit(2, f"{error_line(f'{self.prog}: error: {message}')}\n")
+
+
+def _not_blank(text: str) -> str:
+    """Refuse an empty value: an unset shell variable must not stand for a default or a folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"expected a value, found {text!r}")
+    return text
 
 
 def script_parser(description: str) -> OneLineParser:

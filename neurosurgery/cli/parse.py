@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from neurosurgery.activations.program_files import holds_programs
 from neurosurgery.cli.flags import build_parser
+from neurosurgery.cli.streams import OutputError, checked_output, usable_streams
 from neurosurgery.cli.worker_flags import workers_config
 from neurosurgery.common.errors import RunError, Stopped, UsageError, machine_error
 from neurosurgery.common.terminal import say_error
@@ -30,6 +31,8 @@ from neurosurgery.config.experiment import (
 )
 from neurosurgery.config.keys import MATH
 from neurosurgery.config.methods import methods_of
+
+T = TypeVar("T")
 
 
 def parse_experiment(script: str, description: str, argv: Sequence[str] | None) -> ExperimentConfig:
@@ -87,7 +90,7 @@ def check_given_with_model(arguments: argparse.Namespace, *names: str) -> None:
 def model_config(arguments: argparse.Namespace) -> ModelConfig:
     """The model from the flags of `add_model_flags`; the demo's without `--model`."""
     return ModelConfig(
-        name=arguments.model or DEMO.model,
+        name=given(arguments.model, DEMO.model),
         revision=arguments.revision,
         dtype=arguments.dtype,
         device=arguments.device,
@@ -109,8 +112,8 @@ def evaluation_config(arguments: argparse.Namespace) -> EvaluationConfig:
     if programs is not None:
         by_default = DEMO.program_task if arguments.model is None else PROGRAM_TASK
     return EvaluationConfig(
-        math_task=arguments.train_lm_eval_task or by_default,
-        other_tasks=tuple(arguments.eval_datasets or DEMO.eval_datasets),
+        math_task=given(arguments.train_lm_eval_task, by_default),
+        other_tasks=tuple(given(arguments.eval_datasets, DEMO.eval_datasets)),
         math_documents=_smaller(arguments.eval_dataset_subset, limit),
         other_documents=_smaller(arguments.eval_dataset_size, limit),
         num_fewshot=arguments.num_fewshot,
@@ -131,7 +134,7 @@ def _programs(arguments: argparse.Namespace) -> Path | None:
 def output_config(arguments: argparse.Namespace) -> OutputConfig:
     """The results folder from the flags of `add_output_flags`; by default the demo's."""
     return OutputConfig(
-        save_path=Path(arguments.save_path or DEMO.save_path),
+        save_path=Path(given(arguments.save_path, DEMO.save_path)),
         text_file=arguments.text_file,
         save_masks=arguments.save_masks,
         save_model=arguments.save_model,
@@ -144,19 +147,18 @@ def output_config(arguments: argparse.Namespace) -> OutputConfig:
 
 def math_set(arguments: argparse.Namespace) -> CalibrationSource:
     """The math set from the flags of `add_calibration_flags`; by default the demo's."""
-    file = arguments.train_dataset
-    return CalibrationSource(MATH, Path(DEMO.train_dataset if file is None else file))
+    return CalibrationSource(MATH, Path(given(arguments.train_dataset, DEMO.train_dataset)))
 
 
 def calibration_sets(arguments: argparse.Namespace) -> tuple[CalibrationSource, ...]:
     """The other sets from the flags of `add_calibration_flags`; by default the demo's."""
     if arguments.calibration_datasets is None and arguments.calibration_dataset_names is None:
         return name_calibration_sets(DEMO.calibration_datasets, DEMO.calibration_dataset_names)
-    paths = arguments.calibration_datasets or DEMO.calibration_datasets
+    paths = given(arguments.calibration_datasets, DEMO.calibration_datasets)
     return name_calibration_sets(paths, arguments.calibration_dataset_names)
 
 
-def given(value: int | None, default: int) -> int:
+def given(value: T | None, default: T) -> T:
     """The value of a flag, or what it is without one."""
     return default if value is None else value
 
@@ -196,35 +198,42 @@ def run_script(
 ) -> int:
     """Call a script's body; an expected error becomes one line on stderr and an exit status.
 
-    Status 2 is bad input, 1 any other expected failure, including a full disk or too little memory.
-    `NEUROSURGERY_TRACEBACK=1` adds a traceback.
+    Status 2 is bad input, 1 any other expected failure, including a full disk or too little memory,
+    and 128 + N the end by signal N: also by SIGPIPE where nobody reads standard output any more
+    (`| head`), so that unfinished results are not taken for finished. Without standard error a run
+    goes on. `NEUROSURGERY_TRACEBACK=1` adds a traceback.
 
     Args:
         run: the body.
         argv: the command line; None for the process's.
         program: the name of a command in error messages; None for a script, which can be resumed.
+
+    Raises:
+        SystemExit: a malformed flag (2), or `--help` (0).
     """
-    try:
-        run(argv)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # The reader (`| head`) has closed the pipe: what Python flushes at exit must not fail.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt as error:
-        number = error.number if isinstance(error, Stopped) else signal.SIGINT
-        what = "interrupted" if number == signal.SIGINT else f"ended by {error}"
-        resume = "" if program else "; the same command goes on from here"
-        # A terminal that was closed takes no line any more.
-        with contextlib.suppress(OSError):
+    name = program or Path(sys.argv[0]).name
+    resume = "" if program else "; the same command goes on from here"
+    with usable_streams():
+        try:
+            with checked_output():
+                run(argv)
+        except KeyboardInterrupt as error:
+            number = error.number if isinstance(error, Stopped) else signal.SIGINT
+            what = "interrupted" if number == signal.SIGINT else f"ended by {error}"
             say_error(f"{what}{resume}")
-        return 128 + number
-    except Exception as error:
-        known = isinstance(error, (UsageError, RunError))
-        line = str(error) if known else machine_error(error)
-        if line is None:
-            raise
-        if os.environ.get("NEUROSURGERY_TRACEBACK") == "1":
-            traceback.print_exc()
-        say_error(f"{program or Path(sys.argv[0]).name}: error: {line}")
-        return 2 if isinstance(error, UsageError) else 1
+            return 128 + number
+        except OutputError as error:
+            # A command ends quietly with its reader, as other tools do.
+            if not (program and error.is_closed):
+                say_error(f"{name}: error: {error}{resume}")
+            return error.status
+        except Exception as error:
+            known = isinstance(error, (UsageError, RunError))
+            line = str(error) if known else machine_error(error)
+            if line is None:
+                raise
+            if os.environ.get("NEUROSURGERY_TRACEBACK") == "1":
+                traceback.print_exc()
+            say_error(f"{name}: error: {line}")
+            return 2 if isinstance(error, UsageError) else 1
     return 0

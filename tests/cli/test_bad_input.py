@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 from conftest import ROOT
 from scripts import DEMO_DATA, DEMO_TASKS, SCRIPTS
 
+import FineTune
 import LAPE
 import MathNeuro
 import MathNeuro_Ablations
+import PathPatching
+from data import prepare, text_task
+from neurosurgery import __main__ as commands
+from neurosurgery.cli.flags import OneLineParser
 from neurosurgery.cli.parse import parse_experiment
 from neurosurgery.common.errors import UsageError
 from neurosurgery.config.demo import DEMO, PUBLISHED_GRID
@@ -238,3 +245,58 @@ def test_repeated_grid_values_count_once():
 
 def test_a_usage_error_is_always_one_line():
     assert str(UsageError("--x", "a\nb", "expected\n  c")) == "--x a b: expected c"
+
+
+MAINS = [
+    *(script.main for script in SCRIPTS.values()),
+    *(module.main for module in (FineTune, PathPatching, commands, prepare, text_task)),
+]
+
+
+class Built(Exception):
+    """Carries the parser of a script out of it."""
+
+
+def parser_of(main, monkeypatch) -> OneLineParser:
+    def stop(parser, _argv):
+        raise Built(parser)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(OneLineParser, "parse_args", stop)
+        with pytest.raises(Built) as caught:
+            main([])
+    return caught.value.args[0]
+
+
+def values_of(parser: argparse.ArgumentParser) -> Iterator[tuple[list[str], argparse.Action]]:
+    """Every flag and position that takes a value, with the commands that lead to it."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, of_command in action.choices.items():
+                for path, each in values_of(of_command):
+                    yield [name, *path], each
+        elif action.nargs != 0:
+            yield [], action
+
+
+@pytest.mark.parametrize("main", MAINS, ids=lambda main: main.__module__)
+def test_an_empty_value_is_never_taken_for_none(main, tmp_path, capsys, monkeypatch):
+    """`--save_path "$UNSET" --overwrite` must delete nothing; so for every flag, lists included."""
+    monkeypatch.chdir(tmp_path)
+    actions = list(values_of(parser_of(main, monkeypatch)))
+    assert actions
+    for path, action in actions:
+        flag = action.option_strings[:1]
+        good = str(next(iter(action.choices or ["1"])))
+        tries = [[*flag, blank] for blank in ("", " ", "\t\n")]
+        if flag:
+            tries += [[f"{flag[0]}={blank}"] for blank in ("", " ")]
+        if action.nargs == "+":
+            tries += [[*flag, good, ""], [*flag, "", good]]
+        for words in tries:
+            with pytest.raises(SystemExit, match="2"):
+                main([*path, *words])
+            error = capsys.readouterr().err
+            assert len(error.strip().splitlines()) == 1
+            assert (flag or [action.metavar])[0] in error, (words, error)
+    assert not list(tmp_path.iterdir())
