@@ -21,6 +21,7 @@ from neurosurgery.activations.batches import (
 )
 from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.activations.sums import ActivationNorms, FiringCounts, SampleSums
+from neurosurgery.common.errors import RunError
 from neurosurgery.common.terminal import say
 from neurosurgery.config.methods import ACTIVATION_NORMS, FIRING_COUNTS
 from neurosurgery.models.backbone import find_backbone
@@ -62,6 +63,8 @@ def collect_activation_norms(
     Raises:
         UsageError: the model is not causal, or changes its own weights (`find_backbone`).
         NonFiniteActivations: a target's input held an infinity or NaN.
+        RunError: a repeat draws no sample, a drawn sample has no tokens, or no target sees all
+            tokens.
         torch.OutOfMemoryError: a single sample does not fit.
     """
     norms = ActivationNorms(targets, len(multiplicities))
@@ -124,6 +127,7 @@ def _run(
     """Run length-sorted batches; halve them if memory runs out, and count no sample twice."""
     if batch_tokens is None:
         batch_tokens = default_batch_tokens(model.device)
+    _check_draws(samples, multiplicities)
     remaining = np.flatnonzero(multiplicities.any(axis=0)).tolist()
     run = find_backbone(model)
     with attached, torch.inference_mode():
@@ -156,6 +160,15 @@ def _run(
                 batch_tokens = max(batch_tokens // 2, 1)
                 sums.discard_batch()
                 empty_cache()
+
+
+def _check_draws(samples: Sequence[Sequence[int]], multiplicities: np.ndarray) -> None:
+    """Refuse what would count as zero: a repeat without samples, a sample without tokens."""
+    for repeat in np.flatnonzero(~multiplicities.any(axis=1)):
+        raise RunError(f"repeat {repeat} draws no sample; expected one at least")
+    for place in np.flatnonzero(multiplicities.any(axis=0)).tolist():
+        if not len(samples[place]):
+            raise RunError(f"drawn sample {place + 1} has no tokens; expected a text of some")
 
 
 @dataclass(frozen=True)

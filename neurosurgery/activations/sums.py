@@ -35,8 +35,11 @@ class SampleSums:
         self._num_repeats = num_repeats
         self._sums: dict[str, torch.Tensor] = {}
         self._pending: dict[str, torch.Tensor] = {}
-        # Modules that see only some tokens (routed experts): a token's sample is unknown there.
+        # Modules that see only some tokens (routed experts), whose samples are unknown there, or
+        # that run in some batches only.
         self._unattributable: set[str] = set()
+        self._several_runs: set[str] = set()
+        self._batches = 0
         self._lengths: list[int]
         self._longest: int
         self._weights: torch.Tensor
@@ -53,6 +56,9 @@ class SampleSums:
 
     def commit_batch(self) -> None:
         """Add the sums of a successful forward pass."""
+        if self._batches:
+            self._unattributable |= self._sums.keys() ^ self._pending.keys()
+        self._batches += 1
         for name, values in self._pending.items():
             earlier = self._sums.get(name)
             self._sums[name] = values if earlier is None else earlier + values
@@ -96,6 +102,8 @@ class SampleSums:
 
     def _add(self, name: str, values: torch.Tensor) -> None:
         earlier = self._pending.get(name)
+        if earlier is not None:
+            self._several_runs.add(name)
         self._pending[name] = values if earlier is None else earlier + values
 
     def _totals(self) -> dict[str, torch.Tensor]:
@@ -111,7 +119,7 @@ class ActivationNorms(SampleSums):
     """Per target and repeat, the vector v_j = Σ_n m_n · ‖X_n[:, j]‖₂ over samples n.
 
     X_n, shape (tokens, in_features), is the target's input on sample n (MathNeuro,
-    arXiv 2410.16930, §3).
+    arXiv 2410.16930, §3). A target that runs several times in a pass adds the norm of every run.
     """
 
     def __init__(self, targets: Sequence[Target], num_repeats: int) -> None:
@@ -158,8 +166,11 @@ class ActivationNorms(SampleSums):
 
         Raises:
             NonFiniteActivations: a target's input held an infinity or NaN.
+            RunError: no target has seen all tokens of all samples.
         """
         sums = self._totals()
+        if self._targets and not sums:
+            raise RunError("no linear module of this model sees every token of the samples")
         for name, values in sums.items():
             if not torch.isfinite(values).all():
                 raise NonFiniteActivations(
@@ -225,12 +236,15 @@ class FiringCounts(SampleSums):
 
         Raises:
             NonFiniteActivations: an activation was an infinity or NaN.
-            RunError: a layer sees only some of the tokens (a routed expert).
+            RunError: a layer sees only some of the tokens (a routed expert), or runs several times
+                in a pass.
         """
         sums = self._totals()
         for layer in self._layers:
             if layer.name not in sums:
                 raise RunError(f"{layer.name} does not see every token; LAPE needs a count of all")
+            if layer.name in self._several_runs:
+                raise RunError(f"{layer.name} runs several times in a pass; LAPE needs one run")
             if not torch.isfinite(sums[layer.name]).all():
                 raise NonFiniteActivations(
                     f"the activation of {layer.name} is not finite on the calibration samples; "

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.activations.collect import STATISTICS, ByRepeat, collect_from_set
 from neurosurgery.common.errors import RunError
@@ -155,15 +157,21 @@ def keep_statistics(store: ResultStore, kind: str, name: str, computed: ByRepeat
 def read_statistics(
     data: DataConfig, needed: Mapping[str, Sequence[str]], store: ResultStore
 ) -> dict[str, dict[str, ByRepeat]]:
-    """Read the needed statistics: kind, then set, to one entry per repeat."""
+    """Read the needed statistics: kind, then set, to one entry per repeat.
+
+    Raises:
+        RunError: those of a repeat are missing.
+    """
+
+    def read(kind: str, name: str, repeat: int) -> dict[str, torch.Tensor]:
+        found = store.read_statistics(kind, name, repeat)
+        if found is None:
+            raise RunError(f"{store.statistics_file(kind, name, repeat)} is missing")
+        return found
+
     return {
         kind: {
-            name: [
-                statistics
-                for repeat in range(data.num_repeats)
-                if (statistics := store.read_statistics(kind, name, repeat)) is not None
-            ]
-            for name in names
+            name: [read(kind, name, repeat) for repeat in range(data.num_repeats)] for name in names
         }
         for kind, names in needed.items()
     }

@@ -20,7 +20,7 @@ from neurosurgery.common.numbers import number_text
 from neurosurgery.config.experiment import DataConfig
 from neurosurgery.config.keys import MATH
 from neurosurgery.config.methods import ACTIVATION_NORMS
-from neurosurgery.locate.ranking import TopK
+from neurosurgery.locate.ranking import TopK, scored_targets
 from neurosurgery.masks.overlap import Overlap, overlap_by_parameter, total
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.models.targets import Target, find_targets
@@ -155,7 +155,8 @@ def measure_consistency(
         measures.
 
     Raises:
-        RunError: activations or weights are not finite.
+        RunError: activations or weights are not finite; a weight matrix has statistics in one set,
+            and none in another.
     """
     every = {**sizes, MATH: sorted({size for of_set in sizes.values() for size in of_set})}
     targets = find_targets(loaded.model)
@@ -171,11 +172,7 @@ def measure_consistency(
             found = dict(zip(subsets, rows, strict=True))
             checkpoint.keep_norms(name, found)
         norms[name] = found
-    # A module has no importance for a set whose samples do not reach it.
-    reached = set.intersection(
-        *(set(norm) for of_set in norms.values() for norm in of_set.values())
-    )
-    targets = [target for target in targets if target.name in reached]
+    targets = scored_targets(targets, {name: [*of_set.values()] for name, of_set in norms.items()})
     compared, overlaps = checkpoint.overlaps()
     with tqdm(total=len(targets), initial=compared, desc="comparing", unit="matrix") as progress:
         for number, target in enumerate(targets[compared:], compared + 1):

@@ -11,10 +11,11 @@ import torch
 from neurosurgery.activations.calibration import generator
 from neurosurgery.activations.collect import ByRepeat
 from neurosurgery.activations.sums import TOKENS
+from neurosurgery.common.errors import RunError
 from neurosurgery.config.keys import SelectionKey
 from neurosurgery.config.methods import ACTIVATION_NORMS, FIRING_COUNTS, METHODS
 from neurosurgery.locate.key_units import UnitEffects
-from neurosurgery.locate.ranking import TopK
+from neurosurgery.locate.ranking import TopK, scored_targets
 from neurosurgery.masks.mask import ParameterMask, Shapes
 from neurosurgery.models.targets import Target
 
@@ -34,6 +35,9 @@ class Evidence:
         effects: effects of heads and MLPs; None for methods that do not use them.
         parameters: the shapes of all parameters of the model; empty for methods that use none.
         files: masks that the user gives, by name.
+
+    Raises:
+        RunError: a weight matrix has statistics in one set or repeat, and none in another.
     """
 
     def __init__(
@@ -54,10 +58,7 @@ class Evidence:
         self.seed = seed
         self._effects = effects
         self._sizes = sizes
-        norms = statistics.get(ACTIVATION_NORMS, {})
-        # A module that no sample reached (an image encoder) has no importance.
-        reached = [set(repeat) for of_set in norms.values() for repeat in of_set[:1]]
-        self.targets = [t for t in targets if all(t.name in names for names in reached)]
+        self.targets = scored_targets(targets, statistics.get(ACTIVATION_NORMS, {}))
         self._rankings: dict[tuple[str, int], TopK] = {}
         self._last: tuple[tuple[object, ...], ParameterMask, int] | None = None
 
@@ -104,10 +105,18 @@ class Evidence:
         return mine.of_kind(METHODS[key.method].unit)
 
     def firing_probabilities(self, repeat: int) -> dict[str, np.ndarray]:
-        """Per set, the firing probability per token of each neuron, MLPs concatenated; float64."""
+        """Per set, the firing probability per token of each neuron, MLPs concatenated; float64.
+
+        Raises:
+            RunError: a set has no counts of an MLP, or of the tokens.
+        """
         found = {}
         for name, of_set in self.statistics[FIRING_COUNTS].items():
             counts = of_set[repeat]
+            needed = [TOKENS, *(layer.name for layer in self.parts[FIRING_COUNTS])]
+            for part in needed:
+                if part not in counts:
+                    raise RunError(f"the statistics of {name}, repeat {repeat}, lack {part}")
             fired = torch.cat([counts[layer.name] for layer in self.parts[FIRING_COUNTS]])
             found[name] = fired.numpy() / int(counts[TOKENS])
         return found

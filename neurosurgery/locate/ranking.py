@@ -13,6 +13,32 @@ from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.models.targets import Target
 
 
+def scored_targets(
+    targets: Sequence[Target], norms: Mapping[str, Sequence[Mapping[str, torch.Tensor]]]
+) -> list[Target]:
+    """The targets that samples reach; one that none reaches (an image encoder) has no importance.
+
+    Args:
+        targets: the linear modules of a model.
+        norms: set name to its statistics, one entry per repeat or subset.
+
+    Raises:
+        RunError: a target has statistics in one set or repeat, and none in another: a difference of
+            their masks would take the gap for zeros.
+    """
+    every = [(name, number, found) for name, of in norms.items() for number, found in enumerate(of)]
+    if not every:
+        return list(targets)
+    reached = {target.name for target in targets if any(target.name in f for _, _, f in every)}
+    for name, number, found in every:
+        for missing in sorted(reached - found.keys()):
+            raise RunError(
+                f"the statistics of {name}, repeat {number}, lack {missing}, which other sets or "
+                "repeats have; expected samples whose tokens all reach it, or none"
+            )
+    return [target for target in targets if target.name in reached]
+
+
 class TopK:
     """The top-K selections of one calibration set and repeat, at every proportion of a grid.
 
@@ -21,7 +47,8 @@ class TopK:
     unedited at construction and whenever `mask` is called.
 
     Raises:
-        RunError: a weight is not finite; the message names it.
+        RunError: a weight is not finite, or a target's norms are missing or of another length; the
+            message names it.
     """
 
     def __init__(
@@ -30,7 +57,13 @@ class TopK:
         norms: Mapping[str, torch.Tensor],
         proportions: Sequence[float],
     ) -> None:
-        self._targets = [target for target in targets if target.name in norms]
+        self._targets = list(targets)
+        for target in self._targets:
+            found = tuple(norms[target.name].shape) if target.name in norms else "none"
+            if found != (target.in_features,):
+                raise RunError(
+                    f"{target.name} needs statistics of {target.in_features} inputs, found {found}"
+                )
         self._norms = norms
         self._cutoffs: dict[str, dict[float, Cutoff]] = {}
         for target in self._targets:

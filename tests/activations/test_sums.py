@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from neurosurgery.activations.batches import encode_samples, length_sorted_batches
-from neurosurgery.activations.collect import collect_activation_norms
-from neurosurgery.activations.sums import ActivationNorms, NonFiniteActivations
-from neurosurgery.models.hooks import input_hooks
+from neurosurgery.activations.collect import collect_activation_norms, collect_firing_counts
+from neurosurgery.activations.sums import ActivationNorms, FiringCounts, NonFiniteActivations
+from neurosurgery.common.errors import RunError
+from neurosurgery.models.hooks import input_hooks, output_hooks
+from neurosurgery.models.neurons import NeuronLayer, find_neuron_layers
 from neurosurgery.models.targets import Target, find_targets
 
 
@@ -175,3 +177,84 @@ def test_samples_longer_than_the_context_are_cut_and_counted(tokenizer):
     assert [len(ids) <= 20 for ids in encoded.ids] == [True, True]
     assert len(encoded.ids[1]) == 20
     assert encoded.truncated == 1
+
+
+def run_batches(sums, module: nn.Module, batches: list[torch.Tensor | None]) -> None:
+    """One pass per batch of (samples, tokens, features); in a pass of None the module is idle."""
+    for inputs in batches:
+        sums.begin_batch([2], np.ones((1, 1), int))
+        if inputs is not None:
+            module(inputs)
+        sums.commit_batch()
+
+
+@pytest.mark.parametrize("idle", [0, 1, 2])
+def test_a_module_that_runs_in_some_batches_only_has_no_norms(idle):
+    """The samples of the other batches would count as zeros."""
+    always, module = nn.Linear(2, 2), nn.Linear(2, 2)
+    both = nn.ModuleList([always, module])
+    targets = [Target("always", always, False), Target("module", module, False)]
+    norms = ActivationNorms(targets, num_repeats=1)
+    with input_hooks(norms.hooks()):
+        for number in range(3):
+            norms.begin_batch([2], np.ones((1, 1), int))
+            for each in both if number != idle else both[:1]:
+                each(torch.ones(1, 2, 2))
+            norms.commit_batch()
+    (found,) = norms.result()
+    assert found.keys() == {"always"}
+    assert found["always"].tolist() == pytest.approx([3 * 2**0.5] * 2)
+
+
+def test_a_model_of_which_no_module_sees_every_token_has_no_norms():
+    module = nn.Linear(2, 2)
+    norms = ActivationNorms([Target("module", module, False)], num_repeats=1)
+    with input_hooks(norms.hooks()):
+        run_batches(norms, module, [torch.ones(1, 2, 2), None])
+    with pytest.raises(RunError, match="no linear module of this model sees every token"):
+        norms.result()
+
+
+def test_an_activation_that_runs_twice_in_a_pass_has_no_probability():
+    """Its counts would be of twice as many tokens as there are."""
+    activation = nn.ReLU()
+    layer = NeuronLayer("act", activation, Target("down", nn.Linear(3, 2), False))
+    counts = FiringCounts([layer], num_repeats=1)
+    with output_hooks(counts.hooks()):
+        run_batches(counts, nn.Sequential(activation, activation), [torch.ones(1, 2, 3)])
+    with pytest.raises(RunError, match="act runs several times in a pass"):
+        counts.result()
+
+
+def test_an_activation_that_is_idle_in_a_batch_has_no_probability():
+    activation = nn.ReLU()
+    layer = NeuronLayer("act", activation, Target("down", nn.Linear(3, 2), False))
+    counts = FiringCounts([layer], num_repeats=1)
+    with output_hooks(counts.hooks()):
+        run_batches(counts, activation, [torch.ones(1, 2, 3), None])
+    with pytest.raises(RunError, match="act does not see every token"):
+        counts.result()
+
+
+@pytest.mark.parametrize(
+    ("samples", "drawn", "message"),
+    [
+        ([[1, 2], [3]], [[1, 1], [0, 0]], "repeat 1 draws no sample"),
+        ([[1, 2], []], [[1, 1]], "drawn sample 2 has no tokens"),
+    ],
+)
+def test_what_would_count_as_zero_is_refused(samples, drawn, message):
+    model = build_model("llama")
+    with pytest.raises(RunError, match=message):
+        collect_activation_norms(model, find_targets(model), samples, np.array(drawn))
+    layers = find_neuron_layers(model)
+    with pytest.raises(RunError, match=message):
+        collect_firing_counts(model, layers, samples, np.array(drawn))
+
+
+def test_a_sample_without_tokens_that_is_not_drawn_is_no_fault():
+    model = build_model("llama")
+    (norms,) = collect_activation_norms(
+        model, find_targets(model), [[1, 2], []], np.array([[1, 0]])
+    )
+    assert norms

@@ -4,9 +4,19 @@ from unittest import mock
 
 import pytest
 import torch
+from conftest import build_model
 
+from neurosurgery.common.errors import RunError
+from neurosurgery.config.experiment import CalibrationSource, DataConfig
+from neurosurgery.config.methods import ACTIVATION_NORMS, FIRING_COUNTS
+from neurosurgery.grid.gather import read_statistics
 from neurosurgery.locate import importance
+from neurosurgery.locate.evidence import Evidence
 from neurosurgery.locate.importance import ImportanceScores, importance_scores, top_k_counts
+from neurosurgery.locate.ranking import TopK
+from neurosurgery.models.neurons import find_neuron_layers
+from neurosurgery.models.targets import Target, find_targets
+from neurosurgery.results.store import ResultStore
 
 
 def test_scores_by_hand():
@@ -51,3 +61,57 @@ def test_a_weight_that_is_not_contiguous_is_scored_in_its_logical_order():
 
 def test_counts_are_truncated_products():
     assert top_k_counts(999, [0.0001, 0.01, 0.15, 1.0]) == [0, 9, 149, 999]
+
+
+def llama_norms() -> tuple[list[Target], dict[str, torch.Tensor]]:
+    targets = find_targets(build_model("llama"))
+    return targets, {target.name: torch.ones(target.in_features) for target in targets}
+
+
+@pytest.mark.parametrize(("name", "repeat"), [("math", 0), ("math", 1), ("other", 0), ("other", 1)])
+def test_a_gap_in_the_statistics_is_refused(name, repeat):
+    """A matrix that one set has alone would be math-specific as a whole."""
+    targets, norms = llama_norms()
+    statistics = {each: [dict(norms), dict(norms)] for each in ("math", "other")}
+    gap = targets[3].name
+    del statistics[name][repeat][gap]
+    with pytest.raises(RunError, match=f"the statistics of {name}, repeat {repeat}, lack {gap}"):
+        Evidence(targets, {}, {ACTIVATION_NORMS: statistics}, [0.1], 0)
+    for of_set in statistics.values():
+        for found in of_set:
+            found.pop(gap, None)
+    scored = Evidence(targets, {}, {ACTIVATION_NORMS: statistics}, [0.1], 0).targets
+    assert [target.name for target in scored] == [t.name for t in targets if t.name != gap]
+
+
+@pytest.mark.parametrize("found", [None, torch.ones(1), torch.ones(7), torch.ones(2, 24)])
+def test_norms_that_do_not_fit_their_matrix_are_refused(found):
+    """One number would be multiplied with every input."""
+    targets, norms = llama_norms()
+    if found is None:
+        del norms[targets[0].name]
+    else:
+        norms[targets[0].name] = found
+    with pytest.raises(RunError, match=f"{targets[0].name} needs statistics of 24 inputs"):
+        TopK(targets, norms, [0.1])
+
+
+@pytest.mark.parametrize("lacking", ["layer", "tokens"])
+def test_a_gap_in_firing_counts_is_refused(lacking):
+    layers = find_neuron_layers(build_model("llama"))
+    counts = {layer.name: torch.ones(layer.neurons, dtype=torch.int64) for layer in layers}
+    counts["tokens"] = torch.tensor([4])
+    gap = layers[1].name if lacking == "layer" else lacking
+    del counts[gap]
+    evidence = Evidence([], {FIRING_COUNTS: layers}, {FIRING_COUNTS: {"math": [counts]}}, [0.1], 0)
+    with pytest.raises(RunError, match=f"the statistics of math, repeat 0, lack {gap}"):
+        evidence.firing_probabilities(0)
+
+
+def test_a_repeat_without_its_file_is_not_skipped(tmp_path):
+    """The statistics of repeat 1 would be taken for those of repeat 0."""
+    store = ResultStore(tmp_path, "model")
+    data = DataConfig(CalibrationSource("math", tmp_path / "m.csv"), (), 4, 2, 42, None)
+    store.write_statistics(ACTIVATION_NORMS, "math", 1, {"a": torch.ones(2)})
+    with pytest.raises(RunError, match=r"math_run0\.safetensors is missing"):
+        read_statistics(data, {ACTIVATION_NORMS: ["math"]}, store)
