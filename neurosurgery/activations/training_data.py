@@ -9,13 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from neurosurgery.activations.programs import program_prompt
-from neurosurgery.common.errors import UsageError
+from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.common.tables import first_empty, read_csv
 
 FLAG = "--train_data"
+_TEMPLATE = "--apply_chat_template"
 IGNORED = -100
 """The label of a token that the loss leaves out, in transformers and torch."""
 
@@ -158,12 +160,19 @@ def _normal(text: str) -> str:
 class EncodedTraining:
     """Token ids and labels of every sample that has an answer within the length.
 
-    `cut` samples lost their end, `without_answer` are left out: their prompt alone is too long.
+    Attributes:
+        samples: `input_ids` and `labels` of each, `IGNORED` where a token does not count.
+        cut: how many lost their end.
+        without_answer: how many are left out: their prompt alone is too long.
+        other_prompt: how many have a prompt that ends otherwise than when the model is asked.
+        rewritten: how many have an answer that the chat template has changed.
     """
 
     samples: list[dict[str, list[int]]]
     cut: int = 0
     without_answer: int = 0
+    other_prompt: int = 0
+    rewritten: int = 0
 
 
 def encode_training(
@@ -173,43 +182,106 @@ def encode_training(
     *,
     with_chat_template: bool = False,
 ) -> EncodedTraining:
-    """Tokenise samples, each closed by the end-of-text token, and label what the loss counts.
+    """Tokenise samples, and label what the loss counts.
+
+    A text, or an answer without a template, is closed by the end-of-text token. With a template the
+    labels are the tokens of the rendered turn of the model, with the end that the template gives it
+    (Gemma's `<end_of_turn>`); only where it gives none, the end-of-text token closes the turn.
 
     Args:
         samples: prompts and answers.
         tokenizer: the model's.
         max_length: tokens of a sample, at most.
         with_chat_template: a prompt becomes the user's turn, the answer that of the model.
+
+    Raises:
+        UsageError: the chat template refuses a prompt with its answer, or changes the prompt.
     """
     found = []
-    cut = without_answer = 0
+    counts = dict.fromkeys(("cut", "without_answer", "other_prompt", "rewritten"), 0)
     for sample in samples:
-        prompt, special = sample.prompt, True
-        if prompt and with_chat_template:
-            turn = [{"role": "user", "content": prompt}]
-            template = tokenizer.apply_chat_template
-            prompt = str(template(turn, tokenize=False, add_generation_prompt=True))
-            # The template has written them already.
-            special = False
-        ids = _encode(tokenizer, prompt + sample.answer, special)
-        if tokenizer.eos_token_id is not None and ids[-1] != tokenizer.eos_token_id:
-            ids = [*ids, tokenizer.eos_token_id]
-        asked = _shared(ids, _encode(tokenizer, prompt, special)) if prompt else 0
-        if asked >= max_length:
-            without_answer += 1
+        if sample.prompt and with_chat_template:
+            turn = _model_turn(sample, tokenizer)
+            # The template has written the special tokens already.
+            ids = _encode(tokenizer, turn.text, special=False)
+            asked = _encode(tokenizer, turn.text[: turn.start], special=False)
+            counts["other_prompt"] += turn.other_prompt
+            counts["rewritten"] += sample.answer.strip() not in turn.text
+            closed = turn.closed
+        else:
+            ids = _encode(tokenizer, sample.text, special=True)
+            asked = _encode(tokenizer, sample.prompt, special=True) if sample.prompt else []
+            closed = False
+        end = tokenizer.eos_token_id
+        if not closed and end is not None and ids[-1] != end:
+            ids = [*ids, end]
+        shared = _shared(ids, asked)
+        # Nothing predicts the first token, so that it is no answer.
+        if max(shared, 1) >= min(max_length, len(ids)):
+            counts["without_answer"] += 1
             continue
-        cut += len(ids) > max_length
-        labels = [IGNORED] * asked + ids[asked:]
+        counts["cut"] += len(ids) > max_length
+        labels = [IGNORED] * shared + ids[shared:]
         found.append({"input_ids": ids[:max_length], "labels": labels[:max_length]})
-    return EncodedTraining(found, cut, without_answer)
+    return EncodedTraining(found, **counts)
 
 
-def _encode(tokenizer: PreTrainedTokenizerBase, text: str, special: bool) -> list[int]:
+@dataclass(frozen=True)
+class _Turn:
+    """A prompt and its answer, rendered.
+
+    The model's turn begins at the character `start`. `closed`: something marks its end.
+    `other_prompt`: what is before the turn is not how the model is asked.
+    """
+
+    text: str
+    start: int
+    closed: bool
+    other_prompt: bool
+
+
+def _model_turn(sample: TrainingSample, tokenizer: PreTrainedTokenizerBase) -> _Turn:
+    """Render a conversation of one prompt and its answer.
+
+    Raises:
+        UsageError: the template refuses it, or renders the prompt otherwise once an answer follows.
+    """
+    user = {"role": "user", "content": sample.prompt}
+    text = _render(tokenizer, [user, {"role": "assistant", "content": sample.answer}])
+    asked = _render(tokenizer, [user], add_generation_prompt=True)
+    # Templates of reasoning models begin a turn by a thought, and leave thoughts out of past turns.
+    start = _shared(text, asked)
+    if start < len(asked) and not text.startswith(_render(tokenizer, [user])):
+        reason = "the chat template renders a prompt otherwise once its answer follows"
+        raise UsageError(_TEMPLATE, "", f"{reason}; expected one that keeps it")
+    closed = not text.rstrip().endswith(sample.answer.rstrip())
+    return _Turn(text, start, closed, other_prompt=start < len(asked))
+
+
+def _render(
+    tokenizer: PreTrainedTokenizerBase,
+    turns: list[dict[str, str]],
+    *,
+    add_generation_prompt: bool = False,
+) -> str:
+    try:
+        return str(
+            tokenizer.apply_chat_template(
+                turns, tokenize=False, add_generation_prompt=add_generation_prompt
+            )
+        )
+    except (TemplateError, TypeError, ValueError) as error:
+        roles = " and ".join(turn["role"] for turn in turns)
+        reason = f"the chat template cannot render {roles}: {first_line(error)}"
+        raise UsageError(_TEMPLATE, "", reason) from error
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> list[int]:
     return tokenizer.encode(text, add_special_tokens=special, verbose=False)
 
 
-def _shared(whole: Sequence[int], prompt: Sequence[int]) -> int:
-    """The number of leading tokens that the whole text has in common with its prompt."""
+def _shared(whole: Sequence[object], prompt: Sequence[object]) -> int:
+    """The number of leading tokens, or characters, that a whole text shares with its prompt."""
     for place, (one, other) in enumerate(zip(whole, prompt, strict=False)):
         if one != other:
             return place

@@ -232,7 +232,9 @@ def check_adapter(method: str, model: PreTrainedModel, weights: Sequence[str]) -
             warnings.simplefilter("ignore", FutureWarning)
             get_peft_model(model, config)
     except (ValueError, TypeError, NotImplementedError, AttributeError, RuntimeError) as error:
-        reason = f"cannot be added to this model by PEFT: {first_line(error)}"
+        # PEFT's second sentence is advice on settings that a user does not have here.
+        why = first_line(error).partition(". ")[0]
+        reason = f"cannot be added to this model by PEFT ({why}); expected another selection"
         raise UsageError("--selection", method, reason) from error
 
 

@@ -189,11 +189,20 @@ def encode_samples(
             reason = f"the prompts of the samples fill the model's context of {context} tokens"
         raise UsageError("--max_length", training.max_length, reason)
     counts = {
-        "are cut at": train.cut + held_out.cut,
-        "are left out: their prompt alone has": train.without_answer + held_out.without_answer,
+        f"are cut at {limit}": train.cut + held_out.cut,
+        f"are left out: their prompt alone has {limit}": (
+            train.without_answer + held_out.without_answer
+        ),
+        "have a prompt that ends otherwise than in the tests: the chat template asks with a text "
+        "(a thought's beginning) that a written answer lacks": (
+            train.other_prompt + held_out.other_prompt
+        ),
+        "have an answer that the chat template changes; the changed one is trained": (
+            train.rewritten + held_out.rewritten
+        ),
     }
     notes = tuple(
-        f"--train_data: {count:,} samples {what} {limit}" for what, count in counts.items() if count
+        f"--train_data: {count:,} samples {what}" for what, count in counts.items() if count
     )
     return EncodedSamples(train.samples, held_out.samples, notes)
 

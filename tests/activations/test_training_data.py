@@ -144,6 +144,128 @@ def test_long_samples_are_cut_and_prompts_without_answer_left_out(tokenizer):
     assert cut["input_ids"] == whole.samples[1]["input_ids"][:length]
 
 
+def chatting(tokenizer, template: str):
+    """A copy of the tokenizer with a template, whose marks of turns are tokens of their own."""
+    copy = type(tokenizer).from_pretrained(tokenizer.name_or_path)
+    copy.add_special_tokens({"additional_special_tokens": MARKS})
+    copy.chat_template = template
+    return copy
+
+
+MARKS = ["<bos>", "<start_of_turn>", "<end_of_turn>", "<|user|>", "<|assistant|>", "<|end|>"]
+MARKS += ["<|im_start|>", "<|im_end|>", "[INST]", "[/INST]", "<think>", "</think>"]
+
+GEMMA = (
+    "<bos>{% for m in messages %}{% set role = 'model' if m.role == 'assistant' else m.role %}"
+    "{{ '<start_of_turn>' + role + '\\n' + m.content | trim + '<end_of_turn>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<start_of_turn>model\\n' }}{% endif %}"
+)
+PHI = (
+    "{% for m in messages %}{{ '<|' + m.role + '|>\\n' + m.content + '<|end|>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% else %}{{ eos_token }}{% endif %}"
+)
+CHATML = (
+    "<|im_start|>system\nBe kind.<|im_end|>\n"
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}"
+    "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+MARKED = (
+    "{% for m in messages %}{% if m.role == 'assistant' %}<|assistant|>{% generation %}"
+    "{{ m.content }}<|end|>{% endgeneration %}{% else %}<|user|>{{ m.content }}{% endif %}"
+    "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+MISTRAL = (
+    "<bos>{% for m in messages %}{% if m.role == 'user' %}[INST] {{ m.content }} [/INST]"
+    "{% else %}{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
+)
+NO_PROMPT = "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|end|>{% endfor %}"
+THINKING = (
+    "{% for m in messages %}<|{{ m.role }}|>"
+    "{{ m.content.split('</think>')[-1] }}<|end|>{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|><think>{% endif %}"
+)
+ENDLESS = (
+    "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "whole", "labelled"),
+    [
+        (
+            GEMMA,
+            "<bos><start_of_turn>user\n1+1<end_of_turn>\n<start_of_turn>model\n2<end_of_turn>\n",
+            "2<end_of_turn>\n",
+        ),
+        (
+            PHI,
+            "<|user|>\n1+1<|end|>\n<|assistant|>\n 2<|end|>\n<|endoftext|>",
+            " 2<|end|>\n<|endoftext|>",
+        ),
+        (
+            CHATML,
+            "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\n1+1<|im_end|>\n"
+            "<|im_start|>assistant\n 2<|im_end|>\n",
+            " 2<|im_end|>\n",
+        ),
+        (MARKED, "<|user|>1+1<|assistant|> 2<|end|>", " 2<|end|>"),
+        (MISTRAL, "<bos>[INST] 1+1 [/INST] 2<|endoftext|>", " 2<|endoftext|>"),
+        (NO_PROMPT, "<|user|>1+1<|end|><|assistant|> 2<|end|>", "<|assistant|> 2<|end|>"),
+        (ENDLESS, "<user>1+1\n<assistant> 2\n<|endoftext|>", " 2\n<|endoftext|>"),
+    ],
+    ids="gemma phi chatml marked mistral no_prompt endless".split(),
+)
+def test_the_labels_are_the_rendered_turn_of_the_model(template, whole, labelled, tokenizer):
+    """Its end is that of the template: a model that is asked stops there."""
+    chat = chatting(tokenizer, template)
+    found = encode_training([TrainingSample("1+1", " 2")], chat, 99, with_chat_template=True)
+    (sample,) = found.samples
+    assert chat.decode(sample["input_ids"]) == whole
+    assert chat.decode([t for t in sample["labels"] if t != IGNORED]) == labelled
+    assert (found.other_prompt, found.rewritten) == (0, 0)
+
+
+def test_a_template_that_leaves_thoughts_out_is_told_of(tokenizer):
+    """The model is asked with `<think>`, and a turn that is over has none."""
+    chat = chatting(tokenizer, THINKING)
+    samples = [TrainingSample("1+1", "2"), TrainingSample("1+2", "easy</think>3")]
+    found = encode_training(samples, chat, 99, with_chat_template=True)
+    texts = [chat.decode([t for t in each["labels"] if t != IGNORED]) for each in found.samples]
+    assert texts == ["2<|end|>", "3<|end|>"]
+    assert (found.other_prompt, found.rewritten) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        (
+            "{% for m in messages %}{% if m.role == 'assistant' %}"
+            "{{ raise_exception('only questions') }}{% endif %}{{ m.content }}{% endfor %}",
+            "only questions",
+        ),
+        (
+            "{% if messages | length > 1 %}{{ messages[-1].content }}"
+            "{% else %}<|user|>{{ messages[0].content }}{% endif %}",
+            "renders a prompt otherwise once its answer follows",
+        ),
+        ("{{ messages[0].content[0] + messages[0].content | length }}", "cannot render user"),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_refused(template, reason, tokenizer):
+    chat = chatting(tokenizer, template)
+    with pytest.raises(UsageError, match=f"--apply_chat_template: .*{reason}"):
+        encode_training([TrainingSample("1+1", " 2")], chat, 99, with_chat_template=True)
+
+
+def test_a_token_alone_is_no_sample(tokenizer):
+    """Nothing predicts it."""
+    endless = type(tokenizer).from_pretrained(tokenizer.name_or_path)
+    endless.eos_token = None
+    found = encode_training([TrainingSample("", "a"), TrainingSample("", "a b")], endless, 99)
+    assert (len(found.samples), found.without_answer) == (1, 1)
+
+
 def test_with_a_chat_template_the_prompt_is_the_users_turn(tokenizer):
     tokenizer = type(tokenizer).from_pretrained(tokenizer.name_or_path)
     tokenizer.chat_template = (
