@@ -113,10 +113,13 @@ def run(arguments: argparse.Namespace) -> None:
     loaded = load_model(config, load_tokenizer(config), dtype=arguments.dtype)
     if loaded.quantised is not None:
         say(loaded.quantised)
-    if bad := non_finite(loaded.model):
-        say_error(f"warning: {name} has weights that are NaN or infinite ({bad} first)")
     provenance = _provenance(given, loaded, name, revision)
     delta = _delta(given.change, loaded, arguments.mask)
+    edited = (given.mask if delta is None else delta.mask).shapes
+    # Those that are edited must be finite; the others stay as they are.
+    others = (each for each, _ in loaded.model.named_parameters() if each not in edited)
+    if bad := non_finite(loaded.model, others):
+        say_error(f"warning: {name} has weights that are NaN or infinite ({bad} first)")
     parts = loaded.model, loaded.tokenizer
     if delta is not None:
         edit = export_trained(*parts, delta, output, provenance, overwrite=arguments.overwrite)

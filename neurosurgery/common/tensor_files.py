@@ -124,10 +124,10 @@ def check_tensors(path: Path, wanted: Mapping[str, tuple[str, Sequence[int] | No
 
 def file_error(path: Path, error: BaseException) -> str:
     """Why a file of tensors cannot be read: what the file is, else what its reader says."""
-    return _what_it_is(path) or first_line(error).removeprefix(f"{path}").lstrip(": ")
+    return what_it_is(path) or first_line(error).removeprefix(f"{path}").lstrip(": ")
 
 
-def _what_it_is(path: Path) -> str | None:
+def what_it_is(path: Path) -> str | None:
     """What a file is that is no whole safetensors file; None where that does not show."""
     try:
         size = path.stat().st_size

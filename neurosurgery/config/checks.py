@@ -7,6 +7,7 @@ import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.common.json_files import read_object
@@ -100,19 +101,21 @@ def check_model_folder(name: str) -> None:
         if folder.exists() or name.startswith((".", "/", "~")) or name.count("/") > 1:
             raise UsageError("--model", name, "expected a model folder, a GGUF file or a hub id")
         return
-    file = folder / "config.json"
-    try:
-        content = read_object(file)
-    except FileNotFoundError:
-        raise UsageError(
-            "--model", name, "expected a folder with a config.json or a GGUF file"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise UsageError(
-            "--model", name, f"config.json cannot be read ({first_line(error)})"
-        ) from None
+    if not (folder / "config.json").exists():
+        raise UsageError("--model", name, "expected a folder with a config.json or a GGUF file")
+    content = _model_settings(name, "config.json")
+    if (folder / "generation_config.json").exists():
+        # transformers goes on without one that is damaged, and says nothing.
+        _model_settings(name, "generation_config.json")
     if content.get("quantization_config") is not None:
         raise UsageError("--model", name, "is quantised; expected float weights to edit")
+
+
+def _model_settings(name: str, file: str) -> dict[str, Any]:
+    try:
+        return read_object(Path(name) / file)
+    except (OSError, ValueError) as error:
+        raise UsageError("--model", name, f"{file} cannot be read ({first_line(error)})") from None
 
 
 def check_writable(folder: Path, flag: str = "--save_path") -> None:

@@ -91,16 +91,10 @@ def export_trained(
     return edit
 
 
-def non_finite(model: nn.Module, among: Iterable[str] | None = None) -> str | None:
-    """The first parameter that holds NaN or an infinity.
-
-    Args:
-        model: the model.
-        among: names of parameters; None for all.
-    """
+def non_finite(model: nn.Module, among: Iterable[str]) -> str | None:
+    """The first of these parameters, by their names, that holds NaN or an infinity."""
     parameters = dict(model.named_parameters())
-    names = parameters if among is None else among
-    return next((name for name in names if not parameters[name].isfinite().all()), None)
+    return next((name for name in among if not parameters[name].isfinite().all()), None)
 
 
 def _check_base(model: PreTrainedModel, mask: ParameterMask, provenance: Mapping[str, Any]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save
 
 from neurosurgery.common.files import write_atomically
+from neurosurgery.common.json_files import read_json
 from neurosurgery.locate.consistency import Norms, Overlaps, Pair, Subset
 from neurosurgery.masks.overlap import Overlap
 
@@ -57,7 +58,7 @@ class SubsetCheckpoint:
         path = self._folder / "overlaps.json"
         if not path.exists():
             return 0, {}
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         overlaps = {Pair(*pair): Overlap(*values) for pair, values in content["overlaps"]}
         return content["compared"], overlaps
 

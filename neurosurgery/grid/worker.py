@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from neurosurgery.common.errors import RunError
+from neurosurgery.common.errors import RunError, UsageError
 from neurosurgery.config.experiment import EvaluationConfig
 from neurosurgery.config.keys import SCALE, TRAIN, CellKey, SelectionKey
 from neurosurgery.config.methods import METHODS, PLURALS
@@ -94,8 +94,17 @@ class Worker:
         """Write a cell's edited model to a folder.
 
         Raises:
-            RunError: the folder cannot be written, or the edit does not scale weights.
+            RunError: the folder cannot be written, the edited weights are not finite, or the edit
+                does not scale weights.
         """
+        try:
+            self._export(key, selection, folder, provenance)
+        except UsageError as error:
+            raise RunError(f"{key.stem} cannot be saved: {error}") from error
+
+    def _export(
+        self, key: CellKey, selection: Selection, folder: Path, provenance: Mapping[str, object]
+    ) -> None:
         model, tokenizer = self._loaded.model, self._loaded.tokenizer
         if key.edit is not None and key.edit.kind == TRAIN and self._training is not None:
             change = self._training.changed(key, selection)

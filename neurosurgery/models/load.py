@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,9 +18,24 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils import logging
+from transformers.tokenization_utils_base import (
+    ADDED_TOKENS_FILE,
+    FULL_TOKENIZER_FILE,
+    SPECIAL_TOKENS_MAP_FILE,
+    TOKENIZER_CONFIG_FILE,
+)
+from transformers.utils import (
+    ADAPTER_CONFIG_NAME,
+    CONFIG_NAME,
+    GENERATION_CONFIG_NAME,
+    SAFE_WEIGHTS_INDEX_NAME,
+    WEIGHTS_INDEX_NAME,
+    logging,
+)
 
 from neurosurgery.common.errors import RunError, UsageError, first_line
+from neurosurgery.common.json_files import read_object
+from neurosurgery.common.tensor_files import what_it_is
 from neurosurgery.config.experiment import ModelConfig
 from neurosurgery.config.gguf import gguf_file
 from neurosurgery.models.devices import choose_device, choose_dtype
@@ -73,7 +89,30 @@ def loading(config: ModelConfig) -> Iterator[None]:
 def _not_loaded(config: ModelConfig, reason: str) -> UsageError:
     # The reader of GGUF files checks no length: what is missing at the end shows as any error.
     expected = "; expected a whole GGUF file" if gguf_file(config.name) else ""
-    return UsageError("--model", config.name, f"cannot be loaded: {reason}{expected}")
+    reason = _damaged_file(Path(config.name)) or f"{reason}{expected}"
+    return UsageError("--model", config.name, f"cannot be loaded: {reason}")
+
+
+_JSON_FILES = (
+    *(CONFIG_NAME, GENERATION_CONFIG_NAME, ADAPTER_CONFIG_NAME),
+    *(SAFE_WEIGHTS_INDEX_NAME, WEIGHTS_INDEX_NAME),
+    *(FULL_TOKENIZER_FILE, TOKENIZER_CONFIG_FILE, SPECIAL_TOKENS_MAP_FILE, ADDED_TOKENS_FILE),
+)
+"""What transformers reads of a model's folder as JSON objects."""
+
+
+def _damaged_file(folder: Path) -> str | None:
+    """The first file of a model's folder that cannot be read, and why: no library names it."""
+    for name in _JSON_FILES:
+        try:
+            if (folder / name).is_file():
+                read_object(folder / name)
+        except (OSError, ValueError) as error:
+            return f"{name} is damaged ({first_line(error)})"
+    for path in sorted(folder.glob("*.safetensors")):
+        if reason := what_it_is(path):
+            return f"{path.name}: {reason}"
+    return None
 
 
 def read_model_config(config: ModelConfig) -> PretrainedConfig:

@@ -169,12 +169,10 @@ class ResultStore:
         stay: a command without a lock, such as `report`, may be writing them.
         """
         left = [
-            path
-            for name in (*_OWN_FOLDERS, *_DERIVED)
-            for path in (self.root / name).rglob(".*.tmp")
+            path for name in (*_OWN_FOLDERS, *_DERIVED) for path in (self.root / name).rglob(".*")
         ]
         for name in (*_OWN_FILES, *_DERIVED):
-            left += self.root.glob(f".{name}.*.tmp")
+            left += self.root.glob(f".{name}.*")
         for path in left:
             if is_leftover(path):
                 delete(path)

@@ -39,9 +39,7 @@ def test_round_trip(delta, tmp_path):
 def test_a_mask_file_is_none(delta, tmp_path):
     path = tmp_path / "mask.safetensors"
     write_mask_file(path, delta.mask, {})
-    with pytest.raises(
-        UsageError, match=r"holds a mask in the format .*, not neurosurgery-delta/1"
-    ):
+    with pytest.raises(UsageError, match=r"holds a mask in .*, not neurosurgery-delta/1"):
         read_delta_file(path, "FILE")
     with pytest.raises(RunError, match="is no readable file of changes"):
         load_delta(path)

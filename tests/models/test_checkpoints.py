@@ -21,7 +21,7 @@ from weights import bits
 from neurosurgery.common.errors import RunError, UsageError
 from neurosurgery.config.experiment import ModelConfig
 from neurosurgery.evaluate.engine.language_model import LanguageModel
-from neurosurgery.models.load import load_model, read_model_config
+from neurosurgery.models.load import load_model, load_tokenizer, read_model_config
 from neurosurgery.models.shapes import model_shapes
 from neurosurgery.models.vocabulary import check_vocabulary
 
@@ -125,6 +125,69 @@ def test_any_error_while_loading_is_one_line(error, tiny_model, tokenizer, monke
 def test_broken_files(file, checkpoint, tokenizer):
     (checkpoint / file).write_text("[1, 2]")
     with pytest.raises(UsageError, match="cannot be loaded"):
+        load_model(ModelConfig(str(checkpoint)), tokenizer)
+
+
+DAMAGED = {
+    "deep": b"[" * 100_000 + b"]" * 100_000,
+    "deep objects": b'{"a":' * 900 + b"1" + b"}" * 900,
+    "a list": b"[1]",
+    "half": b"{",
+    "no UTF-8": b'{"a": "\xff"}',
+    "a long number": b'{"hidden_size": ' + b"9" * 5_000 + b"}",
+    "twice": b'{"a": 1, "a": 2}',
+    "empty": b"",
+}
+
+
+FILES = (
+    "config.json generation_config.json tokenizer.json tokenizer_config.json "
+    "model.safetensors.index.json adapter_config.json"
+).split()
+
+
+def load(folder: Path) -> None:
+    """All that a script reads of a model."""
+    config = ModelConfig(str(folder))
+    config.check()
+    load_model(config, load_tokenizer(config))
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    # What other libraries read may hold a name twice: they take the last.
+    [(f, damage) for f in FILES for damage in DAMAGED if damage != "twice" or f in FILES[:2]],
+)
+def test_a_damaged_json_file_is_named_in_one_line(file, damage, checkpoint):
+    if file == "model.safetensors.index.json":
+        (checkpoint / "model.safetensors").rename(checkpoint / "model-00001-of-00001.safetensors")
+    (checkpoint / file).write_bytes(DAMAGED[damage])
+    with pytest.raises(UsageError, match=file) as error:
+        load(checkpoint)
+    assert "recursion" not in str(error.value)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_deep_config_is_bad_input_of_a_script(checkpoint, tmp_path, capsys):
+    (checkpoint / "config.json").write_bytes(DAMAGED["deep"])
+    assert SCRIPTS["mathneuro"].run(checkpoint, tmp_path / "r") == 2
+    error = capsys.readouterr().err.strip()
+    assert "config.json cannot be read (nested more than 100 levels deep)" in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "model.safetensors: it is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\nsize 3\n", "a pointer of Git LFS"),
+        (None, "model.safetensors: it is cut off"),
+    ],
+)
+def test_a_damaged_file_of_weights_is_named(content, message, checkpoint, tokenizer):
+    file = checkpoint / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:9000] if content is None else content)
+    with pytest.raises(UsageError, match=message):
         load_model(ModelConfig(str(checkpoint)), tokenizer)
 
 
