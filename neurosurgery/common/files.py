@@ -8,18 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from neurosurgery.common.errors import RunError
+from neurosurgery.common.folders import make_folder
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
     """Write under a temporary name in the same folder, flush to disk, then rename.
 
     Raises:
-        RunError: the file cannot be written (full disk, no permission or another OSError).
+        RunError: the file cannot be written (full disk, no permission or another OSError), or a
+            folder that must stay has vanished (`make_folder`).
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with temporary.open("wb") as file:
             file.write(data)
             file.flush()

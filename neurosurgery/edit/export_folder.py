@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
+from neurosurgery.common.folders import make_folder
 from neurosurgery.config.checks import check_writable
 
 RECORD = "neurosurgery.json"
@@ -41,7 +42,7 @@ def replaced_folder(output: Path) -> Iterator[Path]:
     If the block fails, `output` is unchanged.
     """
     output = output.resolve()
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.parent)
     new = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     old = output.with_name(f".{output.name}.{os.getpid()}.old")
     try:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.files import read_json, write_atomically
+from neurosurgery.common.folders import make_folder
 from neurosurgery.config.keys import CellKey, SelectionKey
 from neurosurgery.results.cells import Cell, CellRecord, CellResult
 
@@ -50,7 +51,7 @@ class ResultStore:
     def open_log(self, name: str = "lm_eval") -> TextIO:
         """Open a log of the libraries' output for appending."""
         path = self.root / "logs" / f"{name}.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         return path.open("a", encoding="utf-8")
 
     def text_file(self, name: str) -> Path:
