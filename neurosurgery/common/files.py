@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 
 from neurosurgery.common.errors import RunError
+from neurosurgery.common.folders import make_folder
 
 _HOST = f"{zlib.crc32(platform.node().encode()) & 0xFFFF:04x}"
 """This machine's part of a temporary name: on a network file system other machines write, too."""
@@ -31,12 +32,13 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     What killed processes have left of the same file is deleted.
 
     Raises:
-        RunError: the file cannot be written (full disk, no permission or another OSError).
+        RunError: the file cannot be written (full disk, no permission or another OSError), or a
+            folder that must stay has vanished (`make_folder`).
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = _temporary(path, "tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         remove_leftovers(path)
         with temporary.open("wb") as file:
             file.write(data)
@@ -59,7 +61,7 @@ def replaced_folder(output: Path) -> Iterator[Path]:
     `remove_leftovers` mends it.
     """
     output = output.resolve()
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(output.parent)
     remove_leftovers(output)
     new, old = _temporary(output, "tmp"), _temporary(output, "old")
     try:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save
 
 from neurosurgery.common.files import write_atomically
+from neurosurgery.common.folders import make_folder
 from neurosurgery.config.methods import methods_of
 from neurosurgery.config.patching import METRIC, SCRIPT, PatchingConfig
 from neurosurgery.report.read.heads import HEADS_FOLDER, KNOCK_OUT
@@ -85,7 +86,7 @@ class PatchingFolder:
         if self._overwrite:
             shutil.rmtree(self.path, ignore_errors=True)
             self.store.clear_cells(methods_of(SCRIPT))
-        self.path.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path)
         run = describe_run(list(command), device, quantised)
         self.store.write_config(self._shared | self._own | dict(of_cells), run)
 

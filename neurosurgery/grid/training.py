@@ -16,6 +16,7 @@ import pandas as pd
 
 from neurosurgery.common.errors import RunError
 from neurosurgery.common.files import write_atomically
+from neurosurgery.common.folders import make_folder, must_stay
 from neurosurgery.config.keys import CellKey
 from neurosurgery.config.methods import METHODS
 from neurosurgery.config.training import TrainingConfig
@@ -27,6 +28,7 @@ from neurosurgery.edit.training import trainable
 from neurosurgery.evaluate.isolation import preserved_generators
 from neurosurgery.masks.selection import Selection
 from neurosurgery.models.load import LoadedModel
+from neurosurgery.results.lock import NAME as LOCK
 from neurosurgery.results.trainings import TrainingFiles
 
 LOSSES = ("step", "epoch", "loss", "learning_rate", "held_out_loss")
@@ -94,7 +96,15 @@ class Training:
             self._files.checkpoints(key),
         )
         origin = {**recipe.origin, "cell": key.record()}
-        with preserved_generators(), _without_checkpoints_of_failures(what.folder):
+        root = recipe.save_path
+        with (
+            # A worker in another process does not hold the folder's lock, but writes there, too.
+            must_stay(root, root / LOCK),
+            preserved_generators(),
+            _without_checkpoints_of_failures(what.folder),
+        ):
+            # The Trainer would make it again.
+            make_folder(what.folder)
             if METHODS[key.method].adapter:
                 self._train_adapter(key, selection, what, origin, path)
             else:

@@ -18,6 +18,7 @@ def make_report(save_path: Path) -> Path:
     """
     # matplotlib takes a second to import, so only a report imports it.
     from neurosurgery.common.files import write_atomically
+    from neurosurgery.common.folders import make_folder, must_stay
     from neurosurgery.report.draw.canvas import Drawing
     from neurosurgery.report.draw.style import figure_style
     from neurosurgery.report.page.figures import draw_all
@@ -31,17 +32,17 @@ def make_report(save_path: Path) -> Path:
     points = grid_points(folder)
     units = unit_lists(read_units(save_path / "masks" / folder.model))
     target = save_path / "report"
-    with figure_style():
+    with must_stay(save_path), figure_style():
         sections = draw_all(folder, points)
         drawings = [item for _, items in sections for item in items if isinstance(item, Drawing)]
         for drawing in drawings:
             drawing.save(target)
-    target.mkdir(exist_ok=True)
-    names = {drawing.name for drawing in drawings}
-    for old in target.iterdir():
-        # An old figure whose data are gone would look like a figure of this report.
-        if _OURS.fullmatch(old.name) and old.stem not in names:
-            old.unlink()
-    page = target / "report.html"
-    write_atomically(page, render_page(folder, points, sections, units))
+        make_folder(target)
+        names = {drawing.name for drawing in drawings}
+        for old in target.iterdir():
+            # An old figure whose data are gone would look like a figure of this report.
+            if _OURS.fullmatch(old.name) and old.stem not in names:
+                old.unlink()
+        page = target / "report.html"
+        write_atomically(page, render_page(folder, points, sections, units))
     return page

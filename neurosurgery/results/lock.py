@@ -13,7 +13,8 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from neurosurgery.common.errors import RunError, UsageError
+from neurosurgery.common.errors import UsageError
+from neurosurgery.common.folders import check_folder, must_stay
 from neurosurgery.common.json_files import read_json
 
 NAME = ".lock"
@@ -41,6 +42,7 @@ class FolderLock:
 
         Raises:
             UsageError: another process holds it; the message names host, process and start time.
+            RunError: the folder has vanished inside the block.
         """
         made = [path for path in (self._folder, *self._folder.parents) if not path.exists()]
         before = {path.name for path in self._folder.iterdir()} if not made else set()
@@ -51,7 +53,8 @@ class FolderLock:
             raise UsageError("--save_path", self._folder, self._owner()) from None
         try:
             self._sign()
-            yield
+            with must_stay(self._folder, self._file):
+                yield
         finally:
             # Safe for a waiting process: filelock notices that its file was unlinked.
             with suppress(OSError):
@@ -68,8 +71,7 @@ class FolderLock:
         Raises:
             RunError: it was deleted, moved or unmounted.
         """
-        if not self._file.exists():
-            raise RunError(f"{self._folder} has vanished during the run; nothing more is written")
+        check_folder(self._folder)
 
     def _sign(self) -> None:
         now = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 
 from neurosurgery.common.errors import RunError, UsageError, first_line
 from neurosurgery.common.files import delete, is_leftover, write_atomically
+from neurosurgery.common.folders import make_folder
 from neurosurgery.common.json_files import parse_json, read_object
 from neurosurgery.config.keys import CellKey, SelectionKey
 from neurosurgery.results.cells import Cell, CellRecord, CellResult
@@ -46,7 +47,7 @@ class ResultStore:
     def open_log(self, name: str = "lm_eval") -> TextIO:
         """Open a log of the libraries' output for appending."""
         path = self.root / "logs" / f"{name}.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         return path.open("a", encoding="utf-8")
 
     def text_file(self, name: str) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,7 +14,6 @@ from scripts import SCRIPTS, without_timings
 from neurosurgery.cli.parse import run_script
 from neurosurgery.common import files
 from neurosurgery.common.errors import RunError, UsageError
-from neurosurgery.evaluate.harness import Harness
 
 CASE = SCRIPTS["mathneuro"]
 MORE = ("--pre_train_eval", "--num_repeats", "1")
@@ -71,21 +71,44 @@ def test_a_disk_that_cannot_be_written(
             assert path.stat().st_mtime_ns == written
 
 
-def test_a_folder_that_vanishes_in_the_middle(tiny_model, tmp_path, capsys, monkeypatch):
+def vanish_after(monkeypatch, number: int, root: Path, how: str) -> None:
+    """Delete, move or unmount the folder as soon as so many files are written."""
+    real = Path.replace
+    written = []
+
+    def replace(path, target):
+        found = real(path, target)
+        written.append(target)
+        if len(written) == number:
+            if how == "moved":
+                root.rename(root.with_name("moved"))
+            else:
+                shutil.rmtree(root)
+            if how == "unmounted":
+                root.mkdir()
+        return found
+
+    monkeypatch.setattr(Path, "replace", replace)
+
+
+@pytest.mark.parametrize(
+    ("number", "how"),
+    # After config.json, after the last file of a cell (twice), and while the report is drawn.
+    [(1, "moved"), (8, "deleted"), (8, "unmounted"), (25, "moved")],
+)
+def test_a_folder_that_vanishes_is_not_made_again(
+    number, how, tiny_model, tmp_path, capsys, monkeypatch
+):
     save_path = tmp_path / "r"
-    evaluate = Harness.evaluate
-    calls = []
-
-    def vanish(self, *arguments):
-        calls.append(0)
-        if len(calls) == 3:
-            shutil.rmtree(save_path)
-        return evaluate(self, *arguments)
-
-    monkeypatch.setattr(Harness, "evaluate", vanish)
-    assert CASE.run(tiny_model, save_path, *MORE) == 1
-    assert "has vanished during the run" in capsys.readouterr().err
-    assert not save_path.exists()
+    with monkeypatch.context() as patch:
+        vanish_after(patch, number, save_path, how)
+        assert CASE.run(tiny_model, save_path, *CASE.one("--pre_train_eval")) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "has vanished during the run" in error
+    if how == "unmounted":
+        assert not list(save_path.iterdir())
+    else:
+        assert not save_path.exists()
 
 
 @pytest.mark.parametrize(

@@ -111,12 +111,18 @@ def test_a_folder_made_for_the_lock_alone_goes_again(tmp_path):
 
 def test_a_folder_that_vanishes_is_noticed(tmp_path):
     lock = FolderLock(tmp_path / "r")
-    with lock.held():
-        lock.check()
-        (tmp_path / "r" / ".lock").unlink()
-        (tmp_path / "r").rmdir()
-        with pytest.raises(RunError, match="has vanished during the run"):
+
+    def run():
+        with lock.held():
             lock.check()
+            (tmp_path / "r" / ".lock").unlink()
+            (tmp_path / "r").rmdir()
+            with pytest.raises(RunError, match="has vanished during the run"):
+                lock.check()
+
+    with pytest.raises(RunError, match="has vanished during the run"):
+        run()
+    assert not (tmp_path / "r").exists()
 
 
 def test_two_scripts_in_one_folder(tiny_model, tmp_path, capsys):

@@ -513,3 +513,24 @@ def test_samples_that_tests_use_are_left_out(tiny_model, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "training     1 samples, 1 held out; 4 steps of 2 samples a step" in out
     assert "left out 2 that repeat a calibration sample, 3 that repeat a test" in out
+
+
+@pytest.mark.parametrize("written", ["results.csv", "model.safetensors"])
+def test_a_folder_that_vanishes_is_not_made_again(
+    written, tiny_model, tmp_path, capsys, monkeypatch
+):
+    """Neither by the Trainer, which makes folders itself, nor by what it has trained."""
+    save_path = tmp_path / "r"
+    real = Path.replace
+
+    def replace(path, target):
+        found = real(path, target)
+        if target.name.endswith(written) and save_path.exists():
+            save_path.rename(tmp_path / "moved")
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", replace)
+        assert FineTune.main(flags(tiny_model, save_path, "--selection", "random")) == 1
+    assert "has vanished during the run" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not save_path.exists()
