@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from neurosurgery.config.fine_tuning import OF_FILES, FineTuneConfig
@@ -39,9 +39,23 @@ def training_keys(config: FineTuneConfig, setting: str) -> tuple[CellKey, ...]:
 
 
 def training_lines(
-    config: FineTuneConfig, plan: Plan, store: ResultStore, samples: int, left_out: LeftOut
+    config: FineTuneConfig,
+    plan: Plan,
+    store: ResultStore,
+    samples: int,
+    left_out: LeftOut,
+    overlap: Sequence[str],
 ) -> Iterator[str]:
-    """The lines of the plan; `samples` neither calibration nor tests use."""
+    """The lines of the plan.
+
+    Args:
+        config: the settings.
+        plan: the cells.
+        store: the folder's files.
+        samples: how many neither calibration nor tests use.
+        left_out: the others.
+        overlap: lines on calibration samples that tests ask.
+    """
     training = config.training
     files = TrainingFiles(store.root, store.model)
     yield f"model        {config.model.label}"
@@ -58,6 +72,7 @@ def training_lines(
             "learning rates"
         )
     yield f"baseline     {'to do' if plan.baseline_pending else 'done'}"
+    yield from (f"overlap      {line}" for line in overlap)
     held_out = max(1, round(training.held_out * samples))
     length = f"{training.max_steps} steps"
     if training.max_steps < 0:
