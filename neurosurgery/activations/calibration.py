@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,13 +29,21 @@ class CalibrationSet:
     """The samples of one CSV file, and the file's SHA-256.
 
     The samples stand in the file's order; those of a math set of programs, which is split into
-    samples and tests (`programs`), in the order of the split.
+    samples and tests (`programs`), in the order of the split. `left_out` counts the samples of the
+    file that are not among them because tests ask them (`--drop_used`); None before they are known.
     """
 
     name: str
     samples: tuple[str, ...]
     sha256: str
     programs: ProgramSplit | None = None
+    left_out: int | None = None
+
+    def without(self, places: Collection[int]) -> CalibrationSet:
+        """The same set without the samples at these places."""
+        samples = tuple(s for place, s in enumerate(self.samples) if place not in places)
+        split = self.programs and replace(self.programs, left_out=frozenset(places))
+        return replace(self, samples=samples, programs=split, left_out=len(places))
 
     def multiplicities(self, num_samples: int, num_repeats: int, seed: int) -> np.ndarray:
         """How often each sample is drawn in each repeat, shape (repeats, samples), int64.
@@ -88,7 +96,7 @@ def read_calibration_sets(
         try:
             say(write_samples(source.path))
         except UsageError as error:
-            refused.append(UsageError(_flag(source), source.path, f"is not there: {error}"))
+            refused.append(UsageError(flag_of(source), source.path, f"is not there: {error}"))
     if refused:
         raise refused[0]
     sets = {source.name: read_calibration_set(source, random_state) for source in sources}
@@ -106,7 +114,7 @@ def read_calibration_set(source: CalibrationSource, random_state: int = 42) -> C
     Raises:
         UsageError: the file is missing, empty, not UTF-8 CSV, has other columns or empty samples.
     """
-    flag, path = _flag(source), source.path
+    flag, path = flag_of(source), source.path
     content, table = read_csv(flag, path, how_to_get=_how_to_get(path))
     split = None
     if source.name == MATH and has_programs(table.columns) and len(table):
@@ -134,7 +142,8 @@ def _samples(table: pd.DataFrame, flag: str, path: Path) -> list[str]:
     return list(map(program_sample, table["question"], table["solution"]))
 
 
-def _flag(source: CalibrationSource) -> str:
+def flag_of(source: CalibrationSource) -> str:
+    """The flag that gives the set's file."""
     return "--train_dataset" if source.name == MATH else "--calibration_datasets"
 
 

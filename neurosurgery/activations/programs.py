@@ -33,6 +33,8 @@ class ProgramSplit:
     `answer` (float). The first samples are the examples in a test's prompt, as many as the task
     has shots. Left out are rows of another subset, rows without a numeric answer
     (`without_number`, as texts), and tests whose question is that of a sample (`repeated`).
+    `left_out` are the places of samples that no calibration set uses (`--drop_used`); they stay
+    among the samples, whose first ones are examples in prompts.
     """
 
     samples: pd.DataFrame
@@ -40,6 +42,7 @@ class ProgramSplit:
     without_number: tuple[str, ...] = ()
     of_other_subsets: int = 0
     repeated: int = 0
+    left_out: frozenset[int] = frozenset()
 
     def summary(self, path: Path) -> str:
         """One line with the counts."""
@@ -56,8 +59,10 @@ class ProgramSplit:
         )
 
     def listing(self) -> pd.DataFrame:
-        """Which row of the file is a sample or a test, in order: columns `row` and `part`."""
-        parts = ["sample"] * len(self.samples) + ["test"] * len(self.tests)
+        """Which row of the file is a sample, left out of them, or a test: columns `row`, `part`."""
+        places = range(len(self.samples))
+        of_samples = ["left out" if place in self.left_out else "sample" for place in places]
+        parts = of_samples + ["test"] * len(self.tests)
         rows = pd.concat([self.samples["row"], self.tests["row"]], ignore_index=True)
         return pd.DataFrame({"row": rows, "part": parts})
 

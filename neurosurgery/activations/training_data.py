@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,17 +12,18 @@ import pandas as pd
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
+from neurosurgery.activations.overlap import identified, sample_record
 from neurosurgery.activations.programs import program_prompt
+from neurosurgery.activations.used import Compared, Overlap, Records, compare, overlap_table
 from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.common.tables import first_empty, read_csv
 
 FLAG = "--train_data"
 _TEMPLATE = "--apply_chat_template"
+NAME = "train_data"
+"""What tables call the samples."""
 IGNORED = -100
 """The label of a token that the loss leaves out, in transformers and torch."""
-
-_LEAST = 30
-"""A field of a test document that is shorter says nothing of which document it is."""
 
 
 @dataclass(frozen=True)
@@ -94,66 +95,101 @@ def _columns(table: pd.DataFrame, path: Path) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class LeftOut:
-    """How many samples were left out: calibration or tests use them, or they stand there twice."""
+    """Which samples were left out: calibration or tests use them, or they stand there twice.
 
-    of_calibration: int
-    of_tests: int
+    Attributes:
+        of_calibration: with the calibration sets.
+        of_tests: with the tasks.
+        twice: how many repeat another sample.
+    """
+
+    of_calibration: Compared
+    of_tests: Compared
     twice: int = 0
 
     @property
-    def text(self) -> str | None:
-        """One line; None if all samples are new."""
-        counts = {
-            "a calibration sample": self.of_calibration,
-            "a test": self.of_tests,
+    def counts(self) -> dict[str, int]:
+        """How many were left out, by reason; a sample counts under the first."""
+        pairs = zip(self.of_calibration.of, self.of_tests.of, strict=True)
+        return {
+            "a calibration sample": self.of_calibration.repeated,
+            "a test": sum(bool(test and not sample) for sample, test in pairs),
             "another sample": self.twice,
         }
-        found = [f"{count:,} that repeat {what}" for what, count in counts.items() if count]
-        return f"{FLAG}: left out {', '.join(found)}" if found else None
+
+    @property
+    def resembling(self) -> dict[str, int]:
+        """How many are kept though they have something of a calibration sample or a test."""
+        both = (self.of_calibration, self.of_tests)
+        kept = [not any(names) for names in zip(*(c.of for c in both), strict=True)]
+        looks = {
+            "have the words of one of these with other numbers": [c.templates or () for c in both],
+            "have a passage or question of one of these, not the rest": [c.parts for c in both],
+        }
+        return {
+            what: sum(is_kept and any(names) for is_kept, *names in zip(kept, *found, strict=True))
+            for what, found in looks.items()
+        }
+
+    @property
+    def text(self) -> str | None:
+        """One line with all counts that are not 0; None if all are."""
+        names = {"a calibration sample": self.of_calibration.names, "a test": self.of_tests.names}
+        left_out = [
+            f"{count:,} that repeat {what}" + (f" ({names[what]})" if what in names else "")
+            for what, count in self.counts.items()
+            if count
+        ]
+        kept = [f"{count:,} that {what}" for what, count in self.resembling.items() if count]
+        said = [
+            *([f"left out {', '.join(left_out)}"] if left_out else []),
+            *([f"kept {', '.join(kept)}"] if kept else []),
+        ]
+        return f"{FLAG}: {'; '.join(said)}" if said else None
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """The counts by set and task, and those of samples that repeat another one."""
+        count = len(self.of_tests.of)
+        itself = Overlap(
+            NAME, NAME, count + self.twice, self.twice, 0, None, count, self.twice, True
+        )
+        of_sets = self.of_calibration.rows(left_out=True)
+        of_tasks = self.of_tests.rows_of_tasks(left_out=True)
+        return overlap_table([*of_sets, *of_tasks, itself])
 
 
 def without_used(
-    data: TrainingData, calibration: Iterable[str], tests: Iterable[str], path: Path
+    data: TrainingData,
+    calibration: Records,
+    tests: Records,
+    path: Path,
 ) -> tuple[TrainingData, LeftOut]:
     """Leave out samples that calibration or tests use, or that repeat another sample.
 
-    Spaces and line ends do not count.
-
     Args:
         data: all samples.
-        calibration: the samples that the selection is made from.
-        tests: texts of the test documents' fields. A sample that contains one is a test.
+        calibration: the samples that the selection is made from, by set.
+        tests: the documents that are asked, by task.
         path: the file, for the error.
 
     Raises:
         UsageError: fewer than two samples are left.
     """
-    seen = [_normal(text) for text in calibration]
-    whole = set(seen)
-    asked = [text for text in map(_normal, dict.fromkeys(tests)) if len(text) >= _LEAST]
-    kept: list[TrainingSample] = []
-    of_calibration = of_tests = 0
-    texts: set[str] = set()
-    for sample in data.samples:
-        text, prompt = _normal(sample.text), _normal(sample.prompt)
-        if text in texts:
-            continue
-        texts.add(text)
-        if text in whole or (prompt and any(other.startswith(prompt) for other in seen)):
-            of_calibration += 1
-        elif any(test in text for test in asked):
-            of_tests += 1
-        else:
-            kept.append(sample)
-    left_out = LeftOut(of_calibration, of_tests, len(data.samples) - len(texts))
+    records = [sample_record(sample.prompt, sample.answer) for sample in data.samples]
+    first = {record.normal: place for place, record in reversed(list(enumerate(records)))}
+    places = sorted(first.values())
+    once = identified([records[place] for place in places])
+    of_calibration, of_tests = (
+        compare(NAME, once, others, with_templates=True) for others in (calibration, tests)
+    )
+    used = zip(of_calibration.of, of_tests.of, strict=True)
+    kept = [data.samples[n] for n, names in zip(places, used, strict=True) if not any(names)]
     if len(kept) < 2:
         reason = f"has {len(kept)} samples that neither calibration nor tests use"
         raise UsageError(FLAG, path, f"{reason}; expected two or more")
+    left_out = LeftOut(of_calibration, of_tests, len(records) - len(once))
     return replace(data, samples=tuple(kept)), left_out
-
-
-def _normal(text: str) -> str:
-    return " ".join(text.split())
 
 
 @dataclass(frozen=True)

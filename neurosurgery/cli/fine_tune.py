@@ -91,6 +91,7 @@ def parse(description: str, argv: Sequence[str] | None) -> FineTuneConfig:
             num_repeats=given(flags.num_repeats, 1 if of_demo else 3),
             random_state=flags.random_state,
             batch_tokens=flags.batch_tokens,
+            drop_used=flags.drop_used,
         ),
         selection=_selection(flags, of_demo=of_demo),
         training=TrainingConfig(

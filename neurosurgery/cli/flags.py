@@ -118,6 +118,11 @@ def add_drawing_flags(parser: argparse.ArgumentParser, method: Method) -> None:
         help="samples drawn from each set, with replacement (default: %(default)s)",
     )
     data.add_argument(
+        "--drop_used",
+        action="store_true",
+        help="leave out samples that a document of the tasks asks, too; they are counted anyway",
+    )
+    data.add_argument(
         "--batch_tokens",
         type=int,
         help="tokens per batch of the scoring pass (default: 16384 on a GPU, 2048 on a CPU)",

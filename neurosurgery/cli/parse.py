@@ -56,6 +56,7 @@ def parse_experiment(script: str, description: str, argv: Sequence[str] | None) 
             num_repeats=given(arguments.num_repeats, DEMO.num_repeats if demo_grid else 5),
             random_state=arguments.random_state,
             batch_tokens=arguments.batch_tokens,
+            drop_used=arguments.drop_used,
         ),
         GridConfig(
             methods=tuple(dict.fromkeys(getattr(arguments, "methods", methods_of(script)))),

@@ -66,6 +66,7 @@ class DataConfig:
     """The calibration sets, and how samples are drawn from them.
 
     `batch_tokens` are padded tokens per batch of the scoring pass; None chooses by device.
+    `drop_used` leaves out samples that the tests ask.
     """
 
     math: CalibrationSource
@@ -74,6 +75,7 @@ class DataConfig:
     num_repeats: int
     random_state: int
     batch_tokens: int | None = None
+    drop_used: bool = False
 
     @property
     def sources(self) -> tuple[CalibrationSource, ...]:

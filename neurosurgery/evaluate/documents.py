@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from lm_eval.api.task import Task
 
+from neurosurgery.activations.overlap import Record, document_record, identified
 from neurosurgery.evaluate.engine.broken import is_broken
 from neurosurgery.evaluate.guessing import guessing_scores
+
+_ENOUGH = 100
+"""Documents from which it shows what most of a task's have in common."""
+_SHORT = 100
+"""Characters of a question that may go on in its answer, as "The capital of France is"."""
 
 Guessing = dict[tuple[str, int], dict[str, float]]
 """What guessing scores, by task and number of the document."""
@@ -89,3 +95,47 @@ def _document(task: str, sample: dict[str, Any], output_type: str) -> dict[str, 
     else:
         record["answer"] = responses[0]
     return record
+
+
+def asked_records(task: Task, limit: int | None) -> list[Record]:
+    """The documents that a run asks, as records that can be compared with samples.
+
+    Args:
+        task: the loaded task.
+        limit: the number of documents that are asked; None means all.
+    """
+    documents = task.eval_docs
+    count = len(documents) if limit is None else min(limit, len(documents))
+    looked_at = range(min(max(count, _ENOUGH), len(documents)))
+    return identified([_record(task, documents[number]) for number in looked_at])[:count]
+
+
+def _record(task: Task, document: Any) -> Record:
+    fields = list(document.values()) if isinstance(document, Mapping) else [document]
+    texts = [value for value in fields if isinstance(value, str)]
+    nested = [text for value in fields if not isinstance(value, str) for text in _texts(value)]
+    choices = task.doc_to_choice(document) if task.config.doc_to_choice is not None else []
+    options = [choice for choice in choices if isinstance(choice, str)]
+    asked = task.doc_to_text(document)
+    if isinstance(asked, str) and len(asked) > _SHORT:
+        return document_record(asked, texts, nested, options)
+    # The harness takes milliseconds for a target, which says something of short questions only.
+    target = task.doc_to_target(document)
+    target = target if isinstance(target, str) else ""
+    if isinstance(asked, str) and asked.strip():
+        return document_record(asked, texts, nested, options, target)
+    # A whole text that is scored has no question; some tasks choose between whole sentences.
+    is_text = task.OUTPUT_TYPE == "loglikelihood_rolling" and target
+    return document_record(target if is_text else "\n".join(texts), texts, nested, options)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """The texts in the lists and mappings of a document."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _texts(inner)

@@ -15,12 +15,14 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable
 from transformers import PreTrainedTokenizerBase
 
+from neurosurgery.activations.overlap import Record
 from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.config.experiment import EvaluationConfig
 from neurosurgery.evaluate.aggregation import aggregate_to_infinity, errors_of_large_values
 from neurosurgery.evaluate.checks import UnfitTaskError, check_task
 from neurosurgery.evaluate.documents import (
     Guessing,
+    asked_records,
     document_records,
     without_broken_numbers,
 )
@@ -82,15 +84,18 @@ class Harness:
         """Lines for the user about these tasks: ignored flags, and what `prepare` found."""
         return tuple(self._notes)
 
-    def texts(self) -> list[str]:
-        """The texts of all fields of every document that the tasks ask about."""
-        return [
-            value
-            for task in self._loaded["tasks"].values()
-            for document in task.eval_docs
-            for value in document.values()
-            if isinstance(value, str)
-        ]
+    def asked(self, limit: int | None) -> dict[str, list[Record]]:
+        """The first `limit` documents of each task, as records to compare with samples.
+
+        Raises:
+            UsageError: a task's own code fails.
+        """
+        found = {}
+        with preserved_generators():
+            for name, task in self._loaded["tasks"].items():
+                with _refused(self._flag, name, "cannot be asked"):
+                    found[name] = asked_records(task, limit)
+        return found
 
     def prepare(
         self, tokenizer: PreTrainedTokenizerBase, longest: int, limit: int | None

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     # transformers takes seconds to import, so bad flags are refused first.
     from transformers import PreTrainedTokenizerBase
 
+    from neurosurgery.activations.overlap import Record
     from neurosurgery.evaluate.harness import Harness
     from neurosurgery.grid.executors import Executor, Failed
     from neurosurgery.grid.training import TrainingRecipe
@@ -112,9 +113,16 @@ class CellRun:
         worker = Worker(loaded, evidence, self._harnesses, self._evaluation, trains)
         return LocalExecutor(worker)
 
-    def test_texts(self) -> list[str]:
-        """The texts of all fields of the math task's test documents."""
-        return self._harnesses["math"].texts()
+    def test_records(self) -> dict[str, list[Record]]:
+        """The documents that the run asks, by task.
+
+        Raises:
+            UsageError: a task's own code fails.
+        """
+        evaluation = self._evaluation
+        return self._harnesses["math"].asked(evaluation.math_documents) | self._harnesses[
+            "other"
+        ].asked(evaluation.other_documents)
 
     def run(
         self,

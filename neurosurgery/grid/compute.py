@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
 from neurosurgery.activations.calibration import CalibrationSet
@@ -62,6 +63,7 @@ class Computation:
         cells: the tasks, loaded.
         store: the folder's files.
         lock: the folder's, held by this process.
+        overlap: which samples repeat tests (`activations.used.overlap_table`).
     """
 
     config: RunSettings
@@ -73,6 +75,7 @@ class Computation:
     cells: CellRun
     store: ResultStore
     lock: FolderLock
+    overlap: pd.DataFrame
 
     def run(
         self,
@@ -138,3 +141,4 @@ class Computation:
         self.store.sweep()
         if (split := self.sets[self.config.data.math.name].programs) is not None:
             self.store.write_split(split.listing())
+        self.store.write_overlap(self.overlap)

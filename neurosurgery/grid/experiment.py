@@ -43,28 +43,34 @@ class Experiment:
         store.check_folder()
         device = choose_device(config.model)
         dtype = choose_dtype(config.model, device)
-        self._meaning(store, dtype=str(dtype), commit=None)
+        self._meaning(store, self.sets, dtype=str(dtype), commit=None)
         cells = CellRun(config.model, config.evaluation, config.output, store)
 
         from lm_eval.models.utils import resolve_max_length
 
+        from neurosurgery.activations.used import check_sets
         from neurosurgery.models.load import load_tokenizer, read_model_config
         from neurosurgery.models.shapes import model_size
         from neurosurgery.models.vocabulary import check_end_token
 
         model_config = read_model_config(config.model)
         commit = getattr(model_config, "_commit_hash", None)
-        meaning = self._meaning(store, dtype=str(dtype), commit=commit)
+        self._meaning(store, self.sets, dtype=str(dtype), commit=commit)
         with_template = config.evaluation.apply_chat_template
         tokenizer = load_tokenizer(config.model, with_chat_template=with_template)
         check_end_token(tokenizer, config.model.name)
         keys = grid_keys(config.data, config.grid)
         plan = make_plan(keys, config.output, store, with_baseline=config.grid.pre_train_eval)
-        if config.output.dry_run:
-            text = PlanText(config, plan, store, model_size(config.model, model_config, dtype))
-            say("\n".join(text.lines(list(self.sets.values()))))
-            return
         of_tasks = cells.load_tasks(tokenizer, resolve_max_length(model_config, tokenizer))
+        data = config.data
+        checked = check_sets(self.sets, data.sources, cells.test_records(), drop=data.drop_used)
+        meaning = self._meaning(store, checked.sets, dtype=str(dtype), commit=commit)
+        if config.output.dry_run:
+            size = model_size(config.model, model_config, dtype)
+            say("\n".join(PlanText(config, plan, store, size).lines(checked)))
+            return
+        for line in checked.lines:
+            say(line)
         if plan.is_done:
             # A run that was killed after its last cell leaves temporary files.
             store.sweep()
@@ -73,7 +79,7 @@ class Experiment:
 
             run = Computation(
                 config,
-                self.sets,
+                checked.sets,
                 self.command,
                 tokenizer,
                 str(dtype).removeprefix("torch."),
@@ -81,11 +87,18 @@ class Experiment:
                 cells,
                 store,
                 lock,
+                checked.overlap,
             )
             run.run(plan, meaning | of_tasks, config.grid.scalars)
         cells.publish()
 
-    def _meaning(self, store: ResultStore, dtype: str, commit: str | None) -> dict[str, object]:
+    def _meaning(
+        self,
+        store: ResultStore,
+        sets: Mapping[str, CalibrationSet],
+        dtype: str,
+        commit: str | None,
+    ) -> dict[str, object]:
         """The meaning of the cells (`provenance.meaning`); refuses a folder with another one."""
         config = self.config
         meaning = provenance.meaning(
@@ -93,7 +106,7 @@ class Experiment:
             config.data,
             config.grid,
             config.evaluation,
-            self.sets,
+            sets,
             dtype.removeprefix("torch."),
             commit,
         )

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.common.environment import settings_found
 from neurosurgery.common.terminal import say, say_error
@@ -65,12 +67,13 @@ class FineTuning:
         store.check_folder()
         device = choose_device(config.model)
         dtype = str(choose_dtype(config.model, device)).removeprefix("torch.")
-        self._meaning(dtype, commit=None)
+        self._meaning(self._sets, dtype, commit=None)
         cells = CellRun(config.model, config.evaluation, config.output, store)
 
         from lm_eval.models.utils import resolve_max_length
 
         from neurosurgery.activations.training_data import without_used
+        from neurosurgery.activations.used import check_sets
         from neurosurgery.grid.fine_tuning_inputs import (
             check_kept_effects,
             check_trainable,
@@ -90,16 +93,18 @@ class FineTuning:
         commit = getattr(architecture, "_commit_hash", None)
         masks = read_masks(config.selection, config.model, commit)
         of_masks = self._checked(meaning_of_masks(masks))
-        overwrite = config.output.overwrite
-        of_effects = self._checked(check_kept_effects(config.selection, store, overwrite=overwrite))
+        of_effects = self._checked(
+            check_kept_effects(config.selection, store, overwrite=config.output.overwrite)
+        )
         with_template = config.evaluation.apply_chat_template
         tokenizer = load_tokenizer(config.model, with_chat_template=with_template)
         check_end_token(tokenizer, config.model.name)
-        meaning = self._meaning(dtype, commit) | of_masks | of_effects
-        meaning |= cells.load_tasks(tokenizer, resolve_max_length(architecture, tokenizer))
-        new, left_out = without_used(
-            self._data, self._sets[MATH].samples, cells.test_texts(), config.training.data
-        )
+        self._meaning(self._sets, dtype, commit)
+        of_tasks = cells.load_tasks(tokenizer, resolve_max_length(architecture, tokenizer))
+        tests, data = cells.test_records(), config.data
+        checked = check_sets(self._sets, data.sources, tests, drop=data.drop_used)
+        meaning = self._meaning(checked.sets, dtype, commit) | of_masks | of_effects | of_tasks
+        new, left_out = without_used(self._data, checked.records, tests, config.training.data)
         of_training = self._checked(meaning_of_training(config.training, new))
         samples = encode_samples(
             config, new, tokenizer, configured_context(architecture, tokenizer)
@@ -109,7 +114,11 @@ class FineTuning:
         keys = training_keys(config, setting(of_training))
         plan = make_plan(keys, config.output, store, with_baseline=True)
         if config.output.dry_run:
-            say("\n".join(training_lines(config, plan, store, samples, about_samples)))
+            say(
+                "\n".join(
+                    training_lines(config, plan, store, samples, about_samples, checked.lines)
+                )
+            )
             return
         if plan.is_done:
             store.sweep()
@@ -121,25 +130,37 @@ class FineTuning:
         from neurosurgery.grid.kept_effects import effects_folder
 
         recipe = training_recipe(config, samples, commit, of_training)
-        for line in about_samples:
+        for line in (*checked.lines, *about_samples):
             say(line)
         folder = effects_folder(config.selection.found_in or store.root, store.model)
         given = Given(
             effects_folder=folder if needs_effects(config.selection) else None, masks=masks
         )
+        overlap = pd.concat([checked.overlap, left_out.table])
         run = Computation(
-            config, self._sets, self._command, tokenizer, dtype, commit, cells, store, lock
+            config,
+            checked.sets,
+            self._command,
+            tokenizer,
+            dtype,
+            commit,
+            cells,
+            store,
+            lock,
+            overlap,
         )
         run.run(plan, meaning | of_training, (), given, recipe)
         cells.publish()
 
-    def _meaning(self, dtype: str, commit: str | None) -> dict[str, object]:
+    def _meaning(
+        self, sets: Mapping[str, CalibrationSet], dtype: str, commit: str | None
+    ) -> dict[str, object]:
         """The meaning of the cells; refuses a folder with another one."""
         config = self._config
         grid = GridConfig(config.selection.methods, MATH, (), (), pre_train_eval=True)
         return self._checked(
             provenance.meaning(
-                config.model, config.data, grid, config.evaluation, self._sets, dtype, commit
+                config.model, config.data, grid, config.evaluation, sets, dtype, commit
             )
         )
 

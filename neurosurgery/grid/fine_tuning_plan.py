@@ -44,8 +44,18 @@ def training_lines(
     store: ResultStore,
     samples: EncodedSamples,
     about_samples: Sequence[str],
+    overlap: Sequence[str],
 ) -> Iterator[str]:
-    """The lines of the plan; `about_samples` say what is left out of them, or cut."""
+    """The lines of the plan.
+
+    Args:
+        config: the settings.
+        plan: the cells.
+        store: the folder's files.
+        samples: those that are trained on, and those that are held out.
+        about_samples: what is left out of them, or cut.
+        overlap: lines on calibration samples that tests ask.
+    """
     training = config.training
     files = TrainingFiles(store.root, store.model)
     yield f"model        {config.model.label}"
@@ -62,6 +72,7 @@ def training_lines(
             "learning rates"
         )
     yield f"baseline     {'to do' if plan.baseline_pending else 'done'}"
+    yield from (f"overlap      {line}" for line in overlap)
     length = f"{training.max_steps} steps"
     if training.max_steps < 0:
         length = f"{training.epochs:g} epochs"

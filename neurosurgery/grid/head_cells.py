@@ -10,6 +10,8 @@ import numpy as np
 from lm_eval.models.utils import resolve_max_length
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from neurosurgery.activations.overlap import identified, sample_record
+from neurosurgery.activations.used import READ_WITH_CARE, compare, overlap_table
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import say
 from neurosurgery.config.keys import SCALE, CellKey, SelectionKey
@@ -83,16 +85,25 @@ class HeadCells:
         self._run = CellRun(config.model, cells.evaluation, cells.output, store)
 
     def load_tasks(
-        self, tokenizer: PreTrainedTokenizerBase, architecture: PretrainedConfig
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        architecture: PretrainedConfig,
+        prompts: Sequence[str],
     ) -> Mapping[str, object]:
-        """Load the tasks; returns what the cells add to the folder's meaning.
+        """Load the tasks, and look which of their documents are among the prompts.
+
+        Returns:
+            What the cells add to the folder's meaning.
 
         Raises:
             UsageError: a task cannot be used, or the folder was made with other tasks.
         """
         check_end_token(tokenizer, self._config.model.name)
         longest = resolve_max_length(architecture, tokenizer)
-        return self._meaning | self._run.load_tasks(tokenizer, longest)
+        meaning = self._meaning | self._run.load_tasks(tokenizer, longest)
+        records = identified([sample_record(prompt) for prompt in prompts])
+        self._compared = compare("prompts", records, self._run.test_records())
+        return meaning
 
     def check_units(self, units: Sequence[Unit]) -> None:
         """Refuse to scale units that have no weights of their own.
@@ -132,6 +143,9 @@ class HeadCells:
         plan = make_plan(keys, cells.output, self._store, with_baseline=cells.pre_train_eval)
         self._store.sweep()
         self._run.start_log()
+        self._store.write_overlap(overlap_table(self._compared.rows_of_tasks(left_out=False)))
+        if line := self._compared.line("prompts", READ_WITH_CARE):
+            say(line)
         if not plan.is_done:
             say("")
             for note in self._run.notes(plan, cells.scalars):

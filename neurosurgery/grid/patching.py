@@ -105,7 +105,8 @@ class Patching:
             say("\n".join(plan_lines(config, self._given, tokenizer, architecture, folder)))
             return
         pairs, tally = tokenised_prompts(tokenizer, config, self._given)
-        of_cells = cells.load_tasks(tokenizer, architecture) if cells else {}
+        texts = [pair.source.prompt for pair in pairs]
+        of_cells = cells.load_tasks(tokenizer, architecture, texts) if cells else {}
         keep_freed_memory(device)
         loaded = load_model(config.model, tokenizer)
         check_backbone(loaded.model)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from neurosurgery.activations.calibration import CalibrationSet
+from neurosurgery.activations.used import CheckedSets
 from neurosurgery.common.numbers import duration_text
 from neurosurgery.config.experiment import (
     DataConfig,
@@ -119,8 +120,8 @@ class PlanText:
     store: ResultStore
     size: ModelSize
 
-    def lines(self, sets: Sequence[CalibrationSet]) -> list[str]:
-        """The lines to print."""
+    def lines(self, checked: CheckedSets) -> list[str]:
+        """The lines to print; the sets are compared with the tests."""
         states = len(self.plan.pending) + self.plan.baseline_pending
         evaluation = self.config.evaluation
         largest = int(1.5 * self.size.largest_matrix)
@@ -129,7 +130,8 @@ class PlanText:
             f"results in   {self.store.root}",
             *(f"cells        {self._cells(method)}" for method in self.config.grid.methods),
             f"baseline     {self._baseline()}",
-            *self._scoring(sets),
+            *(f"overlap      {line}" for line in checked.lines),
+            *self._scoring(list(checked.sets.values())),
             evaluation_line(states, evaluation),
             *time_lines(
                 self.store,

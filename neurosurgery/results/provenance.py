@@ -49,27 +49,32 @@ def meaning(
 
     The grid is not included: more proportions, scalars, repeats or sets only add cells.
     `--num_samples` belongs to a kind of statistics, because methods share statistics. What the
-    tasks themselves ask is added once they are loaded (`Harness.prepare`).
+    tasks themselves ask is added once they are loaded (`Harness.prepare`). Which samples
+    `--drop_used` leaves is left out, too, while it is unknown.
     """
     content = meaning_of_model(model, dtype, commit) | meaning_of_evaluation(evaluation)
     content |= {
         "--random_state": data.random_state,
         **{f"--num_samples[{kind}]": data.num_samples for kind in grid.statistics},
-        "--train_dataset": content_text(sets[data.math.name].sha256),
     }
-    split = sets[data.math.name].programs
-    if split is not None:
-        content["--train_dataset"] = (
-            f"{content_text(sets[data.math.name].sha256)}, {len(split.samples)} of its problems"
-        )
-    for source in data.calibration:
-        content[f"--calibration_datasets[{source.name}]"] = content_text(sets[source.name].sha256)
+    if not (data.drop_used and sets[data.math.name].left_out is None):
+        content["--train_dataset"] = _samples_text(sets[data.math.name])
+        for source in data.calibration:
+            flag = f"--calibration_datasets[{source.name}]"
+            content[flag] = _samples_text(sets[source.name])
     for method in grid.methods:
         if METHODS[method].over_all_sets:
             # For such a method, another set changes the cells instead of adding some.
             names = sorted(source.name for source in data.calibration)
             content[f"--calibration_dataset_names[{method}]"] = names
     return content
+
+
+def _samples_text(found: CalibrationSet) -> str:
+    """Which samples of which file a calibration set has."""
+    split = "" if found.programs is None else f", {len(found.programs.samples)} of its problems"
+    left_out = f", {found.left_out} left out by --drop_used" if found.left_out else ""
+    return content_text(found.sha256) + split + left_out
 
 
 def meaning_of_model(model: ModelConfig, dtype: str, commit: str | None) -> dict[str, object]:

@@ -33,6 +33,7 @@ _OWN_FILES = (
     "comparison.csv",
     "training.csv",
     "split.csv",
+    "overlap.csv",
     "config.json",
 )
 
@@ -224,6 +225,17 @@ class ResultStore:
     def write_split(self, listing: pd.DataFrame) -> None:
         """Write which rows of a file of programs are samples and which are tests."""
         write_atomically(self.root / "split.csv", listing.to_csv(index=False))
+
+    def write_overlap(self, table: pd.DataFrame) -> None:
+        """Write how many samples repeat records of sets and tasks; other rows stay.
+
+        Args:
+            table: what `samples` were compared `against`, and counts (`activations.used.Overlap`).
+        """
+        path = self.root / "overlap.csv"
+        there = [pd.read_csv(path, dtype=str, keep_default_na=False)] if path.is_file() else []
+        rows = pd.concat([*there, table]).drop_duplicates(["samples", "against"], keep="last")
+        write_atomically(path, rows.to_csv(index=False))
 
     def write_config(self, meaning: Mapping[str, object], run: Mapping[str, object]) -> None:
         """Add a run to config.json: its flags, versions, hardware and data hashes."""

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from neurosurgery.activations.overlap import identified, sample_record
 from neurosurgery.activations.training_data import (
     IGNORED,
     TrainingData,
@@ -71,6 +72,10 @@ def data_of(*pairs: tuple[str, str]) -> TrainingData:
 LONG = "Natalia sold clips to 48 of her friends in April."
 
 
+def records(*texts: str) -> list:
+    return identified([sample_record("", text) for text in texts])
+
+
 def test_what_calibration_and_tests_use_is_left_out(tmp_path):
     data = data_of(
         ("Q: new\n", "1"),
@@ -79,22 +84,43 @@ def test_what_calibration_and_tests_use_is_left_out(tmp_path):
         ("", "Q: whole  text\nA: 4"),
         ("Q: newer\n", "5"),
         ("Q: newer", "\n5"),
+        ("Answer.\nQuestion: Old", "7"),
+        (LONG.upper(), "8"),
+        (LONG.replace("48", "49"), "9"),
     )
-    calibration = ["Q: old A: another answer", "Q: whole text\n\nA: 4"]
-    kept, left_out = without_used(data, calibration, [LONG, "new"], tmp_path)
-    assert [sample.answer for sample in kept.samples] == ["1", "5"]
-    assert (left_out.of_calibration, left_out.of_tests, left_out.twice) == (2, 1, 1)
+    sets = {
+        "math": records("Q: old A: another answer"),
+        "other": records("Q: whole text\n\nA: 4"),
+    }
+    tests = {"gsm8k": records("Q: Who?\nA:"), "mmlu": records(LONG)}
+    kept, left_out = without_used(data, sets, tests, tmp_path)
+    assert [sample.answer for sample in kept.samples] == ["1", "5", "9"]
+    assert list(left_out.counts.values()) == [3, 2, 1]
     assert left_out.text == (
-        "--train_data: left out 2 that repeat a calibration sample, 1 that repeat a test, "
-        "1 that repeat another sample"
+        "--train_data: left out 3 that repeat a calibration sample (math 2, other 1), 2 that "
+        "repeat a test (mmlu 2), 1 that repeat another sample; kept 1 that have the words of one "
+        "of these with other numbers"
     )
-    assert without_used(data_of(("a", "1"), ("b", "2")), [], [], tmp_path)[1].text is None
+    table = left_out.table.set_index("against")["repeated"]
+    assert table.to_dict() == {
+        "math": 2,
+        "other": 1,
+        "gsm8k": 0,
+        "mmlu": 2,
+        "any task": 2,
+        "train_data": 1,
+    }
+
+
+def test_nothing_is_said_where_all_samples_are_new(tmp_path):
+    data = data_of(("a", "1"), ("b", "2"))
+    assert without_used(data, {}, {}, tmp_path)[1].text is None
 
 
 def test_too_few_new_samples_are_refused(tmp_path):
-    data = data_of(("a", "1"), ("b", "2"))
+    data = data_of(("Ann has", "1"), ("Tom has", "2"))
     with pytest.raises(UsageError, match="has 1 samples that neither calibration nor tests use"):
-        without_used(data, ["a and more"], [], tmp_path)
+        without_used(data, {"math": records("Q: Ann has\nA: 3")}, {}, tmp_path)
 
 
 @given(count=st.integers(2, 60), share=st.floats(0.001, 0.999), seed=st.integers(0, 5))

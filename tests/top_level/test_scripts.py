@@ -20,6 +20,7 @@ from conftest import ROOT
 from scripts import MODEL, SCRIPTS, ScriptCase, files_with_times, table, without_timings
 from transformers import AutoModelForCausalLM
 
+from neurosurgery.config.demo import DEMO, TASKS_FOLDER
 from neurosurgery.masks.files import load_mask
 from neurosurgery.verdicts.columns import COLUMNS
 
@@ -304,3 +305,64 @@ def test_killed_at_random_moments_and_resumed(script, finished, tiny_model, tmp_
     for path in (finished / "masks").rglob("*.safetensors"):
         theirs = save_path / path.relative_to(finished)
         assert load_mask(theirs) == load_mask(path)
+
+
+def mixed_set(folder: Path) -> Path:
+    """Ten test documents of demo_mmlu, with answers, and the first ten calibration samples."""
+    lines = (TASKS_FOLDER / "demo" / "demo_mmlu.jsonl").read_text(encoding="utf-8").splitlines()
+    tests = [json.loads(line) for line in lines[:10]]
+    seen = [f"{test['prompt']} {test['options'][test['gold']]}".upper() for test in tests]
+    new = pd.read_csv(ROOT / "data" / "demo" / "mmlu.csv")["qa"][:10].tolist()
+    path = folder / "mixed.csv"
+    pd.DataFrame({"qa": [*seen, *new]}).to_csv(path, index=False)
+    return path
+
+
+def test_calibration_samples_that_tests_ask_are_counted_and_can_be_left_out(
+    script, tiny_model, tmp_path, capsys
+):
+    path = mixed_set(tmp_path)
+    sets = ["--calibration_datasets", str(path), DEMO.calibration_datasets[0]]
+    flags = script.one(*sets, "--calibration_dataset_names", "Mixed", "Race")
+    assert script.run(tiny_model, tmp_path / "all", *flags) == 0
+    # Six documents are asked (--eval_limit 6).
+    assert "samples of Mixed: 6 of 20 are test documents (demo_mmlu 6)" in capsys.readouterr().out
+    found = pd.read_csv(tmp_path / "all" / "overlap.csv").set_index(["samples", "against"])
+    repeated = found["repeated"]
+    assert repeated[repeated > 0].to_dict() == {("Mixed", "demo_mmlu"): 6, ("Mixed", "any task"): 6}
+    page = (tmp_path / "all" / "report" / "report.html").read_text(encoding="utf-8")
+    assert "Read with care: 6 of 20 samples of Mixed are test documents (demo_mmlu 6)" in page
+
+    target = tmp_path / "new"
+    assert script.run(tiny_model, target, *flags, "--drop_used", "--dry_run") == 0
+    output = capsys.readouterr().out
+    assert "12 of 14 samples" in output
+    assert not target.exists()
+    assert script.run(tiny_model, target, *flags, "--drop_used") == 0
+    meaning = json.loads((target / "config.json").read_text())["meaning"]
+    assert meaning["--calibration_datasets[Mixed]"].endswith(", 6 left out by --drop_used")
+    done = files_with_times(target / "cells")
+    assert script.run(tiny_model, target, *flags, "--drop_used") == 0
+    assert files_with_times(target / "cells") == done
+    capsys.readouterr()
+    for folder, more in (("all", ["--drop_used"]), ("new", [])):
+        assert script.run(tiny_model, tmp_path / folder, *flags, *more) == 2
+        assert "--calibration_datasets content" in capsys.readouterr().err
+    # The samples that are left are those of a file that has no others.
+    pd.read_csv(path)[6:].to_csv(path, index=False)
+    assert script.run(tiny_model, tmp_path / "same", *flags) == 0
+    for file in (target / "statistics").rglob("*.safetensors"):
+        twin = tmp_path / "same" / file.relative_to(target)
+        assert twin.read_bytes() == file.read_bytes()
+    assert without_timings(tmp_path / "same") == without_timings(target)
+
+
+def test_a_set_that_is_all_tests_cannot_be_left_out(script, tiny_model, tmp_path, capsys):
+    path = mixed_set(tmp_path)
+    pd.read_csv(path)[:6].to_csv(path, index=False)
+    more = ["--calibration_datasets", str(path), "--calibration_dataset_names", "Mixed"]
+    assert script.run(tiny_model, tmp_path / "r", *more, "--drop_used") == 2
+    error = capsys.readouterr().err.strip()
+    assert "--drop_used: leaves 0 of the 6 samples of --calibration_datasets" in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "r").exists()

@@ -16,6 +16,8 @@ from neurosurgery.verdicts.columns import COLUMNS
 from neurosurgery.verdicts.primary import primary_metrics
 
 _TEXT = {
+    "samples",
+    "against",
     "action",
     "control",
     "left_out",
@@ -40,7 +42,8 @@ class Folder:
 
     `cells` has a row per edited cell and task, `baseline` a row per task; `summary` may be empty or
     older than the cells. `training` has a row per trained grid point (`verdicts.gains`), none where
-    nothing was trained. `factors` maps a grid point to its scalar after rounding to the weights'
+    nothing was trained; `overlap` one per set of samples and task (`activations.used.Overlap`).
+    `factors` maps a grid point to its scalar after rounding to the weights'
     dtype (median, smallest, largest).
     """
 
@@ -52,6 +55,7 @@ class Folder:
     comparison: pd.DataFrame
     consistency: pd.DataFrame
     training: pd.DataFrame
+    overlap: pd.DataFrame
     config: dict[str, Any]
     math_tasks: tuple[str, ...]
     other_tasks: tuple[str, ...]
@@ -111,6 +115,7 @@ def read_folder(path: Path) -> Folder:
         comparison=_read_table(path / "comparison.csv"),
         consistency=_read_table(path / "consistency.csv"),
         training=_read_table(path / "training.csv"),
+        overlap=_read_table(path / "overlap.csv"),
         config=config,
         math_tasks=math,
         other_tasks=other,

@@ -10,6 +10,10 @@ from neurosurgery.report.show.panels import records
 from neurosurgery.report.show.texts import number
 from neurosurgery.verdicts.columns import GRID
 
+_ANY = "any task"
+_NAMED = 3
+"""Tasks that a sentence names."""
+
 
 def cautions(folder: Folder, points: pd.DataFrame) -> list[str]:
     """Sentences about the limits of the results."""
@@ -35,6 +39,7 @@ def cautions(folder: Folder, points: pd.DataFrame) -> list[str]:
             f"{failed} values are broken: the edited model's likelihoods are not numbers (NaN or "
             "infinite). Their grid points are left out of means and figures."
         )
+    said += _overlap(folder.overlap)
     said += _at_chance(points)
     said += _factors(folder)
     return said
@@ -68,6 +73,30 @@ def _repeats(points: pd.DataFrame) -> list[str]:
                 f"{len(fewer)} grid point{' has' if len(fewer) == 1 else 's have'} fewer than "
                 f"{most} repeats: the run is unfinished, or grew unevenly. The same command goes "
                 "on where it stopped."
+            )
+    return said
+
+
+def _overlap(table: pd.DataFrame) -> list[str]:
+    """Sentences about samples that repeat test documents (`activations.used.Overlap`)."""
+    if table.empty:
+        return []
+    said = []
+    shown = table[(table["repeated"] > 0) & (table["against"] != table["samples"])]
+    for (name, count), rows in shown.groupby(["samples", "count"], sort=False):
+        of_any = rows["against"] == _ANY
+        left_out = (rows["left_out"] == "True").all()
+        found = int(rows.loc[of_any if of_any.any() else ~of_any, "repeated"].max())
+        tasks = rows[~of_any].sort_values("repeated", ascending=False, kind="stable")
+        named = [f"{row['against']} {row['repeated']:,.0f}" for row in records(tasks.head(_NAMED))]
+        more = [f"{len(tasks) - _NAMED} more"] if len(tasks) > _NAMED else []
+        where = ", ".join([*named, *more])
+        if left_out:
+            said.append(f"Samples of {name} that repeat others were left out ({where}).")
+        else:
+            said.append(
+                f"Read with care: {found:,} of {count:,.0f} samples of {name} are test documents "
+                f"({where}). What was found with them may be these documents, not the skill."
             )
     return said
 
