@@ -27,11 +27,13 @@ def _corpus() -> Iterator[str]:
 
 
 @functools.cache
-def word_tokenizer(*, leading_space: bool = False, start: bool = False) -> PreTrainedTokenizerFast:
+def word_tokenizer(
+    *, leading_space: bool = False, start: bool = False, end: bool = False
+) -> PreTrainedTokenizerFast:
     """A tokenizer with one token for a word of the prompts and for a number up to 1999.
 
     A space is part of the word after it (`leading_space`) or a token of its own. `start` puts a
-    start token before every text.
+    start token before every text, `end` one after it.
     """
     space = " ?" if leading_space else ""
     pattern = Regex(rf"{space}\d+|{space}[A-Za-z]+|{space}[^\s\dA-Za-z]|\s")
@@ -50,8 +52,9 @@ def word_tokenizer(*, leading_space: bool = False, start: bool = False) -> PreTr
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator(_corpus(), trainer)
-    if start:
+    if start or end:
+        parts = [START] * start + ["$A"] + [START] * end
         tokenizer.post_processor = processors.TemplateProcessing(
-            single=f"{START} $A", special_tokens=[(START, tokenizer.token_to_id(START))]
+            single=" ".join(parts), special_tokens=[(START, tokenizer.token_to_id(START))]
         )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=START, eos_token=START)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from transformers import PreTrainedTokenizerBase
+
+Encode = Callable[[str], list[int]]
+"""Turns a text into token ids, without special tokens after it."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,8 @@ class TokenPair:
     `prompt_ids` and `counterfactual_ids` have the same length and differ. `answer_id` is the
     answer's first token that is more than blank, `wrong_id` the wrong answer's at the same place.
     `rest_ids` are the answer's tokens after that, `blanks` counts those before it, which both
-    prompts end with.
+    prompts end with. `respaced_id` is the first token of the answer with a space before it, or
+    without the one that it has.
     """
 
     prompt_ids: tuple[int, ...]
@@ -48,6 +53,7 @@ class TokenPair:
     source: PromptPair
     rest_ids: tuple[int, ...] = ()
     blanks: int = 0
+    respaced_id: int | None = None
 
     @property
     def answer_tokens(self) -> int:
@@ -59,7 +65,10 @@ class TokenPair:
 class Tally:
     """How many prompts were made, how many were dropped and why, how many are kept.
 
-    A prompt with several faults counts under the first, in the order of the fields.
+    A prompt with several faults counts under the first, in the order of the fields; but `trailing`
+    are those that would be `joined`, had they not a space at their end that belongs to the answer.
+    `no_space` and `space` count what is `wrong` only for a space before the answer: the answer
+    lacks one that the model writes, or has one that it does not.
     """
 
     asked: int | None = None
@@ -73,6 +82,9 @@ class Tally:
     kept: int = 0
     several: int = 0
     blank: int = 0
+    trailing: int = 0
+    no_space: int = 0
+    space: int = 0
 
     def text(self) -> str:
         """The tally in one plain line."""
@@ -81,12 +93,17 @@ class Tally:
         if self.asked is not None and self.made < self.asked:
             parts[0] += " (there are no more that differ)"
         dropped = [
+            (
+                self.trailing,
+                "that end with a space, which belongs to the answer's token: begin answer and "
+                "wrong_answer with it instead",
+            ),
             (self.joined, "whose last token changes when the answer follows"),
             (self.unequal, "with a counterfactual of another length in tokens"),
             (self.same, "with a counterfactual of the same tokens"),
             (self.unanswered, "with an answer of no token"),
             (self.alike, "whose answer begins as the wrong answer does"),
-            (self.wrong, "that the model answers wrong"),
+            (self.wrong, f"that the model answers wrong{self._for_a_space()}"),
         ]
         reasons = [f"{count} {reason}" for count, reason in dropped if count]
         if reasons:
@@ -102,6 +119,17 @@ class Tally:
             )
         return "; ".join(parts)
 
+    def _for_a_space(self) -> str:
+        """How many answers are wrong only for a space, and what to do about it."""
+        notes = []
+        if self.no_space:
+            mend = "" if self.asked is not None else ": begin answer and wrong_answer with it"
+            notes.append(f"{self.no_space} for a space that it writes before the answer{mend}")
+        if self.space:
+            mend = "" if self.asked is not None else ": begin answer and wrong_answer without it"
+            notes.append(f"{self.space} for a space before the answer that it does not write{mend}")
+        return f" ({', '.join(notes)})" if notes else ""
+
 
 def tokenize_pairs(
     pairs: Sequence[PromptPair], tokenizer: PreTrainedTokenizerBase, tally: Tally | None = None
@@ -109,25 +137,34 @@ def tokenize_pairs(
     """Turn texts into tokens and drop the pairs that path patching cannot use.
 
     Prompt and answer are tokenised together, for a tokenizer may treat a space otherwise at the end
-    of a text than before a word. Where the answer begins with a token that is only blank (a space
-    before digits), that token is put at the end of prompt and counterfactual: it says nothing about
-    the answer. Dropped are pairs whose prompt is tokenised otherwise when an answer follows, whose
-    counterfactual has another number of tokens or the same tokens, whose answer yields no token, or
-    whose wrong answer has the same first token.
+    of a text than before a word, and without the special tokens that it puts after a text. Where
+    the answer begins with a token that is only blank (a space before digits), that token is put at
+    the end of prompt and counterfactual: it says nothing about the answer. Dropped are pairs whose
+    prompt is tokenised otherwise when an answer follows, whose counterfactual has another number of
+    tokens or the same tokens, whose answer yields no token, or whose wrong answer has the same
+    first token.
 
     Args:
         pairs: the texts.
-        tokenizer: the model's; its special tokens are added as it adds them to any text.
+        tokenizer: the model's; its special tokens are added as it adds them before any text.
         tally: what is known of the pairs so far (how many were asked for).
 
     Returns:
         The pairs that are kept, in order, and the tally of all. Source: Zhang et al., arXiv
         2409.01659, section 3 (counterfactuals of the same length).
     """
-    counts = dict.fromkeys(("joined", "unequal", "same", "unanswered", "alike"), 0)
+    counts = dict.fromkeys(("trailing", "joined", "unequal", "same", "unanswered", "alike"), 0)
     kept: list[TokenPair] = []
+    closing = _closing_tokens(tokenizer)
+
+    def encode(text: str) -> list[int]:
+        ids = list(tokenizer.encode(text, verbose=False))
+        return ids[: len(ids) - closing]
+
     for pair in pairs:
-        found = _tokenize(pair, tokenizer)
+        found = _tokenize(pair, encode, tokenizer)
+        if found == "joined" and _ends_blank(pair, encode, tokenizer):
+            found = "trailing"
         if isinstance(found, str):
             counts[found] += 1
         else:
@@ -135,12 +172,35 @@ def tokenize_pairs(
     return kept, _with_kept(replace(tally or Tally(), made=len(pairs), **counts), kept)
 
 
-def _tokenize(pair: PromptPair, tokenizer: PreTrainedTokenizerBase) -> TokenPair | str:
+def _closing_tokens(tokenizer: PreTrainedTokenizerBase) -> int:
+    """How many special tokens the tokenizer puts after a text: an answer is to follow there."""
+    whole = list(tokenizer.encode("1", verbose=False))
+    plain = list(tokenizer.encode("1", add_special_tokens=False, verbose=False))
+    rests = range(len(whole) - len(plain) + 1)
+    start = next((place for place in rests if whole[place : place + len(plain)] == plain), None)
+    return 0 if start is None else len(whole) - start - len(plain)
+
+
+def _ends_blank(pair: PromptPair, encode: Encode, tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether the blank at the prompts' ends is what is wrong: it belongs to the answers."""
+    prompt = pair.prompt.rstrip()
+    blank = pair.prompt[len(prompt) :]
+    if not blank or not pair.counterfactual.endswith(blank):
+        return False
+    moved = replace(
+        pair,
+        prompt=prompt,
+        counterfactual=pair.counterfactual.removesuffix(blank),
+        answer=blank + pair.answer,
+        wrong_answer=None if pair.wrong_answer is None else blank + pair.wrong_answer,
+    )
+    return _tokenize(moved, encode, tokenizer) != "joined"
+
+
+def _tokenize(
+    pair: PromptPair, encode: Encode, tokenizer: PreTrainedTokenizerBase
+) -> TokenPair | str:
     """The pair's tokens; or the tally's field that counts the reason why it is dropped."""
-
-    def encode(text: str) -> list[int]:
-        return list(tokenizer.encode(text, verbose=False))
-
     prompt, joint = encode(pair.prompt), encode(pair.prompt + pair.answer)
     after = joint[len(prompt) :]
     blanks = list(takewhile(lambda token: not tokenizer.decode([token]).strip(), after))
@@ -174,7 +234,15 @@ def _tokenize(pair: PromptPair, tokenizer: PreTrainedTokenizerBase) -> TokenPair
         source=pair,
         rest_ids=tuple(answer[1:]),
         blanks=len(blanks),
+        respaced_id=None if blanks else _respaced_id(pair, prompt, encode),
     )
+
+
+def _respaced_id(pair: PromptPair, prompt: list[int], encode: Encode) -> int | None:
+    """The first token after the prompt if the answer began with a space, or lost its own."""
+    stripped = pair.answer.lstrip()
+    ids = encode(pair.prompt + (f" {pair.answer}" if stripped == pair.answer else stripped))
+    return ids[len(prompt)] if ids[: len(prompt)] == prompt and len(ids) > len(prompt) else None
 
 
 def keep_right(
@@ -190,12 +258,20 @@ def keep_right(
     Raises:
         ValueError: there are not as many predictions as pairs.
     """
-    right = [
-        pair
-        for pair, predicted in zip(pairs, predicted_ids, strict=True)
-        if int(predicted) == pair.answer_id
-    ]
-    return right, _with_kept(replace(tally, wrong=tally.wrong + len(pairs) - len(right)), right)
+    right: list[TokenPair] = []
+    spaces = Counter[bool]()
+    for pair, predicted in zip(pairs, predicted_ids, strict=True):
+        if int(predicted) == pair.answer_id:
+            right.append(pair)
+        elif int(predicted) == pair.respaced_id:
+            spaces[pair.source.answer[:1].isspace()] += 1
+    tally = replace(
+        tally,
+        wrong=tally.wrong + len(pairs) - len(right),
+        no_space=tally.no_space + spaces[False],
+        space=tally.space + spaces[True],
+    )
+    return right, _with_kept(tally, right)
 
 
 def _with_kept(tally: Tally, kept: Sequence[TokenPair]) -> Tally:

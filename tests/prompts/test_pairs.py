@@ -144,3 +144,57 @@ def test_the_tally_is_one_plain_line():
 
 def test_what_was_asked_for_is_kept(tokenizer):
     assert tokenize_pairs([SUM], tokenizer, Tally(asked=7))[1].asked == 7
+
+
+@pytest.mark.parametrize("leading_space", [False, True])
+@pytest.mark.parametrize("start", [False, True])
+def test_a_tokenizer_that_closes_texts_gives_the_same_pairs(leading_space, start):
+    """The answer is to follow the prompt, not its end token."""
+    open_one, closing = (
+        word_tokenizer(leading_space=leading_space, start=start, end=end) for end in (False, True)
+    )
+    assert closing.encode("7")[-1] == closing.eos_token_id
+    pairs = [SUM, PromptPair("47+25=", "47@25=", "72"), replace(SUM, counterfactual="7")]
+    assert tokenize_pairs(pairs, closing) == tokenize_pairs(pairs, open_one)
+    assert tokenize_pairs(pairs, closing)[1].kept == 2
+
+
+def respaced(pair: PromptPair, predicted: str, leading_space: bool = True) -> Tally:
+    """The tally where the model goes on with this token."""
+    tokenizer = word_tokenizer(leading_space=leading_space)
+    pairs, tally = tokenize_pairs([pair], tokenizer)
+    assert len(pairs) == 1
+    (token,) = tokenizer.encode(predicted)
+    return keep_right(pairs, [token], tally)[1]
+
+
+def test_an_answer_that_is_wrong_only_for_a_space_is_named():
+    """The data stay as they are; the line says what to change."""
+    pair = PromptPair("7 + 5 =", "7 @ 5 =", "12")
+    lacks = respaced(pair, " 12")
+    assert (lacks.wrong, lacks.no_space, lacks.space, lacks.kept) == (1, 1, 0, 0)
+    assert (
+        "1 that the model answers wrong (1 for a space that it writes before the answer: begin "
+        "answer and wrong_answer with it)"
+    ) in lacks.text()
+    assert "begin answer" not in replace(lacks, asked=1).text()
+    has = respaced(replace(pair, answer=" 12"), "12")
+    assert (has.wrong, has.no_space, has.space) == (1, 0, 1)
+    assert "1 for a space before the answer that it does not write" in has.text()
+    other = respaced(pair, " 13")
+    assert (other.wrong, other.no_space, other.space) == (1, 0, 0)
+    # Where a space is a token of its own, it is that which the model writes.
+    assert respaced(pair, " ", leading_space=False).no_space == 1
+
+
+def test_prompts_that_end_with_the_space_of_their_answers_are_named():
+    tokenizer = word_tokenizer(leading_space=True)
+    pair = PromptPair("7 + 5 = ", "7 @ 5 = ", "12", "22")
+    found, tally = tokenize_pairs([pair], tokenizer)
+    assert not found
+    assert (tally.trailing, tally.joined) == (1, 0)
+    assert "1 that end with a space, which belongs to the answer's token: begin" in tally.text()
+    moved = replace(pair, prompt="7 + 5 =", counterfactual="7 @ 5 =", answer=" 12")
+    assert tokenize_pairs([replace(moved, wrong_answer=" 22")], tokenizer)[1].kept == 1
+    # Where a space is a token of its own, nothing is wrong with it.
+    assert tokenize_pairs([pair], word_tokenizer())[1].kept == 1
