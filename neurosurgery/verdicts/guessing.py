@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from neurosurgery.results.cells import Cell
@@ -13,11 +13,20 @@ from neurosurgery.verdicts.metrics import LOWER_IS_BETTER
 Direction = Literal["higher", "lower"]
 
 
+Recorded = Mapping[str, Mapping[str, bool | None]]
+"""The harness's `higher_is_better`, by task or group, then by metric."""
+
+
 def direction(cell: Cell, task: str, name: str) -> Direction | None:
+    """Which values of a metric of a finished cell are better (`recorded_direction`)."""
+    return recorded_direction(cell.record.higher_is_better, task, name)
+
+
+def recorded_direction(recorded: Recorded, task: str, name: str) -> Direction | None:
     """Which values of a metric are better, by the harness's `higher_is_better`.
 
     Args:
-        cell: a finished cell.
+        recorded: what the records of cells keep of it.
         task: a task or group.
         name: the harness's name of a metric, `metric,filter`.
 
@@ -26,7 +35,7 @@ def direction(cell: Cell, task: str, name: str) -> Direction | None:
         contradict each other.
     """
     metric = name.partition(",")[0]
-    known = cell.record.higher_is_better.get(task, {})
+    known = recorded.get(task, {})
     if metric in known:
         higher = known[metric]
         return None if higher is None else "higher" if higher else "lower"

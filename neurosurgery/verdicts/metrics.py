@@ -79,7 +79,7 @@ _LARGE = 230.0
 squares would leave the range of floats."""
 
 LOWER_IS_BETTER = frozenset(STATISTICS)
-"""Metrics that fall as a model gets better."""
+"""Metrics that fall as a model gets better, where the harness does not say it."""
 
 
 class Metric(NamedTuple):

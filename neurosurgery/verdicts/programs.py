@@ -6,13 +6,12 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from neurosurgery.config.keys import MATH, action_text
+from neurosurgery.config.keys import BASELINE, MATH, action_text
 from neurosurgery.config.methods import size_text
 from neurosurgery.evaluate.outcomes import OUTCOMES, RAN
 from neurosurgery.verdicts.columns import GRID
 
 _RIGHT = "exact_match"
-BASELINE = "baseline"
 
 
 def programs_table(summary: pd.DataFrame) -> pd.DataFrame:

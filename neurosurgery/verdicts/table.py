@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -188,6 +188,11 @@ class VerdictTable:
 
     def _lower_is_better(self, task: str, name: str) -> bool:
         return self._baseline is not None and direction(self._baseline, task, name) == "lower"
+
+    @property
+    def groups(self) -> Mapping[str, Sequence[str]]:
+        """Groups of the cells' tasks, as the harness lists them."""
+        return self._groups
 
     def without_guessing(self) -> list[str]:
         """The numbers of the baseline whose value under guessing is unknown."""

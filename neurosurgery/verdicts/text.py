@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -45,9 +45,9 @@ def folder_text(verdicts: VerdictTable, evaluation: EvaluationConfig) -> str:
     comparison = verdicts.comparison(evaluation.math_task, tasks)
     training = verdicts.training(evaluation.math_task, tasks)
     parts = [
-        verdict_text(summary, tasks),
+        verdict_text(summary, tasks, verdicts.groups),
         programs_text(summary),
-        control_text(summary, tasks),
+        control_text(summary, tasks, verdicts.groups),
         training_text(training),
     ]
     methods = summary["method"][~summary["action"].map(is_training).astype(bool)]
@@ -56,9 +56,11 @@ def folder_text(verdicts: VerdictTable, evaluation: EvaluationConfig) -> str:
     return "\n".join(part for part in parts if part)
 
 
-def verdict_text(summary: pd.DataFrame, tasks: Sequence[str]) -> str:
+def verdict_text(
+    summary: pd.DataFrame, tasks: Sequence[str], groups: Mapping[str, Sequence[str]]
+) -> str:
     """Format a summary (`VerdictTable.summary`): a block per grid point, a line per method."""
-    rows = primary_metrics(summary, tasks)
+    rows = primary_metrics(summary, tasks, groups)
     lines = ["Edited model against baseline, on the same documents", ""]
     sizes = [size_text(*row) for row in zip(rows["method"], rows["proportion"], strict=True)]
     for (skill, size, scalar, _), block in rows.assign(size=sizes).groupby(
@@ -147,9 +149,11 @@ def _with_interval(row: pd.Series, name: str) -> str:
     return f"{row[name]:.3f}{interval}"
 
 
-def control_text(summary: pd.DataFrame, tasks: Sequence[str]) -> str:
+def control_text(
+    summary: pd.DataFrame, tasks: Sequence[str], groups: Mapping[str, Sequence[str]]
+) -> str:
     """For every skill except math: the lowest retention of each task over the pruned grid."""
-    rows = primary_metrics(summary, tasks)
+    rows = primary_metrics(summary, tasks, groups)
     rows = rows[(rows["skill"] != MATH) & (rows["scalar"] == 0) & rows["retention"].notna()]
     lines = ["Control: pruning another skill; the lowest retention of each task over the grid"]
     for (skill, method, calibration), block in rows.groupby(

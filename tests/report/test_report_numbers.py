@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 
 import pandas as pd
 import pytest
@@ -27,6 +29,8 @@ from neurosurgery.report.show.consistency import consistency_panels
 from neurosurgery.report.show.isolation import best, isolation_points
 from neurosurgery.report.show.panels import grid_panels, size_panels, tick_places
 from neurosurgery.report.show.texts import number
+from neurosurgery.report.show.words import findings
+from neurosurgery.verdicts.text import verdict_text
 
 
 def test_isolation_takes_chance_off(tmp_path):
@@ -206,3 +210,73 @@ def test_numbers_as_text():
     assert [percent_text(x) for x in (0.34, 0.0201, 0.0005, 0)] == ["34%", "2.0%", "0.05%", "0%"]
     assert one_line("a\nb") == "a b"
     assert len(one_line("x" * 90)) <= 34
+
+
+def write_record(path, higher_is_better: dict, groups: dict | None = None) -> None:
+    """The baseline's record, in which the harness says which values are better."""
+    cells = path / "cells" / "fake-model"
+    cells.mkdir(parents=True)
+    content = {"key": {"method": "baseline"}, "higher_is_better": higher_is_better}
+    (cells / "pre_results.json").write_text(json.dumps(content | {"groups": groups or {}}))
+
+
+@pytest.mark.parametrize("lower", [True, False], ids=["lower", "higher"])
+@pytest.mark.parametrize("metric", ["brier_score", "error_rate", "acc", "word_perplexity"])
+def test_which_direction_is_better_is_what_the_harness_says(metric, lower, tmp_path):
+    """By task and metric, whatever the metric is called."""
+    tasks = {MATH: TASKS[MATH], "own": (f"{metric},none", 0.4, 0.75)}
+    fake = FakeFolder(methods=("wanda",), proportions=(0.01,), tasks=tasks, scalars=(0.0, 1.1))
+    fake.write(tmp_path)
+    write_record(tmp_path, {"own": {metric: not lower}, MATH: {"exact_match": True}})
+    folder = read_folder(tmp_path)
+    points = grid_points(folder)
+    of_math, panel = grid_panels(folder, points, "proportion")
+    assert panel.y_label.endswith("(lower is better)") == lower
+    assert not of_math.y_label.endswith("(lower is better)")
+    # What guessing scores is known of some metrics of either direction.
+    assert panel.chance == 0.75
+
+
+def test_a_skill_measured_by_errors_is_said_to_be(tmp_path):
+    tasks = {MATH: ("error_rate,none", 0.4, 0.75), OTHER: TASKS[OTHER]}
+    fake = FakeFolder(methods=("wanda",), proportions=(0.01,), tasks=tasks, scalars=(1.1,))
+    fake.write(tmp_path)
+    for higher in (True, False):
+        write_record(tmp_path, {MATH: {"error_rate": higher}})
+        folder = read_folder(tmp_path)
+        text = " ".join(findings(folder, grid_points(folder)))
+        assert (f"(of {MATH} lower is better)" in text) == (not higher)
+        shutil.rmtree(tmp_path / "cells")
+
+
+def test_members_of_a_group_do_not_count_beside_it(tmp_path):
+    """The tables and the report leave the same rows out."""
+    tasks = {MATH: TASKS[MATH], "suite": TASKS[OTHER], "part": TASKS[OTHER], "tagged": TASKS[OTHER]}
+    FakeFolder(methods=("wanda",), proportions=(0.01,), tasks=tasks).write(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["meaning"]["--eval_datasets"] = ["a_tag", "suite"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert set(read_folder(tmp_path).cells["task"]) == set(tasks)
+    write_record(tmp_path, {}, {"suite": ["part"]})
+    folder = read_folder(tmp_path)
+    assert set(folder.cells["task"]) == {MATH, "suite", "tagged"}
+    assert "part" not in folder.tasks
+    table = pd.read_csv(tmp_path / "results.csv").query("method == 'wanda'")
+    summary = table.assign(action="scale", verdict="", repeats=1, calibration="")
+    text = verdict_text(summary, [MATH, "a_tag", "suite"], {"suite": ["part"]})
+    assert "  tagged " in text
+    assert "  part " not in text
+
+
+@pytest.mark.parametrize(
+    ("chance", "reason"),
+    [(math.nan, "what guessing scores is unknown"), (0.9, "is no better than guessing")],
+)
+def test_why_there_are_no_shares_is_said_as_it_is(chance, reason, tmp_path):
+    path = FakeFolder(methods=("wanda",), proportions=(0.01,)).write(tmp_path)
+    table = pd.read_csv(path / "results.csv")
+    table.loc[table["task"] == OTHER, ["retention", "chance"]] = [math.nan, chance]
+    write_csv(table, path / "results.csv")
+    folder = read_folder(path)
+    (text,) = [t for t in cautions(folder, grid_points(folder)) if t.startswith(f"{OTHER}: ")]
+    assert reason in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from neurosurgery.common.json_files import read_object
 from neurosurgery.common.terminal import visible_text
 from neurosurgery.config.keys import BASELINE, MATH, SCALE
 from neurosurgery.verdicts.columns import COLUMNS
+from neurosurgery.verdicts.guessing import Recorded, recorded_direction
 from neurosurgery.verdicts.primary import primary_metrics
 
 _TEXT = {
@@ -43,8 +45,8 @@ class Folder:
     `cells` has a row per edited cell and task, `baseline` a row per task; `summary` may be empty or
     older than the cells. `training` has a row per trained grid point (`verdicts.gains`), none where
     nothing was trained; `overlap` one per set of samples and task (`activations.used.Overlap`).
-    `factors` maps a grid point to its scalar after rounding to the weights'
-    dtype (median, smallest, largest).
+    `factors` maps a grid point to its scalar after rounding to the weights' dtype (median,
+    smallest, largest). `higher_is_better` is the harness's, from the records of the cells.
     """
 
     path: Path
@@ -60,6 +62,11 @@ class Folder:
     math_tasks: tuple[str, ...]
     other_tasks: tuple[str, ...]
     factors: dict[tuple[str, str, str, float, float], tuple[float, float, float]]
+    higher_is_better: Recorded
+
+    def lower_is_better(self, task: str, metric: str) -> bool:
+        """Whether lower values of a task's metric (`name,filter`) are better."""
+        return recorded_direction(self.higher_is_better, task, metric) == "lower"
 
     @property
     def runs(self) -> list[dict[str, Any]]:
@@ -104,8 +111,10 @@ def read_folder(path: Path) -> Folder:
     results["skill"] = results["skill"].replace("", MATH)
     model = str(results["model"].iloc[0])
     config = read_own_json(path / "config.json")
-    math, other = _tasks(config, results)
-    results = primary_metrics(results, [*math, *other])
+    records = [read_own_json(file) for file in sorted((path / "cells" / model).rglob("*.json"))]
+    groups = _merged(records, "groups")
+    math, other = _tasks(config, results, groups)
+    results = primary_metrics(results, [*math, *other], groups)
     return Folder(
         path=path,
         model=model,
@@ -119,7 +128,8 @@ def read_folder(path: Path) -> Folder:
         config=config,
         math_tasks=math,
         other_tasks=other,
-        factors=_factors(path / "cells" / model),
+        factors=_factors(records),
+        higher_is_better=_merged(records, "higher_is_better"),
     )
 
 
@@ -153,23 +163,21 @@ def _read_table(path: Path) -> pd.DataFrame:
 
 
 def _tasks(
-    config: dict[str, Any], results: pd.DataFrame
+    config: Mapping[str, Any], results: pd.DataFrame, groups: Mapping[str, Sequence[str]]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The math tasks and the other tasks, in the order of the table.
+    """The math tasks and the other tasks, in the order of the table (`primary_metrics`).
 
     If the math task is a tag without a result of its own, its members precede the other tasks.
     """
-    found = [str(task) for task in dict.fromkeys(results["task"])]
     meaning = config.get("meaning")
     meaning = meaning if isinstance(meaning, dict) else {}
     math, others = meaning.get("--train_lm_eval_task"), meaning.get("--eval_datasets")
     others = others if isinstance(others, list) else []
+    asked = [str(task) for task in (math, *others)] if others else list(results["task"])
+    chosen = primary_metrics(results, asked, groups)["task"]
+    found = [str(task) for task in dict.fromkeys(chosen)]
     if math in found:
-        asked = [task for task in found if task in others]
-        complete = len(asked) == len(set(others))
-        return (str(math),), tuple(
-            asked if others and complete else [t for t in found if t != math]
-        )
+        return (str(math),), tuple(task for task in found if task != math)
     first = next((i for i, task in enumerate(found) if task in others), len(found))
     return tuple(found[:first]), tuple(found[first:])
 
@@ -188,12 +196,20 @@ def read_own_json(path: Path) -> dict[str, Any]:
         raise UsageError("SAVE_PATH", path, f"is damaged ({first_line(error)})") from None
 
 
+def _merged(records: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
+    """An object that every record has a part of, by task or group."""
+    found: dict[str, Any] = {}
+    for record in records:
+        part = record.get(name)
+        found |= part if isinstance(part, dict) else {}
+    return found
+
+
 def _factors(
-    folder: Path,
+    records: Sequence[Mapping[str, Any]],
 ) -> dict[tuple[str, str, str, float, float], tuple[float, float, float]]:
     found: dict[tuple[str, str, str, float, float], tuple[float, float, float]] = {}
-    for path in sorted(folder.rglob("*.json")):
-        record = read_own_json(path)
+    for record in records:
         key, factor = record.get("key"), record.get("factor")
         if isinstance(key, dict) and isinstance(factor, list) and "edit" not in key:
             skill, method, calibration, proportion, scalar = (key[name] for name in _POINT)

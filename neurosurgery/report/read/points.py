@@ -11,7 +11,7 @@ from neurosurgery.report.read.folder import Folder
 from neurosurgery.verdicts.broken import BROKEN
 from neurosurgery.verdicts.columns import GRID
 from neurosurgery.verdicts.intervals import MARGIN, verdict
-from neurosurgery.verdicts.metrics import LOWER_IS_BETTER, mean_of
+from neurosurgery.verdicts.metrics import STATISTICS, mean_of
 from neurosurgery.verdicts.reach import Interval
 
 _FROM_SUMMARY = ["ci_low", "ci_high", "p_value", "retention_low", "retention_high", "margin"]
@@ -21,9 +21,9 @@ _OF_VALUES = (
 _POINT = [*GRID, "task", "metric"]
 
 
-def lower_is_better(metric: str) -> bool:
-    """Whether a lower value of a harness metric (`name,filter`) is better."""
-    return metric.partition(",")[0] in LOWER_IS_BETTER
+def _is_no_mean(metric: str) -> bool:
+    """Whether a harness metric (`name,filter`) is a perplexity or the like, and so has no bound."""
+    return metric.partition(",")[0] in STATISTICS
 
 
 def of_training(table: pd.DataFrame) -> pd.Series[bool]:
@@ -99,7 +99,7 @@ def _with_intervals(points: pd.DataFrame, summary: pd.DataFrame) -> pd.DataFrame
             "retention_low": np.nan,
             "retention_high": np.nan,
             "margin": MARGIN
-            * points["baseline"].abs().where(points["metric"].map(lower_is_better), 1.0),
+            * points["baseline"].abs().where(points["metric"].map(_is_no_mean), 1.0),
         }
     )
     if set(_FROM_SUMMARY) <= set(summary.columns) and len(summary):

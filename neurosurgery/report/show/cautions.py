@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import pandas as pd
 
 from neurosurgery.report.read.folder import Folder
@@ -40,7 +43,7 @@ def cautions(folder: Folder, points: pd.DataFrame) -> list[str]:
             "infinite). Their grid points are left out of means and figures."
         )
     said += _overlap(folder.overlap)
-    said += _at_chance(points)
+    said += _at_chance(folder, points)
     said += _factors(folder)
     return said
 
@@ -101,14 +104,21 @@ def _overlap(table: pd.DataFrame) -> list[str]:
     return said
 
 
-def _at_chance(points: pd.DataFrame) -> list[str]:
+def _at_chance(folder: Folder, points: pd.DataFrame) -> list[str]:
     rows = points.dropna(subset=["baseline"]).drop_duplicates("task")
     level = rows[rows["retention"].isna() & rows["value"].notna()]
     return [
-        f"{row['task']}: the baseline ({number(row['baseline'])}) is no better than guessing, so "
-        "the shares lost and kept are undefined."
+        f"{row['task']}: {_why_no_shares(folder, row)}, so the shares lost and kept are undefined."
         for row in records(level)
     ]
+
+
+def _why_no_shares(folder: Folder, row: dict[str, Any]) -> str:
+    if not math.isnan(row["chance"]):
+        return f"the baseline ({number(row['baseline'])}) is no better than guessing"
+    if folder.lower_is_better(row["task"], row["metric"]):
+        return f"the values ({number(row['value'])}) have no ratio to the baseline"
+    return "what guessing scores is unknown"
 
 
 def _factors(folder: Folder) -> list[str]:

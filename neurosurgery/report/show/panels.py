@@ -19,7 +19,6 @@ from neurosurgery.config.methods import (
     twins,
 )
 from neurosurgery.report.read.folder import Folder
-from neurosurgery.report.read.points import lower_is_better
 from neurosurgery.report.show.texts import interval, number
 from neurosurgery.verdicts.intervals import HIGHER, LOWER
 
@@ -81,19 +80,19 @@ def grid_panels(folder: Folder, points: pd.DataFrame, x: str) -> list[Panel]:
             Panel(
                 title=task,
                 curves=_curves(rows, x),
-                y_label=metric_label(metric),
+                y_label=metric_label(metric, lower_is_better=folder.lower_is_better(task, metric)),
                 baseline=baseline,
                 band=band,
-                chance=NAN if lower_is_better(metric) else _chance(rows, before),
+                chance=_chance(rows, before),
             )
         )
     return panels
 
 
-def metric_label(metric: str) -> str:
+def metric_label(metric: str, *, lower_is_better: bool) -> str:
     """The name of a harness metric in words; says if lower is better."""
     words = metric_name(metric)
-    return f"{words}\n(lower is better)" if lower_is_better(metric) else words
+    return f"{words}\n(lower is better)" if lower_is_better else words
 
 
 def metric_name(metric: str) -> str:

@@ -163,9 +163,12 @@ def _scaling(folder: Folder, points: pd.DataFrame) -> list[str]:
     higher = int((rows["verdict"] == "higher").sum())
     lower = int((rows["verdict"] == "lower").sum())
     largest = records(rows.sort_values("difference", kind="stable").tail(1))[0]
+    pairs = rows[["task", "metric"]].drop_duplicates().itertuples(index=False)
+    falling = [task for task, metric in pairs if folder.lower_is_better(task, metric)]
+    note = f" (of {', '.join(falling)} lower is better)" if falling else ""
     text = (
         f"Scaling by another factor than 0, {len(rows)} grid points: math is higher at {higher}, "
-        f"lower at {lower}, unmoved or undecided at {len(rows) - higher - lower}."
+        f"lower at {lower}{note}, unmoved or undecided at {len(rows) - higher - lower}."
     )
     curve = curve_label(largest["method"], largest["calibration"])
     size = size_text(largest["method"], largest["proportion"])
