@@ -134,15 +134,12 @@ class LeftOut:
     @property
     def text(self) -> str | None:
         """One line with all counts that are not 0; None if all are."""
-        names = {"a calibration sample": self.of_calibration.names, "a test": self.of_tests.names}
-        left_out = [
-            f"{count:,} that repeat {what}" + (f" ({names[what]})" if what in names else "")
-            for what, count in self.counts.items()
-            if count
-        ]
+        left_out = [f"{count:,} that repeat {what}" for what, count in self.counts.items() if count]
+        names = "; ".join(filter(None, (self.of_calibration.names, self.of_tests.names)))
+        where = f" ({names})" if names else ""
         kept = [f"{count:,} that {what}" for what, count in self.resembling.items() if count]
         said = [
-            *([f"left out {', '.join(left_out)}"] if left_out else []),
+            *([f"left out {', '.join(left_out)}{where}"] if left_out else []),
             *([f"kept {', '.join(kept)}"] if kept else []),
         ]
         return f"{FLAG}: {'; '.join(said)}" if said else None
@@ -170,7 +167,7 @@ def without_used(
     Args:
         data: all samples.
         calibration: the samples that the selection is made from, by set.
-        tests: the documents that are asked, by task.
+        tests: the documents of the tasks, by task.
         path: the file, for the error.
 
     Raises:

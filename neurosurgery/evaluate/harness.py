@@ -51,6 +51,7 @@ class Harness:
         self._names = tuple(names)
         self._guessing: Guessing = {}
         self._notes: list[str] = []
+        self._records: dict[int | None, dict[str, list[Record]]] = {}
         self._loaded = _load(manager, flag, names)
         for name, task in self._loaded["tasks"].items():
             if getattr(task, "UNSAFE_CODE", False):
@@ -84,18 +85,20 @@ class Harness:
         """Lines for the user about these tasks: ignored flags, and what `prepare` found."""
         return tuple(self._notes)
 
-    def asked(self, limit: int | None) -> dict[str, list[Record]]:
+    def records(self, limit: int | None) -> dict[str, list[Record]]:
         """The first `limit` documents of each task, as records to compare with samples.
 
         Raises:
             UsageError: a task's own code fails.
         """
-        found = {}
-        with preserved_generators():
-            for name, task in self._loaded["tasks"].items():
-                with _refused(self._flag, name, "cannot be asked"):
-                    found[name] = asked_records(task, limit)
-        return found
+        if limit not in self._records:
+            found = {}
+            with preserved_generators():
+                for name, task in self._loaded["tasks"].items():
+                    with _refused(self._flag, name, "cannot be asked"):
+                        found[name] = asked_records(task, limit)
+            self._records[limit] = found
+        return self._records[limit]
 
     def prepare(
         self, tokenizer: PreTrainedTokenizerBase, longest: int, limit: int | None

@@ -113,16 +113,15 @@ class CellRun:
         worker = Worker(loaded, evidence, self._harnesses, self._evaluation, trains)
         return LocalExecutor(worker)
 
-    def test_records(self) -> dict[str, list[Record]]:
-        """The documents that the run asks, by task.
+    def test_records(self, *, of_all: bool = False) -> dict[str, list[Record]]:
+        """The documents that the run asks, or all that its tasks have, by task.
 
         Raises:
             UsageError: a task's own code fails.
         """
-        evaluation = self._evaluation
-        return self._harnesses["math"].asked(evaluation.math_documents) | self._harnesses[
-            "other"
-        ].asked(evaluation.other_documents)
+        evaluation, harnesses = self._evaluation, self._harnesses
+        math = harnesses["math"].records(None if of_all else evaluation.math_documents)
+        return math | harnesses["other"].records(None if of_all else evaluation.other_documents)
 
     def run(
         self,

@@ -101,9 +101,12 @@ class FineTuning:
         check_end_token(tokenizer, config.model.name)
         self._meaning(self._sets, dtype, commit)
         of_tasks = cells.load_tasks(tokenizer, resolve_max_length(architecture, tokenizer))
-        tests, data = cells.test_records(), config.data
-        checked = check_sets(self._sets, data.sources, tests, drop=data.drop_used)
+        checked = check_sets(
+            self._sets, config.data.sources, cells.test_records(), drop=config.data.drop_used
+        )
         meaning = self._meaning(checked.sets, dtype, commit) | of_masks | of_effects | of_tasks
+        # A trained model may be evaluated on more documents later.
+        tests = cells.test_records(of_all=True)
         new, left_out = without_used(self._data, checked.records, tests, config.training.data)
         of_training = self._checked(meaning_of_training(config.training, new))
         samples = encode_samples(

@@ -231,3 +231,15 @@ def test_formats():
     assert program_prompt("1+1?") == "Instruct: 1+1? Let's write a Python program.\nOutput:"
     assert program_sample("1+1?", "def f") == f"{program_prompt('1+1?')}\ndef f"
     assert np.isfinite(split(problems(12)).samples["answer"]).all()
+
+
+def test_samples_that_are_left_out_stay_examples_and_are_listed(tmp_path):
+    path = write(tmp_path, problems(40))
+    whole = read_calibration_set(CalibrationSource("math", path))
+    fewer = whole.without({0, 2})
+    assert fewer.samples == (whole.samples[1], *whole.samples[3:])
+    assert fewer.left_out == 2
+    parts = fewer.programs.listing()["part"].tolist()
+    assert parts[:4] == ["left out", "sample", "left out", "sample"]
+    assert parts.count("test") == whole.programs.listing()["part"].tolist().count("test")
+    assert fewer.programs.samples.equals(whole.programs.samples)

@@ -97,9 +97,9 @@ def test_what_calibration_and_tests_use_is_left_out(tmp_path):
     assert [sample.answer for sample in kept.samples] == ["1", "5", "9"]
     assert list(left_out.counts.values()) == [3, 2, 1]
     assert left_out.text == (
-        "--train_data: left out 3 that repeat a calibration sample (math 2, other 1), 2 that "
-        "repeat a test (mmlu 2), 1 that repeat another sample; kept 1 that have the words of one "
-        "of these with other numbers"
+        "--train_data: left out 3 that repeat a calibration sample, 2 that repeat a test, 1 that "
+        "repeat another sample (math 2, other 1; mmlu 2); kept 1 that have the words of one of "
+        "these with other numbers"
     )
     table = left_out.table.set_index("against")["repeated"]
     assert table.to_dict() == {

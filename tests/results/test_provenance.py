@@ -47,7 +47,8 @@ MEANS = {
     },
     DataConfig: {
         **{"math": None, "calibration": None, "num_samples": 100, "num_repeats": None},
-        **{"random_state": 7, "batch_tokens": None},
+        # What it leaves out is part of the sets (the last test).
+        **{"random_state": 7, "batch_tokens": None, "drop_used": None},
     },
     GridConfig: dict.fromkeys(("methods", "skill", "sizes", "scalars", "pre_train_eval")),
     EvaluationConfig: {
@@ -342,3 +343,16 @@ def test_a_hub_model_is_its_commit():
     assert model_fingerprint("some/model", "abc") == "abc"
     assert model_fingerprint("some/model", None) is None
     assert "--model[files]" not in meaning_of()
+
+
+def test_what_is_left_out_of_a_set_is_part_of_its_meaning():
+    drop = replace(DATA, drop_used=True)
+    left = meaning_of(data=drop, sets=SETS | {"MMLU": replace(SETS["MMLU"], left_out=3)})
+    assert "--train_dataset" not in left, "it is unknown before the sets are compared"
+    known = {name: replace(found, left_out=0) for name, found in SETS.items()}
+    assert meaning_of(data=drop, sets=known) == meaning_of()
+    known["MMLU"] = replace(SETS["MMLU"], left_out=3)
+    changed = meaning_of(data=drop, sets=known)
+    assert [flag for flag, value in meaning_of().items() if changed[flag] != value] == [
+        "--calibration_datasets[MMLU]"
+    ]

@@ -534,3 +534,61 @@ def test_a_folder_that_vanishes_is_not_made_again(
         assert FineTune.main(flags(tiny_model, save_path, "--selection", "random")) == 1
     assert "has vanished during the run" in capsys.readouterr().err.strip().splitlines()[-1]
     assert not save_path.exists()
+
+
+def test_samples_of_any_set_and_task_are_left_out_in_any_form(tiny_model, tmp_path, capsys):
+    """Also those of documents that this run does not ask; a new number makes a new problem."""
+    folder = ROOT / "lm-evaluation-harness" / "demo"
+    lines = (folder / "demo_race.jsonl").read_text().splitlines()[:20]
+    race = [json.loads(line) for line in lines]
+    calibration = pd.read_csv(DEMO.train_dataset)["qa"]
+    mmlu = pd.read_csv(DEMO.calibration_datasets[1])["qa"]
+    rows = [
+        *((f"{r['prompt']} ".upper(), r["options"][r["gold"]]) for r in race),
+        *((qa.removeprefix("Q: ").partition("\nA:")[0], "1") for qa in calibration[:30]),
+        *((qa.partition("\nAnswer:")[0], "who knows") for qa in mmlu[:10]),
+        *((f"Otto hides {n} red balls and finds 3. How many are lost?", "1") for n in range(12)),
+    ]
+    data = tmp_path / "new.csv"
+    pd.DataFrame(rows, columns=["prompt", "answer"]).to_csv(data, index=False)
+    argv = flags(tiny_model, tmp_path / "r", "--selection", "wanda", "--train_data", str(data))
+    assert FineTune.main([*argv, "--dry_run"]) == 0
+    out = capsys.readouterr().out
+    assert "left out 40 that repeat a calibration sample, 20 that repeat a test" in out
+    assert "(math 30, MMLU 10; demo_race 20)" in out
+    assert FineTune.main(argv) == 0
+    found = pd.read_csv(tmp_path / "r" / "overlap.csv").set_index(["samples", "against"])
+    assert found.loc["train_data", "repeated"].drop("any task").to_dict() == {
+        **{"math": 30, "Race": 0, "MMLU": 10, "demo_gsm8k_cot": 0, "demo_race": 20},
+        **{"demo_stories": 0, "train_data": 0},
+    }
+    page = (tmp_path / "r" / "report" / "report.html").read_text(encoding="utf-8")
+    assert "Samples of train_data that repeat others were left out (math 30, demo_race 20" in page
+
+
+def test_an_instruction_that_tests_share_makes_no_sample_a_test(tiny_model, tmp_path, capsys):
+    instruction = "Solve the problem step by step and finish with the number."
+    prompts = [f"Q: Ivy has {n} nuts and eats 2. How many are left?\nA:" for n in range(10, 40)]
+    documents = [
+        {"instruction": instruction, "prompt": prompt, "answer": "5"} for prompt in prompts
+    ]
+    (tmp_path / "own.jsonl").write_text("".join(f"{json.dumps(d)}\n" for d in documents))
+    (tmp_path / "own.yaml").write_text(
+        "task: own_task\ndataset_path: json\ndataset_kwargs:\n  data_files:\n"
+        f"    test: {tmp_path}/own.jsonl\n"
+        "test_split: test\noutput_type: generate_until\n"
+        'doc_to_text: "{{instruction}}\\n{{prompt}}"\ndoc_to_target: answer\n'
+        "generation_kwargs:\n  until: ['Q:']\n  max_gen_toks: 8\n"
+        "metric_list:\n  - metric: exact_match\n    aggregation: mean\n    higher_is_better: true\n"
+        "num_fewshot: 0\n"
+    )
+    new = [f"{instruction}\nQ: Otto hides {n} balls. How many?\nA:" for n in range(80)]
+    data = tmp_path / "new.csv"
+    rows = [(prompt, "5") for prompt in [*new, *prompts[:7]]]
+    pd.DataFrame(rows, columns=["prompt", "answer"]).to_csv(data, index=False)
+    more = ["--train_lm_eval_task", "own_task", "--include_path", str(tmp_path)]
+    argv = flags(tiny_model, tmp_path / "r", "--selection", "wanda", "--train_data", str(data))
+    assert FineTune.main([*argv, *more, "--dry_run"]) == 0
+    out = capsys.readouterr().out
+    assert "training     72 samples, 8 held out" in out
+    assert "left out 7 that repeat a test (own_task 7)" in out

@@ -49,6 +49,10 @@ def test_a_run_of_the_demo_has_its_cells(finished):
     assert (heads["edited"] == heads["proportion"] * 64 * 256).all()
     comparison = pd.read_csv(finished / "comparison.csv")
     assert set(comparison["method"]) <= {HEADS, RANDOM_HEADS, MLPS}
+    overlap = pd.read_csv(finished / "overlap.csv")
+    assert set(overlap["samples"]) == {"prompts"}
+    assert set(overlap["against"]) == {DEMO.train_lm_eval_task, *DEMO.eval_datasets, "any task"}
+    assert overlap["repeated"].tolist() == [0] * 5
     page = (finished / "report" / "report.html").read_text(encoding="utf-8")
     assert re.search(r"the knock-out of (1 head|2 heads), which [\d,]+ weights \([\d.]+%", page)
     for words in ("Random heads", "Number of units", "Heads of math", "MLPs of math"):

@@ -348,13 +348,6 @@ def test_calibration_samples_that_tests_ask_are_counted_and_can_be_left_out(
     for folder, more in (("all", ["--drop_used"]), ("new", [])):
         assert script.run(tiny_model, tmp_path / folder, *flags, *more) == 2
         assert "--calibration_datasets content" in capsys.readouterr().err
-    # The samples that are left are those of a file that has no others.
-    pd.read_csv(path)[6:].to_csv(path, index=False)
-    assert script.run(tiny_model, tmp_path / "same", *flags) == 0
-    for file in (target / "statistics").rglob("*.safetensors"):
-        twin = tmp_path / "same" / file.relative_to(target)
-        assert twin.read_bytes() == file.read_bytes()
-    assert without_timings(tmp_path / "same") == without_timings(target)
 
 
 def test_a_set_that_is_all_tests_cannot_be_left_out(script, tiny_model, tmp_path, capsys):
