@@ -29,6 +29,7 @@ from neurosurgery.cli.parse import (
 from neurosurgery.cli.training_flags import add_selection_flags, add_training_flags
 from neurosurgery.cli.worker_flags import add_worker_flags, workers_config
 from neurosurgery.common.errors import UsageError
+from neurosurgery.config.checks import check_path
 from neurosurgery.config.demo import DEMO
 from neurosurgery.config.experiment import DataConfig
 from neurosurgery.config.fine_tuning import (
@@ -131,6 +132,7 @@ def _selection(flags: argparse.Namespace, *, of_demo: bool) -> SelectionConfig:
     methods: list[str] = []
     files: list[MaskSource] = []
     for value in dict.fromkeys(flags.selection):
+        check_path("--selection", value)
         if value in SELECTIONS:
             methods.append(value)
         elif Path(value).is_file():

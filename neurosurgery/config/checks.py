@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +87,62 @@ def check_set_names(names: Sequence[str]) -> None:
         seen.add(name.casefold())
 
 
+_CONTROL = ("Cc", "Cs")
+"""Unicode's classes of control characters and of bytes that are no text."""
+
+LONGEST_NAME = 255
+"""Bytes of a file's name, on all usual file systems."""
+_LONGEST_PATH = 4000
+"""Bytes of a path, less what is written below it."""
+
+
+def check_path(flag: str, path: str) -> None:
+    """Refuse a path that no file can have, or that tables, logs and messages cannot hold.
+
+    Raises:
+        UsageError: control characters, bytes that are no text, or too long a name.
+    """
+    if any(unicodedata.category(character) in _CONTROL for character in path):
+        # In its escaped form, which is safe to print.
+        shown = ascii(path)[1:-1]
+        raise UsageError(flag, shown, "expected a path in UTF-8 without control characters")
+    lengths = [len(os.fsencode(part)) for part in Path(path).parts]
+    if max(lengths, default=0) > LONGEST_NAME:
+        reason = f"has a name of {max(lengths)} bytes; expected at most {LONGEST_NAME}"
+        raise UsageError(flag, _shortened(path), reason)
+    if (length := len(os.fsencode(path))) > _LONGEST_PATH:
+        reason = f"has {length} bytes; expected at most {_LONGEST_PATH}"
+        raise UsageError(flag, _shortened(path), reason)
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+_SHOWN = 60
+
+_ROOM = len("_train_task.json") + len("..4194304.tmp")
+"""What the longest file name adds to a cell's, and a file that is being written to its own."""
+
+
+def check_file_names(flag: str, given: str, stems: Iterable[str]) -> None:
+    """Refuse a name by which a file of a cell would get too long a name.
+
+    Args:
+        flag: the flag that gave it.
+        given: the name.
+        stems: paths of cells without suffix, `/` between folders.
+
+    Raises:
+        UsageError: says how much shorter the name has to be.
+    """
+    longest = max((len(os.fsencode(part)) for stem in stems for part in stem.split("/")), default=0)
+    if (excess := longest + _ROOM - LONGEST_NAME) > 0:
+        length = len(os.fsencode(given))
+        reason = f"has {length} bytes; expected at most {length - excess}, for the names of files"
+        raise UsageError(flag, _shortened(given), reason)
+
+
 def check_model_folder(name: str) -> None:
     """Refuse a local folder without a model, and a quantised checkpoint other than a GGUF file.
 
@@ -124,6 +182,7 @@ def check_writable(folder: Path, flag: str = "--save_path") -> None:
     Raises:
         UsageError: the folder cannot be created or written.
     """
+    check_path(flag, str(folder))
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
         with tempfile.TemporaryFile(dir=existing):

@@ -9,13 +9,16 @@ from pathlib import Path
 from neurosurgery.common.errors import UsageError
 from neurosurgery.config.checks import (
     check_at_least,
+    check_file_names,
     check_finite,
     check_fractions,
     check_model_folder,
     check_one_place,
+    check_path,
     check_set_names,
     check_writable,
 )
+from neurosurgery.config.keys import MATH
 from neurosurgery.config.loggers import check_loggers
 from neurosurgery.config.methods import METHODS, statistics_of
 from neurosurgery.config.workers import WorkersConfig
@@ -27,6 +30,10 @@ class CalibrationSource:
 
     name: str
     path: Path
+
+    def __post_init__(self) -> None:
+        flag = "--train_dataset" if self.name == MATH else "--calibration_datasets"
+        check_path(flag, str(self.path))
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,9 @@ class ModelConfig:
     device: str | None = None
     device_map: str | None = None
     trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        check_path("--model", self.name)
 
     @property
     def label(self) -> str:
@@ -59,6 +69,10 @@ class ModelConfig:
         """
         check_one_place(self.device, self.device_map)
         check_model_folder(self.name)
+
+
+_MOST_DRAWS = 100_000_000
+"""Samples drawn from a set over all repeats; a second of work, and far more than any set holds."""
 
 
 @dataclass(frozen=True)
@@ -93,14 +107,9 @@ class DataConfig:
         Raises:
             UsageError: names the flag.
         """
-        check_at_least(
-            1,
-            {
-                "--num_samples": self.num_samples,
-                "--batch_tokens": self.batch_tokens,
-            },
-        )
+        check_at_least(1, {"--batch_tokens": self.batch_tokens})
         check_at_least(1, {"--num_repeats": self.num_repeats}, most=10_000)
+        check_at_least(1, {"--num_samples": self.num_samples}, most=_MOST_DRAWS // self.num_repeats)
         check_at_least(0, {"--random_state": self.random_state}, most=None)
         check_set_names([source.name for source in self.calibration])
 
@@ -153,6 +162,10 @@ class EvaluationConfig:
     programs: Path | None = None
     random_state: int = 42
 
+    def __post_init__(self) -> None:
+        if self.include_path is not None:
+            check_path("--include_path", str(self.include_path))
+
     @property
     def tasks(self) -> tuple[str, ...]:
         """Every task, math first."""
@@ -201,6 +214,8 @@ class OutputConfig:
         """
         if Path(self.text_file).name != self.text_file or not self.text_file.endswith(".txt"):
             raise UsageError("--text_file", self.text_file, "expected a name NAME.txt, no folder")
+        check_path("--text_file", self.text_file)
+        check_file_names("--text_file", self.text_file, [self.text_file])
         check_fractions("--margin", [self.margin])
         check_writable(self.save_path)
         check_loggers(self.report_to)

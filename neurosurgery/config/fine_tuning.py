@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.checks import check_fractions
+from neurosurgery.config.checks import check_fractions, check_path
 from neurosurgery.config.experiment import (
     DataConfig,
     EvaluationConfig,
@@ -67,6 +67,8 @@ class SelectionConfig:
         for value in self.sizes["--top"]:
             if not (value >= 1 and float(value).is_integer()):
                 raise UsageError("--top", f"{value:g}", "expected numbers of units")
+        if self.found_in is not None:
+            check_path("--path_patching", str(self.found_in))
         # Names become file names, and some file systems ignore case.
         names = [file.name.casefold() for file in self.files]
         for name in names:

@@ -74,7 +74,7 @@ class CellsConfig:
         self.output.check()
         if self.workers is not None:
             self.workers.check()
-        check_at_least(1, {"--num_repeats": self.num_repeats})
+        check_at_least(1, {"--num_repeats": self.num_repeats}, most=10_000)
         check_finite("--scalar", self.scalars)
         if ablation == "resample" and not self.scalars:
             reason = "expected mean, zero or --scalar with tasks, whose prompts have no counterpart"
@@ -126,9 +126,9 @@ class PatchingConfig:
         """
         self.model.check()
         prompts = self.prompts
-        check_at_least(1, {"--digits": prompts.digits, "--num_draws": self.draws})
-        check_at_least(4, {"--num_prompts": prompts.number})
-        check_at_least(0, {"--shots": prompts.shots})
+        check_at_least(1, {"--digits": prompts.digits, "--num_draws": self.draws}, most=10_000)
+        check_at_least(4, {"--num_prompts": prompts.number}, most=1_000_000)
+        check_at_least(0, {"--shots": prompts.shots}, most=10_000)
         if not 0 < prompts.held_out < 1:
             raise UsageError("--held_out", prompts.held_out, "expected a share between 0 and 1")
         for value in self.top or ():

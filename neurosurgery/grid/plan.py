@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.activations.used import CheckedSets
 from neurosurgery.common.numbers import duration_text
+from neurosurgery.config.checks import check_file_names
 from neurosurgery.config.experiment import (
     DataConfig,
     EvaluationConfig,
@@ -82,7 +83,12 @@ def needed_statistics(data: DataConfig, keys: Sequence[CellKey]) -> dict[str, tu
 def make_plan(
     keys: Sequence[CellKey], output: OutputConfig, store: ResultStore, *, with_baseline: bool
 ) -> Plan:
-    """Find the finished ones of the cells; `with_baseline` adds the unedited model."""
+    """Find the finished ones of the cells; `with_baseline` adds the unedited model.
+
+    Raises:
+        UsageError: the name of a set or of a mask file is too long for the names of cells' files.
+    """
+    _check_names(keys)
 
     # --overwrite ignores the existing cells.
     def is_done(key: CellKey) -> bool:
@@ -105,6 +111,19 @@ def make_plan(
         to_select=to_select,
         baseline_pending=with_baseline and not is_done(BASELINE_KEY),
     )
+
+
+def _check_names(keys: Sequence[CellKey]) -> None:
+    stems: dict[tuple[str, str], list[str]] = {}
+    for key in keys:
+        if key.selection is not None:
+            given = METHODS[key.method].given
+            flag = "--selection" if given else "--calibration_dataset_names"
+            names = {(flag, key.selection.against), ("--skill", key.selection.skill)}
+            for source in names:
+                stems.setdefault(source, []).append(key.stem)
+    for (flag, name), of_name in sorted(stems.items()):
+        check_file_names(flag, name, of_name)
 
 
 _CELLS_TIMED = 10

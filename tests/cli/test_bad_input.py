@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import ROOT
-from scripts import DEMO_DATA, DEMO_TASKS, SCRIPTS
+from scripts import DEMO_DATA, DEMO_TASKS, SCRIPTS, files_with_times
 
 import FineTune
 import LAPE
@@ -40,6 +40,8 @@ def folder(tmp_path):
     (tmp_path / "a_file").write_text("")
     return tmp_path
 
+
+LONG = "x" * 300
 
 CASES = [
     ("--train_dataset {0}/none.csv", "--train_dataset {0}/none.csv: No such file"),
@@ -94,6 +96,22 @@ CASES = [
     ("--device cuda:77", "--device cuda:77: expected a device of this machine"),
     ("--dtype float8", "argument --dtype: invalid choice: 'float8'"),
     ("--num_sample 5", "unrecognized arguments: --num_sample 5"),
+    ("--num_samples 999999999", "--num_samples 999999999: expected a whole number of at most"),
+    ("--num_samples 20000 --num_repeats 10000", "--num_samples 20000: expected a whole number of"),
+    ("--num_repeats 1000000000", "--num_repeats 1000000000: expected a whole number of at most"),
+    ("--eval_batch_size 99999999999", "--eval_batch_size 99999999999: expected a whole number of"),
+    (f"--train_dataset {{0}}/{LONG}.csv", "has a name of 304 bytes; expected at most 255"),
+    (f"--calibration_datasets {LONG}", "has a name of 300 bytes; expected at most 255"),
+    (f"--model {LONG}", "has a name of 300 bytes; expected at most 255"),
+    (f"--model {'é' * 130}", "has a name of 260 bytes; expected at most 255"),
+    (f"--include_path {LONG}", "has a name of 300 bytes; expected at most 255"),
+    (f"--save_path {{0}}/{LONG}", "has a name of 300 bytes; expected at most 255"),
+    (f"--save_path {{0}}/{'d/' * 2500}", "bytes; expected at most 4000"),
+    (f"--text_file {LONG}.txt", "has a name of 304 bytes; expected at most 255"),
+    (f"--text_file {LONG[:230]}.txt", "has 234 bytes; expected at most 226, for the names of"),
+    ("--save_path {0}/a\0b", "a\\x00b: expected a path in UTF-8 without control characters"),
+    ("--model {0}/a\x1b[31mb", "a\\x1b[31mb: expected a path in UTF-8 without control"),
+    ("--save_path {0}/\udcff", "\\udcff: expected a path in UTF-8 without control characters"),
     ("--skill Nobody", "--skill Nobody: expected one of math, Race, MMLU"),
     ("--skill race", "--skill race: expected one of math, Race, MMLU"),
 ]
@@ -120,6 +138,35 @@ def test_refused_in_one_line(flags, message, script, folder, capsys, monkeypatch
     assert message.format(folder) in output.err
     assert len(output.err.strip().splitlines()) == 1
     assert sorted(folder.rglob("*")) == before
+
+
+LONGEST_SET = 255 - len("_calculate0.05_run0") - len("_train_task.json") - len("..4194304.tmp")
+
+
+def test_a_set_has_the_longest_name_that_fits_and_no_longer_one(tiny_model, tmp_path, capsys):
+    """One byte more would fail when the first cell is written, or never be found finished."""
+    case = SCRIPTS["mathneuro"]
+
+    def argv(length: int, *more: str) -> list[str]:
+        names = ["--calibration_dataset_names", "s" * length, "MMLU"]
+        return case.flags(tiny_model, tmp_path / "r", *names, *case.one("--save_masks", *more))
+
+    assert case.main(argv(LONGEST_SET + 1)) == 2
+    line = capsys.readouterr().err
+    assert f"has {LONGEST_SET + 1} bytes; expected at most {LONGEST_SET}" in line
+    assert not (tmp_path / "r").exists()
+    # A longer suffix leaves less; the skill's own name counts, too.
+    assert case.main(argv(LONGEST_SET, "--scalar", "1.0625")) == 2
+    assert f"at most {LONGEST_SET - len('_scalar1.0625')}" in capsys.readouterr().err
+    name = "s" * 240
+    skilled = [*argv(240), "--skill", name]
+    assert case.main(skilled) == 2
+    assert "expected at most" in capsys.readouterr().err
+    assert case.main(argv(LONGEST_SET)) == 0
+    before = files_with_times(tmp_path / "r", "*.safetensors")
+    assert before
+    assert case.main(argv(LONGEST_SET)) == 0
+    assert files_with_times(tmp_path / "r", "*.safetensors") == before
 
 
 def test_methods_are_checked(tmp_path, capsys):

@@ -132,6 +132,9 @@ def draw_references(axes: Axes, panel: Panel) -> None:
         axes.axhline(panel.chance, color="#666666", linewidth=0.8, linestyle=":", zorder=1.5)
 
 
+LONGEST_LABEL = 44
+
+
 def handle(look: Look, label: str | None = None) -> Line2D:
     """The legend entry of a curve."""
     hollow = look.fill == "none"
@@ -144,7 +147,8 @@ def handle(look: Look, label: str | None = None) -> Line2D:
         fillstyle="full" if hollow else look.fill,  # type: ignore[arg-type]
         markerfacecolor="white" if hollow else look.colour,
         markerfacecoloralt="white",
-        label=label or look.label,
+        # A name of a whole line would leave the figure no room.
+        label=one_line(label or look.label, LONGEST_LABEL),
     )
 
 

@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 from neurosurgery.common.numbers import percent_text
 from neurosurgery.config.methods import method_label
 from neurosurgery.masks.units import Place, layer_order, short_kinds
-from neurosurgery.report.draw.canvas import Drawing, legend, new_figure
+from neurosurgery.report.draw.canvas import LONGEST_LABEL, Drawing, legend, new_figure
 from neurosurgery.report.draw.style import PAGE, Looks, one_line
 from neurosurgery.report.read.where import MaskCounts, Part
 from neurosurgery.report.show.panels import Facts
@@ -184,7 +184,8 @@ def _patch(mask: MaskCounts, looks: Looks) -> Patch:
 
 
 def _mask_name(mask: MaskCounts, looks: Looks) -> str:
-    return f"{looks.look(mask.method, mask.calibration).label}, {mask.proportion:g}"
+    label = one_line(looks.look(mask.method, mask.calibration).label, LONGEST_LABEL)
+    return f"{label}, {mask.proportion:g}"
 
 
 def _mask_facts(mask: MaskCounts) -> Facts:
