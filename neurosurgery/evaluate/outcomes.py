@@ -5,10 +5,14 @@ from __future__ import annotations
 import builtins
 import datetime
 import importlib
+import io
+import operator
 import re
 import sys
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable
 from decimal import Decimal
+from typing import Any
 
 RAN = "ran"
 SYNTAX_ERROR = "syntax_error"
@@ -70,7 +74,46 @@ _NO_NAME = re.compile(r"name '(\w+)' is not defined")
 _NO_ATTRIBUTE = re.compile(
     r"(?:(module|type object) )?'([\w.]+)'(?: object)? has no attribute '(\w+)'"
 )
-_NO_DATE = re.compile(r"time data '(.*)' does not match format '(.*)'", re.DOTALL)
+_NO_DICT = "no __dict__ for setting new attributes"
+_NO_OPERATOR = re.compile(
+    # `+=` is asked like `+`, which changes no sample.
+    r"unsupported operand type\(s\) for (?P<operator>[^\s=]+)=?(?: or pow\(\))?: "
+    r"'(?P<a>[\w.]+)' and '(?P<b>[\w.]+)'"
+)
+_NO_ORDER = re.compile(
+    r"'(?P<operator>\S+)' not supported between instances of '(?P<a>[\w.]+)' and '(?P<b>[\w.]+)'"
+)
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "/": operator.truediv,
+    "//": operator.floordiv,
+    "%": operator.mod,
+    "**": operator.pow,
+    "&": operator.and_,
+    "|": operator.or_,
+    "^": operator.xor,
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+}
+_READERS: dict[re.Pattern[str], Callable[..., Any]] = {
+    re.compile(r"time data '(.*)' does not match format '(.*)'", re.DOTALL): (
+        datetime.datetime.strptime
+    ),
+    re.compile(r"invalid literal for int\(\) with base 10: '(.*)'", re.DOTALL): int,
+    re.compile(r"could not convert string to float: '(.*)'", re.DOTALL): float,
+}
+_NOT_DONE = re.compile(
+    r"^The monty syntax parser|does not yet support|not yet supported|are not supported"
+    r"|^cannot create 'object' instances|^cannot convert '(list|tuple|range|set)' object to bytes"
+    r"|^'typing\.\w+' object is not|^(frozen)?set\.\w+\(\) takes exactly one argument"
+    r"|^re\.Match\.\w+\(\) takes no keyword|^JSON\w+\.__init__\(\) got an unexpected keyword"
+    r"|^pow\(\) 2nd argument cannot be negative"
+)
+"""Messages of the sandbox where CPython has none."""
 _TIME = re.compile(r"feed time limit exceeded")
 
 
@@ -126,13 +169,26 @@ def _not_named(text: str) -> str | None:
     return UNSUPPORTED if hasattr(builtins, found[1]) else None
 
 
-_TYPES: dict[str, type] = {
-    "datetime.date": datetime.date,
-    "datetime.datetime": datetime.datetime,
-    "datetime.timedelta": datetime.timedelta,
-    "decimal.Decimal": Decimal,
-    "Decimal": Decimal,
+_SAMPLES: dict[str, Any] = {
+    "NoneType": None,
+    "_io.TextIOWrapper": io.TextIOWrapper(io.BytesIO()),
+    "builtin_function_or_method": len,
+    "collections.Counter": Counter("a"),
+    "collections.defaultdict": defaultdict(int),
+    "collections.deque": deque("a"),
+    "datetime.date": datetime.date(2000, 1, 1),
+    "datetime.datetime": datetime.datetime(2000, 1, 1),
+    "datetime.time": datetime.time(1),
+    "datetime.timedelta": datetime.timedelta(1),
+    "decimal.Decimal": Decimal(1),
+    "function": lambda: None,
+    "re.Match": re.match("a", "a"),
+    "re.Pattern": re.compile("a"),
+} | {
+    kind.__name__: kind()
+    for kind in (bool, int, float, complex, str, bytes, list, tuple, dict, set, frozenset)
 }
+"""A value of each type, by the name that the sandbox's messages have for it."""
 
 
 def _not_an_attribute(text: str) -> str | None:
@@ -144,36 +200,59 @@ def _not_an_attribute(text: str) -> str | None:
         return _not_in_module(owner, name)
     if name in _INTERNALS:
         return FORBIDDEN
-    there = hasattr(_TYPES.get(owner, getattr(builtins, owner, None)), name)
-    return UNSUPPORTED if there else None
+    kind = type(_SAMPLES[owner]) if owner in _SAMPLES else getattr(builtins, owner, None)
+    can_be_set = owner == "function" and _NO_DICT in text
+    return UNSUPPORTED if hasattr(kind, name) or can_be_set else None
 
 
 def _not_allowed(text: str) -> str | None:
+    if text.startswith("Internal error in monty"):
+        return UNSUPPORTED
     return FORBIDDEN if text.endswith("is not supported in this environment") else None
 
 
-def _not_parsed(text: str) -> str | None:
-    return UNSUPPORTED if text.startswith("The monty syntax parser") else None
+def _not_done(text: str) -> str | None:
+    return UNSUPPORTED if _NOT_DONE.search(text) else None
 
 
-def _not_a_date(text: str) -> str | None:
-    """Monty reads fewer formats of dates than CPython."""
-    found = _NO_DATE.match(text)
-    if found is None:
+def _not_computed(text: str) -> str | None:
+    """Operators that CPython has for two types."""
+    if _NOT_DONE.search(text):
+        return UNSUPPORTED
+    found = _NO_OPERATOR.match(text) or _NO_ORDER.match(text)
+    if found is None or not {found["a"], found["b"]} <= _SAMPLES.keys():
+        return None
+    compute = _OPERATORS.get(found["operator"])
+    if compute is None:
         return None
     try:
-        datetime.datetime.strptime(found[1], found[2])
-    except (ValueError, re.error):
+        compute(_SAMPLES[found["a"]], _SAMPLES[found["b"]])
+    except TypeError:
         return None
+    except ArithmeticError:
+        pass
     return UNSUPPORTED
+
+
+def _not_read(text: str) -> str | None:
+    """Dates and numbers that CPython reads."""
+    for pattern, read in _READERS.items():
+        if found := pattern.match(text):
+            try:
+                read(*found.groups())
+            except (ValueError, re.error):
+                return None
+            return UNSUPPORTED
+    return _not_done(text)
 
 
 _LACKING: dict[type[BaseException], Callable[[str], str | None]] = {
     ImportError: _not_imported,
     NameError: _not_named,
     AttributeError: _not_an_attribute,
-    NotImplementedError: _not_parsed,
+    NotImplementedError: _not_done,
     RuntimeError: _not_allowed,
-    ValueError: _not_a_date,
+    TypeError: _not_computed,
+    ValueError: _not_read,
 }
 """How an error says that the sandbox lacks what CPython has; None where it does not."""

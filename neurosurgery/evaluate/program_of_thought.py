@@ -89,10 +89,10 @@ def score_program(document: Mapping[str, Any], responses: Sequence[str]) -> dict
     Returns:
         `exact_match`: 1 where `float(solution())` equals the answer, as floats do. Then one of the
         outcomes of the sandbox is 1 and the others are 0: `ran` (a number came out, NaN counts),
-        `syntax_error`, `time_limit`, `memory_limit` (or too deep a recursion), `forbidden` (it
-        reached for files, network or the interpreter), `no_answer` (no function `solution`, or
-        what it returned is no number), `unsupported` (it needs something of Python that the sandbox
-        lacks), `failed` (it raised another error).
+        `syntax_error` (CPython refuses the text), `time_limit`, `memory_limit` (or too deep a
+        recursion), `forbidden` (it reached for files, network or the interpreter), `no_answer` (no
+        function `solution`, or what it returned is no number), `unsupported` (it needs something
+        of Python that the sandbox lacks or does otherwise), `failed` (it raised another error).
     """
     run = shared_sandbox().run(responses[0])
     right = run.outcome == RAN and run.value == document["answer"]

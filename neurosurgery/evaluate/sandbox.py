@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from functools import cache
@@ -21,13 +22,16 @@ from pydantic_monty import (
 from neurosurgery.common.errors import RunError, first_line
 from neurosurgery.evaluate.outcomes import (
     FAILED,
+    FORBIDDEN,
     MEMORY_LIMIT,
     NO_ANSWER,
     RAN,
     SYNTAX_ERROR,
     TIME_LIMIT,
+    UNSUPPORTED,
     outcome_of,
 )
+from neurosurgery.evaluate.program_text import Differences, TooDeepError, is_refused, python_tree
 
 SECONDS = 2.0
 """Wall-clock time of a program."""
@@ -45,6 +49,7 @@ _monty_round = round
 def round(number, ndigits=None):
     if not isinstance(number, float) or not isinstance(ndigits, int) or number - number != 0:
         return _monty_round(number, ndigits)
+    ndigits = int(ndigits)
     if ndigits >= 0:
         return float(f"{number:.{min(ndigits, 400)}f}")
     if abs(number) < 1e15 and ndigits > -16:
@@ -76,6 +81,43 @@ class Run(NamedTuple):
     reason: str
 
 
+class _Attempt(NamedTuple):
+    """A run in the sandbox, with the lines of the program that an error went through."""
+
+    run: Run
+    lines: Sequence[int] = ()
+    error: type[BaseException] | None = None
+
+
+def _as_by_cpython(program: str, found: _Attempt) -> Run:
+    """Mend an outcome with what CPython makes of the text (`program_text`).
+
+    A text that the sandbox cannot parse is a `syntax_error` only if CPython refuses it, too. What
+    CPython would compute otherwise is `unsupported`.
+    """
+    run = found.run
+    try:
+        tree = python_tree(program)
+        if tree is None:
+            # Newer Pythons, and the sandbox, take more texts than this one.
+            return run
+        if is_refused(program, tree):
+            return Run(SYNTAX_ERROR, None, run.reason or "CPython refuses the text")
+    except TooDeepError:
+        return Run(UNSUPPORTED, None, run.reason) if run.outcome == SYNTAX_ERROR else run
+    there = Differences(tree)
+    over_limit = run.outcome in (TIME_LIMIT, MEMORY_LIMIT)
+    of_types = found.error is not None and issubclass(found.error, (TypeError, AttributeError))
+    unlike = (
+        run.outcome == SYNTAX_ERROR
+        or there.reason
+        or (there.operators and of_types)
+        or there.is_eager(found.lines)
+        or (there.eager and over_limit)
+    )
+    return Run(UNSUPPORTED, None, run.reason or there.reason) if unlike else run
+
+
 class Sandbox:
     """An interpreter in another process that runs untrusted programs one after the other.
 
@@ -96,11 +138,13 @@ class Sandbox:
         caught by a second wall. Time is wall-clock time, so that a program near the limit may fit
         or not; one operation on huge numbers can outlast it by a second, and outlive this process
         if that is killed. The worker writes a line to the error stream where memory runs out.
-        Monty is not CPython: generator expressions are kept whole in memory, so that a long one is
-        a `memory_limit`; what it lacks (`unsupported`) is recognised by its error messages, not in
-        every case, and a program that catches the error is taken as it then goes on. `round` is
-        made to round as CPython does; of the other arithmetic, formats and `math`, no difference
-        was found (`tests/evaluate/test_sandbox_arithmetic.py`).
+        Monty is not CPython: lazy iterators are kept whole in memory, so that a long one is a
+        `memory_limit`. Where it lacks something, or does it otherwise, the program is
+        `unsupported`: that is recognised by error messages (`outcomes`) and by the program's text
+        (`program_text`), and every difference that was found is tested
+        (`tests/evaluate/test_sandbox_differences.py`). A program that catches such an error is
+        taken as it then goes on. `round` is made to round as CPython does; of the other
+        arithmetic, formats and `math`, no difference was found but in `cbrt`'s last digit.
 
     Args:
         seconds: the limit of one program.
@@ -143,25 +187,35 @@ class Sandbox:
         Returns:
             The outcome; `value` is `float(solution())`, computed inside of the sandbox.
         """
+        found = self._attempt(program)
+        return found.run if found.run.outcome == FORBIDDEN else _as_by_cpython(program, found)
+
+    def _attempt(self, program: str) -> _Attempt:
         text = f"{program}\n\nfloat(solution())"
         try:
             with self._pool.checkout(limits=self._limits, os_policy=_POLICY) as session:
                 session.feed_run(_PRELUDE)
                 found = session.feed_run(text, print_callback=_forget)
         except MontySyntaxError as error:
-            return Run(SYNTAX_ERROR, None, first_line(error))
+            return _Attempt(Run(SYNTAX_ERROR, None, first_line(error)))
         except MontyRuntimeError as error:
-            lines = [frame.line for frame in error.traceback()]
-            at_call = lines == [text.count("\n") + 1]
-            return Run(outcome_of(error.exception(), at_call=at_call), None, first_line(error))
+            frames = error.traceback()
+            # The prelude's lines are not the program's.
+            lines = [frame.line for frame in frames if frame.filename == frames[0].filename]
+            raised = error.exception()
+            at_call = lines == [text.count("\n") + 1] and len(frames) == 1
+            outcome = outcome_of(raised, at_call=at_call)
+            return _Attempt(Run(outcome, None, first_line(error)), lines, type(raised))
         except MontyCrashedError as error:
-            return Run(TIME_LIMIT if error.timed_out else MEMORY_LIMIT, None, first_line(error))
+            outcome = TIME_LIMIT if error.timed_out else MEMORY_LIMIT
+            return _Attempt(Run(outcome, None, first_line(error)))
         except MontyError as error:
-            return Run(FAILED, None, first_line(error))
+            return _Attempt(Run(FAILED, None, first_line(error)))
         # A program may have put something else in the place of `float`.
         if not isinstance(found, (int, float)) or not _fits(found):
-            return Run(NO_ANSWER, None, f"solution() returned no number: {type(found).__name__}")
-        return Run(RAN, float(found), "")
+            reason = f"solution() returned no number: {type(found).__name__}"
+            return _Attempt(Run(NO_ANSWER, None, reason))
+        return _Attempt(Run(RAN, float(found), ""))
 
 
 @cache
