@@ -83,7 +83,7 @@ def run(argv: Sequence[str] | None) -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="text, UTF-8; .gz is unpacked")
-    parser.add_argument("--name", required=True, help="the task's name")
+    parser.add_argument("--name", type=str, required=True, help="the task's name")
     parser.add_argument("--output", type=Path, required=True, help="folder for the task's files")
     parser.add_argument(
         "--documents", type=int, default=100, help="how many paragraphs (default: 100)"

@@ -71,7 +71,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="number format of the weights; auto is the checkpoint's own (default: %(default)s)",
     )
     parser.add_argument(
-        "--trust_remote_code", action="store_true", help="run model code from the hub"
+        "--trust_remote_code",
+        action="store_true",
+        help="run the Python code that comes with a model, on this machine: use it only for a "
+        "model that you trust",
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an earlier export in --output"

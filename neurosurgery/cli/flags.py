@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from neurosurgery.cli.worker_flags import add_worker_flags
+from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import error_line
 from neurosurgery.config.demo import DEMO
 from neurosurgery.config.experiment import OutputConfig
@@ -18,28 +19,18 @@ from neurosurgery.config.methods import METHODS, Method, methods_of
 class OneLineParser(argparse.ArgumentParser):
     """A parser that reports a bad flag in one line, and refuses empty values of any flag."""
 
-    def __init__(self, *arguments: Any, **settings: Any) -> None:
-        super().__init__(*arguments, **settings)
-        # What converts a value with no `type`, and with `type=Path`; numbers refuse blanks anyway.
-        self.register("type", None, _not_blank)
-        self.register("type", Path, lambda text: Path(_not_blank(text)))
-
-    def add_subparsers(self, **settings: Any) -> argparse._SubParsersAction:
-        """Add commands; a command's own parser, which knows the flag, refuses its empty values."""
-        commands = super().add_subparsers(**settings)
-        commands.type = str
-        return commands
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:
+        # An unset shell variable must not stand for a default, or for the working directory. A
+        # flag with `type=str` checks its text itself; a command's own parser knows its flags.
+        checks_itself = action.type is str or isinstance(action, argparse._SubParsersAction)
+        if not (arg_string.strip() or checks_itself):
+            name = action.option_strings[0] if action.option_strings else str(action.metavar)
+            raise UsageError(name, "", f"expected a value, found {arg_string!r}")
+        return super()._get_value(action, arg_string)
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""
         self.exit(2, f"{error_line(f'{self.prog}: error: {message}')}\n")
-
-
-def _not_blank(text: str) -> str:
-    """Refuse an empty value: an unset shell variable must not stand for a default or a folder."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError(f"expected a value, found {text!r}")
-    return text
 
 
 def script_parser(description: str) -> OneLineParser:
@@ -84,7 +75,10 @@ def add_model_flags(parser: argparse.ArgumentParser) -> None:
         help="let accelerate split the model over devices",
     )
     model.add_argument(
-        "--trust_remote_code", action="store_true", help="run model code from the hub"
+        "--trust_remote_code",
+        action="store_true",
+        help="run the Python code that comes with a model, on this machine: use it only for a "
+        "model that you trust",
     )
 
 
@@ -209,7 +203,11 @@ def add_evaluation_flags(
         "--apply_chat_template", action="store_true", help="prompt through the chat template"
     )
     evaluation.add_argument(
-        "--include_path", type=Path, metavar="DIR", help="a folder with further task files"
+        "--include_path",
+        type=Path,
+        metavar="DIR",
+        help="a folder with further task files; they can run code on this machine (!function, "
+        "templates): use only those that you trust",
     )
 
 

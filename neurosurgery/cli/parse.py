@@ -200,9 +200,10 @@ def run_script(
     """Call a script's body; an expected error becomes one line on stderr and an exit status.
 
     Status 2 is bad input, 1 any other expected failure, including a full disk or too little memory,
-    and 128 + N the end by signal N: also by SIGPIPE where nobody reads standard output any more
-    (`| head`), so that unfinished results are not taken for finished. Without standard error a run
-    goes on. `NEUROSURGERY_TRACEBACK=1` adds a traceback.
+    and 128 + N the end by signal N: also by SIGPIPE where nobody reads a script's output any more
+    (`| head`), so that unfinished results are not taken for finished. A command, which is short,
+    does its work to the end. Without standard error a run goes on. `NEUROSURGERY_TRACEBACK=1` adds
+    a traceback.
 
     Args:
         run: the body.
@@ -216,7 +217,7 @@ def run_script(
     resume = "" if program else "; the same command goes on from here"
     with usable_streams():
         try:
-            with checked_output():
+            with checked_output(needed=program is None):
                 run(argv)
         except KeyboardInterrupt as error:
             number = error.number if isinstance(error, Stopped) else signal.SIGINT
@@ -225,8 +226,9 @@ def run_script(
             return 128 + number
         except OutputError as error:
             # A command ends quietly with its reader, as other tools do.
-            if not (program and error.is_closed):
-                say_error(f"{name}: error: {error}{resume}")
+            if program and error.is_closed:
+                return 0
+            say_error(f"{name}: error: {error}{resume}")
             return error.status
         except Exception as error:
             known = isinstance(error, (UsageError, RunError))

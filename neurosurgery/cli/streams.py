@@ -84,18 +84,21 @@ def usable_streams() -> Iterator[None]:
 
 
 @contextmanager
-def checked_output() -> Iterator[None]:
-    """End the block where standard output cannot be written any more.
+def checked_output(*, needed: bool) -> Iterator[None]:
+    """Check that standard output can be written.
+
+    Args:
+        needed: whether the block ends with the first error, or goes on without output.
 
     Raises:
-        OutputError: it could not, inside or at the end, when what is left of it is written.
+        OutputError: it could not be written, inside or at the end, when what is left is written.
     """
     before = sys.stdout
     standard = before is sys.__stdout__
     if not standard:
         yield
         return
-    file = _File(before.fileno(), needed=True)
+    file = _File(before.fileno(), needed=needed)
     sys.stdout = _text(before, file)
     ended: SystemExit | None = None
     try:

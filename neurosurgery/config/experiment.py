@@ -18,6 +18,7 @@ from neurosurgery.config.checks import (
     check_set_names,
     check_writable,
 )
+from neurosurgery.config.demo import TASKS_FOLDER
 from neurosurgery.config.keys import MATH
 from neurosurgery.config.loggers import check_loggers
 from neurosurgery.config.methods import METHODS, statistics_of
@@ -170,6 +171,12 @@ class EvaluationConfig:
     def tasks(self) -> tuple[str, ...]:
         """Every task, math first."""
         return (self.math_task, *self.other_tasks)
+
+    @property
+    def has_own_tasks(self) -> bool:
+        """Whether task files come from a folder of the user's, not from this package."""
+        own = self.include_path
+        return own is not None and not own.resolve().is_relative_to(TASKS_FOLDER.resolve())
 
     def check(self) -> None:
         """Check counts, the folder of task files, and that every task occurs once.

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
 from lm_eval.api.instance import Instance
+from lm_eval.api.registry import METRIC_REGISTRY
 from lm_eval.api.task import Task
 from lm_eval.models.utils import normalize_gen_kwargs
 from transformers import PreTrainedTokenizerBase
 
 from neurosurgery.evaluate.guessing import gold_options, scores_itself
+from neurosurgery.evaluate.task_files import did_you_mean
 
 DEFAULT_NEW_TOKENS = 256
 """The harness's limit of generated tokens for a task that sets none."""
+
+
+_NAME = re.compile(r"[A-Za-z_]\w*")
 
 
 class UnfitTaskError(Exception):
@@ -49,8 +55,9 @@ def check_task(
     if missing and not scores_itself(task):
         raise UnfitTaskError(
             f"the metric {missing[0]} cannot be loaded; expected one of lm-eval's own, or of the "
-            "evaluate library where it is installed"
+            f"evaluate library where it is installed{did_you_mean(missing[0], METRIC_REGISTRY)}"
         )
+    _check_columns(task)
     if not scores_itself(task) and task.config.doc_to_choice is not None:
         documents = {request.doc_id: request.doc for request in requests}
         for number in range(len(task.eval_docs))[:limit]:
@@ -64,6 +71,18 @@ def check_task(
         return len(tokenizer.encode(text))
 
     return sum(_is_cut(request, length, longest) for request in requests)
+
+
+def _check_columns(task: Task) -> None:
+    """Refuse a name of no column, which the harness takes for the text of every document."""
+    columns = getattr(task, "features", [])
+    for key in ("doc_to_text", "doc_to_target"):
+        value = getattr(task.config, key)
+        if isinstance(value, str) and _NAME.fullmatch(value) and value not in columns:
+            raise UnfitTaskError(
+                f"{key} is {value}, and the documents have no such column; expected one of "
+                f"{', '.join(columns)}, or a template{did_you_mean(value, columns)}"
+            )
 
 
 def _metrics(task: Task) -> Iterable[tuple[str, Callable | None]]:

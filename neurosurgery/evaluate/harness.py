@@ -238,6 +238,8 @@ def _reason(error: Exception) -> str:
         expected = "expected a split or a field that its data have"
     elif isinstance(error, IndexError):
         expected = "expected documents with options, the right answer one of them"
+    elif "malformed node" in str(error):
+        expected = "expected as doc_to_choice a field of every document, or a template of a list"
     return f"{type(error).__name__}: {first_line(error)}; {expected}"
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
+from collections.abc import Sequence
+from pathlib import Path
 
 from lm_eval.tasks import TaskManager
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.config.demo import TASKS_FOLDER
 from neurosurgery.config.experiment import EvaluationConfig
+from neurosurgery.evaluate.task_files import (
+    check_own_task,
+    did_you_mean,
+    faulty_name,
+    left_out,
+    why_unknown,
+)
 
 PROGRAMS_FILE, PROGRAMS_SEED = "programs_file", "programs_seed"
 """Entries of a task's metadata: where its problems are, and how they are split."""
@@ -22,7 +30,8 @@ def task_manager(config: EvaluationConfig, *, of_math: bool = False) -> TaskMana
         of_math: for the math task, which takes its problems from `config.programs` if that is set.
 
     Raises:
-        UsageError: a task is unknown; the message suggests similar names.
+        UsageError: a task is unknown, with similar names; or its file cannot be used, with the
+            cause.
     """
     names = {config.math_task: "--train_lm_eval_task"}
     names |= dict.fromkeys(config.other_tasks, "--eval_datasets")
@@ -33,10 +42,26 @@ def task_manager(config: EvaluationConfig, *, of_math: bool = False) -> TaskMana
     manager = TaskManager(include_path=TASKS_FOLDER, include_defaults=False, metadata=metadata)
     if config.include_path is not None or not names.keys() <= set(manager.all_tasks):
         paths = [path for path in (TASKS_FOLDER, config.include_path) if path is not None]
-        manager = TaskManager(include_path=list(paths), metadata=metadata)
+        manager = _whole_index(paths, metadata, config.include_path)
+    own = config.include_path
     for name, flag in names.items():
-        if name not in manager.all_tasks:
-            near = difflib.get_close_matches(name, manager.all_tasks, n=3)
-            hint = f"; did you mean {', '.join(near)}?" if near else ""
-            raise UsageError(flag, name, f"expected a task of the lm-eval harness{hint}")
+        if name in manager.task_index:
+            if own is not None:
+                check_own_task(flag, name, manager.task_index, own)
+            continue
+        why = None if own is None else why_unknown(name, own)
+        hint = did_you_mean(name, manager.all_tasks) + ("" if own is None else left_out(own))
+        raise UsageError(flag, name, why or f"expected a task of the lm-eval harness{hint}")
     return manager
+
+
+def _whole_index(
+    paths: Sequence[Path], metadata: dict[str, object], own: Path | None
+) -> TaskManager:
+    try:
+        return TaskManager(include_path=list(paths), metadata=metadata)
+    except TypeError as error:
+        # Names that are no text cannot be sorted.
+        if own is not None and (fault := faulty_name(own)):
+            raise UsageError("--include_path", own, fault) from error
+        raise

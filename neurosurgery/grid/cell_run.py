@@ -74,8 +74,14 @@ class CellRun:
         """
         from neurosurgery.evaluate.harness import load_harnesses
         from neurosurgery.evaluate.isolation import chatter_to
+        from neurosurgery.grid.recorder import say
 
         evaluation = self._evaluation
+        if evaluation.has_own_tasks:
+            say(
+                f"--include_path {evaluation.include_path}: task files can run code on this "
+                "machine (!function, templates); use only those that you trust"
+            )
         with chatter_to(self._chatter):
             self._harnesses: Mapping[str, Harness] = load_harnesses(self._manager, evaluation)
             math, other = self._harnesses["math"], self._harnesses["other"]

@@ -334,6 +334,8 @@ def test_an_empty_value_is_never_taken_for_none(main, tmp_path, capsys, monkeypa
     assert actions
     for path, action in actions:
         flag = action.option_strings[:1]
+        # data/text_task.py checks its --name itself, once everything else is there.
+        before = ["FILE", "--output", "out"] if action.type is str else path
         good = str(next(iter(action.choices or ["1"])))
         tries = [[*flag, blank] for blank in ("", " ", "\t\n")]
         if flag:
@@ -341,8 +343,11 @@ def test_an_empty_value_is_never_taken_for_none(main, tmp_path, capsys, monkeypa
         if action.nargs == "+":
             tries += [[*flag, good, ""], [*flag, "", good]]
         for words in tries:
-            with pytest.raises(SystemExit, match="2"):
-                main([*path, *words])
+            try:
+                status = main([*before, *words])
+            except SystemExit as error:
+                status = error.code
+            assert status == 2
             error = capsys.readouterr().err
             assert len(error.strip().splitlines()) == 1
             assert (flag or [action.metavar])[0] in error, (words, error)

@@ -84,7 +84,7 @@ def test_a_run_goes_on_without_streams_that_it_does_not_need(redirection, tmp_pa
 def test_output_that_cannot_be_written_is_an_error(redirection, program, tmp_path):
     done = shell(redirection, "-c", BODY, str(tmp_path / "file"), *filter(None, [program]))
     assert done.returncode == 1
-    assert (tmp_path / "file").read_text() == ""
+    assert (tmp_path / "file").read_text() == ("finished" if program else "")
     if "2>" not in redirection:
         (line,) = [line for line in done.stderr.splitlines() if "error" in line]
         assert "standard output cannot be written" in line
@@ -137,10 +137,16 @@ def test_help_of_every_script_and_command(command):
     assert shell("2>/dev/full", *command, "--no_such_flag").returncode == 2
 
 
-def test_a_command_ends_with_its_reader_and_says_nothing(tmp_path):
+def test_a_command_whose_reader_stops_does_its_work_and_says_nothing(tmp_path):
     shapes = {f"layers.{number}.q_proj.weight": (2, 2) for number in range(3000)}
     mask = write_mask(tmp_path / "a.safetensors", shapes=shapes)
-    assert read_one_line("-m", "neurosurgery", "masks", "show", str(mask)) == (SIGPIPE, "")
+    command = ("-m", "neurosurgery", "masks", "compare", str(mask), str(mask))
+    file = tmp_path / "table.csv"
+    assert read_one_line(*command, "--csv", str(file)) == (0, "")
+    assert file.exists()
+    command = ("-c", BODY, str(tmp_path / "file"), "a command")
+    assert read_one_line(*command)[0] == 0
+    assert (tmp_path / "file").read_text() == "finished"
 
 
 def script(tiny_model: Path, save_path: Path) -> list[str]:
