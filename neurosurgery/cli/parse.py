@@ -225,7 +225,7 @@ def run_script(
             say_error(f"{what}{resume}")
             return 128 + number
         except OutputError as error:
-            # A command ends quietly with its reader, as other tools do.
+            # A command has done its work to the end by now.
             if program and error.is_closed:
                 return 0
             say_error(f"{name}: error: {error}{resume}")
