@@ -254,20 +254,19 @@ def test_the_plan_says_how_many_workers_can_be_fed(finished, tiny_model, tmp_pat
     assert not (tmp_path / "new").exists()
 
 
-KILLS = int(os.environ.get("NEUROSURGERY_KILLS", "3"))
-"""Of workers and of the run itself; 20 have been tried (NEUROSURGERY_KILLS=20)."""
-
 LONGER = ["--num_repeats", "4", "--eval_limit", "30"]
 
 
-def test_killed_at_random_moments(tiny_model, tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [3, 20])
+def test_killed_at_random_moments(kills, tiny_model, tmp_path):
     """A worker or the whole run, whichever is drawn; every start goes on where the last one was."""
     moments = random.Random(0)
     assert CASE.run(tiny_model, tmp_path / "one", *MORE, *LONGER) == 0
     save_path, folders = tmp_path / "0", 0
     process = start(tiny_model, save_path, *WORKERS, *LONGER)
     killed = []
-    while len(killed) < KILLS:
+    while len(killed) < kills:
         before = set(save_path.rglob("*"))
         while process.poll() is None and not set(save_path.rglob("*")) - before:
             time.sleep(0.01)

@@ -20,6 +20,8 @@ from neurosurgery.verdicts.intervals import CONFIDENCE, compare, mcnemar, retent
 from neurosurgery.verdicts.metrics import metric_from_documents
 from neurosurgery.verdicts.reach import over_documents, with_repeats
 
+pytestmark = pytest.mark.slow(sample=4)
+
 LEAST = 0.93
 SIMULATIONS = int(os.environ.get("NEUROSURGERY_SIMULATIONS", "150"))
 
