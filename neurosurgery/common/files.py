@@ -22,6 +22,9 @@ _HOST = f"{zlib.crc32(platform.node().encode()) & 0xFFFF:04x}"
 _WRITER = re.compile(r"\.(?:([0-9a-f]{4})\.)?(\d{1,9})\.(?:tmp|old)")
 """The end of a temporary name: machine (earlier releases wrote none) and process."""
 
+TEMPORARY_ADDS = len("..ffff.4194304.tmp")
+"""Bytes by which a temporary name is longer than the name, at most: process numbers end there."""
+
 _CLOCK = 1.0
 """Seconds by which the times of a file and of a process may be apart."""
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from neurosurgery.common.errors import UsageError, first_line
+from neurosurgery.common.files import TEMPORARY_ADDS
 from neurosurgery.common.json_files import read_object
 from neurosurgery.config.gguf import check_gguf, gguf_file
 from neurosurgery.config.keys import MATH
@@ -121,7 +122,7 @@ def _shortened(text: str) -> str:
 
 _SHOWN = 60
 
-_ROOM = len("_train_task.json") + len("..4194304.tmp")
+_ROOM = len("_train_task.json") + TEMPORARY_ADDS
 """What the longest file name adds to a cell's, and a file that is being written to its own."""
 
 

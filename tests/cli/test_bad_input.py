@@ -140,7 +140,7 @@ def test_refused_in_one_line(flags, message, script, folder, capsys, monkeypatch
     assert sorted(folder.rglob("*")) == before
 
 
-LONGEST_SET = 255 - len("_calculate0.05_run0") - len("_train_task.json") - len("..4194304.tmp")
+LONGEST_SET = 255 - len("_calculate0.05_run0") - len("_train_task.json") - len("..ffff.4194304.tmp")
 
 
 def test_a_set_has_the_longest_name_that_fits_and_no_longer_one(tiny_model, tmp_path, capsys):
