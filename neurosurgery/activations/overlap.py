@@ -340,7 +340,8 @@ class _Search:
         windows = zip(*(tokens[start:] for start in range(_WINDOW)), strict=False)
         for start, window in enumerate(windows):
             for length in self._lengths.get(window, ()):
-                self._note(hits, tokens, start, start + length, closed=True)
+                if start + length <= len(tokens):
+                    self._note(hits, tokens, start, start + length, closed=True)
         starts = list(itertools.accumulate(map(len, sentences), initial=0))
         ends = set(starts)
         for start in starts[:-1]:

@@ -40,8 +40,13 @@ class Stopped(KeyboardInterrupt):
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an exception's message; the class name if the message is empty."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """The first line of an exception's message; the class name if the message is empty.
+
+    A line that ends with a colon only announces the next one, which is then added.
+    """
+    lines = [line for line in map(str.strip, str(error).splitlines()) if line]
+    told = lines[: 1 + next((n for n, line in enumerate(lines) if line[-1] != ":"), 0)]
+    return " ".join(told) or type(error).__name__
 
 
 def machine_error(error: Exception) -> str | None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lm_eval.api.registry import AGGREGATION_REGISTRY, FILTER_REGISTRY
+from lm_eval.api.registry import AGGREGATION_REGISTRY, FILTER_REGISTRY, METRIC_REGISTRY
 from lm_eval.api.task import ALL_OUTPUT_TYPES
 from lm_eval.config.task import TaskConfig
 from lm_eval.tasks._index import Entry
@@ -37,9 +37,12 @@ _KINDS: dict[str, tuple[type, str]] = {
 }
 
 
-def did_you_mean(name: str, known: Collection[str]) -> str:
-    """The end of a message: names that look like the wrong one; empty if there are none."""
-    near = difflib.get_close_matches(name, known, n=3)
+def did_you_mean(name: str, known: Collection[str], *, least: float = 0.6) -> str:
+    """The end of a message: names that look like the wrong one; empty if there are none.
+
+    `least` is how alike they are at least, from 0 to 1 (`difflib`).
+    """
+    near = difflib.get_close_matches(name, known, n=3, cutoff=least)
     return f"; did you mean {', '.join(near)}?" if near else ""
 
 
@@ -198,15 +201,26 @@ def _fault_in_task(content: Mapping[str, Any]) -> str | None:
     if output is not None and output not in ALL_OUTPUT_TYPES:
         hint = did_you_mean(str(output), ALL_OUTPUT_TYPES)
         return f"output_type is {output}; expected one of {', '.join(ALL_OUTPUT_TYPES)}{hint}"
-    return _fault_in_metrics(content.get("metric_list") or []) or _fault_in_filters(
+    # A task that scores its answers itself names its metrics itself.
+    own_names = bool({"process_results", "class"} & content.keys())
+    metrics = content.get("metric_list") or []
+    return _fault_in_metrics(metrics, own_names=own_names) or _fault_in_filters(
         content.get("filter_list") or []
     )
 
 
-def _fault_in_metrics(metrics: list[Any]) -> str | None:
+def _fault_in_metrics(metrics: list[Any], *, own_names: bool) -> str | None:
     for entry in metrics:
         if not isinstance(entry, dict) or not isinstance(entry.get("metric"), str):
             return f"metric_list has the entry {entry!r}; expected metric: NAME"
+        metric, direction = entry["metric"], entry.get("higher_is_better", True)
+        if not isinstance(direction, bool):
+            return f"higher_is_better is {direction!r}; expected true or false"
+        # A path is a function's; other names (wer, not ter) may be metrics of the library evaluate.
+        may_be_known = own_names or "." in metric or metric in METRIC_REGISTRY
+        hint = "" if may_be_known else did_you_mean(metric, list(METRIC_REGISTRY), least=0.7)
+        if hint:
+            return f"metric_list has the metric {metric}{hint}"
         name = entry.get("aggregation")
         # A function is the path of its file here.
         known = name is None or name in AGGREGATION_REGISTRY or "." in str(name)

@@ -187,6 +187,13 @@ def test_numbers_tell_problems_apart(one, other):
     assert found([sample], [document]) == [[0] if one == other else []]
 
 
+def test_a_question_that_begins_another_is_found_at_the_end_of_a_text():
+    short = "Nina has 5 red apples and then buys 7"
+    documents = [gsm8k_document(short), gsm8k_document(f"{short} more of them in town. Why?")]
+    assert found([sample_record(short)], documents) == [[0]]
+    assert found([sample_record(f"Well. {short}")], documents) == [[0]]
+
+
 def test_many_problems_of_one_template_are_told_apart():
     question = "Ann has {} pens and then buys {} more of them in town. How many has she?"
     documents = [gsm8k_document(question.format(n, n + 1)) for n in range(2000)]

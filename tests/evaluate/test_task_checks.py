@@ -85,7 +85,7 @@ UNFIT = {
     "nearly a metric": (
         GENERATE | {"metric_list": METRIC.format("exact_mtch")},
         None,
-        "the metric exact_mtch cannot be loaded",
+        "metric_list has the metric exact_mtch; did you mean exact_match?",
     ),
     "a wrong field": (
         {"doc_to_text": '"{{query}}"'},
@@ -218,6 +218,11 @@ FAULTY = {
     ),
     "an old output": (instead("multiple_choice", "greedy_until"), "did you mean generate_until"),
     "a wrong aggregation": (instead("aggregation: mean", "aggregation: meen"), "did you mean mean"),
+    "a wrong metric": (instead("metric: acc, ", "metric: acccc, "), "acccc; did you mean acc"),
+    "a direction that is none": (
+        instead("higher_is_better: true", "higher_is_better: maybe"),
+        "higher_is_better is 'maybe'; expected true or false",
+    ),
     "a metric without a name": (instead("metric: acc, ", ""), "expected metric: NAME"),
     "a name for metrics": (
         lambda text: re.sub("metric_list: .*", "metric_list: acc", text),
