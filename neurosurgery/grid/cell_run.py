@@ -188,7 +188,7 @@ class CellRun:
             visible_text(text + self._published_lines()),
         )
         # The report first: whoever reads the text may stop reading (`| head`).
-        page = make_report(self._store.root)
+        page = make_report(self._store.root, "--save_path")
         say(text)
         say(
             f"results in {self._store.root}: results.csv has every cell, summary.csv and "

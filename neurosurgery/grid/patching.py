@@ -138,7 +138,8 @@ class Patching:
             cells.run(loaded, units, effects, counterfactuals, self._counts, lock)
         elif (folder.store.root / "results.csv").exists():
             # The cells of other scripts have a report, which shows these figures too.
-            say(f"report of the whole folder in {make_report(folder.store.root)}")
+            page = make_report(folder.store.root, "--save_path")
+            say(f"report of the whole folder in {page}")
 
     def _tables(
         self,

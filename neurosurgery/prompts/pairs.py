@@ -66,7 +66,8 @@ class Tally:
     """How many prompts were made, how many were dropped and why, how many are kept.
 
     A prompt with several faults counts under the first, in the order of the fields; but `trailing`
-    are those that would be `joined`, had they not a space at their end that belongs to the answer.
+    are those that would be `joined`, had they not a space at their end that belongs to the answer,
+    and `repeated`, which comes before all, are those that say what one before them says.
     `no_space` and `space` count what is `wrong` only for a space before the answer: the answer
     lacks one that the model writes, or has one that it does not.
     """
@@ -85,6 +86,7 @@ class Tally:
     trailing: int = 0
     no_space: int = 0
     space: int = 0
+    repeated: int = 0
 
     def text(self) -> str:
         """The tally in one plain line."""
@@ -93,6 +95,7 @@ class Tally:
         if self.asked is not None and self.made < self.asked:
             parts[0] += " (there are no more that differ)"
         dropped = [
+            (self.repeated, "repeated rows (the same prompt, counterfactual and answer)"),
             (
                 self.trailing,
                 "that end with a space, which belongs to the answer's token: begin answer and "
@@ -139,7 +142,9 @@ def tokenize_pairs(
     Prompt and answer are tokenised together, for a tokenizer may treat a space otherwise at the end
     of a text than before a word, and without the special tokens that it puts after a text. Where
     the answer begins with a token that is only blank (a space before digits), that token is put at
-    the end of prompt and counterfactual: it says nothing about the answer. Dropped are pairs whose
+    the end of prompt and counterfactual: it says nothing about the answer. Dropped are pairs with
+    prompt, counterfactual and answer of one before them, which would make a standard error too
+    small, and pairs whose
     prompt is tokenised otherwise when an answer follows, whose counterfactual has another number of
     tokens or the same tokens, whose answer yields no token, or whose wrong answer has the same
     first token.
@@ -161,7 +166,11 @@ def tokenize_pairs(
         ids = list(tokenizer.encode(text, verbose=False))
         return ids[: len(ids) - closing]
 
+    # The first of equal pairs stays, in its place.
+    unique: dict[tuple[str, str, str], PromptPair] = {}
     for pair in pairs:
+        unique.setdefault((pair.prompt, pair.counterfactual, pair.answer), pair)
+    for pair in unique.values():
         found = _tokenize(pair, encode, tokenizer)
         if found == "joined" and _ends_blank(pair, encode, tokenizer):
             found = "trailing"
@@ -169,7 +178,10 @@ def tokenize_pairs(
             counts[found] += 1
         else:
             kept.append(found)
-    return kept, _with_kept(replace(tally or Tally(), made=len(pairs), **counts), kept)
+    return kept, _with_kept(
+        replace(tally or Tally(), made=len(pairs), repeated=len(pairs) - len(unique), **counts),
+        kept,
+    )
 
 
 def _closing_tokens(tokenizer: PreTrainedTokenizerBase) -> int:

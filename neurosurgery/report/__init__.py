@@ -10,11 +10,15 @@ _OURS = re.compile(
 )
 
 
-def make_report(save_path: Path) -> Path:
+def make_report(save_path: Path, flag: str = "SAVE_PATH") -> Path:
     """Write figures (PNG, PDF) and report.html under `save_path/report`; return the page's path.
 
+    Args:
+        save_path: the results folder.
+        flag: what errors call it.
+
     Raises:
-        UsageError: the folder holds no results of the scripts.
+        UsageError: the folder holds no results of the scripts, or a damaged file.
     """
     # matplotlib takes a second to import, so only a report imports it.
     from neurosurgery.common.files import write_atomically
@@ -28,9 +32,9 @@ def make_report(save_path: Path) -> Path:
     from neurosurgery.report.read.units import read_units
     from neurosurgery.report.show.units import unit_lists
 
-    folder = read_folder(save_path)
+    folder = read_folder(save_path, flag)
     points = grid_points(folder)
-    units = unit_lists(read_units(save_path / "masks" / folder.model))
+    units = unit_lists(read_units(save_path / "masks" / folder.model, flag))
     target = save_path / "report"
     with must_stay(save_path), figure_style():
         sections = draw_all(folder, points)

@@ -18,7 +18,8 @@ class CellRecord:
     `edited` counts weights; `edited_share` is their share of all parameters, `topk_share` their
     share of the skill's top-K. `factor` is the scalar after rounding to the weights' dtype (median,
     smallest, largest). `units` is `Selection.unit_counts`, `higher_is_better` that of both
-    `Evaluation`s.
+    `Evaluation`s. `documents` counts each task's records of documents; None in folders from before
+    they were counted.
     """
 
     key: CellKey
@@ -30,6 +31,7 @@ class CellRecord:
     groups: dict[str, list[str]]
     units: dict[str, int] | None = None
     higher_is_better: dict[str, dict[str, bool | None]] = field(default_factory=dict)
+    documents: dict[str, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Convert to a JSON object for `from_json`."""

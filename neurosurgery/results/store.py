@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -88,7 +91,8 @@ class ResultStore:
         documents = (*result.math.documents, *result.other.documents)
         lines = (json.dumps(document, ensure_ascii=False) for document in documents)
         write_atomically(self._sample_file(key), "".join(f"{line}\n" for line in lines))
-        write_atomically(self._record_file(key), _to_json(result.record.to_json()))
+        record = replace(result.record, documents=_count(documents))
+        write_atomically(self._record_file(key), _to_json(record.to_json()))
         other_file, math_file = self._result_files(key)
         write_atomically(other_file, _to_json(result.other.results))
         write_atomically(math_file, _to_json(result.math.results))
@@ -97,29 +101,44 @@ class ResultStore:
         """Read a finished cell.
 
         Raises:
-            RunError: one of its files is damaged.
+            DamagedFile: one of its files is damaged, or does not fit the others.
         """
         path = self._record_file(key)
         with _whole(path):
             record = CellRecord.from_json(read_object(path))
-        results: dict[str, dict[str, Any]] = {}
+        parts: dict[Path, dict[str, dict[str, Any]]] = {}
         for path in reversed(self._result_files(key)):
             with _whole(path):
-                results |= read_object(path)
+                parts[path] = read_object(path)
+        results = {task: numbers for part in parts.values() for task, numbers in part.items()}
+        # The file with the fewest tasks is the likeliest to lack one.
+        with _whole(min(parts, key=lambda path: len(parts[path]))):
+            _check_tasks(record, results)
         documents: dict[tuple[str, str], list[dict[str, Any]]] = {}
         path = self._sample_file(key)
-        with _whole(path), path.open("rb") as file:
-            for line in file:
-                document = parse_json(line)
-                place = document["task"], document["filter"]
-                documents.setdefault(place, []).append(document)
+        with _whole(path):
+            with path.open("rb") as file:
+                for line in file:
+                    document = parse_json(line)
+                    place = document["task"], document["filter"]
+                    documents.setdefault(place, []).append(document)
+            _check_counts(record, chain.from_iterable(documents.values()))
         return Cell(record, results, documents)
+
+    def check_cells(self) -> None:
+        """Read every finished cell, only to see that it is whole.
+
+        Raises:
+            DamagedFile: a file of a cell is damaged.
+        """
+        for key in self.keys():
+            self.read_cell(key)
 
     def keys(self) -> Iterator[CellKey]:
         """The keys of all finished cells: the baseline first, then the grid's order.
 
         Raises:
-            RunError: a record is damaged.
+            DamagedFile: a record is damaged.
         """
         yield from sorted(filter(self.is_done, self._recorded()), key=lambda key: key.order)
 
@@ -259,6 +278,47 @@ class ResultStore:
             ) from None
 
 
+class DamagedFile(RunError):
+    """A file of a finished cell cannot be read as what it was."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(
+            f"{path} is damaged ({reason}); without it the same command computes its cell again"
+        )
+        self.path = path
+        self.reason = reason
+
+
+def _count(documents: Iterable[Mapping[str, Any]]) -> dict[str, int]:
+    return dict(Counter(document["task"] for document in documents))
+
+
+def _check_counts(record: CellRecord, documents: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse samples that were cut, or doubled, between two lines.
+
+    Raises:
+        ValueError: a task has not as many as the record says.
+    """
+    if record.documents is None:
+        return
+    found = _count(documents)
+    for task in record.documents.keys() | found.keys():
+        there, expected = found.get(task, 0), record.documents.get(task, 0)
+        if there != expected:
+            raise ValueError(f"{there} lines of {task}, not {expected}")
+
+
+def _check_tasks(record: CellRecord, results: Mapping[str, object]) -> None:
+    """Refuse results without a task that has documents.
+
+    Raises:
+        ValueError: a task is missing.
+    """
+    for task in record.documents or ():
+        if task not in results:
+            raise ValueError(f"no results of {task}")
+
+
 @contextmanager
 def _whole(path: Path) -> Iterator[None]:
     """Turn any error of a damaged file of a cell into one line."""
@@ -267,10 +327,7 @@ def _whole(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise RunError(
-            f"{path} is damaged ({type(error).__name__}: {first_line(error)}); without it the same "
-            "command computes its cell again"
-        ) from error
+        raise DamagedFile(path, f"{type(error).__name__}: {first_line(error)}") from error
 
 
 def _short(value: object) -> str:

@@ -129,6 +129,19 @@ def test_what_the_model_answers_wrong_is_dropped_and_counted(tokenizer):
         keep_right(pairs, [0], tally)
 
 
+def test_equal_rows_count_once_and_are_counted(tokenizer):
+    rows = [PromptPair(f"{n}+4=", f"{n}@4=", f"{n + 4}") for n in range(1, 5)]
+    # Neither a wrong answer nor a group makes a new prompt; another answer does.
+    again = [replace(rows[1], wrong_answer="9"), replace(rows[0], operator="+"), rows[0]]
+    other = replace(rows[0], answer="7")
+    once, _ = tokenize_pairs([*rows, other], tokenizer)
+    found, tally = tokenize_pairs([*rows, *again, other], tokenizer)
+    assert found == once
+    assert len(found) == 5
+    assert tally == Tally(made=8, repeated=3, kept=5)
+    assert "8 made; dropped 3 repeated" in tally.text()
+
+
 def test_the_tally_is_one_plain_line():
     assert Tally(made=2, kept=2).text() == "prompts: 2 made; 2 kept"
     assert Tally(asked=2, made=2, kept=2).text() == "prompts: 2 asked for, 2 made; 2 kept"

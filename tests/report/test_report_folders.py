@@ -16,12 +16,16 @@ from report_folder import (
 from small_report import MATH, OTHER, small_folder
 
 from neurosurgery.__main__ import main
-from neurosurgery.common.errors import UsageError
+from neurosurgery.common.errors import RunError, UsageError
+from neurosurgery.config.keys import BASELINE_KEY
+from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.report import make_report
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.report.show.cautions import cautions
 from neurosurgery.report.show.isolation import isolation_points
+from neurosurgery.results.cells import CellRecord, CellResult
+from neurosurgery.results.store import ResultStore
 
 
 def test_nan_is_left_out_and_said(tmp_path):
@@ -152,6 +156,36 @@ def test_damaged_json_is_named(content, file, tmp_path, capsys):
     assert main(["report", str(path)]) == 2
     error = capsys.readouterr().err.strip()
     assert f"{damaged}: is damaged" in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("damage", ["empty object", "half", "line end"])
+@pytest.mark.parametrize("file", ["cells", "eval_results", "samples"])
+def test_what_the_scripts_call_damaged_is_damaged_here(file, damage, tmp_path, capsys):
+    path = FakeFolder(methods=("mathneuro",)).write(tmp_path)
+    tasks = {MATH: [{"task": MATH, "filter": "none"}] * 4, OTHER: [{"task": OTHER, "filter": "f"}]}
+    math_part, other = (
+        Evaluation({task: {"acc,none": 0.5}}, documents, {}, {})
+        for task, documents in tasks.items()
+    )
+    record = CellRecord(BASELINE_KEY, 0, 0.0, None, None, 1.0, {})
+    store = ResultStore(path, "fake-model")
+    store.write_cell(CellResult(record, math_part, other))
+    assert main(["report", str(path)]) == 0
+    damaged = next((path / file).rglob("*.json*"))
+    content = damaged.read_text()
+    line_end = content.index("\n") + 1
+    damaged.write_text(
+        {"empty object": "{}", "half": content[: len(content) // 2 + 3]}.get(
+            damage, content[:line_end]
+        )
+    )
+    with pytest.raises(RunError):
+        store.check_cells()
+    capsys.readouterr()
+    assert main(["report", str(path)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert f"SAVE_PATH {damaged}: is damaged" in error
     assert len(error.splitlines()) == 1
 
 

@@ -10,6 +10,8 @@ from scripts import SCRIPTS
 
 from neurosurgery.common.errors import RunError, UsageError
 from neurosurgery.config.keys import BASELINE_KEY
+from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.store import FORMAT, ResultStore
 
 DAMAGES = {
@@ -88,3 +90,44 @@ def test_a_damaged_file_of_a_cell_is_named(file, damage, tmp_path):
     if file == "record":
         with pytest.raises(RunError, match="is damaged"):
             list(store.keys())
+
+
+def written_cell(folder: Path) -> tuple[ResultStore, dict[str, Path]]:
+    """A baseline with three documents of math and two of another task."""
+
+    def evaluation(task: str, count: int) -> Evaluation:
+        documents = [{"task": task, "filter": "none", "doc_id": i} for i in range(count)]
+        return Evaluation({task: {"acc,none": 1.0}}, documents, {}, {})
+
+    store = ResultStore(folder, "m")
+    record = CellRecord(BASELINE_KEY, 0, 0.0, None, None, 1.0, {})
+    store.write_cell(CellResult(record, evaluation("sums", 3), evaluation("words", 2)))
+    other, math = store._result_files(BASELINE_KEY)
+    return store, {"other": other, "math": math, "samples": store._sample_file(BASELINE_KEY)}
+
+
+@pytest.mark.parametrize("lines", [[], [0], [0, 1, 2], [0, 1, 2, 3], [1, 2, 3, 4], [0, 0, 1, 2, 3]])
+def test_samples_cut_between_two_lines_are_damaged(lines, tmp_path):
+    store, files = written_cell(tmp_path)
+    cell = store.read_cell(BASELINE_KEY)
+    assert {place: len(of) for place, of in cell.documents.items()} == {
+        ("sums", "none"): 3,
+        ("words", "none"): 2,
+    }
+    whole = files["samples"].read_text().splitlines(keepends=True)
+    files["samples"].write_text("".join(whole[number] for number in lines))
+    with pytest.raises(RunError, match="is damaged") as error:
+        store.read_cell(BASELINE_KEY)
+    assert str(files["samples"]) in str(error.value)
+    assert "without it the same command computes its cell again" in str(error.value)
+    files["samples"].write_text("".join(whole))
+    assert store.read_cell(BASELINE_KEY) == cell
+
+
+@pytest.mark.parametrize("file", ["other", "math"])
+def test_results_without_a_task_that_has_documents_are_damaged(file, tmp_path):
+    store, files = written_cell(tmp_path)
+    files[file].write_text("{}")
+    with pytest.raises(RunError, match="is damaged") as error:
+        store.read_cell(BASELINE_KEY)
+    assert str(files[file]) in str(error.value)

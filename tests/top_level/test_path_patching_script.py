@@ -293,3 +293,18 @@ def test_no_right_answers_is_bad_input(tiny_model, tmp_path, capsys):
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert "expected at least 4 right answers" in error
     assert not (tmp_path / "results").exists()
+
+
+def test_a_file_with_every_row_twice_is_the_file(tmp_path, capsys):
+    numbers = [(a, b) for a in range(11, 45, 3) for b in (12, 21, 33)]
+    rows = [(f"{a}+{b}=", f"{a}@{b}=", f"{a + b}") for a, b in numbers]
+    table = pd.DataFrame(rows, columns=["prompt", "counterfactual", "answer"])
+    tables = {}
+    for name, content in {"once": table, "twice": pd.concat([table, table])}.items():
+        path = tmp_path / f"{name}.csv"
+        content.to_csv(path, index=False)
+        flags = ["--prompts", str(path), "--units", "heads"]
+        assert run(tmp_path / name, *flags, made=()) == 0
+        tables[name] = pd.read_csv(folder(tmp_path / name) / "effects.csv")
+    assert f"dropped {len(table)} repeated rows" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(tables["once"], tables["twice"])

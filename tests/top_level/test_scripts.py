@@ -359,3 +359,24 @@ def test_a_set_that_is_all_tests_cannot_be_left_out(script, tiny_model, tmp_path
     assert "--drop_used: leaves 0 of the 6 samples of --calibration_datasets" in error
     assert len(error.splitlines()) == 1
     assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("file", "status", "message"),
+    [
+        ("samples", 1, "is damaged"),
+        ("masks", 2, "--save_path "),
+    ],
+)
+def test_a_damaged_file_of_a_finished_folder_is_refused(
+    file, status, message, tiny_model, finished, script, tmp_path, capsys
+):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    (damaged,) = (folder / file / MODEL).glob(f"{script.cells[0]}.[js]*")
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[: content.rstrip(b"\n").rfind(b"\n") + 1])
+    assert script.run(tiny_model, folder, "--pre_train_eval", "--save_masks") == status
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message in error
+    assert str(damaged) in error

@@ -41,7 +41,7 @@ from neurosurgery.report.show.panels import grid_panels, size_panels
 def draw_all(folder: Folder, points: pd.DataFrame) -> list[tuple[str, list[Drawing | Missing]]]:
     """The figures by section: first math, then every control run."""
     looks = Looks(folder.methods, folder.sets)
-    masks = read_masks(folder.path / "masks" / folder.model)
+    masks = read_masks(folder.path / "masks" / folder.model, folder.flag)
     sections: list[tuple[str, list[Drawing | Missing]]] = []
     trained = of_training(points)
     for skill in dict.fromkeys((MATH, *folder.skills)):

@@ -27,6 +27,6 @@ def training_figures(folder: Folder, looks: Looks) -> Iterator[Drawing | Missing
             "This needs training.csv, which a run writes when it ends, and a baseline to compare "
             "with.",
         )
-    losses = read_losses(folder.path, folder.model)
+    losses = read_losses(folder.path, folder.model, folder.flag)
     if len(losses):
         yield draw_losses(loss_panels(losses), looks)

@@ -13,6 +13,7 @@ from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.common.json_files import read_object
 from neurosurgery.common.terminal import visible_text
 from neurosurgery.config.keys import BASELINE, MATH, SCALE
+from neurosurgery.results.store import DamagedFile, ResultStore
 from neurosurgery.verdicts.columns import COLUMNS
 from neurosurgery.verdicts.guessing import Recorded, recorded_direction
 from neurosurgery.verdicts.primary import primary_metrics
@@ -46,7 +47,8 @@ class Folder:
     older than the cells. `training` has a row per trained grid point (`verdicts.gains`), none where
     nothing was trained; `overlap` one per set of samples and task (`activations.used.Overlap`).
     `factors` maps a grid point to its scalar after rounding to the weights' dtype (median,
-    smallest, largest). `higher_is_better` is the harness's, from the records of the cells.
+    smallest, largest). `higher_is_better` is the harness's, from the records of the cells. `flag`
+    is what errors call the folder.
     """
 
     path: Path
@@ -63,6 +65,7 @@ class Folder:
     other_tasks: tuple[str, ...]
     factors: dict[tuple[str, str, str, float, float], tuple[float, float, float]]
     higher_is_better: Recorded
+    flag: str
 
     def lower_is_better(self, task: str, metric: str) -> bool:
         """Whether lower values of a task's metric (`name,filter`) are better."""
@@ -97,21 +100,31 @@ class Folder:
         return tuple(sorted(found, key=lambda name: (name == MATH, name)))
 
 
-def read_folder(path: Path) -> Folder:
+def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
     """Read a results folder.
 
+    Args:
+        path: the folder.
+        flag: what errors call it.
+
     Raises:
-        UsageError: the folder holds no results of the scripts.
+        UsageError: the folder holds no results of the scripts, or a file of a cell is damaged.
     """
-    results = _with_action(_read_table(path / "results.csv"))
+
+    def table(name: str) -> pd.DataFrame:
+        return _read_table(path / name, flag)
+
+    results = _with_action(table("results.csv"))
     if not set(COLUMNS) <= set(results.columns):
-        raise UsageError("SAVE_PATH", path, "expected a results folder of the scripts")
+        raise UsageError(flag, path, "expected a results folder of the scripts")
     if results.empty:
-        raise UsageError("SAVE_PATH", path, "holds no finished cell yet; run a script first")
+        raise UsageError(flag, path, "holds no finished cell yet; run a script first")
     results["skill"] = results["skill"].replace("", MATH)
     model = str(results["model"].iloc[0])
-    config = read_own_json(path / "config.json")
-    records = [read_own_json(file) for file in sorted((path / "cells" / model).rglob("*.json"))]
+    config = read_own_json(path / "config.json", flag)
+    _check_cells(path, model, flag)
+    files = sorted((path / "cells" / model).rglob("*.json"))
+    records = [read_own_json(file, flag) for file in files]
     groups = _merged(records, "groups")
     math, other = _tasks(config, results, groups)
     results = primary_metrics(results, [*math, *other], groups)
@@ -120,17 +133,30 @@ def read_folder(path: Path) -> Folder:
         model=model,
         cells=results[results["method"] != BASELINE].reset_index(drop=True),
         baseline=results[results["method"] == BASELINE].reset_index(drop=True),
-        summary=_with_action(_read_table(path / "summary.csv")),
-        comparison=_read_table(path / "comparison.csv"),
-        consistency=_read_table(path / "consistency.csv"),
-        training=_read_table(path / "training.csv"),
-        overlap=_read_table(path / "overlap.csv"),
+        summary=_with_action(table("summary.csv")),
+        comparison=table("comparison.csv"),
+        consistency=table("consistency.csv"),
+        training=table("training.csv"),
+        overlap=table("overlap.csv"),
         config=config,
         math_tasks=math,
         other_tasks=other,
         factors=_factors(records),
         higher_is_better=_merged(records, "higher_is_better"),
+        flag=flag,
     )
+
+
+def _check_cells(path: Path, model: str, flag: str) -> None:
+    """Refuse what the scripts refuse: the report would lack cells, or show what no file says.
+
+    Raises:
+        UsageError: a file of a cell is damaged.
+    """
+    try:
+        ResultStore(path, model).check_cells()
+    except DamagedFile as error:
+        raise UsageError(flag, error.path, f"is damaged ({error.reason})") from None
 
 
 def _with_action(table: pd.DataFrame) -> pd.DataFrame:
@@ -140,7 +166,7 @@ def _with_action(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(action=table["action"].replace("", SCALE))
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def _read_table(path: Path, flag: str) -> pd.DataFrame:
     """Read a CSV file as text and numbers; an empty table if there is no file.
 
     Only an empty field is a missing value, because a set may be called `NA`.
@@ -152,7 +178,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     except pd.errors.EmptyDataError:
         return pd.DataFrame()
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise UsageError("SAVE_PATH", path, f"is no table of the scripts ({error})") from None
+        raise UsageError(flag, path, f"is no table of the scripts ({error})") from None
     for column in table.columns:
         if column not in _TEXT:
             table[column] = pd.to_numeric(table[column], errors="coerce")
@@ -182,7 +208,7 @@ def _tasks(
     return tuple(found[:first]), tuple(found[first:])
 
 
-def read_own_json(path: Path) -> dict[str, Any]:
+def read_own_json(path: Path, flag: str) -> dict[str, Any]:
     """Read a JSON file of the folder; empty if there is none.
 
     Raises:
@@ -193,7 +219,7 @@ def read_own_json(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        raise UsageError("SAVE_PATH", path, f"is damaged ({first_line(error)})") from None
+        raise UsageError(flag, path, f"is damaged ({first_line(error)})") from None
 
 
 def _merged(records: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:

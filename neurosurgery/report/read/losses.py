@@ -16,7 +16,7 @@ POINT = ["method", "calibration", "proportion", "learning_rate"]
 COLUMNS = [*POINT, "repeat", "step", "loss", "held_out_loss"]
 
 
-def read_losses(root: Path, model: str) -> pd.DataFrame:
+def read_losses(root: Path, model: str, flag: str = "SAVE_PATH") -> pd.DataFrame:
     """The losses of all finished trainings: one row per training and step (`COLUMNS`).
 
     What was trained stands in the cell's record, for a file name need not tell it.
@@ -25,7 +25,7 @@ def read_losses(root: Path, model: str) -> pd.DataFrame:
     tables = []
     for path in sorted(folder.rglob("*.csv")):
         record = root / "cells" / model / path.relative_to(folder).with_suffix(".json")
-        key = read_own_json(record).get("key", {})
+        key = read_own_json(record, flag).get("key", {})
         if key.get("edit", {}).get("kind") != TRAIN:
             continue
         names = {name: key[name] for name in (*POINT[:3], "repeat")}

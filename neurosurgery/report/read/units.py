@@ -12,9 +12,9 @@ from neurosurgery.masks.units import read_unit_csv
 ORIGIN = ["method", "skill", "proportion", "repeat"]
 
 
-def read_units(folder: Path) -> pd.DataFrame:
+def read_units(folder: Path, flag: str) -> pd.DataFrame:
     """All unit lists under `masks/MODEL` in one table, with the columns of `unit_csv`."""
-    tables = [read_unit_csv(path, "SAVE_PATH") for path in sorted(folder.rglob("*.csv"))]
+    tables = [read_unit_csv(path, flag) for path in sorted(folder.rglob("*.csv"))]
     known = [
         table
         for table in tables

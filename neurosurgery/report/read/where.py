@@ -52,7 +52,7 @@ class MaskCounts:
         }
 
 
-def read_masks(folder: Path) -> list[MaskCounts]:
+def read_masks(folder: Path, flag: str = "SAVE_PATH") -> list[MaskCounts]:
     """The counts of the masks under `masks/MODEL`, from the files' metadata, summed over repeats.
 
     Raises:
@@ -60,9 +60,9 @@ def read_masks(folder: Path) -> list[MaskCounts]:
     """
     found: dict[tuple[str, str, str, float], list[MaskInfo]] = {}
     for path in sorted(folder.rglob("*.safetensors")):
-        info = read_mask_info(path, "SAVE_PATH")
+        info = read_mask_info(path, flag)
         if not info.provenance.keys() >= _NEEDED:
-            raise UsageError("SAVE_PATH", path, "expected a mask file of the scripts")
+            raise UsageError(flag, path, "expected a mask file of the scripts")
         skill, method, calibration, proportion = (info.provenance[key] for key in _POINT)
         found.setdefault((skill, method, calibration, proportion), []).append(info)
     masks = []
