@@ -26,10 +26,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Sort the tests by how long they take.
 
     `slow` is written at a test: a plain run takes a sample of its cases, the first `sample` of
-    them (1 if nothing is said), and `-m slow` all. `quick` is every test that is neither `slow`
-    nor in a file marked `whole`, which runs whole commands.
+    them (1 if nothing is said), and `-m slow` all. `whole` stands in files that run whole commands,
+    and holds for all of `top_level/` and `grid/`. `quick` is every other test.
     """
     for item in items:
+        if item.path.parent.name in ("top_level", "grid"):
+            item.add_marker("whole")
         if not (item.get_closest_marker("slow") or item.get_closest_marker("whole")):
             item.add_marker("quick")
     if config.option.markexpr or any("::" in argument for argument in config.args):

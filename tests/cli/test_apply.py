@@ -19,6 +19,8 @@ from neurosurgery.masks.files import write_mask_file
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.results.provenance import model_fingerprint
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory, tokenizer) -> Path:

@@ -16,6 +16,8 @@ from neurosurgery.__main__ import main
 from neurosurgery.results.lock import NAME as LOCK
 from neurosurgery.results.store import FORMAT
 
+pytestmark = pytest.mark.whole
+
 COLUMNS = (
     "model calibration num_samples proportion subset_a subset_b count_a count_b overlap jaccard "
     "overlap_coefficient overlap_by_chance jaccard_by_chance"

@@ -15,6 +15,8 @@ from neurosurgery.cli.parse import run_script
 from neurosurgery.common import files
 from neurosurgery.common.errors import RunError, UsageError
 
+pytestmark = pytest.mark.whole
+
 CASE = SCRIPTS["mathneuro"]
 MORE = ("--pre_train_eval", "--num_repeats", "1")
 

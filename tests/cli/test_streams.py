@@ -13,6 +13,8 @@ from conftest import ROOT
 from scripts import SCRIPTS, table
 from test_commands import write_mask
 
+pytestmark = pytest.mark.whole
+
 SIGPIPE = 128 + signal.SIGPIPE
 CLOSED = ("<&-", ">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-")
 FULL = ("2>/dev/full", "2>/dev/full <&-")

@@ -26,6 +26,8 @@ pytest.importorskip("peft", reason="PEFT is an extra: requirements-peft.txt")
 
 from neurosurgery.edit.adapters import Adapter, adapter_parameters, load_adapter, write_adapter
 
+pytestmark = pytest.mark.whole
+
 IDS = torch.randint(1, VOCABULARY, (2, 9), generator=torch.Generator().manual_seed(2))
 SAMPLES = [{"input_ids": row.tolist(), "labels": row.tolist()} for row in IDS]
 

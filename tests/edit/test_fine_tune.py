@@ -20,6 +20,8 @@ from neurosurgery.edit.delta import Delta
 from neurosurgery.edit.fine_tune import Fit, TrainedPart, fit, last_checkpoint
 from neurosurgery.edit.training import trainable
 
+pytestmark = pytest.mark.whole
+
 DRAW = torch.Generator().manual_seed(1)
 
 

@@ -14,6 +14,8 @@ import torch
 from benchmarks.families import TooSlow, at_most, measure
 from benchmarks.tiny_families import SAMPLE, build, families
 
+pytestmark = pytest.mark.whole
+
 IN_PARTS = set(
     "llama gemma qwen2 qwen3 phi phi3 gpt2 gpt_neox gptj opt bloom falcon olmo2 stablelm "
     "mixtral".split()

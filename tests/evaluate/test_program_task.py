@@ -24,6 +24,8 @@ from neurosurgery.evaluate.program_of_thought import (
 )
 from neurosurgery.evaluate.tasks import task_manager
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture
 def file(tmp_path) -> Path:

@@ -10,6 +10,8 @@ import pytest
 import transformers.dynamic_module_utils as dynamic
 from scripts import SCRIPTS
 
+pytestmark = pytest.mark.whole
+
 CODE = """
 from transformers import LlamaConfig, LlamaForCausalLM
 

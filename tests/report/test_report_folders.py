@@ -27,6 +27,8 @@ from neurosurgery.report.show.isolation import isolation_points
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.store import ResultStore
 
+pytestmark = pytest.mark.whole
+
 
 def test_nan_is_left_out_and_said(tmp_path):
     path = FakeFolder(methods=("mathneuro",), proportions=(0.01, 0.05)).write(tmp_path)

@@ -23,6 +23,8 @@ from neurosurgery.report.read.heads import (
 )
 from neurosurgery.report.read.points import grid_points
 
+pytestmark = pytest.mark.whole
+
 HEADS = [
     {
         "kind": "head",

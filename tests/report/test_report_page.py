@@ -19,6 +19,8 @@ from report_folder import (
 
 from neurosurgery.report import make_report
 
+pytestmark = pytest.mark.whole
+
 VOID = {"meta", "link", "br", "input", "img", "hr"}
 FETCHED = {"src", "href", "xlink:href", "srcset", "data", "poster", "action"}
 

@@ -28,6 +28,8 @@ from neurosurgery.report.show.panels import Mark, point_facts, records, size_pan
 from neurosurgery.report.show.trained_words import trained_findings
 from neurosurgery.report.show.words import findings
 
+pytestmark = pytest.mark.whole
+
 NO_TRAINING = FakeFolder(methods=())
 BROKEN = {"gain": -0.8, "kept_mean": 0.05, "kept_worst": -3.0}
 
