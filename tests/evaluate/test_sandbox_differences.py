@@ -25,15 +25,15 @@ from neurosurgery.evaluate.program_text import LONGEST
 from neurosurgery.evaluate.sandbox import Sandbox
 
 CPYTHON = """
-import contextlib, io, json, sys, warnings
+import contextlib, io, json, pathlib, runpy, sys, warnings
 warnings.simplefilter("ignore")
 found = {}
+file = pathlib.Path(sys.argv[1]) / "program.py"
 for name, text in json.load(sys.stdin).items():
     try:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            names = {"__name__": "__main__"}
-            exec(compile(text, "program", "exec"), names)
-            found[name] = float(names["solution"]())
+            file.write_text(text, encoding="utf-8")
+            found[name] = float(runpy.run_path(str(file), run_name="__main__")["solution"]())
     except SyntaxError:
         found[name] = "syntax"
     except Exception as error:
@@ -312,9 +312,9 @@ RUN_BY_CPYTHON = (
 
 
 @pytest.fixture(scope="module")
-def by_cpython() -> dict[str, float | str]:
+def by_cpython(tmp_path_factory) -> dict[str, float | str]:
     done = subprocess.run(
-        [sys.executable, "-c", CPYTHON],
+        [sys.executable, "-c", CPYTHON, tmp_path_factory.mktemp("programs")],
         input=json.dumps(RUN_BY_CPYTHON),
         check=True,
         capture_output=True,
