@@ -162,10 +162,9 @@ BAD = {
     ),
     **{
         f"--workers 1 --ray_address={address}": (
-            f"--ray_address {address or repr('')}: expected auto, or HOST:PORT of a cluster"
+            f"--ray_address {address}: expected auto, or HOST:PORT of a cluster"
         )
         for address in (
-            "",
             "6379",
             "foo:bar",
             "127.0.0.1:",
@@ -175,6 +174,7 @@ BAD = {
             "ray://127.0.0.1:1",
         )
     },
+    "--workers 1 --ray_address=": "--ray_address: expected a value",
     "--gpus_per_worker 1": "--gpus_per_worker 1: expected with it --workers",
     "--cpus_per_worker 1": "--cpus_per_worker 1: expected with it --workers",
     "--ray_address auto": "--ray_address auto: expected with it --workers",
