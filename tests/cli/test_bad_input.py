@@ -108,7 +108,7 @@ CASES = [
     (f"--save_path {{0}}/{LONG}", "has a name of 300 bytes; expected at most 255"),
     (f"--save_path {{0}}/{'d/' * 2500}", "bytes; expected at most 4000"),
     (f"--text_file {LONG}.txt", "has a name of 304 bytes; expected at most 255"),
-    (f"--text_file {LONG[:230]}.txt", "has 234 bytes; expected at most 226, for the names of"),
+    (f"--text_file {LONG[:230]}.txt", "has 234 bytes; expected at most 221, for the names of"),
     ("--save_path {0}/a\0b", "a\\x00b: expected a path in UTF-8 without control characters"),
     ("--model {0}/a\x1b[31mb", "a\\x1b[31mb: expected a path in UTF-8 without control"),
     ("--save_path {0}/\udcff", "\\udcff: expected a path in UTF-8 without control characters"),

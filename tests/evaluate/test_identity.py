@@ -20,6 +20,8 @@ from neurosurgery.evaluate.harness import Harness
 from neurosurgery.evaluate.identity import _files_behind
 from neurosurgery.evaluate.tasks import task_manager
 
+pytestmark = pytest.mark.whole
+
 CASE = SCRIPTS["mathneuro"]
 UTILS = "def ask(document):\n    return helper(document)\n\ndef helper(document):\n    return {}\n"
 

@@ -7,10 +7,13 @@ from pathlib import Path
 
 import lm_eval
 import pandas as pd
+import pytest
 from lm_eval.tasks.minerva_math.utils import process_docs, process_results
 
 import MathNeuro
 from neurosurgery.config.demo import DEMO
+
+pytestmark = pytest.mark.whole
 
 ROWS = [
     {"problem": f"What is ${n}+{n}$?", "solution": f"It is $\\boxed{{{2 * n}}}$."}

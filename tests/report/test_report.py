@@ -31,6 +31,8 @@ from neurosurgery.report.show.isolation import best, isolation_points
 from neurosurgery.report.show.missing_commands import consistency_command, repeat_with
 from neurosurgery.report.show.words import findings
 
+pytestmark = pytest.mark.whole
+
 
 def test_every_figure_of_a_full_folder(tmp_path):
     path = FakeFolder(skills=("math", "Race")).write(tmp_path)

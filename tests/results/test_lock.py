@@ -18,6 +18,8 @@ from scripts import DEMO_DATA, SCRIPTS, without_timings
 from neurosurgery.common.errors import RunError, UsageError
 from neurosurgery.results.lock import FolderLock
 
+pytestmark = pytest.mark.whole
+
 REFUSED = re.compile(
     r"--save_path \S+: is in use by process (\d+) on \S+ since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S*; "
     r"start this again when that one has ended"
