@@ -89,7 +89,7 @@ def better_than(other: str, run: Run) -> Judged:
     if run.comparison.empty:
         return Judged(NOT_RUN, "")
     table = run.comparison[run.comparison["skill"] == "math"]
-    table = table[table["calibration"].isna()].set_index("method")
+    table = table[table["against"].isna()].set_index("method")
     if other not in table.index or "mathneuro" not in table.index:
         return Judged(NOT_RUN, "")
     ours, theirs = table.loc["mathneuro"], table.loc[other]
@@ -112,7 +112,7 @@ def better_than(other: str, run: Run) -> Judged:
 
 def scaling_helps(size: float, scalar: float, run: Run) -> Judged:
     """Math is higher than the baseline's after scaling."""
-    return _math_is("higher", run.rows("mathneuro", size, scalar))
+    return _math_is("higher", run.rows("mathneuro", size, value=scalar))
 
 
 def even_over_layers(size: float, run: Run) -> Judged:

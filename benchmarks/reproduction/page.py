@@ -12,6 +12,7 @@ import pandas as pd
 from benchmarks.reproduction.claims import CLAIMS, ONE_SAMPLE, Claim, interval, number
 from benchmarks.reproduction.runs import FOLDER, Run, read_run
 from neurosurgery.config.demo import ROOT
+from neurosurgery.config.keys import edit_text
 
 PAGE = ROOT / "docs" / "REPRODUCTION.md"
 _BLOCK = re.compile(r"(<!-- table: (?P<what>.+?) -->\n).*?(?=<!-- end -->)", re.DOTALL)
@@ -61,14 +62,14 @@ def grid_table(runs: Sequence[Run]) -> list[str]:
     (run,) = runs
     tasks = list(dict.fromkeys(run.summary["task"]))
     rows = [["baseline", "", "", "", "", *(_baseline(run, task) for task in tasks)]]
-    for method, size, scalar in run.points():
-        found = run.rows(method, size, scalar)
+    for method, size, edit, value in run.points():
+        found = run.rows(method, size, edit, value)
         first = found.iloc[0]
         weights = f"{first['edited']:,.0f} ({first['edited_share']:.2%})"
         cells = [_cell(row) for _, row in found.iterrows()]
         repeats = f"{first['repeats']:g}"
-        rows.append([method, f"{size:g}", f"{scalar:g}", repeats, weights, *cells])
-    return _table(["method", "size", "factor", "repeats", "weights edited", *tasks], rows)
+        rows.append([method, f"{size:g}", edit_text(edit, value), repeats, weights, *cells])
+    return _table(["method", "size", "edit", "repeats", "weights edited", *tasks], rows)
 
 
 def _baseline(run: Run, task: str) -> str:
@@ -84,7 +85,7 @@ def methods_table(runs: Sequence[Run]) -> list[str]:
     """The methods of one run on equal terms."""
     (run,) = runs
     rows = []
-    for _, row in run.comparison[run.comparison["calibration"].isna()].iterrows():
+    for _, row in run.comparison[run.comparison["against"].isna()].iterrows():
         values = [str(row["method"]), f"{row['points']:.0f}"]
         for name in ("loss_at_half_mean", "loss_at_half_worst", "area_mean", "area_worst"):
             never = name.startswith("loss") and row["reached"] == 0
@@ -98,7 +99,7 @@ def methods_table(runs: Sequence[Run]) -> list[str]:
 def consistency_table(runs: Sequence[Run]) -> list[str]:
     """How far masks from different samples of one size agree, beside masks of random weights."""
     rows = []
-    keys = ["calibration", "proportion", "num_samples"]
+    keys = ["against", "proportion", "num_samples"]
     for run in runs:
         for key, pairs in () if run.consistency.empty else run.consistency.groupby(keys):
             name, proportion, samples = key

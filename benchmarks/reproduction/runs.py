@@ -10,6 +10,7 @@ import pandas as pd
 
 from neurosurgery.common.files import write_atomically
 from neurosurgery.config.demo import ROOT
+from neurosurgery.config.keys import SCALE
 from neurosurgery.masks.files import load_mask
 from neurosurgery.masks.overlap import by_layer, overlap_by_parameter
 from neurosurgery.verdicts.primary import primary_metrics
@@ -21,7 +22,7 @@ FOLDER = ROOT / "docs" / "reproduction"
 class Run:
     """The tables of one results folder.
 
-    `summary` has a row per method, set, size, factor and task; `comparison` one per method;
+    `summary` has a row per method, set, size, edit and task; `comparison` one per method;
     `layers` the number of selected weights per mask and layer; `consistency` the agreement of masks
     from different samples. A table that the folder does not have is empty.
     """
@@ -32,21 +33,22 @@ class Run:
     layers: pd.DataFrame
     consistency: pd.DataFrame
 
-    def rows(self, method: str, size: float, scalar: float = 0.0) -> pd.DataFrame:
-        """The rows of one grid point, a row per task, the math task first."""
+    def rows(self, method: str, size: float, edit: str = SCALE, value: float = 0.0) -> pd.DataFrame:
+        """The rows of one grid point, a row per task, the math task first; by default pruned."""
         found = self.summary
         return found[
             (found["method"] == method)
-            & (found["proportion"] == size)
-            & (found["scalar"] == scalar)
+            & (found["size"] == size)
+            & (found["edit"] == edit)
+            & (found["edit_value"].isna() if pd.isna(value) else found["edit_value"] == value)
             & (found["skill"] == "math")
         ]
 
-    def points(self) -> list[tuple[str, float, float]]:
-        """Every method, size and factor with math as the skill, in the table's order."""
+    def points(self) -> list[tuple[str, float, str, float]]:
+        """Every method, size and edit with math as the skill, in the table's order."""
         of_math = self.summary[self.summary["skill"] == "math"]
-        keys = of_math[["method", "proportion", "scalar"]].drop_duplicates()
-        return [(str(row[0]), float(row[1]), float(row[2])) for row in keys.to_numpy()]
+        keys = of_math[["method", "size", "edit", "edit_value"]].drop_duplicates()
+        return [(str(row[0]), float(row[1]), str(row[2]), float(row[3])) for row in keys.to_numpy()]
 
 
 def collect(folder: Path, output: Path = FOLDER) -> list[Path]:

@@ -20,6 +20,8 @@ SCALE = "scale"
 KNOCK_OUT = "knock_out"
 """The kind of edit that replaces the selected units by their means over counterfactuals."""
 
+MEAN_ABLATION = "mean ablation"
+"""`KNOCK_OUT` in the tables' column `edit`."""
 
 TRAIN = "train"
 """The kind of edit that adds what a training of the selected weights has changed."""
@@ -50,6 +52,29 @@ class SelectionKey:
         return "/".join(part for part in (skill, folder, name) if part)
 
     @property
+    def columns(self) -> dict[str, Any]:
+        """The table columns that identify the selection; a method of one size has no number."""
+        method = METHODS[self.method]
+        return {
+            "method": self.method,
+            "skill": self.skill,
+            "against": self.against,
+            "size": None if method.of_one_size else self.size,
+            "size_unit": method.size_unit,
+            "repeat": self.repeat,
+        }
+
+    def record(self) -> dict[str, Any]:
+        """The selection as JSON, in the records of cells and in mask files."""
+        return {
+            "method": self.method,
+            "skill": self.skill,
+            "calibration": self.against,
+            "proportion": self.size,
+            "repeat": self.repeat,
+        }
+
+    @property
     def order(self) -> tuple[object, ...]:
         """Sort key: skill (math first), method, set, size."""
         return self.skill != MATH, self.skill, self.method, self.against, self.size
@@ -64,12 +89,7 @@ class EditKey:
 
     @property
     def scalar(self) -> float | None:
-        """The factor of a scaling edit; 0 for a knock-out, which leaves nothing; 1 for a training.
-
-        None for any other edit.
-        """
-        if self.kind in _SCALARS:
-            return _SCALARS[self.kind]
+        """The factor of a scaling edit; None for other edits."""
         return float(dict(self.values)["scalar"]) if self.kind == SCALE else None
 
     @property
@@ -78,10 +98,16 @@ class EditKey:
         return float(dict(self.values)["learning_rate"]) if self.kind == TRAIN else None
 
     @property
-    def action(self) -> str:
-        """What is done, in the tables' column `action`; a training has its learning rate."""
-        rate = self.learning_rate
-        return self.kind if rate is None else f"{self.kind} {_exact(rate)}"
+    def removes(self) -> bool:
+        """Whether it takes the selection out: by a factor of 0, or by a knock-out."""
+        return self.kind == KNOCK_OUT or self.scalar == 0
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The table columns that identify the edit; a knock-out has no value."""
+        name = MEAN_ABLATION if self.kind == KNOCK_OUT else self.kind
+        value = self.scalar if self.kind == SCALE else self.learning_rate
+        return {"edit": name, "edit_value": value}
 
     @property
     def suffix(self) -> str:
@@ -89,7 +115,7 @@ class EditKey:
 
         A folder holds units that are removed in one way only (`grid/head_cells.py`).
         """
-        if self.scalar == 0:
+        if self.removes:
             return ""
         if self.learning_rate is not None:
             # A folder holds trainings of one setting (`grid/fine_tuning.py`).
@@ -117,22 +143,13 @@ def train_at(learning_rate: float, setting: str) -> EditKey:
     return EditKey(TRAIN, (("learning_rate", learning_rate), ("setting", setting)))
 
 
-_SCALARS = {KNOCK_OUT: 0.0, TRAIN: 1.0}
-"""What tables show as the scalar of edits that do not scale."""
-
-
-def is_training(action: str) -> bool:
-    """Whether a value of the tables' column `action` is that of a training."""
-    return action.partition(" ")[0] == TRAIN
-
-
-def action_text(scalar: float, action: str) -> str:
-    """What an edit does, as a participle."""
-    if is_training(action):
-        return f"trained at {action.partition(' ')[2]}"
-    if action == KNOCK_OUT:
+def edit_text(edit: str, value: float) -> str:
+    """What the tables' columns `edit` and `edit_value` say, as a participle."""
+    if edit == TRAIN:
+        return f"trained at {_exact(value)}"
+    if edit == MEAN_ABLATION:
         return "knocked out"
-    return "pruned" if scalar == 0 else f"scaled by {scalar:g}"
+    return "pruned" if value == 0 else f"scaled by {value:g}"
 
 
 KNOCK_OUT_KEY = EditKey(KNOCK_OUT, (("ablation", "mean"),))
@@ -180,22 +197,17 @@ class CellKey:
         """The table columns that identify the cell; the baseline has only `method`."""
         if self.selection is None:
             return {"method": BASELINE}
-        return {
-            "method": self.selection.method,
-            "calibration": self.selection.against,
-            "proportion": self.selection.size,
-            "scalar": self.edit.scalar if self.edit else None,
-            "repeat": self.selection.repeat,
-            "skill": self.selection.skill,
-            "action": self.edit.action if self.edit else None,
-        }
+        return self.selection.columns | (self.edit.columns if self.edit else {})
 
     def record(self) -> dict[str, Any]:
-        """The key as JSON: its columns, and the edit if it does not scale."""
+        """The key as JSON: the selection, and the scalar or another edit."""
+        if self.selection is None:
+            return {"method": BASELINE}
+        selection = self.selection.record()
         if self.edit is None or self.edit.kind == SCALE:
-            return self.columns
+            return selection | {"scalar": self.edit.scalar if self.edit else None}
         edit = {"kind": self.edit.kind, "values": dict(self.edit.values)}
-        return self.columns | {"edit": edit}
+        return selection | {"edit": edit}
 
     @classmethod
     def from_record(cls, content: Mapping[str, Any]) -> CellKey:

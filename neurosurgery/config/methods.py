@@ -28,6 +28,10 @@ MLP = "mlp"
 PLURALS = {NEURON: "neurons", HEAD: "heads", MLP: "MLPs"}
 """The kinds of units, and each in texts and figures."""
 
+OF_EACH_MATRIX = "fraction of each matrix"
+WHOLE = "whole"
+"""What a size counts, in the tables' column `size_unit`; the others name units (`PLURALS`)."""
+
 
 @dataclass(frozen=True)
 class Method:
@@ -81,6 +85,16 @@ class Method:
     def size_name(self) -> str:
         """The name of its size: `proportion`, `ratio` or `top`."""
         return self.size_flag.removeprefix("--")
+
+    @property
+    def size_unit(self) -> str:
+        """What its size counts, in the tables' column `size_unit`."""
+        if self.of_one_size:
+            return WHOLE
+        if not self.unit:
+            return OF_EACH_MATRIX
+        units = PLURALS[self.unit]
+        return units if self.counts_units else f"fraction of {units}"
 
     def size_text(self, size: float) -> str:
         """A size in texts: the methods with a fraction share one word, so that they compare."""

@@ -91,7 +91,7 @@ class CellsConfig:
 
     def removal(self, ablation: str) -> str | None:
         """How units are removed, which is one way in a folder; None where none are removed."""
-        removing = [edit for edit in self.edits(ablation) if edit.scalar == 0]
+        removing = [edit for edit in self.edits(ablation) if edit.removes]
         return ("mean" if removing[0] == KNOCK_OUT_KEY else "zero") if removing else None
 
 

@@ -22,7 +22,7 @@ PROJECT = "neurosurgery"
 _LOG = "report_to"
 
 _FACTS = (
-    "method skill calibration proportion scalar action repeat edited edited_share topk_share "
+    "method skill against size size_unit edit edit_value repeat edited edited_share topk_share "
     "seconds"
 ).split()
 """The columns of results.csv that belong to a whole cell."""

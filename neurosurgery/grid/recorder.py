@@ -78,7 +78,7 @@ class Recorder:
         self._lock.check()
         units, mask = self._store.unit_file(key), self._store.mask_file(key)
         if selection.unit_table is not None and not units.exists():
-            write_atomically(units, unit_csv(selection.unit_table, _origin(key)))
+            write_atomically(units, unit_csv(selection.unit_table, key.columns))
         if self._output.save_masks and not mask.exists():
             write_mask_file(mask, selection.mask, mask_provenance(self._origin, key, selection))
 
@@ -99,19 +99,8 @@ def mask_provenance(
     """The provenance of a mask, for its file and for an exported model."""
     return {
         **origin,
-        **_origin(key),
+        **key.record(),
         "counts": selection.mask.counts(),
         "skill_topk": selection.topk,
         "units": selection.unit_counts,
-    }
-
-
-def _origin(key: SelectionKey) -> dict[str, object]:
-    """A selection's identity, under the tables' column names."""
-    return {
-        "method": key.method,
-        "skill": key.skill,
-        "calibration": key.against,
-        "proportion": key.size,
-        "repeat": key.repeat,
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from neurosurgery.common.errors import RunError, UsageError
 from neurosurgery.config.experiment import EvaluationConfig
-from neurosurgery.config.keys import SCALE, TRAIN, CellKey, SelectionKey
+from neurosurgery.config.keys import TRAIN, CellKey, SelectionKey
 from neurosurgery.config.methods import METHODS, PLURALS
 from neurosurgery.edit.delta import Delta
 from neurosurgery.edit.edits import Edit, Trained, make_edit
@@ -113,7 +113,7 @@ class Worker:
             with self._quiet():
                 export_trained(model, tokenizer, change, folder, provenance)
             return
-        if key.edit is None or key.edit.kind != SCALE or key.edit.scalar is None:
+        if key.edit is None or key.edit.scalar is None:
             raise RunError(f"{key.stem}: only scaled and trained models can be saved")
         with self._quiet():
             export_model(model, tokenizer, selection.mask, key.edit.scalar, folder, provenance)

@@ -183,7 +183,7 @@ def measure_consistency(
     names = list(sizes)
     return pd.DataFrame(
         {
-            "calibration": pair.calibration,
+            "against": pair.calibration,
             "num_samples": pair.size,
             "proportion": pair.proportion,
             "subset_a": pair.a,
@@ -213,14 +213,14 @@ def consistency_text(table: pd.DataFrame) -> str:
             *("overlap", "by chance", "Jaccard", "by chance"),
         ),
     ]
-    groups = table.groupby(["calibration", "proportion", "num_samples"], sort=False)
+    groups = table.groupby(["against", "proportion", "num_samples"], sort=False)
     means = groups.mean(numeric_only=True).assign(pairs=groups.size()).reset_index()
-    order = {name: place for place, name in enumerate(table["calibration"].unique())}
-    means = means.assign(place=means["calibration"].map(order))
+    order = {name: place for place, name in enumerate(table["against"].unique())}
+    means = means.assign(place=means["against"].map(order))
     for _, row in means.sort_values(["place", "proportion", "num_samples"]).iterrows():
         lines.append(
             _LINE.format(
-                row["calibration"],
+                row["against"],
                 f"{row['proportion']:g}",
                 f"{row['num_samples']:,}",
                 row["pairs"],

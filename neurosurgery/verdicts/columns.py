@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-GRID = ["skill", "method", "calibration", "proportion", "scalar", "action"]
-"""The columns that identify a grid point."""
+import pandas as pd
 
-COLUMNS = (
-    "model method calibration proportion scalar repeat task metric value stderr n baseline "
-    "difference ci_low ci_high p_value edited edited_share topk_share seconds "
-    "skill chance retention q_value action"
-).split()
+from neurosurgery.config.keys import MEAN_ABLATION, SCALE
+
+GRID = "method skill against size size_unit edit edit_value".split()
+"""The columns that identify a grid point (`CellKey.columns`).
+
+`against` is the calibration set that is subtracted, `size` a number of what `size_unit` says,
+`edit_value` the factor of a scaling or the learning rate of a training.
+"""
+
+COLUMNS = [
+    "model",
+    *GRID,
+    *"repeat task metric value stderr n baseline difference ci_low ci_high p_value".split(),
+    *"edited edited_share topk_share seconds chance retention q_value".split(),
+]
 """The columns of results.csv."""
 
 SUMMARY_COLUMNS = [
@@ -21,3 +30,9 @@ SUMMARY_COLUMNS = [
     *("edited edited_share topk_share retention retention_low retention_high margin").split(),
 ]
 """The columns of summary.csv."""
+
+
+def removed(table: pd.DataFrame) -> pd.Series[bool]:
+    """Which rows are those of removed selections: scaled by 0, or knocked out."""
+    pruned = (table["edit"] == SCALE) & (table["edit_value"] == 0)
+    return pruned | (table["edit"] == MEAN_ABLATION)

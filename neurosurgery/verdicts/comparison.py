@@ -28,7 +28,7 @@ QUANTITIES = ("loss_at_half_mean", "loss_at_half_worst", "area_mean", "area_wors
 """Loss at half and area, each for the mean and for the worst of the other tasks."""
 
 COLUMNS = (
-    *("skill", "method", "calibration", "repeats", "curves", "reached", "points"),
+    *("method", "skill", "against", "repeats", "curves", "reached", "points"),
     *(f"{name}{end}" for name in QUANTITIES for end in ("", "_low", "_high")),
     "left_out",
 )
@@ -118,7 +118,7 @@ def compare_methods(tasks: Sequence[TaskMetrics], math_task: str) -> pd.DataFram
         math_task: the name of the task that measures math.
 
     Returns:
-        One row per method, averaged over its calibration sets within every repeat (`calibration`
+        One row per method, averaged over its calibration sets within every repeat (`against`
         empty), plus one row per set if there are several. `points` counts the sizes on a curve,
         `curves` the set × repeat pairs, `reached` those that remove half. The loss at half is NaN
         if none does, else the mean over `reached`, with an interval only if all do. `left_out`
@@ -135,11 +135,11 @@ def compare_methods(tasks: Sequence[TaskMetrics], math_task: str) -> pd.DataFram
     rows = []
     for method in sorted({method for method, _, _ in curves}):
         mine = {key[1:]: curve for key, curve in curves.items() if key[0] == method}
-        sets = sorted({calibration for calibration, _ in mine})
+        sets = sorted({against for against, _ in mine})
         rows.append(_row(method, "", mine))
-        for calibration in sets if len(sets) > 1 else ():
-            of_set = {key: curve for key, curve in mine.items() if key[0] == calibration}
-            rows.append(_row(method, calibration, of_set))
+        for against in sets if len(sets) > 1 else ():
+            of_set = {key: curve for key, curve in mine.items() if key[0] == against}
+            rows.append(_row(method, against, of_set))
     return pd.DataFrame(rows, columns=list(COLUMNS)).assign(left_out=" ".join(left_out))
 
 
@@ -175,16 +175,14 @@ def _curves(
     return found
 
 
-def _row(
-    method: str, calibration: str, curves: Mapping[tuple[str, int], _Curve]
-) -> dict[str, object]:
+def _row(method: str, against: str, curves: Mapping[tuple[str, int], _Curve]) -> dict[str, object]:
     """Summarise curves, by (calibration set, repeat)."""
     repeats = sorted({repeat for _, repeat in curves})
     reached = sum(curve.reached for curve in curves.values())
     row: dict[str, object] = {
-        "skill": MATH,
         "method": method,
-        "calibration": calibration,
+        "skill": MATH,
+        "against": against,
         "repeats": len(repeats),
         "curves": len(curves),
         "reached": reached,

@@ -17,6 +17,7 @@ import pandas as pd
 from neurosurgery.common.numbers import number_text
 from neurosurgery.config.keys import CellKey
 from neurosurgery.config.methods import METHODS, size_text
+from neurosurgery.verdicts.columns import GRID
 from neurosurgery.verdicts.comparison import TaskMetrics
 from neurosurgery.verdicts.intervals import CONFIDENCE, INTERVALS_OVER, compare
 from neurosurgery.verdicts.reach import Interval, over_draws
@@ -25,7 +26,8 @@ QUANTITIES = ("gain", "kept_mean", "kept_worst", "gain_over_control", "kept_over
 """Each has the columns NAME, NAME_low and NAME_high: a 95 % interval over documents and repeats."""
 
 COLUMNS = (
-    *("method", "calibration", "proportion", "learning_rate", "repeats", "trained", "control"),
+    *GRID,
+    *("repeats", "trained", "control"),
     *(f"{name}{end}" for name in QUANTITIES for end in ("", "_low", "_high")),
     "worst_task",
     "left_out",
@@ -101,14 +103,7 @@ def control_of(key: CellKey) -> CellKey | None:
 
 def _identity(point: CellKey, keys: Sequence[CellKey]) -> dict[str, object]:
     columns = point.columns
-    return {
-        "method": point.method,
-        "calibration": columns["calibration"],
-        "proportion": columns["proportion"],
-        "learning_rate": point.edit.learning_rate if point.edit else None,
-        "repeats": len(keys),
-        "control": "",
-    }
+    return {name: columns[name] for name in GRID} | {"repeats": len(keys), "control": ""}
 
 
 def _quantity(name: str, by_repeat: np.ndarray) -> dict[str, float]:
@@ -145,11 +140,11 @@ def training_text(table: pd.DataFrame) -> str:
     lines = ["Trained selections: what they gain in math, and what the other tasks keep"]
     lines.append(_LINE.format(*_HEADER))
     for row in table.to_dict("records"):
-        of_set = f" - {row['calibration']}" if row["calibration"] else ""
+        of_set = f" - {row['against']}" if row["against"] else ""
         over = _with_interval(row, "gain_over_control", sign=True)
         cells = [
             f"{row['method']}{of_set}",
-            f"{size_text(row['method'], row['proportion'])}, {row['learning_rate']:g}",
+            f"{size_text(row['method'], row['size'])}, {row['edit_value']:g}",
             f"{row['repeats']}",
             f"{row['trained']:,.0f}",
             _with_interval(row, "gain", sign=True),

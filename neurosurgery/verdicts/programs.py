@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from neurosurgery.config.keys import BASELINE, MATH, action_text
+from neurosurgery.config.keys import BASELINE, MATH, edit_text
 from neurosurgery.config.methods import size_text
 from neurosurgery.evaluate.outcomes import OUTCOMES, RAN
 from neurosurgery.verdicts.columns import GRID
@@ -31,10 +31,10 @@ def programs_table(summary: pd.DataFrame) -> pd.DataFrame:
     tasks = summary.loc[names == RAN, "task"].unique()
     rows = summary.assign(name=names)[summary["task"].isin(tasks)]
     found: list[dict[str, object]] = []
-    for (task, *point), block in rows.groupby(["task", *GRID], sort=False):
+    for (task, *point), block in rows.groupby(["task", *GRID], sort=False, dropna=False):
         values = block.set_index("name")
         if not any(row["task"] == task for row in found):
-            unedited = {"task": task, "method": BASELINE, "calibration": "", "skill": MATH}
+            unedited = {"task": task, "method": BASELINE, "skill": MATH, "against": ""}
             found.append(unedited | _shares(values["baseline"]))
         of_point: dict[str, object] = dict(zip(GRID, point, strict=True))
         found.append({"task": task} | of_point | _shares(values["value"]))
@@ -73,7 +73,7 @@ def state_text(row: pd.Series) -> str:
     """The model state of a row of the table, in words."""
     if row["method"] == BASELINE:
         return BASELINE
-    of_set = f" - {row['calibration']}" if row["calibration"] else ""
+    of_set = f" - {row['against']}" if row["against"] else ""
     of_skill = "" if row["skill"] == MATH else f" (skill {row['skill']})"
-    size = size_text(row["method"], row["proportion"])
-    return f"{row['method']}{of_set}{of_skill}, {size}, {action_text(row['scalar'], row['action'])}"
+    size = size_text(row["method"], row["size"])
+    return f"{row['method']}{of_set}{of_skill}, {size}, {edit_text(row['edit'], row['edit_value'])}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from neurosurgery.config.keys import MATH
+from neurosurgery.config.keys import MATH, SCALE
 from neurosurgery.config.methods import METHODS
 from neurosurgery.evaluate.outcomes import RAN
 from neurosurgery.verdicts.primary import primary_metrics
@@ -19,7 +19,7 @@ def published_lines(table: pd.DataFrame, task: str, num_samples: Mapping[str, in
 
     Its word "%" follows the proportion although that is a fraction. Another method stands in the
     place of "good", a scaling in that of "pruning". Cells that the words do not fit (another skill,
-    numbers of heads or MLPs) have no line.
+    numbers of heads or MLPs, trained weights) have no line.
 
     Args:
         table: rows of results.csv.
@@ -39,15 +39,15 @@ def published_lines(table: pd.DataFrame, task: str, num_samples: Mapping[str, in
         if method is None:
             lines.append(f"{what} before training with {_END}: {row['value']}")
             continue
-        if method.counts_units or row["skill"] != MATH:
+        if method.counts_units or row["skill"] != MATH or row["edit"] != SCALE:
             continue
-        action = "pruning" if row["scalar"] == 0 else f"scaling by {row['scalar']:g}"
+        action = "pruning" if row["edit_value"] == 0 else f"scaling by {row['edit_value']:g}"
         kind = "good" if method.against_a_set and not method.twin else method.label
-        against = f" based on not being activated by {row['calibration']}"
+        against = f" based on not being activated by {row['against']}"
         samples = num_samples.get(method.statistics)
         lines.append(
-            f"{what} for {action} top {row['proportion']}% {kind} parameters"
-            f"{against if row['calibration'] else ''} based on {samples} training samples and "
+            f"{what} for {action} top {row['size']}% {kind} parameters"
+            f"{against if row['against'] else ''} based on {samples} training samples and "
             f"{_END}: {row['value']}"
         )
     return "".join(f"{line}\n" for line in lines)

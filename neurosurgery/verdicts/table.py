@@ -203,7 +203,7 @@ class VerdictTable:
         pruned = [
             key
             for key in self._keys
-            if key.selection and key.selection.skill == MATH and key.edit and key.edit.scalar == 0
+            if key.selection and key.selection.skill == MATH and key.edit and key.edit.removes
         ]
         table = compare_methods(self._task_metrics(pruned, tasks), math_task)
         _write_csv(self._store.root / "comparison.csv", table)

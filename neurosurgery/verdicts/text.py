@@ -9,8 +9,9 @@ import pandas as pd
 
 from neurosurgery.common.numbers import interval_text, number_text, p_value_text
 from neurosurgery.config.experiment import EvaluationConfig
-from neurosurgery.config.keys import MATH, action_text, is_training
+from neurosurgery.config.keys import MATH, TRAIN, edit_text
 from neurosurgery.config.methods import size_text
+from neurosurgery.verdicts.columns import removed
 from neurosurgery.verdicts.comparison import QUANTITIES
 from neurosurgery.verdicts.gains import training_text
 from neurosurgery.verdicts.intervals import INTERVALS_OVER
@@ -50,7 +51,7 @@ def folder_text(verdicts: VerdictTable, evaluation: EvaluationConfig) -> str:
         control_text(summary, tasks, verdicts.groups),
         training_text(training),
     ]
-    methods = summary["method"][~summary["action"].map(is_training).astype(bool)]
+    methods = summary["method"][summary["edit"] != TRAIN]
     if len(methods) or training.empty:
         parts.append(comparison_text(comparison, list(dict.fromkeys(methods))))
     return "\n".join(part for part in parts if part)
@@ -62,16 +63,17 @@ def verdict_text(
     """Format a summary (`VerdictTable.summary`): a block per grid point, a line per method."""
     rows = primary_metrics(summary, tasks, groups)
     lines = ["Edited model against baseline, on the same documents", ""]
-    sizes = [size_text(*row) for row in zip(rows["method"], rows["proportion"], strict=True)]
-    for (skill, size, scalar, _), block in rows.assign(size=sizes).groupby(
-        ["skill", "size", "scalar", "action"], sort=False
+    sizes = [size_text(*row) for row in zip(rows["method"], rows["size"], strict=True)]
+    for (skill, size, edit, value), block in rows.assign(size=sizes).groupby(
+        ["skill", "size", "edit", "edit_value"], sort=False, dropna=False
     ):
-        lines.append(_heading(str(skill), str(size), float(str(scalar)), block))
+        edited = edit_text(str(edit), float(str(value)))
+        lines.append(_heading(str(skill), str(size), edited, block))
         for task, of_task in block.groupby("task", sort=False):
             lines.append(_VERDICT.format(str(task), *_VERDICT_HEADER).rstrip())
             for _, row in of_task.iterrows():
                 cells = [
-                    _name(row["method"], row["calibration"]),
+                    _name(row["method"], row["against"]),
                     f"{row['edited']:,.0f}",
                     f"{row['edited_share']:.2%}",
                     "" if math.isnan(row["topk_share"]) else f"{row['topk_share']:.0%}",
@@ -97,16 +99,15 @@ def verdict_text(
     return "\n".join(lines) + "\n"
 
 
-def _heading(skill: str, size: str, scalar: float, block: pd.DataFrame) -> str:
-    action = action_text(scalar, block["action"].iloc[0])
+def _heading(skill: str, size: str, edited: str, block: pd.DataFrame) -> str:
     of_skill = "" if skill == MATH else f"skill {skill}, "
     counts = sorted(set(block["repeats"]))
     repeats = f", mean of {'/'.join(map(str, counts))} repeats" if counts != [1] else ""
-    return f"{of_skill}{size}, {action}{repeats}"
+    return f"{of_skill}{size}, {edited}{repeats}"
 
 
-def _name(method: str, calibration: str) -> str:
-    return f"{method} - {calibration}" if calibration else method
+def _name(method: str, against: str) -> str:
+    return f"{method} - {against}" if against else method
 
 
 def comparison_text(comparison: pd.DataFrame, methods: Sequence[str]) -> str:
@@ -126,8 +127,8 @@ def comparison_text(comparison: pd.DataFrame, methods: Sequence[str]) -> str:
             cells[:2] = ["never", "never"]
         elif row["reached"] < row["curves"]:
             cells[:2] = [f"{cell} ({row['reached']} of {row['curves']})" for cell in cells[:2]]
-        indent = "  " if row["calibration"] else ""
-        name = f"{indent}{_name(row['method'], row['calibration'])}"
+        indent = "  " if row["against"] else ""
+        name = f"{indent}{_name(row['method'], row['against'])}"
         lines.append(_COMPARISON.format(name, f"{row['points']}", *cells).rstrip())
     lines.append(
         f"In brackets {INTERVALS_OVER}; the best point is chosen anew in every draw;\n"
@@ -154,16 +155,14 @@ def control_text(
 ) -> str:
     """For every skill except math: the lowest retention of each task over the pruned grid."""
     rows = primary_metrics(summary, tasks, groups)
-    rows = rows[(rows["skill"] != MATH) & (rows["scalar"] == 0) & rows["retention"].notna()]
+    rows = rows[(rows["skill"] != MATH) & removed(rows) & rows["retention"].notna()]
     lines = ["Control: pruning another skill; the lowest retention of each task over the grid"]
-    for (skill, method, calibration), block in rows.groupby(
-        ["skill", "method", "calibration"], sort=False
-    ):
-        lines.append(f"  {skill}: {_name(str(method), str(calibration))}")
+    for (skill, method, against), block in rows.groupby(["skill", "method", "against"], sort=False):
+        lines.append(f"  {skill}: {_name(str(method), str(against))}")
         for task, of_task in block.groupby("task", sort=False):
             least = of_task.loc[of_task["retention"].idxmin()]
             lines.append(
-                f"    {task!s:<24} {least['retention']:>8.3f}  at {least['proportion']:g} "
+                f"    {task!s:<24} {least['retention']:>8.3f}  at {least['size']:g} "
                 f"({least['verdict'] or 'no interval'})"
             )
     return "\n".join(lines) + "\n" if len(lines) > 1 else ""

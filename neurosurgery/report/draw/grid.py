@@ -70,7 +70,7 @@ def draw_isolation(name: str, panels: Sequence[Panel], looks: Looks, bars: str) 
         axes.set_xlabel("math lost (share of baseline)")
         # In reverse, so that the first method lies on top.
         for curve in reversed(panel.curves):
-            look = looks.look(curve.method, curve.calibration)
+            look = looks.look(curve.method, curve.against)
             draw_curve(drawing, axes, curve, look, faded=True)
     all_axes[0].set_ylabel(panels[0].y_label)
     star = Line2D([], [], color="black", marker="*", markersize=8, linestyle="", label="ideal")
@@ -91,7 +91,7 @@ def method_handles(
     panels: Sequence[Panel], looks: Looks, *, significance: bool = False
 ) -> list[Line2D]:
     """Legend entries of all curves, each once."""
-    keys = dict.fromkeys((c.method, c.calibration) for panel in panels for c in panel.curves)
+    keys = dict.fromkeys((c.method, c.against) for panel in panels for c in panel.curves)
     found = [looks.look(*key) for key in keys]
     if significance:
         found = [Look(look.label, look.colour, look.marker, look.line, "full") for look in found]
@@ -160,7 +160,7 @@ def draw_grid(
         if not log:
             axes.axvline(1, color="#999999", linewidth=0.7, zorder=1)
         for curve in reversed(_side_by_side(panel.curves, values, log=log)):
-            look = looks.look(curve.method, curve.calibration)
+            look = looks.look(curve.method, curve.against)
             # Here the filling shows significance, so it cannot show the set.
             draw_curve(drawing, axes, curve, replace(look, fill="left" if known else "full"))
         if _spans_magnitudes(panel):

@@ -41,7 +41,7 @@ def draw_number(name: str, panels: Sequence[Panel], looks: Looks) -> Drawing:
         axes.set_xlabel("proportion")
         grid_ticks(axes, values, 0.16)
         for curve in reversed(panel.curves):
-            draw_curve(drawing, axes, curve, looks.look(curve.method, curve.calibration))
+            draw_curve(drawing, axes, curve, looks.look(curve.method, curve.against))
         if panel.y_label == "weights":
             if all(mark.y > 0 for curve in panel.curves for mark in curve.marks):
                 axes.set_yscale("log")

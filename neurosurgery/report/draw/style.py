@@ -49,11 +49,11 @@ class Looks:
         self._methods = {name: index for index, name in enumerate(everyone)}
         self._sets: Mapping[str, int] = {name: i for i, name in enumerate(sets)}
 
-    def look(self, method: str, calibration: str) -> Look:
+    def look(self, method: str, against: str) -> Look:
         """The look of one curve."""
         index = self._methods[method] % len(_COLOURS)
-        line, fill = _SETS[self._sets.get(calibration, 0) % len(_SETS)]
-        return Look(curve_label(method, calibration), _COLOURS[index], _MARKERS[index], line, fill)
+        line, fill = _SETS[self._sets.get(against, 0) % len(_SETS)]
+        return Look(curve_label(method, against), _COLOURS[index], _MARKERS[index], line, fill)
 
 
 def figure_style() -> AbstractContextManager[None]:

@@ -58,12 +58,12 @@ def draw_gains(table: pd.DataFrame, looks: Looks, metric: str) -> Drawing:
         for curve in panel.curves:
             placed = [into_frame(mark, frame) for mark in curve.marks]
             curves.append(replace(curve, marks=tuple(mark for mark, _ in placed)))
-            colour = looks.look(curve.method, curve.calibration).colour
+            colour = looks.look(curve.method, curve.against).colour
             for mark, side in placed:
                 _arrow(axes, (mark.x, mark.y), side, colour)
         # In reverse, so that the first method lies on top.
         for curve in reversed(curves):
-            look = looks.look(curve.method, curve.calibration)
+            look = looks.look(curve.method, curve.against)
             draw_curve(drawing, axes, curve, look, faded=True)
         shown.append(curves)
     all_axes[0].set_ylabel(panels[0].y_label)
@@ -110,7 +110,7 @@ def draw_losses(panels: Sequence[LossPanel], looks: Looks) -> Drawing:
     for axes, panel in zip(grid.flat, panels, strict=False):
         axes.set_title(one_line(panel.title, 40 if columns < 3 else 34))
         for curve in reversed(panel.curves):
-            look = looks.look(curve.held_out.method, curve.held_out.calibration)
+            look = looks.look(curve.held_out.method, curve.held_out.against)
             if curve.band:
                 steps, low, high = zip(*curve.band, strict=True)
                 axes.fill_between(steps, low, high, color=look.colour, alpha=0.18, lw=0)
@@ -140,7 +140,7 @@ def draw_losses(panels: Sequence[LossPanel], looks: Looks) -> Drawing:
 
 def _entries(panels: Sequence[LossPanel], looks: Looks, *, with_training: bool) -> list[Artist]:
     keys = dict.fromkeys(
-        (curve.held_out.method, curve.held_out.calibration)
+        (curve.held_out.method, curve.held_out.against)
         for panel in panels
         for curve in panel.curves
     )

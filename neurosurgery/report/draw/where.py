@@ -42,7 +42,7 @@ def draw_heat_map(name: str, masks: Sequence[MaskCounts], looks: Looks) -> Drawi
     columns = 2 if len(masks) > 1 and len(layers) <= 40 else 1
     rows = -(-len(masks) // columns)
     figure = new_figure(PAGE, panel_height * rows + 0.1)
-    proportions = ", ".join(f"{p:g}" for p in sorted({mask.proportion for mask in masks}))
+    proportions = ", ".join(f"{p:g}" for p in sorted({mask.size for mask in masks}))
     drawing = Drawing(
         name,
         "Where: share of each weight matrix that is selected",
@@ -105,7 +105,7 @@ def draw_bars(name: str, masks: Sequence[MaskCounts], looks: Looks) -> Drawing:
     layers, kinds = _places(masks)
     names = short_kinds(kinds)
     figure = new_figure(PAGE, 2.7)
-    proportions = ", ".join(f"{p:g}" for p in sorted({mask.proportion for mask in masks}))
+    proportions = ", ".join(f"{p:g}" for p in sorted({mask.size for mask in masks}))
     drawing = Drawing(
         name,
         "Where: how the selected weights divide over layers and modules",
@@ -172,7 +172,7 @@ def _bars(
 
 def _patch(mask: MaskCounts, looks: Looks) -> Patch:
     """A legend entry: the colour shows the method, the hatching the set."""
-    look = looks.look(mask.method, mask.calibration)
+    look = looks.look(mask.method, mask.against)
     hatch = {"full": None, "none": "/////", "left": "....", "right": "xxxx"}[look.fill]
     return Patch(
         facecolor="white" if hatch else look.colour,
@@ -184,15 +184,15 @@ def _patch(mask: MaskCounts, looks: Looks) -> Patch:
 
 
 def _mask_name(mask: MaskCounts, looks: Looks) -> str:
-    label = one_line(looks.look(mask.method, mask.calibration).label, LONGEST_LABEL)
-    return f"{label}, {mask.proportion:g}"
+    label = one_line(looks.look(mask.method, mask.against).label, LONGEST_LABEL)
+    return f"{label}, {mask.size:g}"
 
 
 def _mask_facts(mask: MaskCounts) -> Facts:
     facts = [("method", method_label(mask.method))]
-    if mask.calibration:
-        facts.append(("set", mask.calibration))
-    return (*facts, ("proportion", f"{mask.proportion:g}"), ("repeats", str(mask.repeats)))
+    if mask.against:
+        facts.append(("set", mask.against))
+    return (*facts, ("proportion", f"{mask.size:g}"), ("repeats", str(mask.repeats)))
 
 
 def _facts(mask: MaskCounts, place: Place) -> Facts:

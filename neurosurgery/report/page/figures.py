@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from neurosurgery.config.keys import MATH, SCALE, action_text
+from neurosurgery.config.keys import MATH, SCALE, edit_text
 from neurosurgery.config.methods import counts_units, size_text, without_own_counts
 from neurosurgery.config.patching import METRIC, METRICS
 from neurosurgery.report.draw.canvas import Drawing
@@ -36,6 +36,7 @@ from neurosurgery.report.show.missing_commands import (
     repeat_with,
 )
 from neurosurgery.report.show.panels import grid_panels, size_panels
+from neurosurgery.verdicts.columns import removed
 
 
 def draw_all(folder: Folder, points: pd.DataFrame) -> list[tuple[str, list[Drawing | Missing]]]:
@@ -91,17 +92,18 @@ def _size_figures(
     folder: Folder, points: pd.DataFrame, looks: Looks, stem: str, size: str
 ) -> Iterator[Drawing]:
     """One figure per scalar; only that of the removal if there are more scalars than sizes."""
-    scalars = sorted(set(points["scalar"]))
+    factors = points["edit_value"].where(~removed(points), 0.0)
+    scalars = sorted(set(factors))
     for scalar in scalars:
-        rows = points[points["scalar"] == scalar]
+        rows = points[factors == scalar]
         if scalar != 0 and len(scalars) > 1 and not _rather_by_proportion(points):
             continue
         selected = "weights" if size == "proportion" else "units"
-        action = action_text(scalar, rows["action"].iloc[0])
+        edited = edit_text(rows["edit"].iloc[0], scalar)
         yield draw_grid(
             stem + (f"_scalar{scalar:g}" if scalar else ""),
-            f"{size[0].upper()}{size[1:]}: every task with the selected {selected} {action}",
-            grid_panels(folder, rows, "proportion"),
+            f"{size[0].upper()}{size[1:]}: every task with the selected {selected} {edited}",
+            grid_panels(folder, rows, "size"),
             looks,
             log=True,
             x_label=size,
@@ -110,8 +112,8 @@ def _size_figures(
 
 def _rather_by_proportion(points: pd.DataFrame) -> bool:
     """Whether scaled cells span more proportions than scalars."""
-    scaled = points[points["scalar"] != 0]
-    return bool(scaled["proportion"].nunique() > scaled["scalar"].nunique())
+    scaled = points[~removed(points)]
+    return bool(scaled["size"].nunique() > scaled["edit_value"].nunique())
 
 
 def _scalar_figures(
@@ -121,8 +123,8 @@ def _scalar_figures(
 
     A knock-out is no scaling by 0, and is left out.
     """
-    points = points[points["action"] == SCALE]
-    counts = points[points["scalar"] != 0].groupby("proportion")["scalar"].nunique()
+    points = points[points["edit"] == SCALE]
+    counts = points[points["edit_value"] != 0].groupby("size")["edit_value"].nunique()
     if counts.empty:
         if not suffix:
             yield Missing(
@@ -135,15 +137,15 @@ def _scalar_figures(
     if _rather_by_proportion(points):
         chosen = [chosen[len(chosen) // 2]]
     for proportion in chosen:
-        rows = points[points["proportion"] == proportion]
+        rows = points[points["size"] == proportion]
         if counts[proportion] > 1:
             # Factor 0 is far from factors around 1, and pruning has its own figure.
-            rows = rows[rows["scalar"] != 0]
+            rows = rows[rows["edit_value"] != 0]
         name = f"scalar{suffix}" + (f"_proportion{proportion:g}" if len(chosen) > 1 else "")
         yield draw_grid(
             name,
             f"Scale factor: every task at {_sizes_text(rows, proportion)}",
-            grid_panels(folder, rows, "scalar"),
+            grid_panels(folder, rows, "edit_value"),
             looks,
             log=False,
             x_label="scalar (1 changes nothing)",
@@ -183,10 +185,10 @@ def choose_masks(masks: Sequence[MaskCounts], found: Sequence[Isolation]) -> lis
     others = [mask for mask in masks if mask.method not in without_own_counts()]
     nearest = best(found)
     chosen = []
-    for key in dict.fromkeys((mask.method, mask.calibration) for mask in others or masks):
-        mine = [mask for mask in masks if (mask.method, mask.calibration) == key]
+    for key in dict.fromkeys((mask.method, mask.against) for mask in others or masks):
+        mine = [mask for mask in masks if (mask.method, mask.against) == key]
         point = nearest.get(key)
-        wanted = [mask for mask in mine if point and mask.proportion == point.proportion]
+        wanted = [mask for mask in mine if point and mask.size == point.size]
         chosen.append(wanted[0] if wanted else mine[len(mine) // 2])
     return chosen
 

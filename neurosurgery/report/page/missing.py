@@ -8,6 +8,7 @@ import pandas as pd
 
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.show.missing_commands import repeat_with
+from neurosurgery.verdicts.columns import removed
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ def no_isolation(folder: Folder, points: pd.DataFrame) -> Missing:
             "No edited model has been evaluated yet.",
             repeat_with(folder, "--pre_train_eval"),
         )
-    if not (points["scalar"] == 0).any():
+    if not removed(points).any():
         return Missing(title, "This needs pruned models.", repeat_with(folder, "--scalar", "0"))
     if points["baseline"].isna().all():
         return Missing(

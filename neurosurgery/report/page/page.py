@@ -12,12 +12,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from neurosurgery.common.numbers import p_value_text, percent_text
 from neurosurgery.common.terminal import visible_text
-from neurosurgery.config.keys import MATH, SCALE, action_text, is_training
-from neurosurgery.config.methods import method_label, size_text
+from neurosurgery.config.keys import MATH, SCALE
+from neurosurgery.config.methods import method_label
 from neurosurgery.report.draw.canvas import Drawing
 from neurosurgery.report.page.missing import Missing
 from neurosurgery.report.page.programs import outcome_table
-from neurosurgery.report.page.table import CellText, Table, number_cell
+from neurosurgery.report.page.table import CellText, Table, number_cell, plain_number
 from neurosurgery.report.page.training import training_table
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.show.cautions import cautions
@@ -106,16 +106,18 @@ def verdict_table(folder: Folder, points: pd.DataFrame) -> Table:
     """The comparison with the baseline, a row per grid point and task."""
     controls = bool((points["skill"] != MATH).any())
     head = (
-        "Method, Set, Proportion, Scalar, Task, Verdict, Difference, 95 % interval, p, Value, "
-        "Baseline, Repeats, Weights edited, Of the model, Of the top-K"
+        "Method, Against, Size, Size unit, Edit, Edit value, Task, Verdict, Difference, "
+        "95 % interval, p, Value, Baseline, Repeats, Weights edited, Of the model, Of the top-K"
     ).split(", ")
     rows = []
     for row in records(points):
         cells = [
             CellText(method_label(row["method"]), row["method"]),
-            CellText(row["calibration"] or "–", row["calibration"]),
-            number_cell(row["proportion"], _size(row["method"], row["proportion"])),
-            number_cell(row["scalar"], _scalar_text(folder, row)),
+            CellText(row["against"] or "–", row["against"]),
+            number_cell(row["size"], plain_number(row["size"])),
+            CellText(row["size_unit"], row["size_unit"]),
+            CellText(row["edit"], row["edit"]),
+            number_cell(row["edit_value"], _edit_value(folder, row)),
             CellText(row["task"], row["task"]),
             CellText(row["verdict"] or "–", row["verdict"], row["verdict"]),
             number_cell(row["difference"], number(row["difference"], sign=True)),
@@ -136,11 +138,6 @@ def verdict_table(folder: Folder, points: pd.DataFrame) -> Table:
     return Table(["Skill", *head] if controls else head, rows)
 
 
-def _size(method: str, size: float) -> str:
-    """A fraction as a number alone, a number of units with its word."""
-    return size_text(method, size).removeprefix("proportion ")
-
-
 def unit_table(rows: pd.DataFrame) -> Table:
     """Convert the rows of a unit list (`show.units.UnitList`) to a page table."""
     head = [str(name).replace("probability_", "P(fires) on ") for name in rows]
@@ -157,14 +154,12 @@ def unit_table(rows: pd.DataFrame) -> Table:
     return Table([name.capitalize() if name.islower() else name for name in head], found)
 
 
-def _scalar_text(folder: Folder, row: dict[str, Any]) -> str:
-    """The scalar, and the applied factor where rounding changed it; what is done instead."""
-    scalar = float(row["scalar"])
-    if is_training(row["action"]):
-        return action_text(scalar, row["action"])
-    if row["action"] != SCALE:
-        return "– (mean)"
-    key = (row["skill"], row["method"], row["calibration"], row["proportion"], scalar)
+def _edit_value(folder: Folder, row: dict[str, Any]) -> str:
+    """The value of the edit, and the applied factor where rounding changed it."""
+    if row["edit"] != SCALE:
+        return plain_number(row["edit_value"])
+    scalar = float(row["edit_value"])
+    key = (row["skill"], row["method"], row["against"], row["size"], scalar)
     median = folder.factors.get(key, (scalar,) * 3)[0]
     applied = f" (applied {median:.4g})" if abs(median - scalar) > 1e-3 * abs(scalar) else ""
     return f"{scalar:g}{applied}"
@@ -175,11 +170,11 @@ def comparison_table(table: pd.DataFrame) -> Table | None:
     quantities = [name for name in _QUANTITIES if name in table]
     if table.empty or "method" not in table or not quantities:
         return None
-    names = [name for name in ("method", "calibration") if name in table]
+    names = [name for name in ("method", "against") if name in table]
     if "skill" in table and set(table["skill"]) - {"", MATH}:
         names.insert(0, "skill")
-    titles = {"skill": "Skill", "method": "Method", "calibration": "Set"}
-    sets = table["calibration"] if "calibration" in table else pd.Series("", table.index)
+    titles = {"skill": "Skill", "method": "Method", "against": "Against"}
+    sets = table["against"] if "against" in table else pd.Series("", table.index)
     with_sets = set(table["method"][sets != ""])
     rows = []
     for row in records(table):

@@ -21,6 +21,11 @@ class Table(NamedTuple):
     rows: list[list[CellText]]
 
 
+def plain_number(value: float) -> str:
+    """A number in its shortest form; a dash where there is none."""
+    return "–" if math.isnan(value) else f"{value:g}"
+
+
 def number_cell(value: float, text: str) -> CellText:
     """A cell with a number, as it is shown."""
     # The page's script cannot sort NaN; missing values come first.

@@ -6,8 +6,8 @@ from typing import Any
 
 import pandas as pd
 
-from neurosurgery.config.methods import method_label, size_text
-from neurosurgery.report.page.table import CellText, Table, number_cell
+from neurosurgery.config.methods import method_label
+from neurosurgery.report.page.table import CellText, Table, number_cell, plain_number
 from neurosurgery.report.show.gains import with_interval
 from neurosurgery.report.show.panels import records
 
@@ -25,13 +25,14 @@ def training_table(table: pd.DataFrame) -> Table | None:
     """The rows of training.csv; one column holds a quantity and its interval."""
     if table.empty:
         return None
-    head = ["Method", "Set", "Size", "Learning rate", *_QUANTITIES.values()]
+    head = ["Method", "Against", "Size", "Size unit", "Learning rate", *_QUANTITIES.values()]
     rows = [
         [
             CellText(method_label(row["method"]), row["method"]),
-            CellText(row["calibration"] or "–", row["calibration"]),
-            number_cell(row["proportion"], size_text(row["method"], row["proportion"])),
-            number_cell(row["learning_rate"], f"{row['learning_rate']:g}"),
+            CellText(row["against"] or "–", row["against"]),
+            number_cell(row["size"], plain_number(row["size"])),
+            CellText(row["size_unit"], row["size_unit"]),
+            number_cell(row["edit_value"], f"{row['edit_value']:g}"),
             *(number_cell(row[name], _text(row, name)) for name in _QUANTITIES),
             CellText(method_label(row["control"]) or "–", row["control"]),
             number_cell(row["trained"], f"{row['trained']:,.0f}"),

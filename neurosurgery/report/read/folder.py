@@ -12,7 +12,7 @@ import pandas as pd
 from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.common.json_files import read_object
 from neurosurgery.common.terminal import visible_text
-from neurosurgery.config.keys import BASELINE, MATH, SCALE
+from neurosurgery.config.keys import BASELINE, MATH, CellKey
 from neurosurgery.results.store import DamagedFile, ResultStore
 from neurosurgery.verdicts.columns import COLUMNS
 from neurosurgery.verdicts.guessing import Recorded, recorded_direction
@@ -20,13 +20,13 @@ from neurosurgery.verdicts.primary import primary_metrics
 
 _TEXT = {
     "samples",
-    "against",
-    "action",
+    "edit",
+    "size_unit",
     "control",
     "left_out",
     "model",
     "method",
-    "calibration",
+    "against",
     "task",
     "metric",
     "skill",
@@ -35,8 +35,8 @@ _TEXT = {
     "worst_task",
 }
 
-_POINT = ("skill", "method", "calibration", "proportion", "scalar")
-"""What a factor belongs to."""
+Point = tuple[str, str, str, float, float]
+"""What a factor belongs to: skill, method, against, size, scalar."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Folder:
     config: dict[str, Any]
     math_tasks: tuple[str, ...]
     other_tasks: tuple[str, ...]
-    factors: dict[tuple[str, str, str, float, float], tuple[float, float, float]]
+    factors: dict[Point, tuple[float, float, float]]
     higher_is_better: Recorded
     flag: str
 
@@ -96,7 +96,7 @@ class Folder:
     @property
     def sets(self) -> tuple[str, ...]:
         """The calibration sets, sorted by name; math (only in control runs) is last."""
-        found = {str(name) for name in self.cells["calibration"] if name}
+        found = {str(name) for name in self.cells["against"] if name}
         return tuple(sorted(found, key=lambda name: (name == MATH, name)))
 
 
@@ -114,7 +114,7 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
     def table(name: str) -> pd.DataFrame:
         return _read_table(path / name, flag)
 
-    results = _with_action(table("results.csv"))
+    results = table("results.csv")
     if not set(COLUMNS) <= set(results.columns):
         raise UsageError(flag, path, "expected a results folder of the scripts")
     if results.empty:
@@ -133,7 +133,7 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
         model=model,
         cells=results[results["method"] != BASELINE].reset_index(drop=True),
         baseline=results[results["method"] == BASELINE].reset_index(drop=True),
-        summary=_with_action(table("summary.csv")),
+        summary=table("summary.csv"),
         comparison=table("comparison.csv"),
         consistency=table("consistency.csv"),
         training=table("training.csv"),
@@ -157,13 +157,6 @@ def _check_cells(path: Path, model: str, flag: str) -> None:
         ResultStore(path, model).check_cells()
     except DamagedFile as error:
         raise UsageError(flag, error.path, f"is damaged ({error.reason})") from None
-
-
-def _with_action(table: pd.DataFrame) -> pd.DataFrame:
-    """Tables from before there were knock-outs say nothing of what was done: all cells scale."""
-    if "action" not in table:
-        return table.assign(action=SCALE)
-    return table.assign(action=table["action"].replace("", SCALE))
 
 
 def _read_table(path: Path, flag: str) -> pd.DataFrame:
@@ -231,15 +224,14 @@ def _merged(records: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
     return found
 
 
-def _factors(
-    records: Sequence[Mapping[str, Any]],
-) -> dict[tuple[str, str, str, float, float], tuple[float, float, float]]:
-    found: dict[tuple[str, str, str, float, float], tuple[float, float, float]] = {}
+def _factors(records: Sequence[Mapping[str, Any]]) -> dict[Point, tuple[float, float, float]]:
+    found: dict[Point, tuple[float, float, float]] = {}
     for record in records:
         key, factor = record.get("key"), record.get("factor")
         if isinstance(key, dict) and isinstance(factor, list) and "edit" not in key:
-            skill, method, calibration, proportion, scalar = (key[name] for name in _POINT)
-            point = (skill, method, calibration, float(proportion), float(scalar))
+            columns = CellKey.from_record(key).columns
+            size, scalar = (float(columns[name]) for name in ("size", "edit_value"))
+            point = (columns["skill"], columns["method"], columns["against"], size, scalar)
             median, low, high = (float(value) for value in factor)
             before = found.get(point)
             if before is not None:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from neurosurgery.config.keys import TRAIN
+from neurosurgery.config.keys import TRAIN, CellKey
 from neurosurgery.report.read.folder import read_own_json
 from neurosurgery.results.trainings import LOSSES_FOLDER
 
-POINT = ["method", "calibration", "proportion", "learning_rate"]
-"""The columns that name a training, apart from its repeat."""
+POINT = ["method", "against", "size", "edit_value"]
+"""The columns that tell trainings apart, but for the repeat; the last is the learning rate."""
 
 COLUMNS = [*POINT, "repeat", "step", "loss", "held_out_loss"]
 
@@ -28,7 +28,7 @@ def read_losses(root: Path, model: str, flag: str = "SAVE_PATH") -> pd.DataFrame
         key = read_own_json(record, flag).get("key", {})
         if key.get("edit", {}).get("kind") != TRAIN:
             continue
-        names = {name: key[name] for name in (*POINT[:3], "repeat")}
-        rate = float(key["edit"]["values"]["learning_rate"])
-        tables.append(pd.read_csv(path).assign(**names, learning_rate=rate)[COLUMNS])
+        columns = CellKey.from_record(key).columns
+        names = {name: columns[name] for name in (*POINT, "repeat")}
+        tables.append(pd.read_csv(path).assign(**names).astype({"size": float})[COLUMNS])
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=COLUMNS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from neurosurgery.config.keys import MATH, is_training
+from neurosurgery.config.keys import MATH, TRAIN
 from neurosurgery.config.methods import method_rank
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.verdicts.broken import BROKEN
@@ -28,7 +28,7 @@ def _is_no_mean(metric: str) -> bool:
 
 def of_training(table: pd.DataFrame) -> pd.Series[bool]:
     """Which rows are those of trained weights; all others are pruned, scaled or knocked out."""
-    return table["action"].map(is_training).astype(bool)
+    return table["edit"] == TRAIN
 
 
 def grid_points(folder: Folder) -> pd.DataFrame:
@@ -40,7 +40,7 @@ def grid_points(folder: Folder) -> pd.DataFrame:
     single repeat.
     """
     points = (
-        folder.cells.groupby(_POINT, sort=False)
+        folder.cells.groupby(_POINT, sort=False, dropna=False)
         .agg(
             repeats=("value", "size"),
             value=("value", _mean),
@@ -68,12 +68,8 @@ def grid_points(folder: Folder) -> pd.DataFrame:
     broken = points["failed"] > 0
     points.loc[broken, _OF_VALUES] = np.nan
     points.loc[broken, "verdict"] = BROKEN
-    return points.sort_values(
-        GRID,
-        kind="stable",
-        ignore_index=True,
-        key=_grid_order,
-    )
+    order = sorted(GRID, key=lambda name: name != "skill")
+    return points.sort_values(order, kind="stable", ignore_index=True, key=_grid_order)
 
 
 def _mean(values: pd.Series) -> float:

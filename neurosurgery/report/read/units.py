@@ -9,7 +9,8 @@ import pandas as pd
 from neurosurgery.config.methods import METHODS
 from neurosurgery.masks.units import read_unit_csv
 
-ORIGIN = ["method", "skill", "proportion", "repeat"]
+ORIGIN = "method skill against size size_unit repeat".split()
+"""The columns of a unit list that identify its selection (`SelectionKey.columns`)."""
 
 
 def read_units(folder: Path, flag: str) -> pd.DataFrame:

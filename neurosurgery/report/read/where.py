@@ -17,6 +17,8 @@ from neurosurgery.masks.units import Place, place_of
 Part = Literal["layer", "kind"]
 
 _POINT = ("skill", "method", "calibration", "proportion")
+"""What identifies a selection in the metadata of mask files."""
+
 _NEEDED = {*_POINT, "counts"}
 
 
@@ -26,8 +28,8 @@ class MaskCounts:
 
     skill: str
     method: str
-    calibration: str
-    proportion: float
+    against: str
+    size: float
     repeats: int
     selected: Mapping[Place, float]
     existing: Mapping[Place, float]
@@ -63,8 +65,8 @@ def read_masks(folder: Path, flag: str = "SAVE_PATH") -> list[MaskCounts]:
         info = read_mask_info(path, flag)
         if not info.provenance.keys() >= _NEEDED:
             raise UsageError(flag, path, "expected a mask file of the scripts")
-        skill, method, calibration, proportion = (info.provenance[key] for key in _POINT)
-        found.setdefault((skill, method, calibration, proportion), []).append(info)
+        skill, method, against, size = (info.provenance[key] for key in _POINT)
+        found.setdefault((skill, method, against, size), []).append(info)
     masks = []
     for point, repeats in sorted(found.items(), key=_order):
         selected: dict[Place, float] = defaultdict(float)
@@ -78,5 +80,5 @@ def read_masks(folder: Path, flag: str = "SAVE_PATH") -> list[MaskCounts]:
 
 
 def _order(item: tuple[tuple[str, str, str, float], object]) -> tuple[object, ...]:
-    skill, method, calibration, proportion = item[0]
-    return skill, method_rank(method), calibration, proportion
+    skill, method, against, size = item[0]
+    return skill, method_rank(method), against, size

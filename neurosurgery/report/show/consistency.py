@@ -10,7 +10,7 @@ from neurosurgery.config.methods import MATHNEURO
 from neurosurgery.report.show.panels import Curve, Mark, Panel, records
 from neurosurgery.report.show.texts import number
 
-_NEEDED = "calibration num_samples proportion count_a overlap overlap_by_chance".split()
+_NEEDED = "against num_samples proportion count_a overlap overlap_by_chance".split()
 
 
 class Consistency(NamedTuple):
@@ -32,16 +32,16 @@ def consistency_panels(table: pd.DataFrame) -> list[Consistency]:
     if not set(_NEEDED) <= set(table.columns):
         return []
     panels = []
-    for calibration in dict.fromkeys(table["calibration"]):
-        rows = table[table["calibration"] == calibration]
+    for against in dict.fromkeys(table["against"]):
+        rows = table[table["against"] == against]
         curves, chance = [], {}
         for proportion in sorted(set(rows["proportion"])):
             over_pairs = _over_pairs(rows[rows["proportion"] == proportion])
             name = f"{float(proportion):g}"
-            marks = _marks(over_pairs, str(calibration), name)
-            curves.append(Curve(MATHNEURO, str(calibration), marks, name))
+            marks = _marks(over_pairs, str(against), name)
+            curves.append(Curve(MATHNEURO, str(against), marks, name))
             chance[name] = list(zip(over_pairs["num_samples"], over_pairs["chance"], strict=True))
-        title = f"Against {calibration}" if calibration else "Math top-K"
+        title = f"Against {against}" if against else "Math top-K"
         panels.append(Consistency(Panel(title, tuple(curves), "overlap of two masks"), chance))
     return panels
 
@@ -59,7 +59,7 @@ def _over_pairs(rows: pd.DataFrame) -> pd.DataFrame:
     return found.reset_index()
 
 
-def _marks(over_pairs: pd.DataFrame, calibration: str, proportion: str) -> tuple[Mark, ...]:
+def _marks(over_pairs: pd.DataFrame, against: str, proportion: str) -> tuple[Mark, ...]:
     return tuple(
         Mark(
             x=row["num_samples"],
@@ -67,7 +67,7 @@ def _marks(over_pairs: pd.DataFrame, calibration: str, proportion: str) -> tuple
             y_low=row["low"],
             y_high=row["high"],
             facts=(
-                ("set", calibration or "none"),
+                ("set", against or "none"),
                 ("proportion", proportion),
                 ("samples", f"{row['num_samples']:g}"),
                 ("overlap, mean", number(row["mean"])),

@@ -7,9 +7,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from neurosurgery.config.keys import TRAIN
 from neurosurgery.config.methods import has_one_size, method_label, method_rank, size_text
-from neurosurgery.report.show.panels import NAN, Curve, Facts, Mark, Panel, name_facts, records
+from neurosurgery.report.show.panels import (
+    NAN,
+    Curve,
+    Facts,
+    Mark,
+    Panel,
+    name_facts,
+    records,
+    size_order,
+)
 from neurosurgery.report.show.texts import curve_label, interval, number
 
 _LEAST_KEPT, _MOST_KEPT = -0.25, 1.25
@@ -36,8 +44,8 @@ def gains_panels(table: pd.DataFrame) -> list[Panel]:
         table: the rows of training.csv.
     """
     rows = records(table)
-    rows.sort(key=lambda row: (method_rank(row["method"]), row["calibration"], row["proportion"],
-                               row["learning_rate"]))  # fmt: skip
+    rows.sort(key=lambda row: (method_rank(row["method"]), row["against"],
+                               size_order(row["size"]), row["edit_value"]))  # fmt: skip
     panels = []
     for kept, title in _KEPT.items():
         curves: dict[tuple[str, str, str], list[Mark]] = {}
@@ -52,7 +60,7 @@ def gains_panels(table: pd.DataFrame) -> list[Panel]:
                 x_high=row["gain_high"],
                 label=_label(row, table),
             )
-            key = row["method"], row["calibration"], f"{row['proportion']:g}"
+            key = row["method"], row["against"], size_text(row["method"], row["size"])
             curves.setdefault(key, []).append(mark)
         found = tuple(Curve(*key[:2], tuple(marks), key[2]) for key, marks in curves.items())
         panels.append(Panel(title, found, "performance kept (share of baseline)"))
@@ -61,18 +69,17 @@ def gains_panels(table: pd.DataFrame) -> list[Panel]:
 
 def _label(row: dict[str, Any], table: pd.DataFrame) -> str:
     """The learning rate, after the size where this method and set have several."""
-    rate = f"{row['learning_rate']:g}".removeprefix("0")
-    mine = (table["method"] == row["method"]) & (table["calibration"] == row["calibration"])
-    if table["proportion"][mine].nunique() == 1:
+    rate = f"{row['edit_value']:g}".removeprefix("0")
+    mine = (table["method"] == row["method"]) & (table["against"] == row["against"])
+    if table["size"][mine].nunique(dropna=False) == 1:
         return rate
-    return f"{row['proportion']:g}".removeprefix("0") + f" at {rate}"
+    return f"{row['size']:g}".removeprefix("0") + f" at {rate}"
 
 
 def gain_facts(row: dict[str, Any]) -> Facts:
     """The facts of one row of training.csv."""
-    action = f"{TRAIN} {row['learning_rate']:g}"
     facts = [
-        *name_facts(row | {"scalar": 1, "action": action}),
+        *name_facts(row),
         ("gain in math", with_interval(row, "gain", sign=True)),
         ("others kept, mean", with_interval(row, "kept_mean")),
         ("others kept, worst", f"{with_interval(row, 'kept_worst')}, {row['worst_task']}"),
@@ -95,9 +102,9 @@ def with_interval(row: dict[str, Any], name: str, *, sign: bool = False) -> str:
 
 def trained_name(row: dict[str, Any]) -> str:
     """Which selection was trained, and at what learning rate."""
-    name = curve_label(row["method"], row["calibration"])
-    size = "" if has_one_size(row["method"]) else f", {size_text(row['method'], row['proportion'])}"
-    return f"{name}{size} at {row['learning_rate']:g}"
+    name = curve_label(row["method"], row["against"])
+    size = "" if has_one_size(row["method"]) else f", {size_text(row['method'], row['size'])}"
+    return f"{name}{size} at {row['edit_value']:g}"
 
 
 def _broken(table: pd.DataFrame) -> pd.Series[bool]:

@@ -24,8 +24,9 @@ from neurosurgery.report.show.panels import (
 )
 from neurosurgery.report.show.texts import number
 from neurosurgery.verdicts.broken import BROKEN
+from neurosurgery.verdicts.columns import removed
 
-_POINT = ["method", "calibration", "proportion"]
+_POINT = ["method", "against", "size"]
 
 BARS = "95 % interval over documents and repeats"
 
@@ -35,8 +36,8 @@ class Isolation:
     """One pruned mask: shares of the baseline above chance. Bars are (low, high)."""
 
     method: str
-    calibration: str
-    proportion: float
+    against: str
+    size: float
     repeats: int
     edited: float
     edited_share: float
@@ -56,7 +57,7 @@ class Isolation:
 
 def isolation_points(folder: Folder, points: pd.DataFrame, skill: str) -> list[Isolation]:
     """The pruned grid points of one skill; points with an unknown coordinate are left out."""
-    points = points[(points["skill"] == skill) & (points["scalar"] == 0)]
+    points = points[(points["skill"] == skill) & removed(points)]
     found = [_point(folder, group) for _, group in points.groupby(_POINT, sort=False)]
     return [point for point in found if point is not None]
 
@@ -76,8 +77,8 @@ def _point(folder: Folder, tasks: pd.DataFrame) -> Isolation | None:
     first = records(tasks.head(1))[0]
     return Isolation(
         method=first["method"],
-        calibration=first["calibration"],
-        proportion=first["proportion"],
+        against=first["against"],
+        size=first["size"],
         repeats=int(tasks["repeats"].max()),
         edited=first["edited"],
         edited_share=first["edited_share"],
@@ -117,9 +118,9 @@ def isolation_panels(found: Sequence[Isolation]) -> list[Panel]:
                 y_high=high,
                 x_low=point.lost_bar[0],
                 x_high=point.lost_bar[1],
-                label=f"{point.proportion:g}".removeprefix("0"),
+                label=f"{point.size:g}".removeprefix("0"),
             )
-            curves.setdefault((point.method, point.calibration), []).append(mark)
+            curves.setdefault((point.method, point.against), []).append(mark)
         panels.append(
             Panel(
                 title,
@@ -131,14 +132,14 @@ def isolation_panels(found: Sequence[Isolation]) -> list[Panel]:
 
 
 def _order(point: Isolation) -> tuple[object, ...]:
-    return method_rank(point.method), point.calibration, point.proportion
+    return method_rank(point.method), point.against, point.size
 
 
 def best(found: Sequence[Isolation]) -> dict[tuple[str, str], Isolation]:
     """Per method and set, the point with the smallest `distance`."""
     chosen: dict[tuple[str, str], Isolation] = {}
     for point in found:
-        key = point.method, point.calibration
+        key = point.method, point.against
         if key not in chosen or point.distance < chosen[key].distance:
             chosen[key] = point
     return chosen
@@ -147,10 +148,10 @@ def best(found: Sequence[Isolation]) -> dict[tuple[str, str], Isolation]:
 def _facts(point: Isolation) -> tuple[tuple[str, str], ...]:
     row: dict[str, Any] = {
         "method": point.method,
-        "calibration": point.calibration,
-        "proportion": point.proportion,
-        "scalar": 0,
-        "action": SCALE,
+        "against": point.against,
+        "size": point.size,
+        "edit": SCALE,
+        "edit_value": 0,
         "edited": point.edited,
         "edited_share": point.edited_share,
         "repeats": point.repeats,

@@ -11,7 +11,7 @@ import pandas as pd
 from neurosurgery.config.methods import has_one_size, method_rank, size_text
 from neurosurgery.report.read.losses import POINT
 from neurosurgery.report.show.gains import trained_name
-from neurosurgery.report.show.panels import Curve, Mark, records
+from neurosurgery.report.show.panels import Curve, Mark, records, size_order
 from neurosurgery.report.show.texts import number
 
 Line = tuple[tuple[float, float], ...]
@@ -50,19 +50,18 @@ def loss_panels(losses: pd.DataFrame) -> list[LossPanel]:
         losses: the table of `read_losses`.
     """
     groups = [
-        (str(method), str(against), float(size), float(rate))
-        for method, against, size, rate in losses[POINT].drop_duplicates().itertuples(index=False)
+        ((str(method), str(against), float(str(size)), float(str(rate))), rows)
+        for (method, against, size, rate), rows in losses.groupby(POINT, dropna=False)
     ]
-    groups.sort(key=lambda key: (key[3], key[2], method_rank(key[0]), key[1]))
-    sized = [key for key in groups if not has_one_size(key[0])]
+    groups.sort(key=lambda group: _order(group[0]))
+    sized = [key for key, _ in groups if not has_one_size(key[0])]
     homes = dict.fromkeys((rate, size_text(method, size)) for method, _, size, rate in sized)
     panels: dict[tuple[float, str], list[LossCurve]] = {home: [] for home in homes}
-    for key in groups:
+    for key, rows in groups:
         method, _, size, rate = key
         mine = [(rate, size_text(method, size))]
         if has_one_size(method):
             mine = [home for home in homes if home[0] == rate] or [(rate, "")]
-        rows = losses[(losses[POINT] == list(key)).all(axis=1)]
         for home in mine:
             panels.setdefault(home, []).append(_curve(key, rows))
     several = len({size for _, size in homes}) > 1
@@ -75,8 +74,13 @@ def loss_panels(losses: pd.DataFrame) -> list[LossPanel]:
     ]
 
 
+def _order(key: tuple[str, str, float, float]) -> tuple[object, ...]:
+    method, against, size, rate = key
+    return rate, size_order(size), method_rank(method), against
+
+
 def _curve(key: tuple[str, str, float, float], rows: pd.DataFrame) -> LossCurve:
-    method, calibration, size, rate = key
+    method, against, size, rate = key
     name = trained_name(dict(zip(POINT, key, strict=True)))
     repeats = rows["repeat"].nunique()
     held_out = _by_step(rows, "held_out_loss", repeats)
@@ -96,7 +100,7 @@ def _curve(key: tuple[str, str, float, float], rows: pd.DataFrame) -> LossCurve:
     band = held_out[["step", "min", "max"]] if repeats > 1 else held_out.iloc[:0, :3]
     training = _by_step(rows, "loss", repeats)[["step", "mean"]]
     return LossCurve(
-        Curve(method, calibration, marks, f"{size:g} at {rate:g}"),
+        Curve(method, against, marks, f"{size_text(method, size)} at {rate:g}"),
         tuple(band.itertuples(index=False, name=None)),
         tuple(training.itertuples(index=False, name=None)),
     )

@@ -41,7 +41,7 @@ def repeat_with(folder: Folder, flag: str, *values: str) -> str:
         # --scalar alone would switch to the published grid, so the folder's grid is added.
         cells = folder.cells[~of_training(folder.cells)]
         repeats = cells["repeat"].nunique() if len(cells) else 1
-        proportions = [f"{p:g}" for p in sorted(set(cells["proportion"]))]
+        proportions = [f"{p:g}" for p in sorted(set(cells["size"]))]
         grid = METHODS[methods_of(command[0])[0]].size_flag
         if grid not in command and proportions:
             command += [grid, *proportions]

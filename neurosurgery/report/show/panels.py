@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from neurosurgery.common.numbers import percent_text
-from neurosurgery.config.keys import action_text, is_training
+from neurosurgery.config.keys import SCALE, TRAIN, edit_text
 from neurosurgery.config.methods import (
     counts_units,
     has_one_size,
@@ -20,6 +20,7 @@ from neurosurgery.config.methods import (
 )
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.show.texts import interval, number
+from neurosurgery.verdicts.columns import removed
 from neurosurgery.verdicts.intervals import HIGHER, LOWER
 
 NAN = math.nan
@@ -49,7 +50,7 @@ class Curve:
     """Marks of one method and calibration set; `name` identifies a curve that needs more."""
 
     method: str
-    calibration: str
+    against: str
     marks: tuple[Mark, ...]
     name: str = ""
 
@@ -116,7 +117,7 @@ def _chance(rows: pd.DataFrame, before: pd.DataFrame) -> float:
 
 def _curves(rows: pd.DataFrame, x: str) -> tuple[Curve, ...]:
     curves = []
-    for (method, calibration), group in rows.groupby(["method", "calibration"], sort=False):
+    for (method, against), group in rows.groupby(["method", "against"], sort=False):
         marks = tuple(
             Mark(
                 x=row[x],
@@ -128,7 +129,7 @@ def _curves(rows: pd.DataFrame, x: str) -> tuple[Curve, ...]:
             )
             for row in records(group.sort_values(x))
         )
-        curves.append(Curve(str(method), str(calibration), marks))
+        curves.append(Curve(str(method), str(against), marks))
     return tuple(curves)
 
 
@@ -159,19 +160,25 @@ def point_facts(row: dict[str, Any]) -> Facts:
 def name_facts(row: dict[str, Any]) -> Facts:
     """The facts that identify a grid point."""
     facts = selection_facts(row)
-    if is_training(row["action"]):
-        return (*facts, ("edit", action_text(row["scalar"], row["action"])))
-    return (*facts, ("scalar", f"{row['scalar']:g}")) if row["scalar"] != 0 else facts
+    if row["edit"] == TRAIN:
+        return (*facts, ("edit", edit_text(row["edit"], row["edit_value"])))
+    scaled = row["edit"] == SCALE and row["edit_value"] != 0
+    return (*facts, ("scalar", f"{row['edit_value']:g}")) if scaled else facts
 
 
 def selection_facts(row: dict[str, Any]) -> Facts:
     """The facts that identify a selection, whatever was done to it."""
     facts = [("method", method_label(row["method"]))]
-    if row["calibration"]:
-        facts.append(("set", row["calibration"]))
-    text = size_text(row["method"], row["proportion"])
+    if row["against"]:
+        facts.append(("set", row["against"]))
+    text = size_text(row["method"], row["size"])
     name, _, size = ("size", "", text) if has_one_size(row["method"]) else text.partition(" ")
     return (*facts, (name, size))
+
+
+def size_order(size: float) -> float:
+    """A sort key: a method of one size, which has no number, comes last."""
+    return math.inf if math.isnan(size) else size
 
 
 def size_facts(row: dict[str, Any]) -> Facts:
@@ -188,8 +195,9 @@ def size_panels(points: pd.DataFrame) -> list[Panel]:
     Methods that select units say their number themselves; a method of one size has no curve.
     """
     # Pruned cells come first, as they have most repeats.
-    pruned_first = points.sort_values("scalar", key=lambda scalar: scalar != 0, kind="stable")
-    one_task = pruned_first.drop_duplicates(["method", "calibration", "proportion"])
+    first = removed(points)
+    pruned_first = pd.concat([points[first], points[~first]])
+    one_task = pruned_first.drop_duplicates(["method", "against", "size"])
     one_task = one_task[~one_task["method"].map(counts_units).astype(bool)]
     one_task = one_task[~one_task["method"].map(has_one_size).astype(bool)]
     # A random mask is exactly as large as its twin.
@@ -209,10 +217,10 @@ def size_panels(points: pd.DataFrame) -> list[Panel]:
 
 def _size_curves(rows: pd.DataFrame) -> tuple[Curve, ...]:
     curves = []
-    for (method, calibration), group in rows.groupby(["method", "calibration"], sort=False):
+    for (method, against), group in rows.groupby(["method", "against"], sort=False):
         marks = tuple(
             Mark(
-                row["proportion"],
+                row["size"],
                 row["value"],
                 (
                     *selection_facts(row),
@@ -220,9 +228,9 @@ def _size_curves(rows: pd.DataFrame) -> tuple[Curve, ...]:
                     ("of the top-K", percent_text(row["topk_share"])),
                 ),
             )
-            for row in records(group.sort_values("proportion"))
+            for row in records(group.sort_values("size"))
         )
-        curves.append(Curve(str(method), str(calibration), marks))
+        curves.append(Curve(str(method), str(against), marks))
     return tuple(curves)
 
 

@@ -16,7 +16,7 @@ def interval(low: float, high: float, *, sign: bool = True) -> str:
     return interval_text(low, high, sign=sign).replace("-", "−")
 
 
-def curve_label(method: str, calibration: str) -> str:
+def curve_label(method: str, against: str) -> str:
     """The name of a method, with its calibration set in brackets."""
     name = method_label(method)
-    return f"{name} ({calibration})" if calibration else name
+    return f"{name} ({against})" if against else name

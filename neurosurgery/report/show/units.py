@@ -41,8 +41,8 @@ def unit_lists(units: pd.DataFrame) -> list[UnitList]:
         method = METHODS[str(name)]
         if method.twin:
             continue
-        size = float(mine["proportion"].max())
-        at_size = mine[mine["proportion"] == size]
+        size = float(mine["size"].max())
+        at_size = mine[mine["size"] == size]
         rows = _over_repeats(at_size[at_size["belongs"] == 1])
         repeats = at_size["repeat"].nunique()
         note = (
@@ -81,7 +81,7 @@ def _over_repeats(rows: pd.DataFrame) -> pd.DataFrame:
 
 def units_text(table: pd.DataFrame) -> str:
     """Format the unit list of one selection (`masks.units.read_unit_csv`) for the terminal."""
-    origin = [name for name in ("calibration", *ORIGIN) if name in table]
+    origin = [name for name in ORIGIN if name in table]
     shown = table.drop(columns=["kind", *origin])
     by = ["belongs", *_ordered_by(shown)]
     ascending = [False, *[True] * (len(by) - 1)]

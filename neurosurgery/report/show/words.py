@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from neurosurgery.common.numbers import percent_text
-from neurosurgery.config.keys import MATH
+from neurosurgery.config.keys import MATH, SCALE
 from neurosurgery.config.methods import (
     METHODS,
     PLURALS,
@@ -18,12 +18,12 @@ from neurosurgery.config.methods import (
     twins,
 )
 from neurosurgery.report.read.folder import Folder
-from neurosurgery.report.read.points import of_training
 from neurosurgery.report.show.isolation import Isolation, best, isolation_points
 from neurosurgery.report.show.panels import records
 from neurosurgery.report.show.texts import curve_label, interval, number
 from neurosurgery.report.show.trained_words import trained_findings
 from neurosurgery.verdicts.broken import BROKEN
+from neurosurgery.verdicts.columns import removed
 from neurosurgery.verdicts.intervals import HIGHER, LOWER, MARGIN, UNDECIDED, UNMOVED
 
 VERDICTS = (LOWER, HIGHER, UNMOVED, UNDECIDED)
@@ -72,9 +72,9 @@ def _counts(points: pd.DataFrame) -> list[str]:
 
 def _comparison(folder: Folder) -> list[str]:
     table = folder.comparison
-    if not {"method", "calibration", "loss_at_half_mean"} <= set(table.columns):
+    if not {"method", "against", "loss_at_half_mean"} <= set(table.columns):
         return []
-    rows = table[table["calibration"] == ""]
+    rows = table[table["against"] == ""]
     if "skill" in rows:
         rows = rows[rows["skill"].isin(["", MATH])]
     never = [method_label(name) for name in rows["method"][rows["loss_at_half_mean"].isna()]]
@@ -101,10 +101,10 @@ def _span(row: dict[str, Any], quantity: str) -> str:
 def _point(folder: Folder, points: pd.DataFrame, point: Isolation) -> str:
     rows = points[
         (points["skill"] == MATH)
-        & (points["scalar"] == 0)
+        & removed(points)
         & (points["method"] == point.method)
-        & (points["calibration"] == point.calibration)
-        & (points["proportion"] == point.proportion)
+        & (points["against"] == point.against)
+        & (points["size"] == point.size)
     ]
     of_math = rows[rows["task"].isin(folder.math_tasks)]
     math_text = "; ".join(_change(row) for row in records(of_math))
@@ -114,8 +114,8 @@ def _point(folder: Folder, points: pd.DataFrame, point: Isolation) -> str:
     undecided = [row["task"] for row in others if row["verdict"] == UNDECIDED]
     unknown = sum(row["verdict"] == "" for row in others)
     text = (
-        f"{curve_label(point.method, point.calibration)}, "
-        f"{size_text(point.method, point.proportion)}: {_removing(point)} takes {math_text}. Of "
+        f"{curve_label(point.method, point.against)}, "
+        f"{size_text(point.method, point.size)}: {_removing(point)} takes {math_text}. Of "
         f"the {len(others)} other tasks "
     )
     parts = [f"{len(moved)} moved: {'; '.join(_moved(row) for row in moved)}"] if moved else []
@@ -132,8 +132,8 @@ def _removing(point: Isolation) -> str:
     weights = f"{point.edited:,.0f} weights ({percent_text(point.edited_share)} of the model)"
     if counts_units(point.method):
         units = PLURALS[METHODS[point.method].unit]
-        name = units.removesuffix("s") if point.proportion == 1 else units
-        return f"the knock-out of {point.proportion:g} {name}, which {weights} read,"
+        name = units.removesuffix("s") if point.size == 1 else units
+        return f"the knock-out of {point.size:g} {name}, which {weights} read,"
     return f"pruning {weights}"
 
 
@@ -153,8 +153,8 @@ def _moved(row: dict[str, Any]) -> str:
 def _scaling(folder: Folder, points: pd.DataFrame) -> list[str]:
     rows = points[
         (points["skill"] == MATH)
-        & (points["scalar"] != 0)
-        & ~of_training(points)
+        & (points["edit"] == SCALE)
+        & (points["edit_value"] != 0)
         & points["task"].isin(folder.math_tasks)
         & (points["verdict"] != "")
     ]
@@ -170,9 +170,9 @@ def _scaling(folder: Folder, points: pd.DataFrame) -> list[str]:
         f"Scaling by another factor than 0, {len(rows)} grid points: math is higher at {higher}, "
         f"lower at {lower}{note}, unmoved or undecided at {len(rows) - higher - lower}."
     )
-    curve = curve_label(largest["method"], largest["calibration"])
-    size = size_text(largest["method"], largest["proportion"])
+    curve = curve_label(largest["method"], largest["against"])
+    size = size_text(largest["method"], largest["size"])
     return [
-        f"{text} The largest change upwards: {curve} at {size}, scalar {largest['scalar']:g}, "
+        f"{text} The largest change upwards: {curve} at {size}, scalar {largest['edit_value']:g}, "
         f"{_change(largest)}."
     ]
