@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from neurosurgery.config.methods import METHODS
 from neurosurgery.masks.files import write_mask_file
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.results.store import FORMAT
-from neurosurgery.verdicts.columns import COLUMNS
+from neurosurgery.verdicts.columns import COLUMNS, GRID
 
 PROPORTIONS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.15)
 SETS = ("Race", "MMLU")
@@ -27,7 +28,7 @@ TASKS = {
 MODULES = ("self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj")
 LAYERS = 6
 PARAMETERS = 3_800_000
-_KEYS = ["skill", "method", "calibration", "proportion", "scalar", "task", "metric"]
+_KEYS = [*GRID, "task", "metric"]
 
 
 @dataclass
@@ -93,9 +94,9 @@ class FakeFolder:
         return {
             "model": self.model,
             "method": method,
-            "calibration": against,
-            "proportion": proportion,
-            "scalar": scalar,
+            "against": against,
+            "size": proportion,
+            "edit_value": scalar,
             "repeat": repeat,
             "task": task,
             "metric": metric,
@@ -194,8 +195,16 @@ def edited_value(
 
 
 def complete(rows: pd.DataFrame) -> pd.DataFrame:
-    """All columns of results.csv: no skill is math, no chance is 0, retention by its definition."""
+    """All columns of results.csv: no skill is math, no edit a scaling, no chance 0.
+
+    Retention is by its definition.
+    """
     table = rows.reindex(columns=COLUMNS)
+    edited = table["method"] != "baseline"
+    table["edit"] = table["edit"].astype(object).where(table["edit"].notna() | ~edited, "scale")
+    table["size_unit"] = [
+        METHODS[name].size_unit if name in METHODS else "" for name in table["method"]
+    ]
     table["skill"] = [skill or "math" for skill in table["skill"].astype(object).fillna("")]
     table["chance"] = pd.to_numeric(table["chance"], errors="coerce").fillna(0.0)
     value, before = (pd.to_numeric(table[name], errors="coerce") for name in ("value", "baseline"))
@@ -256,7 +265,7 @@ def write_consistency(path: Path, model: str = "fake-model") -> None:
                     rows.append(
                         {
                             "model": model,
-                            "calibration": against,
+                            "against": against,
                             "num_samples": samples,
                             "proportion": proportion,
                             "subset_a": 0,
@@ -279,7 +288,7 @@ def write_comparison(path: Path) -> None:
     for index, (method, against) in enumerate(
         [("mathneuro", "Race"), ("mathneuro", "MMLU"), ("mathneuro", ""), ("wanda", "")]
     ):
-        row: dict[str, object] = {"skill": "math", "method": method, "calibration": against}
+        row: dict[str, object] = {"skill": "math", "method": method, "against": against}
         for quantity in ("loss_at_half_mean", "loss_at_half_worst", "area_mean", "area_worst"):
             value = 0.02 + 0.1 * index if quantity.startswith("loss") else 0.95 - 0.1 * index
             row |= {

@@ -34,8 +34,8 @@ def small_folder(path, repeats):
             baseline, chance = baselines[task]
             difference = value - baseline
             rows.append(
-                {"model": "m", "method": "mathneuro", "calibration": "Race", "proportion": 0.01,
-                 "scalar": 0, "repeat": repeat, "task": task, "metric": metrics[task],
+                {"model": "m", "method": "mathneuro", "against": "Race", "size": 0.01,
+                 "edit_value": 0, "repeat": repeat, "task": task, "metric": metrics[task],
                  "value": value, "baseline": baseline, "chance": chance, "n": 100,
                  "difference": difference, "ci_low": difference - 0.1, "ci_high": difference + 0.1,
                  "edited": 100, "edited_share": 0.02, "topk_share": 0.5}

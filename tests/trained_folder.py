@@ -13,6 +13,7 @@ from report_folder import FakeFolder, complete, write_csv
 
 from neurosurgery.config.keys import CellKey, SelectionKey, train_at
 from neurosurgery.config.methods import METHODS
+from neurosurgery.verdicts.columns import GRID
 from neurosurgery.verdicts.gains import COLUMNS
 
 MODEL = "fake-model"
@@ -21,7 +22,8 @@ MODEL = "fake-model"
 def gain_row(**known) -> dict[str, object]:
     """A row of training.csv: half of math gained at nearly no cost, with intervals of ± .1."""
     row: dict[str, object] = {
-        "method": "mathneuro", "calibration": "Race", "proportion": 0.1, "learning_rate": 0.001,
+        "method": "mathneuro", "skill": "math", "against": "Race", "size": 0.1,
+        "size_unit": "fraction of each matrix", "edit": "train", "edit_value": 0.001,
         "repeats": 1, "trained": 90_000, "control": "random", "gain": 0.5, "kept_mean": 0.95,
         "kept_worst": 0.9, "gain_over_control": 0.2, "kept_over_control": 0.0,
         "worst_task": "demo_race", "left_out": "",
@@ -64,24 +66,24 @@ class Trainings:
         fake = FakeFolder()
         rows, gains = [], {}
         for key in self.keys():
-            values = list(key.columns.values())
-            method, against, size, _, repeat, _, action = values
+            mine = key.selection
             for task in fake.tasks:
-                row = fake._row(task, "math", method, against, size, 1.0, repeat)
-                rows.append(row | {"action": action})
-            gains.setdefault((method, against, size, key.edit.learning_rate), key)
+                row = fake._row(
+                    task, "math", mine.method, mine.against, mine.size, 1.0, mine.repeat
+                )
+                rows.append(row | key.columns)
+            gains.setdefault(key.point, key)
             self._write_losses(path, key)
-        added = complete(pd.DataFrame(rows)).assign(action=[row["action"] for row in rows])
-        write_csv(pd.concat([table, added]), path / "results.csv")
+        write_csv(pd.concat([table, complete(pd.DataFrame(rows))]), path / "results.csv")
         write_csv(gain_table(*map(self._gain, gains)), path / "training.csv")
         return path
 
-    def _gain(self, point: tuple[str, str, float, float]) -> dict[str, object]:
-        method, against, size, rate = point
-        strength = (4 + math.log10(rate)) / 3 * _talent(method, against) * size**0.1
+    def _gain(self, point: CellKey) -> dict[str, object]:
+        talent = _talent(point.method, point.selection.against) * point.selection.size**0.1
+        strength = (4 + math.log10(point.edit.learning_rate)) / 3 * talent
         return gain_row(
-            method=method, calibration=against, proportion=size, learning_rate=rate,
-            repeats=self.repeats, control=METHODS[method].control,
+            **{name: point.columns[name] for name in GRID},
+            repeats=self.repeats, control=METHODS[point.method].control,
             gain=0.6 * strength, kept_mean=1 - 0.2 * strength**2, kept_worst=1 - 0.35 * strength**2,
         )  # fmt: skip
 

@@ -119,12 +119,12 @@ class EditKey:
             return ""
         if self.learning_rate is not None:
             # A folder holds trainings of one setting (`grid/fine_tuning.py`).
-            return f"_trained{_exact(self.learning_rate)}"
+            return f"_trained{exact_text(self.learning_rate)}"
         kind = "" if self.kind == SCALE else f"_{self.kind}"
         return kind + "".join(f"_{name}{value}" for name, value in self.values)
 
 
-def _exact(value: float) -> str:
+def exact_text(value: float) -> str:
     """The short form of a number if it is the number, else all of its digits.
 
     Two rates of one text would be one cell.
@@ -146,7 +146,7 @@ def train_at(learning_rate: float, setting: str) -> EditKey:
 def edit_text(edit: str, value: float) -> str:
     """What the tables' columns `edit` and `edit_value` say, as a participle."""
     if edit == TRAIN:
-        return f"trained at {_exact(value)}"
+        return f"trained at {exact_text(value)}"
     if edit == MEAN_ABLATION:
         return "knocked out"
     return "pruned" if value == 0 else f"scaled by {value:g}"

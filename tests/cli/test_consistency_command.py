@@ -53,7 +53,7 @@ def test_in_the_folder_of_a_run(tiny_model, tmp_path, capsys):
     table = pd.read_csv(tmp_path / "consistency.csv")
     assert list(table.columns) == COLUMNS
     assert table["model"].unique().tolist() == ["tiny-llama"]
-    assert table["calibration"].tolist() == ["Race", "Race", "MMLU", "MMLU"]
+    assert table["against"].tolist() == ["Race", "Race", "MMLU", "MMLU"]
     assert f"{table['overlap'][0]:.3f}" in output
 
     assert consistency(tiny_model, tmp_path) == 2

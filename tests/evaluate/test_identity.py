@@ -68,7 +68,7 @@ def test_a_changed_task_is_refused_by_name(only_own_tasks, tiny_model, tmp_path,
     write_task(tasks)
     assert CASE.main(flags(tiny_model, save_path, tasks, "0.01", "0.05")) == 0
     rows = table(save_path).query("method == 'mathneuro' and task == 'own'")
-    assert sorted(rows["proportion"].unique()) == [0.01, 0.05]
+    assert sorted(rows["size"].unique()) == [0.01, 0.05]
     assert rows["ci_low"].notna().all()
     # Another version of the harness is another way to ask.
     config = json.loads((save_path / "config.json").read_text())

@@ -120,7 +120,7 @@ def test_wanda_is_the_reference_top_k(shared, tiny_model, tokenizer):
 def test_wanda_has_one_cell_per_repeat(shared):
     rows = table(shared).query("method == 'wanda' and task == 'demo_race'")
     assert len(rows) == 2 * 2
-    assert rows["calibration"].isna().all()
+    assert rows["against"].isna().all()
     assert rows["topk_share"].eq(1).all()
 
 
@@ -137,7 +137,7 @@ def test_the_mask_and_what_was_taken_off_make_up_wanda(shared):
 
 def test_another_skill_takes_math_as_one_of_the_others(shared):
     rows = table(shared).query("skill == 'Race' and task == 'demo_race' and repeat == 0")
-    assert sorted(rows["calibration"].unique()) == ["MMLU", "math"]
+    assert sorted(rows["against"].unique()) == ["MMLU", "math"]
     text = (shared / "eval_results" / MODEL / "results.txt").read_text()
     assert "Control: pruning another skill" in text
     assert "skill Race, proportion 0.05, pruned, mean of 2 repeats" in text
@@ -146,7 +146,7 @@ def test_another_skill_takes_math_as_one_of_the_others(shared):
 def test_one_table_has_every_method_on_equal_terms(shared):
     rows = table(shared)
     assert set(rows["method"]) == {"baseline", "mathneuro", "random", "wanda", "lape"}
-    place = ["calibration", "proportion", "repeat"]
+    place = ["against", "size", "repeat"]
     edited = rows[(rows["task"] == "demo_race") & (rows["skill"] == "math")]
     ours = edited[edited["method"] == "mathneuro"].set_index(place)["edited"].sort_index()
     twins = edited[edited["method"] == "random"].set_index(place)["edited"].sort_index()
@@ -237,7 +237,6 @@ def test_a_cell_is_the_same_when_it_is_read_back():
         "scalar": 0.5,
         "repeat": 1,
         "skill": "math",
-        "action": "scale",
     }
 
 

@@ -38,21 +38,21 @@ def test_a_broken_state_has_a_verdict_and_no_value(tiny_model, tmp_path, capsys)
     assert "Race_calculate0.05_run0_scalar1e+38: broken, 24 of 24 answers" in said
     assert said.count(": broken, ") == 2
     edited = table(tmp_path).query("method == 'mathneuro'")
-    scaled = edited["scalar"] > 0
+    scaled = edited["edit_value"] > 0
     assert set(edited[scaled]["task"]) == DEMO_TASKS
     of_values = ["value", "stderr", "difference", "ci_low", "ci_high", "p_value", "retention"]
     assert edited.loc[scaled, of_values].isna().all(axis=None)
     assert edited.loc[scaled, "baseline"].notna().all()
     assert edited.loc[~scaled, "value"].notna().all()
     summary = pd.read_csv(tmp_path / "summary.csv")
-    scaled = summary["scalar"] > 0
+    scaled = summary["edit_value"] > 0
     assert set(summary[scaled]["verdict"]) == {"broken"}
     assert "broken" not in set(summary[~scaled]["verdict"])
     assert summary.loc[scaled, ["value", "difference", "ci_low"]].isna().all(axis=None)
     assert summary["edited"].notna().all()
     points = grid_points(read_folder(tmp_path))
-    assert set(points[points["scalar"] > 0]["verdict"]) == {"broken"}
-    assert points[points["scalar"] > 0]["retention"].isna().all()
+    assert set(points[points["edit_value"] > 0]["verdict"]) == {"broken"}
+    assert points[points["edit_value"] > 0]["retention"].isna().all()
     # Nor do the harness's own files, which other programs read, hold a number of that state.
     results = list((tmp_path / "eval_results" / "tiny-llama").glob("*scalar1e+38*.json"))
     assert len(results) == 4

@@ -134,7 +134,16 @@ def test_a_knock_out_counts_the_weights_that_read_its_units():
 def test_identities():
     key = CellKey(SelectionKey(HEADS, size=5.0, repeat=2), KNOCK_OUT_KEY)
     assert key.stem == "heads/top5_run2"
-    assert key.columns["scalar"] == 0
+    assert key.columns == {
+        "method": HEADS,
+        "skill": "math",
+        "against": "",
+        "size": 5,
+        "size_unit": "heads",
+        "edit": "mean ablation",
+        "edit_value": None,
+        "repeat": 2,
+    }
     assert CellKey.from_record(key.record()) == key
     scaled = CellKey(key.selection, scale_by(1.1))
     assert scaled.stem == "heads/top5_run2_scalar1.1"

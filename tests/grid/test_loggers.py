@@ -83,7 +83,7 @@ def store(tmp_path):
 
 
 ROWS = [
-    {"method": "wanda", "repeat": 0, "calibration": None, "task": "race", "metric": "acc,none"}
+    {"method": "wanda", "repeat": 0, "against": None, "task": "race", "metric": "acc,none"}
     | {"value": 0.5, "difference": -0.25},
     {"method": "wanda", "repeat": 0, "task": "sums", "metric": "exact_match,strict", "value": 0.0},
 ]

@@ -77,8 +77,8 @@ def test_a_method_is_a_descriptor_and_a_selector(tiny_model, tmp_path, toy_metho
     assert without_timings(part) == without_timings(whole)
     assert (part / "eval_results" / MODEL / TOY / "Race_calculate0.4_run1.json").is_file()
     rows = pd.read_csv(part / "results.csv").query("method == @TOY")
-    assert set(rows["proportion"]) == {0.2, 0.4}
-    assert set(rows["calibration"]) == {"Race", "MMLU"}
+    assert set(rows["size"]) == {0.2, 0.4}
+    assert set(rows["against"]) == {"Race", "MMLU"}
     assert TOY in output
     assert "First rows" in (part / "report" / "report.html").read_text(encoding="utf-8")
 

@@ -140,12 +140,12 @@ def test_the_table_is_that_of_masks_made_one_by_one(loaded, checkpoint):
         for proportion in PROPORTIONS
         for a, b in combinations(range(3), 2)
     ]
-    places = table[["calibration", "num_samples", "proportion", "subset_a", "subset_b"]]
+    places = table[["against", "num_samples", "proportion", "subset_a", "subset_b"]]
     assert list(places.itertuples(index=False, name=None)) == expected
     for _, row in table.iterrows():
         masks = [
             top_k("math", Subset(row["num_samples"], number), row["proportion"])
-            - top_k(row["calibration"], Subset(row["num_samples"], number), row["proportion"])
+            - top_k(row["against"], Subset(row["num_samples"], number), row["proportion"])
             for number in (row["subset_a"], row["subset_b"])
         ]
         assert [row["count_a"], row["count_b"]] == [mask.count() for mask in masks]

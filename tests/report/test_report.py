@@ -65,8 +65,8 @@ def test_control_runs_are_on_their_own(tmp_path):
     points = grid_points(folder)
     math_points = isolation_points(folder, points, "math")
     control = isolation_points(folder, points, "Race")
-    assert {point.calibration for point in math_points} == {"Race", "MMLU", ""}
-    assert {point.calibration for point in control} == {"math", ""}
+    assert {point.against for point in math_points} == {"Race", "MMLU", ""}
+    assert {point.against for point in control} == {"math", ""}
     alone = read_folder(FakeFolder().write(tmp_path / "alone"))
     assert math_points == isolation_points(alone, grid_points(alone), "math")
 
@@ -192,14 +192,14 @@ def test_words(tmp_path):
     assert "from the least: MathNeuro 0.220 [0.210, 0.230]. Wanda never loses half." in text
     chosen = best(isolation_points(folder, points, "math"))["mathneuro", "MMLU"]
     sentence = next(line for line in text.splitlines() if line.startswith("MathNeuro (MMLU)"))
-    assert f"proportion {chosen.proportion:g}: pruning {chosen.edited:,.0f} weights" in sentence
+    assert f"proportion {chosen.size:g}: pruning {chosen.edited:,.0f} weights" in sentence
     assert f"{MATH} from 0.860 to " in sentence
     assert cautions(folder, points) == []
 
 
 def test_comparison_table(tmp_path):
     write_comparison(tmp_path)
-    table = comparison_table(pd.read_csv(tmp_path / "comparison.csv").fillna({"calibration": ""}))
+    table = comparison_table(pd.read_csv(tmp_path / "comparison.csv").fillna({"against": ""}))
     by_name = [dict(zip(table.head, row, strict=True)) for row in table.rows]
     assert [(row["Method"].text, row["Set"].text) for row in by_name] == [
         ("MathNeuro", "Race"), ("MathNeuro", "MMLU"), ("MathNeuro", "mean over sets"),

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.whole
 def test_nan_is_left_out_and_said(tmp_path):
     path = FakeFolder(methods=("mathneuro",), proportions=(0.01, 0.05)).write(tmp_path)
     table = pd.read_csv(path / "results.csv")
-    where = (table["task"] == OTHER) & (table["proportion"] == 0.01)
+    where = (table["task"] == OTHER) & (table["size"] == 0.01)
     table.loc[where, ["value", "difference", "ci_low", "ci_high"]] = math.nan
     write_csv(table, path / "results.csv")
     (path / "summary.csv").unlink()
@@ -42,7 +42,7 @@ def test_nan_is_left_out_and_said(tmp_path):
     assert "6 values are broken" in " ".join(cautions(folder, points))
     found = isolation_points(folder, points, "math")
     # A point with a broken task is no candidate; the other proportion stays, for both sets.
-    assert [point.proportion for point in found] == [0.05, 0.05]
+    assert [point.size for point in found] == [0.05, 0.05]
     assert all(math.isfinite(point.kept_mean) for point in found)
     assert make_report(path).exists()
 
@@ -111,18 +111,6 @@ def test_a_baseline_at_chance_has_no_share_to_lose(tmp_path):
     )
     (point,) = isolation_points(folder, points, "math")
     assert point.kept_mean == pytest.approx(0.8)
-
-
-def test_a_folder_from_before_there_were_knock_outs(tmp_path):
-    path = FakeFolder(methods=("mathneuro",), proportions=(0.01, 0.05)).write(tmp_path)
-    points = grid_points(read_folder(path))
-    for name in ("results.csv", "summary.csv"):
-        table = pd.read_csv(path / name)
-        write_csv(table.drop(columns="action", errors="ignore"), path / name)
-    before = read_folder(path)
-    assert set(before.cells["action"]) == {"scale"}
-    pd.testing.assert_frame_equal(grid_points(before), points)
-    assert make_report(path).exists()
 
 
 @pytest.mark.parametrize("content", [None, "a,b\n1,2\n", "", "\n", 'model,"method\n'])

@@ -56,7 +56,7 @@ def test_best_is_nearest_to_the_ideal(tmp_path):
     found = isolation_points(folder, grid_points(folder), "math")
     assert len(found) == 6 * len(PROPORTIONS)
     for key, chosen in best(found).items():
-        mine = [point for point in found if (point.method, point.calibration) == key]
+        mine = [point for point in found if (point.method, point.against) == key]
         distances = [(1 - p.lost) ** 2 + (1 - p.kept_worst) ** 2 for p in mine]
         assert chosen == mine[distances.index(min(distances))]
 
@@ -64,7 +64,7 @@ def test_best_is_nearest_to_the_ideal(tmp_path):
 def test_proportion_panels(tmp_path):
     folder = read_folder(FakeFolder().write(tmp_path))
     points = grid_points(folder)
-    panels = {panel.title: panel for panel in grid_panels(folder, points, "proportion")}
+    panels = {panel.title: panel for panel in grid_panels(folder, points, "size")}
     assert list(panels) == list(TASKS)
     panel = panels[OTHER]
     assert panel.baseline == 0.875
@@ -73,7 +73,7 @@ def test_proportion_panels(tmp_path):
     assert math.isnan(panels[MATH].chance)
     assert math.isnan(panels[PERPLEXITY].chance)
     assert panels[PERPLEXITY].y_label == "word perplexity\n(lower is better)"
-    keys = [(curve.method, curve.calibration) for curve in panel.curves]
+    keys = [(curve.method, curve.against) for curve in panel.curves]
     assert keys == [
         ("mathneuro", "MMLU"), ("mathneuro", "Race"), ("random", "MMLU"), ("random", "Race"),
         ("wanda", ""), ("lape", ""),
@@ -81,7 +81,7 @@ def test_proportion_panels(tmp_path):
     curve = panel.curves[1]
     assert [mark.x for mark in curve.marks] == list(PROPORTIONS)
     rows = pd.read_csv(tmp_path / "results.csv").query(
-        "method == 'mathneuro' and calibration == 'Race' and task == @OTHER and proportion == 0.05"
+        "method == 'mathneuro' and against == 'Race' and task == @OTHER and size == 0.05"
     )
     mark = curve.marks[3]
     assert mark.y == pytest.approx(rows["value"].mean())
@@ -131,16 +131,16 @@ def test_sizes(tmp_path):
     weights, share = size_panels(grid_points(folder))
     assert {curve.method for curve in weights.curves} == {"mathneuro", "wanda", "lape"}
     assert {curve.method for curve in share.curves} == {"mathneuro", "wanda"}
-    rows = pd.read_csv(tmp_path / "results.csv").query("calibration == 'Race' and repeat == 0")
+    rows = pd.read_csv(tmp_path / "results.csv").query("against == 'Race' and repeat == 0")
     expected = rows[(rows["method"] == "mathneuro") & (rows["task"] == MATH)]
-    curve = next(curve for curve in weights.curves if curve.calibration == "Race")
+    curve = next(curve for curve in weights.curves if curve.against == "Race")
     assert [mark.y for mark in curve.marks] == expected["edited"].tolist()
 
 
 def test_masks_by_place(tmp_path):
     write_masks(tmp_path)
     masks = read_masks(tmp_path / "masks" / "fake-model")
-    assert [(m.method, m.calibration, m.proportion, m.repeats) for m in masks] == [
+    assert [(m.method, m.against, m.size, m.repeats) for m in masks] == [
         (method, against, proportion, 2)
         for method, against in (("mathneuro", "MMLU"), ("mathneuro", "Race"), ("wanda", ""))
         for proportion in (0.01, 0.05)
@@ -157,7 +157,7 @@ def test_masks_by_place(tmp_path):
     assert kinds["mlp.down_proj"][1] == pytest.approx(48 / (2 * 48 + 2 * 16))
     total = sum(mask.selected.values())
     assert layers[5][0] == sum(n for p, n in mask.selected.items() if p[0] == 5) / total
-    assert [(m.method, m.calibration) for m in choose_masks(masks, [])] == [
+    assert [(m.method, m.against) for m in choose_masks(masks, [])] == [
         ("mathneuro", "MMLU"),
         ("mathneuro", "Race"),
     ]
@@ -186,7 +186,7 @@ def test_kinds_of_one_last_name_keep_all_of_it():
 
 def test_consistency(tmp_path):
     rows = [
-        {"calibration": "Race", "num_samples": 10, "proportion": 0.01, "count_a": 100,
+        {"against": "Race", "num_samples": 10, "proportion": 0.01, "count_a": 100,
          "overlap": overlap, "overlap_by_chance": chance}
         for overlap, chance in ((0.6, 0.05), (0.8, 0.1))
     ]  # fmt: skip
@@ -230,7 +230,7 @@ def test_which_direction_is_better_is_what_the_harness_says(metric, lower, tmp_p
     write_record(tmp_path, {"own": {metric: not lower}, MATH: {"exact_match": True}})
     folder = read_folder(tmp_path)
     points = grid_points(folder)
-    of_math, panel = grid_panels(folder, points, "proportion")
+    of_math, panel = grid_panels(folder, points, "size")
     assert panel.y_label.endswith("(lower is better)") == lower
     assert not of_math.y_label.endswith("(lower is better)")
     # What guessing scores is known of some metrics of either direction.
@@ -262,7 +262,7 @@ def test_members_of_a_group_do_not_count_beside_it(tmp_path):
     assert set(folder.cells["task"]) == {MATH, "suite", "tagged"}
     assert "part" not in folder.tasks
     table = pd.read_csv(tmp_path / "results.csv").query("method == 'wanda'")
-    summary = table.assign(action="scale", verdict="", repeats=1, calibration="")
+    summary = table.assign(verdict="", repeats=1, against="")
     text = verdict_text(summary, [MATH, "a_tag", "suite"], {"suite": ["part"]})
     assert "  tagged " in text
     assert "  part " not in text

@@ -36,12 +36,12 @@ BROKEN = {"gain": -0.8, "kept_mean": 0.05, "kept_worst": -3.0}
 
 def test_gains_are_drawn_against_the_mean_and_the_worst():
     table = gain_table(
-        gain_row(learning_rate=0.01, gain=0.6),
+        gain_row(edit_value=0.01, gain=0.6),
         gain_row(),
-        gain_row(method="all", calibration="", proportion=1.0, control="", kept_worst=0.4),
+        gain_row(method="all", against="", size=math.nan, control="", kept_worst=0.4),
     )
     mean, worst = gains_panels(table)
-    assert [(curve.method, curve.calibration) for curve in mean.curves] == [
+    assert [(curve.method, curve.against) for curve in mean.curves] == [
         ("mathneuro", "Race"),
         ("all", ""),
     ]
@@ -61,21 +61,19 @@ def test_gains_are_drawn_against_the_mean_and_the_worst():
 
 
 def test_a_selection_of_several_sizes_has_a_curve_and_labels_with_each():
-    table = gain_table(
-        gain_row(), gain_row(proportion=0.01), gain_row(method="wanda", calibration="")
-    )
+    table = gain_table(gain_row(), gain_row(size=0.01), gain_row(method="wanda", against=""))
     curves = gains_panels(table)[0].curves
     labels = [[mark.label for mark in curve.marks] for curve in curves]
     assert labels == [[".01 at .001"], [".1 at .001"], [".001"]]
 
 
 def test_a_broken_model_does_not_press_the_others_together():
-    good = gain_table(gain_row(), gain_row(learning_rate=0.01, gain=0.4, kept_mean=0.7))
+    good = gain_table(gain_row(), gain_row(edit_value=0.01, gain=0.4, kept_mean=0.7))
     frame = gains_frame(good)
     # The unedited model at (0, 1) is within; the bars of ± .1 are, too.
     assert frame.x == pytest.approx((0.0, 0.6))
     assert frame.y == pytest.approx((0.6, 1.05))
-    broken = gain_row(learning_rate=0.1, **BROKEN)
+    broken = gain_row(edit_value=0.1, **BROKEN)
     both = pd.concat([good, gain_table(broken)], ignore_index=True)
     assert gains_frame(both) == frame
     assert "MathNeuro (Race), proportion 0.1 at 0.1 (gain −0.800, kept 0.050)" in outside_text(
@@ -113,7 +111,7 @@ def test_a_mark_outside_stands_at_the_edge():
 
 
 def test_the_gains_figure_names_and_points_to_what_is_outside():
-    table = gain_table(gain_row(), gain_row(learning_rate=0.1, **BROKEN))
+    table = gain_table(gain_row(), gain_row(edit_value=0.1, **BROKEN))
     drawing = draw_gains(table, Looks(("mathneuro",), ("Race",)), "exact match")
     assert "proportion 0.1 at 0.1 (gain −0.800" in drawing.caption
     for axes in drawing.figure.axes:
@@ -190,18 +188,18 @@ def test_losses_are_those_of_finished_trainings(tmp_path):
     trainings = Trainings(repeats=2)
     path = trainings.add_to(NO_TRAINING.write(tmp_path))
     losses = read_losses(path, MODEL)
-    assert set(losses["learning_rate"]) == {0.001, 0.01}
+    assert set(losses["edit_value"]) == {0.001, 0.01}
     assert set(losses["repeat"]) == {0, 1}
-    assert len(losses.groupby(["method", "learning_rate", "repeat"])) == len(trainings.keys())
+    assert len(losses.groupby(["method", "edit_value", "repeat"])) == len(trainings.keys())
     (path / "cells" / MODEL / f"{trainings.keys()[0].stem}.json").unlink()
-    assert len(read_losses(path, MODEL).groupby(["method", "learning_rate", "repeat"])) == 7
+    assert len(read_losses(path, MODEL).groupby(["method", "edit_value", "repeat"])) == 7
 
 
 def test_the_largest_gain_and_its_cost_in_words():
     table = gain_table(
         gain_row(gain=0.3),
-        gain_row(learning_rate=0.01, gain=0.6, gain_low=-0.1),
-        gain_row(method="all", calibration="", control="", gain=0.4),
+        gain_row(edit_value=0.01, gain=0.6, gain_low=-0.1),
+        gain_row(method="all", against="", control="", gain=0.4),
     )
     largest = trained_findings(table)[0]
     assert largest.startswith(
@@ -218,8 +216,8 @@ def test_the_largest_gain_and_its_cost_in_words():
 
 def test_who_beats_the_control_in_words():
     ahead = gain_row(kept_over_control=-0.3)
-    behind = gain_row(learning_rate=0.01, gain_over_control=-0.2)
-    same = gain_row(learning_rate=0.1, gain_over_control=0.1)
+    behind = gain_row(edit_value=0.01, gain_over_control=-0.2)
+    same = gain_row(edit_value=0.1, gain_over_control=0.1)
     (_, text) = trained_findings(gain_table(ahead, behind, same, gain_row(control="")))
     assert text == (
         "Beside as many weights of the control, trained alike (3 pairs): MathNeuro (Race), "
@@ -236,11 +234,12 @@ def test_who_beats_the_control_in_words():
 
 def test_the_table_of_trained_selections():
     table = training_table(
-        gain_table(gain_row(), gain_row(method="all", calibration="", control="",
+        gain_table(gain_row(), gain_row(method="all", against="", control="",
                                         gain_over_control=math.nan))
     )  # fmt: skip
     first, second = (dict(zip(table.head, row, strict=True)) for row in table.rows)
-    assert first["Size"].text == "proportion 0.1"
+    assert first["Size"].text == "0.1"
+    assert first["Size unit"].text == "fraction of each matrix"
     assert first["Learning rate"].text == "0.001"
     assert first["Gain in math"].text == "+0.500 [+0.400, +0.600]"
     assert first["Others kept, worst task"].text == "0.900 [0.800, 1.000], demo_race"
@@ -267,8 +266,8 @@ def test_a_folder_of_trainings_only(tmp_path):
     assert "scalar" not in json.dumps([item.facts for item in drawn(folder)])
     assert not [line for line in findings(folder, points) if "Scaling" in line or "prun" in line]
     head, rows = verdict_table(folder, points)
-    scalars = {row[head.index("Scalar")].text for row in rows}
-    assert scalars == {"trained at 0.001", "trained at 0.01"}
+    edits = {(row[head.index("Edit")].text, row[head.index("Edit value")].text) for row in rows}
+    assert edits == {("train", "0.001"), ("train", "0.01")}
     assert any("order in training" in line for line in cautions(folder, points))
 
 

@@ -44,5 +44,5 @@ def test_the_added_method_runs_and_is_compared(tmp_path):
     assert found.returncode == 0, found.stderr
     assert "magnitude" in set(pd.read_csv(tmp_path / "r" / "comparison.csv")["method"])
     rows = pd.read_csv(tmp_path / "r" / "results.csv").query("method == 'magnitude'")
-    assert set(rows["proportion"]) == {0.05, 0.15}
+    assert set(rows["size"]) == {0.05, 0.15}
     assert rows["edited"].min() > 0

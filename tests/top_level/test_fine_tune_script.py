@@ -97,8 +97,8 @@ def test_every_selection_is_a_cell_with_its_changes_and_losses(finished):
         found = {path.removesuffix(suffix) for path in paths}
         assert found - {"pre_results"} == stems
     rows = table(finished)
-    assert set(rows["action"]) == {"", "train 0.01"}
-    assert len(rows[["method", "calibration"]].drop_duplicates()) == 1 + len(CELLS)
+    assert set(rows["edit"]) == {"", "train"}
+    assert len(rows[["method", "against"]].drop_duplicates()) == 1 + len(CELLS)
     losses = pd.read_csv(finished / "training" / MODEL / "all" / "run0_trained0.01.csv")
     assert list(losses["step"]) == [0, 1, 2, 3, 4]
     assert losses["held_out_loss"].notna().sum() == 3
@@ -131,7 +131,7 @@ def test_only_the_selected_weights_are_trained(finished, tiny_model):
 
 
 def test_random_trains_as_many_as_mathneuro(finished):
-    counts = table(finished, "training.csv").set_index(["method", "calibration"])["trained"]
+    counts = table(finished, "training.csv").set_index(["method", "against"])["trained"]
     for name in ("Race", "MMLU"):
         assert counts["random", name] == counts["mathneuro", name]
     rivals = table(finished, "training.csv").set_index("method")["control"].to_dict()
@@ -465,7 +465,7 @@ def test_two_rates_that_look_alike_are_two_cells(tiny_model, tmp_path):
     rates = ["0.00123456789", "0.00123456"]
     argv = flags(tiny_model, tmp_path, *ALL, "--learning_rate", *rates)
     assert FineTune.main(argv) == 0
-    assert set(table(tmp_path)["action"]) == {"", *(f"train {rate}" for rate in rates)}
+    assert set(table(tmp_path)["edit_value"].dropna()) == {*map(float, rates)}
 
 
 def test_a_mask_of_other_weights_is_told_of_and_a_damaged_one_refused(

@@ -35,18 +35,19 @@ def finished(tmp_path_factory) -> Path:
 
 def cells(save_path: Path) -> dict[str, int]:
     found = pd.read_csv(save_path / "results.csv")
-    names = ["method", "calibration", "proportion", "scalar", "repeat"]
+    names = ["method", "against", "size", "size_unit", "edit", "edit_value", "repeat"]
     return found.drop_duplicates(names)["method"].value_counts().to_dict()
 
 
 def test_a_run_of_the_demo_has_its_cells(finished):
     assert cells(finished) == {"baseline": 1, HEADS: 4, RANDOM_HEADS: 4, MLPS: 4}
     table = pd.read_csv(finished / "results.csv")
-    assert set(table["proportion"].dropna()) == {1, 2}
-    assert set(table["scalar"].dropna()) == {0}
-    assert set(table["action"].dropna()) == {"knock_out"}
+    assert set(table["size"].dropna()) == {1, 2}
+    assert set(table["size_unit"].dropna()) == {"heads"}
+    assert set(table["edit"].dropna()) == {"mean ablation"}
+    assert table["edit_value"].isna().all()
     heads = table[table["method"] == HEADS]
-    assert (heads["edited"] == heads["proportion"] * 64 * 256).all()
+    assert (heads["edited"] == heads["size"] * 64 * 256).all()
     comparison = pd.read_csv(finished / "comparison.csv")
     assert set(comparison["method"]) <= {HEADS, RANDOM_HEADS, MLPS}
     overlap = pd.read_csv(finished / "overlap.csv")
@@ -64,7 +65,7 @@ def test_a_run_of_the_demo_has_its_cells(finished):
 
 
 def test_a_knock_out_is_no_scaling(tmp_path, capsys):
-    """It has no scalar in the tables, and its mask says that it is not what was measured."""
+    """It has no value in the tables, and its mask says that it is not what was measured."""
     flags = "--units heads --top 2 --num_repeats 1 --save_masks".split()
     assert run(tmp_path, *flags) == 0
     assert run(tmp_path, *flags, "--scalar", "1.5", "2") == 0
@@ -75,12 +76,11 @@ def test_a_knock_out_is_no_scaling(tmp_path, capsys):
     assert "evaluated_as knocked out by means, which is not pruning" in shown
     assert "2 heads selected, 0 of them belong to the skill" in shown
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
-    assert "– (mean)" in page
+    assert "mean ablation" in page
     points = grid_points(read_folder(tmp_path))
-    assert points.groupby("action")["scalar"].unique().map(sorted).to_dict() == {
-        "knock_out": [0.0],
-        "scale": [1.5, 2.0],
-    }
+    assert set(points["edit"]) == {"mean ablation", "scale"}
+    assert points["edit_value"][points["edit"] == "mean ablation"].isna().all()
+    assert set(points["edit_value"].dropna()) == {1.5, 2.0}
 
 
 def test_units_of_a_cell_are_written(finished):
@@ -119,7 +119,7 @@ def test_one_folder_with_weights_and_heads(finished, tmp_path):
     there = cells(tmp_path)
     assert there.pop("mathneuro") == 2
     assert there == {"baseline": 1, HEADS: 8, RANDOM_HEADS: 8}
-    actions = pd.read_csv(tmp_path / "results.csv").groupby("action")["method"].unique()
+    actions = pd.read_csv(tmp_path / "results.csv").groupby("edit")["method"].unique()
     assert list(actions.index) == ["scale"]
     mask = tmp_path / "masks" / "model" / HEADS / "top2_run0.safetensors"
     assert load_mask(mask).count() == 2 * 64 * 256

@@ -45,7 +45,7 @@ def test_the_math_task_is_programs(finished):
         f"{n},program" for n in f"{names} failed".split()
     ]
     outcomes = of_math[of_math["metric"] != "exact_match,program"]
-    assert outcomes.groupby(["method", "calibration", "proportion"], dropna=False)[
+    assert outcomes.groupby(["method", "against", "size"], dropna=False)[
         "value"
     ].sum().tolist() == pytest.approx([1] * 5)
 

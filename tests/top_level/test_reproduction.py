@@ -30,8 +30,9 @@ def run_with(math: str, *others: str, scalar: float = 0.0) -> Run:
         {
             "method": "mathneuro",
             "skill": "math",
-            "proportion": 0.01,
-            "scalar": scalar,
+            "size": 0.01,
+            "edit": "scale",
+            "edit_value": scalar,
             "task": f"task{index}",
             "metric": "acc,none",
             "baseline": 0.5,
@@ -50,7 +51,7 @@ def compared(ours: tuple[int, float, float], theirs: tuple[int, float, float]) -
         {
             "skill": "math",
             "method": method,
-            "calibration": None,
+            "against": None,
             "reached": reached,
             "loss_at_half_mean": (low + high) / 2,
             "loss_at_half_mean_low": low,
@@ -130,7 +131,7 @@ def test_a_table_of_a_run_that_was_not_measured_is_empty():
 def test_overlaps_are_means_over_pairs():
     pairs = pd.DataFrame(
         {
-            "calibration": "MMLU",
+            "against": "MMLU",
             "proportion": 0.01,
             "num_samples": 10,
             "overlap": [0.5, 0.7],

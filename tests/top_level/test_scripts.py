@@ -139,7 +139,7 @@ def test_a_folder_grows_by_cells(script, finished, tiny_model, tmp_path):
     stem = script.cells_of(script.sizes[1:], (0,))[0]
     name = f"{stem}_scalar1.1_train_task.json"
     assert (tmp_path / "eval_results" / MODEL / name).exists()
-    assert set(table(tmp_path)["scalar"].dropna()) == {0.0, 1.1}
+    assert set(table(tmp_path)["edit_value"].dropna()) == {0.0, 1.1}
 
 
 @pytest.mark.parametrize(

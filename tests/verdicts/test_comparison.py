@@ -111,7 +111,7 @@ def tasks_of(points, **more):
 
 def test_methods_by_hand():
     tasks = tasks_of(POINTS)
-    found = compare_methods(tasks, "math_task").set_index(["method", "calibration"])
+    found = compare_methods(tasks, "math_task").set_index(["method", "against"])
     assert list(found.index) == [
         ("mathneuro", ""),
         ("mathneuro", "MMLU"),
@@ -141,7 +141,7 @@ def test_methods_by_hand():
 
 def test_the_interval_holds_documents_and_repeats():
     """The area of one point is removed times kept; its draws are formed here once more."""
-    row = compare_methods(tasks_of(POINTS), "math_task").set_index(["method", "calibration"])
+    row = compare_methods(tasks_of(POINTS), "math_task").set_index(["method", "against"])
     race = row.loc["mathneuro", "Race"]
     shares = [task.draws() for task in tasks_of(POINTS)]
     by_repeat = []
@@ -166,7 +166,7 @@ def test_sets_that_differ_are_no_repeats_that_differ():
         for name, kept in (("Race", 0.4), ("MMLU", 1.0))
         for repeat in (0, 1)
     }
-    found = compare_methods(tasks_of(points), "math_task").set_index(["method", "calibration"])
+    found = compare_methods(tasks_of(points), "math_task").set_index(["method", "against"])
     both = found.loc["mathneuro", ""]
     sets = [found.loc["mathneuro", name] for name in ("Race", "MMLU")]
     for end in ("_low", "_high"):

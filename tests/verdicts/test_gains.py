@@ -139,8 +139,8 @@ def test_controls(method, control):
 def test_a_training_is_a_cell_like_any_other():
     mine = key(MATHNEURO)
     assert CellKey.from_record(mine.record()) == mine
-    assert mine.columns["action"] == "train 0.001"
-    assert mine.columns["scalar"] == 1
+    assert mine.columns["edit"] == "train"
+    assert mine.columns["edit_value"] == 0.001
     assert mine.stem == "Race_calculate0.01_run0_trained0.001"
     assert mine != CellKey(mine.selection, scale_by(1.0))
 

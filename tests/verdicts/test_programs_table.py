@@ -17,7 +17,7 @@ def summary(*points: dict) -> pd.DataFrame:
     rows = []
     for point in points:
         shares = point.pop("shares")
-        common = {"scalar": 0.0, "skill": "math", "action": "scale", "calibration": ""} | point
+        common = {"edit": "scale", "edit_value": 0.0, "skill": "math", "against": ""} | point
         for name in ("exact_match", *OUTCOMES):
             value, baseline = shares.get(name, (0.0, 0.0))
             rows.append(
@@ -35,8 +35,8 @@ def summary(*points: dict) -> pd.DataFrame:
 
 TABLE = {
     "method": "mathneuro",
-    "calibration": "Race",
-    "proportion": 0.01,
+    "against": "Race",
+    "size": 0.01,
     "shares": {"exact_match": (0.25, 0.75), "ran": (0.5, 1.0), "failed": (0.5, 0.0)},
 }
 
@@ -46,7 +46,7 @@ def test_the_outcomes_are_those_of_the_sandbox():
 
 
 def test_a_row_for_the_baseline_and_one_per_grid_point():
-    found = programs_table(summary(dict(TABLE), {**TABLE, "method": "wanda", "calibration": ""}))
+    found = programs_table(summary(dict(TABLE), {**TABLE, "method": "wanda", "against": ""}))
     assert found["method"].tolist() == ["baseline", "mathneuro", "wanda"]
     assert found["right"].tolist() == [0.75, 0.25, 0.25]
     assert found["ran"].tolist() == [1, 0.5, 0.5]
@@ -70,9 +70,10 @@ def test_other_tasks_have_no_such_text():
 def results(**changes: object) -> pd.DataFrame:
     row = {
         "method": "mathneuro",
-        "calibration": "Race",
-        "proportion": 0.005,
-        "scalar": 0.0,
+        "against": "Race",
+        "size": 0.005,
+        "edit": "scale",
+        "edit_value": 0.0,
         "skill": "math",
         "task": "sgsm",
         "value": 0.25,
@@ -94,16 +95,17 @@ def test_published_lines():
         f"{start}for pruning top 0.005% good parameters based on not being activated by Race based "
         f"on 500 {END}"
     )
-    assert line(scalar=1.1).startswith(f"{start}for scaling by 1.1 top 0.005% good parameters")
-    assert line(method="wanda", calibration="") == (
+    assert line(edit_value=1.1).startswith(f"{start}for scaling by 1.1 top 0.005% good parameters")
+    assert line(method="wanda", against="") == (
         f"{start}for pruning top 0.005% Wanda parameters based on 500 {END}"
     )
-    assert line(method="lape", calibration="").endswith(f"LAPE parameters based on 100 {END}")
+    assert line(method="lape", against="").endswith(f"LAPE parameters based on 100 {END}")
     assert "Random parameters based on not being activated by Race" in line(method="random")
-    assert line(method="baseline", calibration="", proportion=math.nan) == (
+    assert line(method="baseline", against="", size=math.nan) == (
         f"{start}before training with greedy decoding (few-shot): 0.25\n"
     )
-    assert line(method="heads", calibration="", proportion=2.0) == line(skill="Race") == ""
+    assert line(method="heads", against="", size=2.0) == line(skill="Race") == ""
+    assert line(edit="train", edit_value=0.001) == ""
 
 
 def test_a_task_without_programs_has_no_published_lines():

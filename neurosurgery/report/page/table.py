@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
+from neurosurgery.config.keys import exact_text
+
 
 class CellText(NamedTuple):
     """A table cell: its text and its sort key."""
@@ -23,7 +25,7 @@ class Table(NamedTuple):
 
 def plain_number(value: float) -> str:
     """A number in its shortest form; a dash where there is none."""
-    return "–" if math.isnan(value) else f"{value:g}"
+    return "–" if math.isnan(value) else exact_text(value)
 
 
 def number_cell(value: float, text: str) -> CellText:

@@ -32,7 +32,7 @@ def training_table(table: pd.DataFrame) -> Table | None:
             CellText(row["against"] or "–", row["against"]),
             number_cell(row["size"], plain_number(row["size"])),
             CellText(row["size_unit"], row["size_unit"]),
-            number_cell(row["edit_value"], f"{row['edit_value']:g}"),
+            number_cell(row["edit_value"], plain_number(row["edit_value"])),
             *(number_cell(row[name], _text(row, name)) for name in _QUANTITIES),
             CellText(method_label(row["control"]) or "–", row["control"]),
             number_cell(row["trained"], f"{row['trained']:,.0f}"),
