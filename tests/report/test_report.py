@@ -201,7 +201,7 @@ def test_comparison_table(tmp_path):
     write_comparison(tmp_path)
     table = comparison_table(pd.read_csv(tmp_path / "comparison.csv").fillna({"against": ""}))
     by_name = [dict(zip(table.head, row, strict=True)) for row in table.rows]
-    assert [(row["Method"].text, row["Set"].text) for row in by_name] == [
+    assert [(row["Method"].text, row["Against"].text) for row in by_name] == [
         ("MathNeuro", "Race"), ("MathNeuro", "MMLU"), ("MathNeuro", "mean over sets"),
         ("Wanda", "–"),
     ]  # fmt: skip

@@ -214,7 +214,7 @@ def test_tables_sort_and_filter(opened):
     read = (
         "return [...document.querySelectorAll('#verdicts tbody tr')]"
         ".filter((row) => getComputedStyle(row).display !== 'none')"
-        ".map((row) => [Number(row.cells[10].dataset.order), row.cells[6].textContent]);"
+        ".map((row) => [Number(row.cells[12].dataset.order), row.cells[8].textContent]);"
     )
     head.find_element("css selector", "button").click()
     values = [value for value, _ in opened.execute_script(read)]

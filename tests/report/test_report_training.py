@@ -234,8 +234,8 @@ def test_who_beats_the_control_in_words():
 
 def test_the_table_of_trained_selections():
     table = training_table(
-        gain_table(gain_row(), gain_row(method="all", against="", control="",
-                                        gain_over_control=math.nan))
+        gain_table(gain_row(), gain_row(method="all", against="", size=math.nan, size_unit="whole",
+                                        control="", gain_over_control=math.nan))
     )  # fmt: skip
     first, second = (dict(zip(table.head, row, strict=True)) for row in table.rows)
     assert first["Size"].text == "0.1"
@@ -245,7 +245,7 @@ def test_the_table_of_trained_selections():
     assert first["Others kept, worst task"].text == "0.900 [0.800, 1.000], demo_race"
     assert first["Gain ahead of the control"].text == "+0.200 [+0.100, +0.300]"
     assert (first["Control"].text, second["Control"].text) == ("Random", "–")
-    assert second["Size"].text == "all weights"
+    assert (second["Size"].text, second["Size unit"].text) == ("–", "whole")
     assert second["Gain ahead of the control"].text == "–"
     assert training_table(gain_table()) is None
 

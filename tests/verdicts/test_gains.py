@@ -56,7 +56,7 @@ def test_gain_and_retention_by_hand():
     assert row["gain_low"] < 0.3 < row["gain_high"]
     assert row["kept_mean"] == row["kept_worst"] == pytest.approx((0.65 - 0.25) / (0.75 - 0.25))
     assert row["kept_mean_low"] < 0.8 < row["kept_mean_high"]
-    assert (row["trained"], row["learning_rate"], row["worst_task"]) == (77, 1e-3, "facts")
+    assert (row["trained"], row["edit_value"], row["worst_task"]) == (77, 1e-3, "facts")
     assert row["control"] == ""
     assert math.isnan(row["gain_over_control"])
 

@@ -133,9 +133,11 @@ def verdict_table(folder: Folder, points: pd.DataFrame) -> Table:
             number_cell(row["topk_share"], percent_text(row["topk_share"])),
         ]
         if controls:
-            cells.insert(0, CellText(row["skill"], row["skill"]))
+            cells.insert(1, CellText(row["skill"], row["skill"]))
         rows.append(cells)
-    return Table(["Skill", *head] if controls else head, rows)
+    if controls:
+        head.insert(1, "Skill")
+    return Table(head, rows)
 
 
 def unit_table(rows: pd.DataFrame) -> Table:
@@ -172,7 +174,7 @@ def comparison_table(table: pd.DataFrame) -> Table | None:
         return None
     names = [name for name in ("method", "against") if name in table]
     if "skill" in table and set(table["skill"]) - {"", MATH}:
-        names.insert(0, "skill")
+        names.insert(1, "skill")
     titles = {"skill": "Skill", "method": "Method", "against": "Against"}
     sets = table["against"] if "against" in table else pd.Series("", table.index)
     with_sets = set(table["method"][sets != ""])

@@ -35,6 +35,9 @@ _TEXT = {
     "worst_task",
 }
 
+_REAL = ("size", "edit_value")
+"""Columns that tables are joined by; one of whole numbers alone would be of another kind."""
+
 Point = tuple[str, str, str, float, float]
 """What a factor belongs to: skill, method, against, size, scalar."""
 
@@ -174,7 +177,8 @@ def _read_table(path: Path, flag: str) -> pd.DataFrame:
         raise UsageError(flag, path, f"is no table of the scripts ({error})") from None
     for column in table.columns:
         if column not in _TEXT:
-            table[column] = pd.to_numeric(table[column], errors="coerce")
+            numbers = pd.to_numeric(table[column], errors="coerce")
+            table[column] = numbers.astype(float) if column in _REAL else numbers
         elif column != "model":
             # Figures and page show them; the model's name is also that of a folder.
             table[column] = table[column].map(visible_text)
