@@ -19,7 +19,7 @@ from neurosurgery.results.store import FORMAT
 pytestmark = pytest.mark.whole
 
 COLUMNS = (
-    "model calibration num_samples proportion subset_a subset_b count_a count_b overlap jaccard "
+    "model against num_samples proportion subset_a subset_b count_a count_b overlap jaccard "
     "overlap_coefficient overlap_by_chance jaccard_by_chance"
 ).split()
 
