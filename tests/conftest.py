@@ -10,13 +10,17 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
+from matplotlib.figure import Figure
 from transformers import AutoTokenizer, PreTrainedModel
+
+from neurosurgery.activations import overlap
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -47,6 +51,35 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if beyond:
         config.hook.pytest_deselected(items=beyond)
         items[:] = [item for item in items if item not in set(beyond)]
+
+
+DRAWN = (ROOT / "tests" / "report", ROOT / "tests" / "cli" / "test_commands.py")
+"""Tests that look at figures."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def figures_without_ink(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A run in the test's own process lays its figures out, but the files that it saves are empty.
+
+    To draw them takes half the time of a run on a tiny model. Commands in a process of their own
+    draw them, and so does what is `DRAWN`.
+    """
+
+    def savefig(_figure: Figure, file, format: str, **_more) -> None:
+        file.write("<svg></svg>" if format == "svg" else b"")
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not any(request.path.is_relative_to(path) for path in DRAWN):
+            patch.setattr(Figure, "savefig", savefig)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def texts_split_once() -> Iterator[None]:
+    """Every run in a process compares the demo's samples with its tests: the same texts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(overlap, "segments", cache(overlap.segments))
+        yield
 
 
 VOCABULARY = 1536
