@@ -11,12 +11,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
+from lm_eval.tasks import _index as harness_index
 from matplotlib.figure import Figure
 from transformers import AutoTokenizer, PreTrainedModel
 
@@ -79,6 +81,22 @@ def texts_split_once() -> Iterator[None]:
     """Every run in a process compares the demo's samples with its tests: the same texts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(overlap, "segments", cache(overlap.segments))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def harness_tasks_read_once() -> Iterator[None]:
+    """The harness has thousands of task files, and reads all of them to find one of the user's."""
+    folder, read = Path(harness_index.__file__).parent, harness_index.load_yaml
+    known = cache(lambda path, options: read(path, **dict(options)))
+
+    def load_yaml(path: Path, **options: bool) -> dict:
+        if not path.is_relative_to(folder):
+            return read(path, **options)
+        return deepcopy(known(path, tuple(options.items())))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(harness_index, "load_yaml", load_yaml)
         yield
 
 
