@@ -5,7 +5,7 @@ On the embedded demo, offline, in a few minutes:
 
 On a real model, two solved examples before every prompt:
     python PathPatching.py --model HuggingFaceTB/SmolLM2-135M-Instruct --save_path results/smollm2 \
-        --operators + - --templates equations
+        --operators + - --templates equations --digits 2 --num_prompts 80
 
 Any skill, with prompts of your own (columns prompt, counterfactual, answer):
     python PathPatching.py --model MODEL --save_path results/mine --prompts prompts.csv

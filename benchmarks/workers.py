@@ -132,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{number} cells; Ray adds {of_ray:.3g} s to a cell of {3600 / none:.3g} s")
     print(f"the tables are {'equal' if equal else 'NOT equal'}\n")
     cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    cells, seconds = (80, 0.5) if arguments.quick else (200, 1.0)
+    cells, seconds = (40, 0.25) if arguments.quick else (200, 1.0)
     counts = (1, NODES) if arguments.quick else (1, 2, 4, NODES)
     rows = [cluster_run(count, cells, seconds) for count in counts]
     rows.append(cluster_run(NODES, cells, seconds, trouble=True))

@@ -10,13 +10,19 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 import transformers
+from lm_eval.tasks import _index as harness_index
+from matplotlib.figure import Figure
 from transformers import AutoTokenizer, PreTrainedModel
+
+from neurosurgery.activations import overlap
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -47,6 +53,51 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if beyond:
         config.hook.pytest_deselected(items=beyond)
         items[:] = [item for item in items if item not in set(beyond)]
+
+
+DRAWN = (ROOT / "tests" / "report", ROOT / "tests" / "cli" / "test_commands.py")
+"""Tests that look at figures."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def figures_without_ink(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A run in the test's own process lays its figures out, but the files that it saves are empty.
+
+    To draw them takes half the time of a run on a tiny model. Commands in a process of their own
+    draw them, and so does what is `DRAWN`.
+    """
+
+    def savefig(_figure: Figure, file, format: str, **_more) -> None:
+        file.write("<svg></svg>" if format == "svg" else b"")
+
+    with pytest.MonkeyPatch.context() as patch:
+        if not any(request.path.is_relative_to(path) for path in DRAWN):
+            patch.setattr(Figure, "savefig", savefig)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def texts_split_once() -> Iterator[None]:
+    """Every run in a process compares the demo's samples with its tests: the same texts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(overlap, "segments", cache(overlap.segments))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def harness_tasks_read_once() -> Iterator[None]:
+    """The harness has thousands of task files, and reads all of them to find one of the user's."""
+    folder, read = Path(harness_index.__file__).parent, harness_index.load_yaml
+    known = cache(lambda path, options: read(path, **dict(options)))
+
+    def load_yaml(path: Path, **options: bool) -> dict:
+        if not path.is_relative_to(folder):
+            return read(path, **options)
+        return deepcopy(known(path, tuple(options.items())))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(harness_index, "load_yaml", load_yaml)
+        yield
 
 
 VOCABULARY = 1536

@@ -217,11 +217,11 @@ def test_wandb_without_an_account_is_one_line(fakes, tiny_model, tmp_path, monke
     config.check_loggers(LOGGERS)
 
 
-def test_without_the_flag_nothing_of_them_is_imported(tiny_model, tmp_path):
+def test_without_their_flags_nothing_of_them_nor_of_ray_is_imported(tiny_model, tmp_path):
     code = (
         "import sys, MathNeuro\n"
         "assert MathNeuro.main(sys.argv[1:]) == 0\n"
-        "assert not {'trackio', 'wandb'} & set(sys.modules)\n"
+        "assert not {'trackio', 'wandb', 'ray'} & {n.partition('.')[0] for n in sys.modules}\n"
     )
     flags = CASE.flags(tiny_model, tmp_path, *CASE.one())
     subprocess.run([sys.executable, "-c", code, *flags], cwd=ROOT, check=True, capture_output=True)

@@ -149,8 +149,9 @@ def test_damaged_json_is_named(content, file, tmp_path, capsys):
     assert len(error.splitlines()) == 1
 
 
-@pytest.mark.parametrize("damage", ["empty object", "half", "line end"])
+@pytest.mark.slow(sample=3)
 @pytest.mark.parametrize("file", ["cells", "eval_results", "samples"])
+@pytest.mark.parametrize("damage", ["empty object", "half", "line end"])
 def test_what_the_scripts_call_damaged_is_damaged_here(file, damage, tmp_path, capsys):
     path = FakeFolder(methods=("mathneuro",)).write(tmp_path)
     tasks = {MATH: [{"task": MATH, "filter": "none"}] * 4, OTHER: [{"task": OTHER, "filter": "f"}]}

@@ -31,12 +31,15 @@ def test_the_added_method_runs_and_is_compared(tmp_path):
     [code] = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
     script = tmp_path / "Magnitude.py"
     script.write_text(code, encoding="utf-8")
-    flags = "--proportion .05 .15 --num_repeats 1 --num_samples 5 --eval_limit 12 --pre_train_eval"
+    flags = "--proportion .05 .15 --num_repeats 1 --num_samples 5 --eval_limit 6 --pre_train_eval"
     command = [sys.executable, "-W", "error", script, *flags.split(), "--save_path", tmp_path / "r"]
     found = subprocess.run(
         command,
         cwd=ROOT,
-        env={"PATH": "", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "HOME": str(tmp_path)},
+        env={
+            **{"PATH": "", "PYTHONPATH": str(ROOT), "HOME": str(tmp_path)},
+            **{"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+        },
         capture_output=True,
         text=True,
         check=False,

@@ -28,8 +28,6 @@ STAND_INS = {
     "gsm8k_cot": "demo_gsm8k_cot",
     "race": "demo_race",
     "mmlu": "demo_mmlu",
-    # The demo model knows sums in this form alone, without examples.
-    "equations": "demo",
 }
 
 SHORTER = {
@@ -43,6 +41,9 @@ SHORTER = {
 """Flags at the end of a command; what stands before them gives way."""
 
 CELLS_OF_HEADS = "--num_repeats 1 --eval_limit 6"
+
+FOR_THE_DEMOS_MODEL = "--templates demo --shots 0 --top 1 2"
+"""It knows sums in this form alone, without examples, and has 16 heads."""
 
 
 def commands(page: str) -> list[str]:
@@ -63,8 +64,8 @@ def runnable(command: str) -> str:
     subject = words[3] if words[1] == "-m" else words[1]
     if "--model" in words or "lm_eval" in words:
         words = [STAND_INS.get(word, word) for word in words]
-        if subject == "PathPatching.py" and "equations" in command:
-            words += ["--shots", "0"]
+        if subject == "PathPatching.py" and "--operators" in words:
+            words += FOR_THE_DEMOS_MODEL.split()
     words += SHORTER.get(subject, "").split()
     has_tasks = "--train_lm_eval_task" in words or "--model" not in words
     if subject == "PathPatching.py":

@@ -264,7 +264,9 @@ def test_what_a_killed_run_left_half_written_goes(script, finished, tiny_model, 
     assert without_timings(save_path) == without_timings(finished)
 
 
-def test_killed_at_random_moments_and_resumed(script, finished, tiny_model, tmp_path):
+@pytest.mark.slow
+@pytest.mark.parametrize("kills", [3, 10])
+def test_killed_at_random_moments_and_resumed(kills, script, finished, tiny_model, tmp_path):
     """SIGKILL at random moments of a run; each start goes on where the last one was killed.
 
     A run that ends before its kill is compared too, and the next one starts in a new folder.
@@ -272,8 +274,6 @@ def test_killed_at_random_moments_and_resumed(script, finished, tiny_model, tmp_
     more = ("--pre_train_eval", "--save_masks")
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     moments = random.Random(0)
-    # The main script is killed ten times; the others share its code and three are enough.
-    kills = 10 if script.method == "mathneuro" else 3
     killed = 0
     folders = 0
     save_path = tmp_path / "0"
