@@ -15,6 +15,7 @@ from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 import transformers
@@ -25,6 +26,10 @@ from transformers import AutoTokenizer, PreTrainedModel
 from neurosurgery.activations import overlap
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# No test judges a time: on a busy machine any example may take long.
+hypothesis.settings.register_profile("suite", deadline=None)
+hypothesis.settings.load_profile("suite")
 
 
 @pytest.hookimpl(tryfirst=True)

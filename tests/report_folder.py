@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from neurosurgery.config.methods import METHODS
 from neurosurgery.masks.files import write_mask_file
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.results.store import FORMAT
-from neurosurgery.verdicts.columns import COLUMNS, GRID
+from neurosurgery.verdicts.columns import COLUMNS, GRID, SUMMARY_COLUMNS
+from neurosurgery.verdicts.isolation import AT_EQUAL_DAMAGE, COMPARISON_COLUMNS, POINT_COLUMNS
 
 PROPORTIONS = (0.001, 0.005, 0.01, 0.05, 0.1, 0.15)
 SETS = ("Race", "MMLU")
@@ -28,6 +30,8 @@ TASKS = {
 MODULES = ("self_attn.q_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj")
 LAYERS = 6
 PARAMETERS = 3_800_000
+MARGIN = 0.03
+_TEXTS = "method skill against size_unit edit".split()
 _KEYS = [*GRID, "task", "metric"]
 
 
@@ -85,8 +89,8 @@ class FakeFolder:
         first = task == next(iter(self.tasks))
         value = edited_value(task, metric, baseline, chance, first and skill == "math", method,
                              against, proportion, scalar, repeat)  # fmt: skip
-        half = 0.06 if metric.startswith(("acc", "exact")) else 0.015
-        difference = value - baseline
+        half = 0.015 if is_perplexity(metric) else 0.06
+        difference = math.log(value / baseline) if is_perplexity(metric) else value - baseline
         share = 0.55 - 0.15 * math.log10(proportion * 1000) + 0.03 * (against == "MMLU")
         share = 1.0 if method == "wanda" else share
         edited = round(PARAMETERS * proportion * share)
@@ -100,6 +104,7 @@ class FakeFolder:
             "repeat": repeat,
             "task": task,
             "metric": metric,
+            "unit": unit_of(metric) if before else "",
             "value": value,
             "stderr": 0.02,
             "n": 200,
@@ -107,7 +112,7 @@ class FakeFolder:
             "difference": difference if before else "",
             "ci_low": difference - half if before else "",
             "ci_high": difference + half if before else "",
-            "p_value": 0.0004 if before and abs(difference) > 0.1 else 0.4 if before else "",
+            "p_value": p_value_of(difference, half) if before else "",
             "edited": edited,
             "edited_share": edited / PARAMETERS,
             "topk_share": "" if method == "lape" else share,
@@ -117,40 +122,10 @@ class FakeFolder:
             "retention": "",
         }
 
-    def summary(self, rows: pd.DataFrame) -> pd.DataFrame:
-        """summary.csv: means over repeats with a narrower interval."""
-        edited = rows[rows["method"] != "baseline"]
-        table = []
-        for key, group in edited.groupby(_KEYS, sort=False):
-            numbers = group.apply(pd.to_numeric, errors="coerce")
-            difference = numbers["difference"].mean()
-            half = 0.8 * (numbers["ci_high"] - numbers["ci_low"]).mean() / 2
-            table.append(
-                dict(zip(_KEYS, key, strict=True))
-                | {
-                    "model": self.model,
-                    "repeats": len(group),
-                    "value": numbers["value"].mean(),
-                    "baseline": numbers["baseline"].mean(),
-                    "difference": difference,
-                    "ci_low": difference - half,
-                    "ci_high": difference + half,
-                    "p_value": numbers["p_value"].max(),
-                    "margin": 0.03,
-                    "retention_low": numbers["retention"].min() - 0.05,
-                    "retention_high": numbers["retention"].max() + 0.05,
-                    "verdict": "",
-                }
-            )
-        return pd.DataFrame(table)
-
     def write(self, path: Path) -> Path:
         """Write the tables and config.json."""
         path.mkdir(parents=True, exist_ok=True)
-        rows = self.rows()
-        write_csv(complete(rows), path / "results.csv")
-        if len(rows[rows["method"] != "baseline"]):
-            write_csv(self.summary(complete(rows)), path / "summary.csv")
+        write_tables(path, complete(self.rows()), next(iter(self.tasks)))
         math_task, *others = self.tasks
         config = {
             "format": FORMAT,
@@ -194,6 +169,32 @@ def edited_value(
     return round(min(1.0, max(0.0, chance + (baseline - chance) * (1 - damage) + wobble)), 6)
 
 
+def is_perplexity(metric: str) -> bool:
+    """Whether lower is better, and differences are of logarithms."""
+    return metric.startswith("word_perplexity")
+
+
+def unit_of(metric: str) -> str:
+    """What differences are in."""
+    return "nats per word" if is_perplexity(metric) else "share"
+
+
+def p_value_of(difference: float, half: float) -> float:
+    """The p-value of a normal difference whose 95 % interval is ± `half`."""
+    return float(2 * stats.norm.sf(1.96 * abs(difference) / half))
+
+
+def verdict_of(difference: float, half: float) -> str:
+    """The verdict by the 95 % interval, and by the 90 % interval of a normal difference."""
+    if math.isnan(difference):
+        return ""
+    within = abs(difference) + half * 1.645 / 1.96 <= MARGIN
+    if abs(difference) <= half:
+        return "within the margin" if within else "undecided"
+    word = "higher" if difference > 0 else "lower"
+    return f"{word}, within the margin" if within else word
+
+
 def complete(rows: pd.DataFrame) -> pd.DataFrame:
     """All columns of results.csv: no skill is math, no edit a scaling, no chance 0.
 
@@ -210,9 +211,109 @@ def complete(rows: pd.DataFrame) -> pd.DataFrame:
     value, before = (pd.to_numeric(table[name], errors="coerce") for name in ("value", "baseline"))
     above = (before - table["chance"]).where(before > table["chance"])
     accuracy = (value - table["chance"]) / above
-    lower_is_better = table["metric"].str.startswith("word_perplexity")
+    lower_is_better = table["metric"].map(is_perplexity).astype(bool)
     table["retention"] = (before / value).where(lower_is_better, accuracy)
     return table
+
+
+def summary_of(results: pd.DataFrame) -> pd.DataFrame:
+    """summary.csv: means over repeats with a narrower interval, and every column filled."""
+    edited = results[results["method"] != "baseline"]
+    rows = [
+        _point(dict(zip(_KEYS, key, strict=True)), group)
+        for key, group in edited.groupby(_KEYS, sort=False, dropna=False)
+    ]
+    return pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
+
+
+def _point(key: dict, repeats: pd.DataFrame) -> dict:
+    numbers = repeats.apply(pd.to_numeric, errors="coerce")
+    means = numbers[["value", "baseline", "difference", "retention"]].mean()
+    failed = int(numbers["value"].isna().sum())
+    difference = means["difference"]
+    half = 0.8 * (numbers["ci_high"] - numbers["ci_low"]).mean() / 2
+    unit = "" if math.isnan(means["baseline"]) else unit_of(key["metric"])
+    if unit and is_perplexity(key["metric"]):
+        means["value"] = means["baseline"] * math.exp(difference)
+    row = key | {
+        "model": repeats["model"].iloc[0],
+        "unit": unit,
+        "direction": "lower" if is_perplexity(key["metric"]) else "higher",
+        "chance": numbers["chance"].iloc[0],
+        "repeats": len(repeats),
+        "n": numbers["n"].max(),
+        "failed": failed,
+        "baseline": means["baseline"],
+        **numbers[["edited", "edited_share", "topk_share"]].mean(),
+    }
+    if failed:
+        return row | {"verdict": "broken"}
+    if not unit or math.isnan(difference):
+        return row | {name: means[name] for name in ("value", "retention")}
+    verdict, p_value = verdict_of(difference, half), p_value_of(difference, half)
+    ends = [difference - half, difference + half]
+    if is_perplexity(key["metric"]):
+        low, high = (means["baseline"] * math.exp(end) for end in ends)
+    else:
+        low, high = (means["baseline"] + end for end in ends)
+    undecided = verdict == "undecided"
+    return row | means.to_dict() | {
+        "value_low": low,
+        "value_high": high,
+        "ci_low": difference - half,
+        "ci_high": difference + half,
+        "p_value": p_value,
+        "q_value": p_value,
+        "holm_p": p_value,
+        "margin": MARGIN,
+        "verdict": verdict,
+        "retention_low": means["retention"] - 0.05,
+        "retention_high": means["retention"] + 0.05,
+        "sd_documents": half / 1.96 * math.sqrt(200),
+        "sd_repeats": 0.01 if len(repeats) > 1 else math.nan,
+        "documents_needed": 800 if undecided else math.nan,
+        "repeats_needed": len(repeats) if undecided else math.nan,
+    }  # fmt: skip
+
+
+def isolation_of(summary: pd.DataFrame, math_task: str) -> pd.DataFrame:
+    """isolation.csv: the removed points by the retentions of a summary, with bars of ± .05."""
+    removed = (summary["edit"] == "mean ablation") | (summary["edit_value"] == 0)
+    rows = []
+    for key, point in summary[removed].groupby(GRID, sort=False, dropna=False):
+        kept = point.set_index("task")["retention"].astype(float)
+        if (point["verdict"] == "broken").any() or math.isnan(kept.get(math_task, math.nan)):
+            continue
+        others = kept.drop(math_task).dropna().clip(0, 1)
+        if others.empty:
+            continue
+        row = dict(zip(GRID, key, strict=True)) | {
+            "repeats": point["repeats"].iloc[0],
+            "worst_task": others.idxmin(),
+            "left_out": "",
+        }
+        lost = min(max(1 - kept[math_task], 0), 1)
+        for name, value in (
+            ("removed", lost), ("kept_mean", others.mean()), ("kept_worst", others.min()),
+        ):  # fmt: skip
+            row |= {name: value, f"{name}_low": value - 0.05, f"{name}_high": value + 0.05}
+        rows.append(row)
+    return pd.DataFrame(rows, columns=list(POINT_COLUMNS))
+
+
+def write_tables(path: Path, results: pd.DataFrame, math_task: str) -> None:
+    """results.csv, and what a run makes of it: summary.csv and isolation.csv."""
+    summary = summary_of(results)
+    write_csv(results, path / "results.csv")
+    write_csv(summary, path / "summary.csv")
+    write_csv(isolation_of(summary, math_task), path / "isolation.csv")
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """A table whose texts are texts, and whose numbers numbers, also where all are missing."""
+    empty = dict.fromkeys((*_TEXTS, "unit", "verdict", "control", "other", "left_out"), str)
+    table = pd.read_csv(path, dtype=empty, keep_default_na=False, na_values=[""])
+    return table.fillna({name: "" for name in empty if name in table})
 
 
 def write_csv(table: pd.DataFrame, path: Path) -> None:
@@ -283,23 +384,35 @@ def write_consistency(path: Path, model: str = "fake-model") -> None:
 
 
 def write_comparison(path: Path) -> None:
-    """comparison.csv with a row per method and set, and one per method over its sets."""
-    rows = []
+    """comparison.csv: methods alone, per set and over sets, and one pair of them."""
+    rows: list[dict[str, object]] = []
+    of_both = {"skill": "math", "left_out": ""}
+    quantities = ("loss_at_half_mean", "loss_at_half_worst", "area_mean", "area_worst")
     for index, (method, against) in enumerate(
-        [("mathneuro", "Race"), ("mathneuro", "MMLU"), ("mathneuro", ""), ("wanda", "")]
+        [("mathneuro", ""), ("mathneuro", "MMLU"), ("mathneuro", "Race"), ("wanda", "")]
     ):
-        row: dict[str, object] = {"skill": "math", "method": method, "against": against}
-        for quantity in ("loss_at_half_mean", "loss_at_half_worst", "area_mean", "area_worst"):
+        for quantity in quantities:
             value = 0.02 + 0.1 * index if quantity.startswith("loss") else 0.95 - 0.1 * index
-            row |= {
-                quantity: value,
-                f"{quantity}_low": value - 0.01,
-                f"{quantity}_high": value + 0.01,
+            rows.append(
+                of_both
+                | {
+                    "method": method, "against": against, "other": "", "quantity": quantity,
+                    "value": value, "low": value - 0.01, "high": value + 0.01, "verdict": "",
+                    "reached": 1.0 if method == "mathneuro" else 0.25, "points": 6, "repeats": 3,
+                }
+            )  # fmt: skip
+    for quantity in (*quantities, AT_EQUAL_DAMAGE):
+        loss = quantity.startswith("loss")
+        value, half = (-0.3, 0.1) if loss else (0.3, 0.4)
+        rows.append(
+            of_both
+            | {
+                "method": "mathneuro", "against": "", "other": "wanda", "quantity": quantity,
+                "value": value, "low": value - half, "high": value + half,
+                "p_value": 0.002 if loss else 0.2, "verdict": "lower" if loss else "undecided",
             }
-        if method == "wanda":
-            row |= {name: math.nan for name in row if name.startswith("loss")}
-        rows.append(row | {"reached": 3 * (method != "wanda"), "curves": 3, "repeats": 3})
-    write_csv(pd.DataFrame(rows), path / "comparison.csv")
+        )  # fmt: skip
+    write_csv(pd.DataFrame(rows, columns=COMPARISON_COLUMNS), path / "comparison.csv")
 
 
 def write_factor(path: Path, model: str, scalar: float, low: float, high: float) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pandas as pd
-from report_folder import complete, write_csv
+from report_folder import complete, is_perplexity, unit_of, write_tables
 
 from neurosurgery.report.draw.style import figure_style
 from neurosurgery.report.page.figures import draw_all
@@ -32,16 +33,19 @@ def small_folder(path, repeats):
     for repeat, values in enumerate(repeats):
         for task, value in zip(baselines, values, strict=True):
             baseline, chance = baselines[task]
-            difference = value - baseline
+            change = (
+                math.log(value / baseline) if is_perplexity(metrics[task]) else value - baseline
+            )
             rows.append(
                 {"model": "m", "method": "mathneuro", "against": "Race", "size": 0.01,
                  "edit_value": 0, "repeat": repeat, "task": task, "metric": metrics[task],
                  "value": value, "baseline": baseline, "chance": chance, "n": 100,
-                 "difference": difference, "ci_low": difference - 0.1, "ci_high": difference + 0.1,
+                 "unit": unit_of(metrics[task]),
+                 "difference": change, "ci_low": change - 0.1, "ci_high": change + 0.1,
                  "edited": 100, "edited_share": 0.02, "topk_share": 0.5}
             )  # fmt: skip
     path.mkdir(exist_ok=True)
-    write_csv(complete(pd.DataFrame(rows)), path / "results.csv")
+    write_tables(path, complete(pd.DataFrame(rows)), MATH)
     meaning = {"--train_lm_eval_task": MATH, "--eval_datasets": [OTHER, PERPLEXITY]}
     (path / "config.json").write_text(json.dumps({"meaning": meaning}))
     return read_folder(path)

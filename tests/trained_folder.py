@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from report_folder import FakeFolder, complete, write_csv
+from report_folder import FakeFolder, complete, read_csv, write_csv, write_tables
 
 from neurosurgery.config.keys import CellKey, SelectionKey, train_at
 from neurosurgery.config.methods import METHODS
 from neurosurgery.verdicts.columns import GRID
-from neurosurgery.verdicts.gains import COLUMNS
+from neurosurgery.verdicts.isolation import GAIN_COLUMNS
 
 MODEL = "fake-model"
 
@@ -36,7 +36,7 @@ def gain_row(**known) -> dict[str, object]:
 
 def gain_table(*rows: dict[str, object]) -> pd.DataFrame:
     """training.csv as the report reads it."""
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return pd.DataFrame(rows, columns=list(GAIN_COLUMNS))
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Trainings:
 
     def add_to(self, path: Path) -> Path:
         """Add the cells to results.csv, and write training.csv, records and losses."""
-        table = pd.read_csv(path / "results.csv", keep_default_na=False)
+        table = read_csv(path / "results.csv")
         fake = FakeFolder()
         rows, gains = [], {}
         for key in self.keys():
@@ -74,7 +74,8 @@ class Trainings:
                 rows.append(row | key.columns)
             gains.setdefault(key.point, key)
             self._write_losses(path, key)
-        write_csv(pd.concat([table, complete(pd.DataFrame(rows))]), path / "results.csv")
+        results = pd.concat([table, complete(pd.DataFrame(rows))])
+        write_tables(path, results, next(iter(fake.tasks)))
         write_csv(gain_table(*map(self._gain, gains)), path / "training.csv")
         return path
 

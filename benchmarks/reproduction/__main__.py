@@ -1,7 +1,8 @@
 """Take the tables of real runs into docs/, and hold the page to them.
 
-Three commands:
-    python -m benchmarks.reproduction collect RESULTS_FOLDER …   its tables to docs/reproduction
+Four commands:
+    python -m benchmarks.reproduction collect RESULTS_FOLDER …   its files to docs/reproduction
+    python -m benchmarks.reproduction judge NAME …               its statistics from its answers
     python -m benchmarks.reproduction render                     make the page's tables anew
     python -m benchmarks.reproduction check                      exit 1 where page and files differ
 """
@@ -15,18 +16,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.reproduction.page import PAGE, rendered
-from benchmarks.reproduction.runs import collect
+from benchmarks.reproduction.runs import FOLDER, collect, judge
 from neurosurgery.common.files import write_atomically
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one of the three commands."""
+    """Run one of the four commands."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    folders = commands.add_parser("collect", help="copy a results folder's tables")
+    folders = commands.add_parser("collect", help="take a results folder's tables and answers")
     folders.add_argument("folders", nargs="+", type=Path, metavar="RESULTS_FOLDER")
+    runs = commands.add_parser("judge", help="make a run's statistics anew from its answers")
+    runs.add_argument("names", nargs="+", metavar="NAME")
     commands.add_parser("render", help="make the page's tables anew")
     commands.add_parser("check", help="compare the page with the files")
     arguments = parser.parse_args(argv)
@@ -34,7 +37,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         for folder in arguments.folders:
             if not all((folder / name).is_file() for name in ("summary.csv", "config.json")):
                 parser.error(f"{folder}: expected a results folder with summary.csv, config.json")
-            print("\n".join(str(path) for path in collect(folder)))
+            try:
+                print("\n".join(str(path) for path in collect(folder)))
+            except ValueError as error:
+                parser.error(str(error))
+        return 0
+    if arguments.command == "judge":
+        for name in arguments.names:
+            if not (FOLDER / f"{name}.answers.json.gz").is_file():
+                parser.error(f"{name}: expected a run with {name}.answers.json.gz in {FOLDER}")
+            print("\n".join(str(path) for path in judge(name)))
         return 0
     page = PAGE.read_text(encoding="utf-8")
     made = rendered(page)

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
 
-from benchmarks.reproduction.claims import CLAIMS, ONE_SAMPLE, Claim, interval, number
+from benchmarks.reproduction.claims import (
+    CLAIMS,
+    difference_to,
+    interval,
+    layer_shares,
+    number,
+    own_rows,
+    p_text,
+)
 from benchmarks.reproduction.runs import FOLDER, Run, read_run
 from neurosurgery.config.demo import ROOT
 from neurosurgery.config.keys import edit_text
+from neurosurgery.verdicts.isolation import AT_EQUAL_DAMAGE
 
 PAGE = ROOT / "docs" / "REPRODUCTION.md"
+QUANTITIES = {
+    "loss_at_half_mean": "loss at half, mean",
+    "loss_at_half_worst": "worst task",
+    "area_mean": "area, mean",
+    "area_worst": "worst task",
+}
+"""Quantities of comparison.csv, and the columns that show them."""
 _BLOCK = re.compile(r"(<!-- table: (?P<what>.+?) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
@@ -47,14 +62,15 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     ]
 
 
-def claims_table(runs: Sequence[Run], claims: Sequence[Claim] = CLAIMS) -> list[str]:
+def claims_table(runs: Sequence[Run]) -> list[str]:
     """Every claim in every run, with its verdict and the numbers behind it."""
-    rows = []
-    for run in runs:
-        for claim in claims:
-            judged = claim.rule(run)
-            rows.append([run.name, claim.text, f"**{judged.verdict}**", judged.evidence])
-    return _table(["run", "claim", "verdict", "rests on"], rows)
+    rows = [
+        [run.name, claim.text, judged.at, f"**{judged.verdict}**", judged.evidence]
+        for run in runs
+        for claim in CLAIMS
+        for judged in claim.rule(run)
+    ]
+    return _table(["run", "claim", "at", "verdict", "rests on"], rows)
 
 
 def grid_table(runs: Sequence[Run]) -> list[str]:
@@ -62,13 +78,15 @@ def grid_table(runs: Sequence[Run]) -> list[str]:
     (run,) = runs
     tasks = list(dict.fromkeys(run.summary["task"]))
     rows = [["baseline", "", "", "", "", *(_baseline(run, task) for task in tasks)]]
-    for method, size, edit, value in run.points():
-        found = run.rows(method, size, edit, value)
+    several = run.summary["against"].nunique() > 1
+    for point, found in run.points():
         first = found.iloc[0]
         weights = f"{first['edited']:,.0f} ({first['edited_share']:.2%})"
         cells = [_cell(row) for _, row in found.iterrows()]
         repeats = f"{first['repeats']:g}"
-        rows.append([method, f"{size:g}", edit_text(edit, value), repeats, weights, *cells])
+        method = point.method + (f", {point.against}" if several and point.against else "")
+        size = "" if pd.isna(point.size) else f"{point.size:g}"
+        rows.append([method, size, edit_text(point.edit, point.value), repeats, weights, *cells])
     return _table(["method", "size", "edit", "repeats", "weights edited", *tasks], rows)
 
 
@@ -82,18 +100,60 @@ def _cell(row: pd.Series) -> str:
 
 
 def methods_table(runs: Sequence[Run]) -> list[str]:
-    """The methods of one run on equal terms."""
+    """The methods of one run on equal terms: loss at half and area."""
     (run,) = runs
     rows = []
-    for _, row in run.comparison[run.comparison["against"].isna()].iterrows():
-        values = [str(row["method"]), f"{row['points']:.0f}"]
-        for name in ("loss_at_half_mean", "loss_at_half_worst", "area_mean", "area_worst"):
-            never = name.startswith("loss") and row["reached"] == 0
-            bounds = (row[f"{name}{suffix}"] for suffix in ("", "_low", "_high"))
-            values.append("never" if never else interval(*bounds))
-        rows.append(values)
-    head = ["method", "points", "loss at half, mean", "worst task", "area, mean", "worst task"]
+    for method, own in own_rows(run).groupby("method", sort=False):
+        values = own.set_index("quantity")
+        first = own.iloc[0]
+        rows.append(
+            [
+                str(method),
+                f"{first['points']:.0f}",
+                f"{first['repeats']:.0f}",
+                f"{first['reached']:.0%}",
+                *(interval(*values.loc[name, ["value", "low", "high"]]) for name in QUANTITIES),
+            ]
+        )
+    head = ["method", "points", "repeats", "half removed", *QUANTITIES.values()]
     return _table(head, rows)
+
+
+def differences_table(runs: Sequence[Run]) -> list[str]:
+    """MathNeuro less every other method, on the same documents, with p-values."""
+    (run,) = runs
+    rows = []
+    for method in own_rows(run)["method"].unique():
+        found = [difference_to(run, method, name) for name in (*QUANTITIES, AT_EQUAL_DAMAGE)]
+        if any(found):
+            rows.append([method, *(_with_p(one) if one else "" for one in found)])
+    head = ["MathNeuro less", *QUANTITIES.values(), "kept at equal damage, mean"]
+    return _table(head, rows)
+
+
+def _with_p(found: tuple[float, float, float, float]) -> str:
+    *values, p_value = found
+    return interval(*values) if pd.isna(p_value) else f"{interval(*values)}, {p_text(p_value)}"
+
+
+def layers_table(runs: Sequence[Run]) -> list[str]:
+    """The layers with the least and the most of a mask, as shares of an equal share."""
+    rows = []
+    for run in runs:
+        for size in run.sizes:
+            shares = layer_shares(run, size)
+            if shares.empty:
+                continue
+            mean = shares.groupby("layer")["share"].mean()
+            told = []
+            for place in (int(mean.argmin()), int(mean.argmax())):
+                layer = mean.index[place]
+                own = shares[shares["layer"] == layer]["share"]
+                span = f"{number(own.min(), 2)} to {number(own.max(), 2)}"
+                told.append(f"{number(own.mean(), 2)} ({span}), layer {layer}")
+            masks = f"{shares['mask'].nunique()}"
+            rows.append([run.name, f"{size:g}", masks, *told])
+    return _table(["run", "proportion", "masks", "least, mean (range)", "most, mean (range)"], rows)
 
 
 def consistency_table(runs: Sequence[Run]) -> list[str]:
@@ -127,8 +187,9 @@ def consistency_table(runs: Sequence[Run]) -> list[str]:
 
 TABLES: dict[str, Callable[[Sequence[Run]], list[str]]] = {
     "claims": claims_table,
-    "one_sample": partial(claims_table, claims=ONE_SAMPLE),
     "consistency": consistency_table,
+    "differences": differences_table,
     "grid": grid_table,
+    "layers": layers_table,
     "methods": methods_table,
 }

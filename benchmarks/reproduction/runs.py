@@ -1,30 +1,62 @@
-"""The small CSV files of a real run: taken from a results folder, read again for the tables."""
+"""The small files of a real run: taken from a results folder, read again for the tables."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import pandas as pd
 
+from benchmarks.reproduction.answers import (
+    STATISTICS,
+    answers_of,
+    judged,
+    read_answers,
+    read_table,
+    write_answers,
+)
 from neurosurgery.common.files import write_atomically
+from neurosurgery.common.json_files import read_object
 from neurosurgery.config.demo import ROOT
-from neurosurgery.config.keys import SCALE
+from neurosurgery.config.keys import MATH, SCALE
+from neurosurgery.config.margins import FLAG, Margins
 from neurosurgery.masks.files import load_mask
 from neurosurgery.masks.overlap import by_layer, overlap_by_parameter
+from neurosurgery.results.store import ResultStore
+from neurosurgery.verdicts.columns import GRID
 from neurosurgery.verdicts.primary import primary_metrics
 
 FOLDER = ROOT / "docs" / "reproduction"
+
+SIZES: Mapping[str, tuple[float, ...]] = {"demo": (0.05, 0.1)}
+"""MathNeuro's proportions at which the claims about a run are judged, all of them.
+
+The demo's were set with the demo known: its best proportions are above those of real models.
+"""
+_OTHER_SIZES = (0.001, 0.01)
+
+
+class Point(NamedTuple):
+    """What identifies a grid point of the skill math."""
+
+    method: str
+    against: str
+    size: float
+    edit: str
+    value: float
 
 
 @dataclass(frozen=True)
 class Run:
     """The tables of one results folder.
 
-    `summary` has a row per method, set, size, edit and task; `comparison` one per method;
-    `layers` the number of selected weights per mask and layer; `consistency` the agreement of masks
-    from different samples. A table that the folder does not have is empty.
+    `summary` has a row per method, set, size, edit and task; `comparison` one per quantity of a
+    method or of a pair of them; `layers` the number of selected weights per mask and layer;
+    `consistency` the agreement of masks from different samples. A table that the folder does not
+    have is empty.
     """
 
     name: str
@@ -33,44 +65,76 @@ class Run:
     layers: pd.DataFrame
     consistency: pd.DataFrame
 
-    def rows(self, method: str, size: float, edit: str = SCALE, value: float = 0.0) -> pd.DataFrame:
-        """The rows of one grid point, a row per task, the math task first; by default pruned."""
-        found = self.summary
-        return found[
-            (found["method"] == method)
-            & (found["size"] == size)
-            & (found["edit"] == edit)
-            & (found["edit_value"].isna() if pd.isna(value) else found["edit_value"] == value)
-            & (found["skill"] == "math")
-        ]
+    @property
+    def sizes(self) -> tuple[float, ...]:
+        """The proportions at which claims are judged."""
+        return SIZES.get(self.name, _OTHER_SIZES)
 
-    def points(self) -> list[tuple[str, float, str, float]]:
-        """Every method, size and edit with math as the skill, in the table's order."""
-        of_math = self.summary[self.summary["skill"] == "math"]
-        keys = of_math[["method", "size", "edit", "edit_value"]].drop_duplicates()
-        return [(str(row[0]), float(row[1]), str(row[2]), float(row[3])) for row in keys.to_numpy()]
+    def points(self) -> Iterator[tuple[Point, pd.DataFrame]]:
+        """Every grid point of math in the table's order: a row per task, the math task first."""
+        if self.summary.empty:
+            return
+        of_math = self.summary[self.summary["skill"] == MATH]
+        for _, rows in of_math.groupby(GRID, sort=False, dropna=False):
+            first = rows.iloc[0]
+            against = "" if pd.isna(first["against"]) else str(first["against"])
+            size, value = float(first["size"]), float(first["edit_value"])
+            yield Point(first["method"], against, size, first["edit"], value), rows
+
+    def of_mathneuro(self, size: float, scalar: float = 0.0) -> dict[str, pd.DataFrame]:
+        """MathNeuro's grid points of one size and factor, by calibration set; by default pruned."""
+        return {
+            point.against: rows
+            for point, rows in self.points()
+            if (point.method, point.size, point.edit, point.value)
+            == ("mathneuro", size, SCALE, scalar)
+        }
 
 
 def collect(folder: Path, output: Path = FOLDER) -> list[Path]:
-    """Copy what the tables need from a results folder; return the files written."""
-    written = []
+    """Copy what the tables need from a results folder; return the files written.
+
+    Raises:
+        ValueError: the folder has no baseline, or no answers.
+    """
     name = folder.resolve().name
-    for kind in ("summary", "comparison", "consistency"):
-        if (folder / f"{kind}.csv").exists():
-            table = pd.read_csv(folder / f"{kind}.csv", keep_default_na=False, na_values=[""])
-            if kind == "summary":
-                table = primary_metrics(table, _tasks(folder))
-            written.append(_write(table, output / f"{name}.{kind}.csv"))
+    config = read_object(folder / "config.json")
+    meaning = config["meaning"]
+    math_task, others = meaning["--train_lm_eval_task"], meaning["--eval_datasets"]
+    label = str(read_table(folder / "summary.csv")["model"].iloc[0])
+    answers = answers_of(ResultStore(folder, label), math_task, others, _margins(config))
+    written = [write_answers(output / f"{name}.answers.json.gz", answers)]
+    tables = {
+        kind: read_table(folder / f"{kind}.csv")
+        for kind in (*STATISTICS, "consistency")
+        if (folder / f"{kind}.csv").exists()
+    }
+    tables["summary"] = primary_metrics(tables["summary"], [math_task, *others], answers["groups"])
     layers = _layers(folder)
     if not layers.empty:
-        written.append(_write(layers, output / f"{name}.layers.csv"))
-    return written
+        tables["layers"] = layers
+    return written + [
+        _write(table, output / f"{name}.{kind}.csv") for kind, table in tables.items()
+    ]
 
 
-def _tasks(folder: Path) -> list[str]:
-    """The tasks that the run was asked for: no members of groups."""
-    meaning = json.loads((folder / "config.json").read_text(encoding="utf-8"))["meaning"]
-    return [meaning["--train_lm_eval_task"], *meaning["--eval_datasets"]]
+def judge(name: str, folder: Path = FOLDER) -> list[Path]:
+    """Make a run's statistics anew from its answers; return the files written.
+
+    Raises:
+        FileNotFoundError: no answers of the run are kept.
+    """
+    tables = judged(read_answers(folder / f"{name}.answers.json.gz"))
+    return [_write(table, folder / f"{name}.{kind}.csv") for kind, table in tables.items()]
+
+
+def _margins(config: Mapping[str, Any]) -> Margins:
+    """What the last run was told of margins."""
+    command = config["runs"][-1]["command"] if config.get("runs") else []
+    if FLAG not in command:
+        return Margins()
+    values = command[command.index(FLAG) + 1 :]
+    return Margins.parse(list(takewhile(lambda word: not word.startswith("--"), values)))
 
 
 def _write(table: pd.DataFrame, path: Path) -> Path:
@@ -103,6 +167,6 @@ def read_run(name: str, folder: Path = FOLDER) -> Run:
         path = folder / f"{name}.{kind}.csv"
         if kind != "summary" and not path.exists():
             return pd.DataFrame()
-        return pd.read_csv(path, keep_default_na=False, na_values=[""])
+        return read_table(path)
 
     return Run(name, *(table(kind) for kind in ("summary", "comparison", "layers", "consistency")))

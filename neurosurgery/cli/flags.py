@@ -10,9 +10,9 @@ from neurosurgery.cli.worker_flags import add_worker_flags
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import error_line
 from neurosurgery.config.demo import DEMO
-from neurosurgery.config.experiment import OutputConfig
 from neurosurgery.config.keys import MATH
 from neurosurgery.config.loggers import LOGGERS
+from neurosurgery.config.margins import Margins
 from neurosurgery.config.methods import METHODS, Method, methods_of
 
 
@@ -229,10 +229,11 @@ def add_output_flags(
     )
     output.add_argument(
         "--margin",
-        type=float,
-        default=OutputConfig.margin,
-        help="a difference within this is none: of an accuracy, or as a share of a perplexity "
-        "(default: %(default)s)",
+        nargs="+",
+        default=[f"{Margins.default:g}"],
+        metavar="NUMBER or TASK=NUMBER",
+        help="a difference within this is small: of an accuracy, in nats per word of a perplexity "
+        f"(default: {Margins.default:g}); TASK=NUMBER for one task alone",
     )
     output.add_argument("--save_masks", action="store_true", help="write every cell's mask")
     output.add_argument(

@@ -30,6 +30,7 @@ from neurosurgery.config.experiment import (
     name_calibration_sets,
 )
 from neurosurgery.config.keys import MATH
+from neurosurgery.config.margins import Margins
 from neurosurgery.config.methods import methods_of
 
 T = TypeVar("T")
@@ -141,7 +142,7 @@ def output_config(arguments: argparse.Namespace) -> OutputConfig:
         save_model=arguments.save_model,
         overwrite=arguments.overwrite,
         dry_run=arguments.dry_run,
-        margin=arguments.margin,
+        margins=Margins.parse(arguments.margin),
         report_to=tuple(dict.fromkeys(arguments.report_to)),
     )
 

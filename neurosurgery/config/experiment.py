@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
@@ -21,6 +21,7 @@ from neurosurgery.config.checks import (
 from neurosurgery.config.demo import TASKS_FOLDER
 from neurosurgery.config.keys import MATH
 from neurosurgery.config.loggers import check_loggers
+from neurosurgery.config.margins import Margins
 from neurosurgery.config.methods import METHODS, statistics_of
 from neurosurgery.config.workers import WorkersConfig
 
@@ -210,7 +211,7 @@ class OutputConfig:
     save_model: bool = False
     overwrite: bool = False
     dry_run: bool = False
-    margin: float = 0.03
+    margins: Margins = field(default_factory=Margins)
     report_to: tuple[str, ...] = ()
 
     def check(self) -> None:
@@ -223,7 +224,6 @@ class OutputConfig:
             raise UsageError("--text_file", self.text_file, "expected a name NAME.txt, no folder")
         check_path("--text_file", self.text_file)
         check_file_names("--text_file", self.text_file, [self.text_file])
-        check_fractions("--margin", [self.margin])
         check_writable(self.save_path)
         check_loggers(self.report_to)
 
@@ -246,6 +246,7 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         for part in (self.grid, self.data, self.evaluation, self.model, self.output):
             part.check()
+        self.output.margins.check(self.evaluation.tasks)
         if self.workers is not None:
             self.workers.check()
         names = self.data.names

@@ -112,6 +112,7 @@ class FineTuneConfig:
             self.output,
         ):
             part.check()
+        self.output.margins.check(self.evaluation.tasks)
         if self.output.save_model and any(METHODS[n].adapter for n in self.selection.methods):
             reason = "expected without lora and shira, whose values stand beside the weights"
             raise UsageError("--save_model", "", reason)

@@ -72,6 +72,7 @@ class CellsConfig:
         """
         self.evaluation.check()
         self.output.check()
+        self.output.margins.check(self.evaluation.tasks)
         if self.workers is not None:
             self.workers.check()
         check_at_least(1, {"--num_repeats": self.num_repeats}, most=10_000)

@@ -19,7 +19,7 @@ from neurosurgery.results.failures import FOLDER as FAILED
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.provenance import model_fingerprint
 from neurosurgery.results.store import ResultStore
-from neurosurgery.verdicts.table import VerdictTable
+from neurosurgery.verdicts.points import VerdictTable
 
 if TYPE_CHECKING:
     # transformers takes seconds to import, so bad flags are refused first.
@@ -58,7 +58,9 @@ class CellRun:
         self._output = output
         self._store = store
         self._manager = task_manager(evaluation)
-        self._verdicts = VerdictTable(store, model.label, output.margin)
+        self._verdicts = VerdictTable(
+            store, model.label, evaluation.math_task, evaluation.other_tasks, output.margins
+        )
         # The log stays in memory until the run can start: bad input must write nothing.
         self._chatter = io.StringIO()
         self._failed: list[Failed] = []
@@ -182,7 +184,7 @@ class CellRun:
         from neurosurgery.verdicts.text import folder_text
 
         self._verdicts.update()
-        text = folder_text(self._verdicts, self._evaluation)
+        text = folder_text(self._verdicts)
         write_atomically(
             self._store.text_file(self._output.text_file),
             visible_text(text + self._published_lines()),

@@ -20,6 +20,7 @@ from neurosurgery.config.experiment import (
 from neurosurgery.config.keys import BASELINE_KEY, MATH, CellKey, SelectionKey, scale_by
 from neurosurgery.config.methods import METHODS, statistics_of
 from neurosurgery.results.store import ResultStore
+from neurosurgery.verdicts.points import read_points
 from neurosurgery.verdicts.power import power_lines
 
 if TYPE_CHECKING:
@@ -189,9 +190,11 @@ class PlanText:
         evaluation = self.config.evaluation
         first, *more = power_lines(
             evaluation.other_tasks,
-            self.config.output.margin,
+            self.config.output.margins,
             evaluation.other_documents,
+            self.config.data.num_repeats,
             self.store.read_cell(BASELINE_KEY) if is_there else None,
+            read_points(self.store.root),
         )
         return [f"documents    {first}", *(f"             {line}" for line in more)]
 

@@ -15,7 +15,7 @@ from neurosurgery.results.cells import CellResult
 from neurosurgery.results.failures import clear_failure, write_failure
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.store import ResultStore
-from neurosurgery.verdicts.table import VerdictTable
+from neurosurgery.verdicts.points import VerdictTable
 
 
 class Recorder:

@@ -34,6 +34,7 @@ _OWN_FILES = (
     "results.csv",
     "summary.csv",
     "comparison.csv",
+    "isolation.csv",
     "training.csv",
     "split.csv",
     "overlap.csv",

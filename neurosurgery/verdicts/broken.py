@@ -7,9 +7,6 @@ from typing import Any
 
 from neurosurgery.results.cells import Cell
 
-BROKEN = "broken"
-"""The verdict on a state whose likelihoods or logits are no numbers."""
-
 
 def documents_of(cell: Cell, task: str, name: str) -> list[dict[str, Any]]:
     """The documents behind a number of the harness.

@@ -16,20 +16,21 @@ GRID = "method skill against size size_unit edit edit_value".split()
 COLUMNS = [
     "model",
     *GRID,
-    *"repeat task metric value stderr n baseline difference ci_low ci_high p_value".split(),
-    *"edited edited_share topk_share seconds chance retention q_value".split(),
+    *"repeat task metric unit value stderr n baseline difference ci_low ci_high p_value".split(),
+    *"edited edited_share topk_share seconds chance retention".split(),
 ]
-"""The columns of results.csv."""
+"""The columns of results.csv. `difference` and interval are in `unit`."""
 
 SUMMARY_COLUMNS = [
     "model",
     *GRID,
-    *(
-        "task metric repeats value baseline difference ci_low ci_high p_value q_value verdict"
-    ).split(),
-    *("edited edited_share topk_share retention retention_low retention_high margin").split(),
+    *"task metric unit direction chance repeats n failed".split(),
+    *"value value_low value_high baseline".split(),
+    *"difference ci_low ci_high p_value q_value holm_p margin verdict".split(),
+    *"retention retention_low retention_high edited edited_share topk_share".split(),
+    *"sd_documents sd_repeats documents_needed repeats_needed".split(),
 ]
-"""The columns of summary.csv."""
+"""The columns of summary.csv, the table of points: a row per grid point, task and metric."""
 
 
 def removed(table: pd.DataFrame) -> pd.Series[bool]:

@@ -1,4 +1,4 @@
-"""Bootstrap draws of documents: how often each resample draws each document."""
+"""Resampled documents: bootstrap draws, and halves to choose on one and to judge on the other."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from functools import lru_cache
 
 import numpy as np
 
-RESAMPLES = 4999
+RESAMPLES = 1999
+SPLITS = 100
+"""Random halves that a cross-fitted estimate is averaged over, each used in both directions."""
+HALVED = 499
+"""Bootstrap draws that are split into halves, too."""
+HALVES = 4
+"""Times that each of them is split: how much splits differ is no part of the estimate's error."""
 
 _BATCH_ELEMENTS = 1 << 22
 _REMEMBERED = 4
@@ -29,18 +35,55 @@ def resampled_means(columns: np.ndarray, task: str = "") -> np.ndarray:
     documents = len(columns)
     if RESAMPLES * documents <= _BATCH_ELEMENTS:
         return _remembered(documents, task) @ columns / documents
-    return np.concatenate([counts @ columns for counts in _draws(documents, task)]) / documents
+    return (
+        np.concatenate([counts @ columns for counts in _draws(documents, task, RESAMPLES)])
+        / documents
+    )
 
 
-def _draws(documents: int, task: str) -> Iterator[np.ndarray]:
+def half_means(columns: np.ndarray, task: str) -> np.ndarray:
+    """Means of each column over both halves of the documents, and over all of them.
+
+    First `SPLITS` random halves of the documents themselves, then `HALVED` bootstrap draws, each
+    split `HALVES` times. All copies of a document go to one half, so that no half knows the other.
+
+    Args:
+        columns: (documents, columns).
+        task: documents of different tasks are drawn independently of each other.
+
+    Returns:
+        (3, SPLITS + HALVED · HALVES, columns): the first half, the second, all.
+    """
+    documents = len(columns)
+    generator = np.random.default_rng([1, *task.encode(), documents])
+    found = []
+    for counts in _counts_of_splits_and_draws(documents, task):
+        order = np.argsort(generator.random(counts.shape), axis=1)
+        first = np.where(order < documents // 2, counts, 0.0)
+        parts = np.stack([first, counts - first, counts])
+        # A half without any document: all of them stand for it.
+        parts = np.where(parts.sum(axis=2, keepdims=True) == 0, counts, parts)
+        found.append(parts @ columns / parts.sum(axis=2, keepdims=True))
+    return np.concatenate(found, axis=1)
+
+
+def _counts_of_splits_and_draws(documents: int, task: str) -> Iterator[np.ndarray]:
+    batch = max(1, _BATCH_ELEMENTS // documents)
+    for start in range(0, SPLITS, batch):
+        yield np.ones((min(batch, SPLITS - start), documents))
+    for counts in _draws(documents, task, HALVED, HALVES):
+        yield np.repeat(counts, HALVES, axis=0)
+
+
+def _draws(documents: int, task: str, wanted: int, copies: int = 1) -> Iterator[np.ndarray]:
     """How often each resample draws each document, in pieces: (resamples, documents), float64.
 
     Seeded by the task: the same documents give the same interval, whenever it is computed.
     """
     generator = np.random.default_rng([*task.encode(), documents])
-    batch = max(1, _BATCH_ELEMENTS // documents)
-    for start in range(0, RESAMPLES, batch):
-        size = min(batch, RESAMPLES - start)
+    batch = max(1, _BATCH_ELEMENTS // documents // copies)
+    for start in range(0, wanted, batch):
+        size = min(batch, wanted - start)
         drawn = generator.integers(documents, size=(size, documents))
         drawn += documents * np.arange(size)[:, None]
         counts = np.bincount(drawn.reshape(-1), minlength=size * documents)
@@ -49,4 +92,4 @@ def _draws(documents: int, task: str) -> Iterator[np.ndarray]:
 
 @lru_cache(maxsize=_REMEMBERED)
 def _remembered(documents: int, task: str) -> np.ndarray:
-    return np.concatenate(list(_draws(documents, task)))
+    return np.concatenate(list(_draws(documents, task, RESAMPLES)))

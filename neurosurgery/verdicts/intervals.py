@@ -1,119 +1,184 @@
-"""Confidence intervals, p-values and verdicts of a difference between two states of one model.
+"""Confidence intervals and p-values of a difference between two states of one model.
 
 Two things vary: the documents, which all repeats share, and the draws of calibration samples (the
-repeats). Every interval holds both. Coverage is simulated in `tests/verdicts/test_coverage.py`.
+repeats). With one repeat an interval is about this draw.
+
+1. Every document gives every repeat a difference d_ir to the baseline: of answers the change, of
+   perplexities, in nats, the first-order contribution to the change of the logarithm.
+2. Over documents: of bounded answers a score interval with pseudo-documents, otherwise the hull of
+   bootstrap-t and t.
+3. Between repeats: the variance of their means, shrunken towards the grid's (Smyth 2004,
+   Statistical Applications in Genetics and Molecular Biology 3), less what documents × repeats
+   give, which step 2 holds already.
+4. Both are added; the t quantile is their mean, weighted by the variances (Cochran and Cox 1957,
+   Experimental Designs, §4.14). With two repeats Satterthwaite's degrees of freedom cover too
+   little.
+
+`benchmarks/coverage.py` simulates what the intervals cover.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
+from scipy.optimize import brentq
+from scipy.special import digamma, polygamma, stdtrit
 
-from neurosurgery.config.experiment import OutputConfig
 from neurosurgery.verdicts.draws import resampled_means
-from neurosurgery.verdicts.metrics import Metric, common_log_unit, mean_of, retentions
-from neurosurgery.verdicts.reach import (
-    NO_INTERVAL,
-    Interval,
-    over_documents,
-    p_value_of,
-    percentiles_of,
-    with_repeats,
-)
+from neurosurgery.verdicts.metrics import Metric, mean_of, unit_of
 
 CONFIDENCE = 0.95
+EQUIVALENCE = 0.90
+"""The confidence of the interval of two one-sided tests at .05 each (Schuirmann 1987, Journal of
+Pharmacokinetics and Biopharmaceutics 15)."""
 INTERVALS_OVER = (
     "95 % intervals over documents and repeats (of one repeat: over documents, for this draw)"
 )
 """What every table's brackets hold, in words."""
-MARGIN = OutputConfig.margin
-"""A difference within this is no difference: of an accuracy, or as a share of a perplexity."""
 
-LOWER = "lower"
-HIGHER = "higher"
-UNMOVED = "unmoved"
-UNDECIDED = "undecided"
+_STEPS = 24
+"""Halvings of the confidence level in the search for a p-value."""
+_LEAST_ERROR = 1e-9
+"""A resample with an error below this share of the median has no spread to speak of."""
+_MOST_RETENTION = 1e3
+
+
+class Interval(NamedTuple):
+    """A confidence interval; NaN where there is none."""
+
+    low: float
+    high: float
+
+    @property
+    def exists(self) -> bool:
+        """Whether both ends are known."""
+        return not (math.isnan(self.low) or math.isnan(self.high))
+
+    @property
+    def holds_zero(self) -> bool:
+        """Whether 0 lies in the interval."""
+        return self.low <= 0 <= self.high
+
+    def within(self, low: float, high: float) -> Interval:
+        """The interval with its ends moved into a range."""
+        return Interval(min(max(self.low, low), high), min(max(self.high, low), high))
+
+
+NO_INTERVAL = Interval(math.nan, math.nan)
+
+AtConfidence = Callable[[float], Interval]
+"""The interval at a confidence level, so that a p-value can be read off the same interval."""
 
 
 class Comparison(NamedTuple):
-    """A difference to the baseline, mean over repeats: value, interval and p-value."""
+    """A difference to the baseline, mean over repeats.
+
+    Attributes:
+        difference: of perplexities in nats.
+        interval: 95 %.
+        p_value: 1 minus the largest confidence at which the interval excludes 0.
+        inner: the 90 % interval, for the test of equivalence.
+    """
 
     difference: float
     interval: Interval
     p_value: float
+    inner: Interval
 
 
-def compare(edited: Sequence[Metric], baseline: Metric) -> Comparison:
-    """Compare the repeats of one edited state with the baseline, document by document.
+NO_COMPARISON = Comparison(math.nan, NO_INTERVAL, math.nan, NO_INTERVAL)
 
-    Interval: the reach over documents, d, and between repeats, t_{R-1}·s/√R, are combined as
-    √(d² + t²s²/R) on each side. p-value: 1 minus the largest confidence at which the interval
-    excludes 0. For one repeat of right and wrong answers the exact McNemar test is asked, too, and
-    the larger p holds; where it is above .05, the interval is widened to 0.
+
+class RepeatSpread(NamedTuple):
+    """What a whole grid says of the variance between repeats: a prior for each of its points."""
+
+    variance: float
+    freedom: float
+
+
+def t_quantile(confidence: float, freedom: float) -> float:
+    """The t quantile of a two-sided interval (scipy.stats.t.ppf takes fifty times as long)."""
+    return float(stdtrit(freedom, (1 + confidence) / 2))
+
+
+def differences(edited: Sequence[Metric], others: Sequence[Metric]) -> np.ndarray:
+    """Difference of every document and repeat, (documents, repeats).
 
     Args:
         edited: one metric per repeat.
-        baseline: of the same documents.
+        others: one per repeat, or a single one for all.
+    """
+    before = np.stack([state.by_document() for state in others], axis=1)
+    return np.stack([state.by_document() for state in edited], axis=1) - before
+
+
+def comparable(states: Sequence[Metric]) -> bool:
+    """Whether all answered the same documents, at least two, and every number is finite."""
+    first = states[0]
+    return len(first.values) > 1 and all(
+        state.documents == first.documents and bool(np.isfinite(state.values).all())
+        for state in states
+    )
+
+
+def compare(
+    edited: Sequence[Metric],
+    baseline: Metric | Sequence[Metric],
+    spread: RepeatSpread | None = None,
+) -> Comparison:
+    """Compare the repeats of one edited state with the baseline, document by document.
+
+    Of one repeat of right and wrong answers the exact McNemar test is asked, too, and the larger p
+    holds; where it is above .05, the interval is widened to 0.
+
+    Args:
+        edited: one metric per repeat.
+        baseline: of the same documents; or another state's metrics, one per repeat.
+        spread: the grid's variance between repeats (`repeat_spread`).
 
     Returns:
-        NaN for interval and p-value where documents differ, are fewer than two, or not finite.
+        NaN for intervals and p-value where documents differ, are fewer than two, or not finite.
     """
-    states = [*edited, baseline]
-    difference = float(mean_of(np.array([state.value for state in edited]) - baseline.value))
-    if (
-        len(baseline.values) < 2
-        or any(state.documents != baseline.documents for state in edited)
-        or not all(np.isfinite(state.values).all() for state in states)
-    ):
-        return Comparison(difference, NO_INTERVAL, math.nan)
-    log_unit = common_log_unit(states)
-    after, before = (
-        [state.in_units_of(log_unit) for state in edited],
-        baseline.in_units_of(log_unit),
+    others = [baseline] if isinstance(baseline, Metric) else list(baseline)
+    with np.errstate(invalid="ignore"):
+        before = np.mean([state.compared for state in others])
+        difference = float(mean_of(np.array([s.compared for s in edited])) - before)
+    states = [*edited, *others]
+    if not comparable(states):
+        return NO_COMPARISON._replace(difference=difference)
+    unit = unit_of(np.hstack([state.values for state in states]))
+    if unit > 1:
+        edited, others = (
+            [state._replace(values=state.values / unit) for state in each]
+            for each in (edited, others)
+        )
+    changes = differences(edited, others)
+    documents = (
+        _of_bounded(changes.mean(axis=1))
+        if all(state.bounded for state in states)
+        else _of_any(edited, others)
     )
-    values = np.array([state.value for state in after]) - before.value
-    interval_at = with_repeats(values, over_documents(after, before))
-    interval, p_value = interval_at(CONFIDENCE), p_value_of(interval_at)
-    with np.errstate(over="ignore"):
-        interval = Interval(*(float(end * np.exp(log_unit)) for end in interval))
-    if len(edited) == 1 and edited[0].binary and baseline.binary:
-        p_value = max(p_value, mcnemar(edited[0], baseline))
+    interval_at = over_documents_and_repeats(changes, documents, spread)
+    interval, inner = interval_at(CONFIDENCE), interval_at(EQUIVALENCE)
+    p_value = p_value_of(interval_at)
+    if len(edited) == 1 and all(state.binary for state in states):
+        p_value = max(p_value, mcnemar(edited[0], others[0]))
         if p_value > 1 - CONFIDENCE:
             interval = Interval(min(interval.low, 0.0), max(interval.high, 0.0))
-    return Comparison(difference, interval, p_value)
+    interval, inner = (Interval(end.low * unit, end.high * unit) for end in (interval, inner))
+    return Comparison(difference, interval, p_value, inner)
 
 
-NO_COMPARISON = Comparison(math.nan, NO_INTERVAL, math.nan)
+def paired_interval(edited: Metric, baseline: Metric) -> Interval:
+    """The 95 % interval of edited minus baseline over the documents that both answered.
 
-
-def retention_interval(
-    edited: Sequence[Metric], baseline: Metric, chance: float, *, lower_is_better: bool
-) -> Interval:
-    """The interval of the mean retention over repeats (`metrics.retention`), from bootstrap draws.
-
-    NaN where the documents differ or a value is not finite.
+    There is none where the two did not answer the same documents.
     """
-    states = [*edited, baseline]
-    if any(state.documents != baseline.documents for state in edited) or not all(
-        np.isfinite(state.values).all() for state in states
-    ):
-        return NO_INTERVAL
-    columns = np.hstack([state.values for state in states])
-    means = np.vstack([columns.mean(axis=0), resampled_means(columns)])
-    *after, before = (
-        state.statistic(*part.T)
-        for state, part in zip(states, np.split(means, len(states), axis=1), strict=True)
-    )
-    kept = np.stack(
-        [retentions(value, before, chance, lower_is_better=lower_is_better) for value in after]
-    )
-    if not np.isfinite(kept[:, 0]).all():
-        return NO_INTERVAL
-    return with_repeats(kept[:, 0], percentiles_of(mean_of(kept, axis=0)))(CONFIDENCE)
+    return compare([edited], baseline).interval
 
 
 def mcnemar(edited: Metric, baseline: Metric) -> float:
@@ -130,34 +195,335 @@ def mcnemar(edited: Metric, baseline: Metric) -> float:
     return float(stats.binomtest(broken, broken + mended).pvalue)
 
 
-def paired_interval(edited: Metric, baseline: Metric) -> Interval:
-    """The 95 % interval of edited minus baseline over the documents that both answered.
+def p_value_of(interval_at: AtConfidence) -> float:
+    """The smallest p at which the interval of confidence 1 − p holds 0; by bisection."""
+    low, high = 0.0, 1.0
+    for _ in range(_STEPS):
+        middle = (low + high) / 2
+        if interval_at(1 - middle).holds_zero:
+            low = middle
+        else:
+            high = middle
+    return high
 
-    There is none where the two did not answer the same documents.
-    """
-    return compare([edited], baseline).interval
+
+# Over documents
 
 
-def scaled_margin(margin: float, baseline: Metric) -> float:
-    """The margin in the metric's own units: a share of the baseline for what is no share itself."""
-    return margin if baseline.bounded else margin * abs(baseline.value)
+def _of_bounded(
+    changes: np.ndarray, broken: float = -1.0, mended: float = 1.0, n: int = 0
+) -> AtConfidence:
+    """The interval of a mean of changes of answers between 0 and 1.
 
-
-def verdict(interval: Interval, margin: float) -> str:
-    """Judge a difference by its interval; empty where there is none.
+    t² pseudo-documents, half of them mended and half broken, are added to the real ones before the
+    normal interval is formed. Without any change among n documents this is Tango's score interval,
+    ± t²/(n + t²); otherwise near it (Tango 1998, Statistics in Medicine 17; the idea of adding
+    pseudo-observations is Agresti and Coull's). A bootstrap would call 0 changes certainty.
 
     Args:
-        interval: of the difference.
-        margin: differences within ± margin are none.
+        changes: of every document, the mean over repeats.
+        broken: what a document adds whose right answer became wrong.
+        mended: what one adds whose wrong answer became right.
+        n: the number of documents, if not that of `changes`.
+    """
+    documents = n or len(changes)
+    total, squares = float(changes.sum()), float((changes**2).sum())
+
+    def at(confidence: float) -> Interval:
+        added = t_quantile(confidence, documents - 1) ** 2
+        size = documents + added
+        mean = (total + added * (broken + mended) / 2) / size
+        variance = (squares + added * (broken**2 + mended**2) / 2) / size - mean**2
+        reach = math.sqrt(added * max(variance, 0.0) / size)
+        plain = total / documents
+        return Interval(min(mean - reach, plain), max(mean + reach, plain))
+
+    return at
+
+
+def _of_any(edited: Sequence[Metric], others: Sequence[Metric]) -> AtConfidence:
+    """The interval of any smooth metric, a perplexity's logarithm say: skewed values, no bound.
+
+    The hull of the bootstrap-t interval (Efron and Tibshirani 1993, §12.5) and the t interval.
+    """
+    states = [*edited, *others]
+    weights = [*[1 / len(edited)] * len(edited), *[-1 / len(others)] * len(others)]
+    change = differences(edited, others).mean(axis=1)
+    documents = len(change)
+    difference = sum(w * state.compared for w, state in zip(weights, states, strict=True))
+    error = float(np.std(change, ddof=1)) / math.sqrt(documents)
+    if error <= 1e-12 * max(abs(others[0].compared), 1e-300):
+        return lambda _confidence: Interval(difference, difference)
+    studentised = _studentised(states, weights, difference)
+
+    def at(confidence: float) -> Interval:
+        tails = (1 - confidence) / 2, (1 + confidence) / 2
+        t = t_quantile(confidence, documents - 1)
+        low_t, high_t = np.quantile(studentised, tails) if len(studentised) else (-t, t)
+        return Interval(
+            difference - max(float(high_t), t) * error, difference + max(-float(low_t), t) * error
+        )
+
+    return at
+
+
+def _studentised(
+    states: Sequence[Metric], weights: Sequence[float], difference: float
+) -> np.ndarray:
+    """(resampled difference − difference) / its standard error, sorted: (resamples,).
+
+    A resample's standard error needs the second moments of what its documents give; these are
+    linear in products of columns, so that one product with the counts gives all of them.
+    """
+    columns = np.hstack([state.values for state in states])
+    parts = states[0].values.shape[1]
+    width = columns.shape[1]
+    rows, others = np.triu_indices(width)
+    moments = resampled_means(np.hstack([columns, columns[:, rows] * columns[:, others]]))
+    means, products = moments[:, :width], moments[:, width:]
+    gradient = np.empty_like(means)
+    resampled = np.zeros(len(means))
+    for index, (state, weight) in enumerate(zip(states, weights, strict=True)):
+        mine = slice(index * parts, (index + 1) * parts)
+        resampled += weight * state.rule.of(*means[:, mine].T)
+        gradient[:, mine] = weight * state.rule.slope(*means[:, mine].T)
+    # Var(g·x) = Σ_jk g_j g_k (E[x_j x_k] − E[x_j] E[x_k])
+    double = np.where(rows == others, 1.0, 2.0)
+    covariance = products - means[:, rows] * means[:, others]
+    variance = (double * gradient[:, rows] * gradient[:, others] * covariance).sum(axis=1)
+    error = np.sqrt(np.maximum(variance, 0) / (len(columns) - 1))
+    known = error > _LEAST_ERROR * np.median(error)
+    return np.sort((resampled - difference)[known] / error[known])
+
+
+# Between repeats
+
+
+def noise_of(changes: np.ndarray) -> float:
+    """What documents × repeats add to the variance between the means of repeats.
+
+    The mean square of the residuals of a two-way layout, over the number of documents.
+
+    Args:
+        changes: (documents, repeats), two of each at least.
+    """
+    documents, repeats = changes.shape
+    rest = changes - changes.mean(axis=1, keepdims=True) - changes.mean(axis=0) + changes.mean()
+    return float((rest**2).sum()) / ((documents - 1) * (repeats - 1)) / documents
+
+
+def moderated(variance: float, freedom: float, spread: RepeatSpread | None) -> tuple[float, float]:
+    """A variance between repeats shrunken towards the grid's, and its degrees of freedom.
+
+    Repeats that are equal to the digit (nothing was changed) are left alone.
+    """
+    if spread is None or variance == 0:
+        return variance, freedom
+    total = freedom + spread.freedom
+    return (freedom * variance + spread.freedom * spread.variance) / total, total
+
+
+def over_documents_and_repeats(
+    changes: np.ndarray, documents: AtConfidence, spread: RepeatSpread | None = None
+) -> AtConfidence:
+    """Add the variance between repeats to an interval over documents.
+
+    Args:
+        changes: (documents, repeats); the interval is about their mean.
+        documents: the interval of this mean over documents.
+        spread: the grid's variance between repeats.
+    """
+    count, repeats = changes.shape
+    if repeats == 1:
+        return documents
+    error = float(changes.mean(axis=1).var(ddof=1)) / count
+    between = between_repeats(
+        float(changes.mean(axis=0).var(ddof=1)), noise_of(changes), repeats, spread
+    )
+    mean = float(changes.mean())
+
+    def at(confidence: float) -> Interval:
+        low, high = documents(confidence)
+        of_documents = t_quantile(confidence, count - 1)
+        t = between.t_quantile(confidence, error, of_documents)
+        reach = t * math.sqrt(between.variance)
+        return Interval(
+            mean - math.hypot(t / of_documents * (mean - low), reach),
+            mean + math.hypot(t / of_documents * (high - mean), reach),
+        )
+
+    return at
+
+
+class Between(NamedTuple):
+    """The variance that repeats add to a mean, and its degrees of freedom."""
+
+    variance: float
+    freedom: float
+
+    def t_quantile(self, confidence: float, error: float, of_documents: float) -> float:
+        """The t quantile for the sum of this and of the variance over documents, `error`."""
+        total = error + self.variance
+        if self.variance == 0 or total == 0:
+            return of_documents
+        of_repeats = max(t_quantile(confidence, self.freedom), of_documents)
+        return (error * of_documents + self.variance * of_repeats) / total
+
+
+def between_repeats(
+    variance: float, noise: float, repeats: int, spread: RepeatSpread | None
+) -> Between:
+    """What repeats add to the variance of a mean.
+
+    Args:
+        variance: between the repeats' means, with n − 1 in the denominator.
+        noise: what documents × repeats give to it (`noise_of`); the variance over documents holds
+            it already.
+        repeats: at least two.
+        spread: the grid's variance between repeats.
+    """
+    variance, freedom = moderated(variance, repeats - 1, spread)
+    return Between(max(variance - noise, 0.0) / repeats, freedom)
+
+
+def repeat_spread(points: Sequence[Sequence[Metric]], baseline: Metric) -> RepeatSpread | None:
+    """What a grid says of the variance between repeats (`fitted_spread`).
+
+    Args:
+        points: the repeats of every grid point.
+        baseline: of the same documents.
+    """
+    known = [
+        differences(repeats, [baseline]).mean(axis=0)
+        for repeats in points
+        if len(repeats) > 1 and comparable([*repeats, baseline])
+    ]
+    return fitted_spread(known)
+
+
+def fitted_spread(points: Sequence[np.ndarray]) -> RepeatSpread | None:
+    """Fit s² ~ s₀² F(d, d₀) to the variances between repeats of a grid (Smyth 2004, §6.2).
+
+    Args:
+        points: the means of the repeats of every grid point, (repeats,) each.
 
     Returns:
-        `unmoved` where the interval lies within the margin, otherwise `lower` or `higher` where it
-        excludes 0, otherwise `undecided`.
+        s₀² and d₀; None with fewer than three points whose repeats differ.
     """
-    if not interval.exists:
-        return ""
-    if -margin <= interval.low and interval.high <= margin:
-        return UNMOVED
-    if interval.holds_zero:
-        return UNDECIDED
-    return HIGHER if interval.low > 0 else LOWER
+    known = [(float(p.var(ddof=1)), len(p) - 1) for p in points if len(p) > 1]
+    known = [(variance, freedom) for variance, freedom in known if variance > 0]
+    if len(known) < 3 or not np.isfinite([variance for variance, _ in known]).all():
+        return None
+    variances, freedoms = np.array(known).T
+    logs = np.log(variances) - digamma(freedoms / 2) + np.log(freedoms / 2)
+    excess = float(logs.var(ddof=1) - polygamma(1, freedoms / 2).mean())
+    # The fit itself is no surer than the variances that it comes from.
+    most = float(freedoms.sum())
+    freedom = most
+    if excess > polygamma(1, most / 2):
+        freedom = 2 * brentq(lambda x: polygamma(1, x) - excess, 1e-3, most / 2)
+    return RepeatSpread(
+        math.exp(float(logs.mean()) + digamma(freedom / 2) - math.log(freedom / 2)), freedom
+    )
+
+
+# Retention
+
+
+def retention_interval(
+    edited: Sequence[Metric],
+    baseline: Metric,
+    chance: float,
+    *,
+    lower_is_better: bool,
+    spread: RepeatSpread | None = None,
+) -> Interval:
+    """The 95 % interval of the retention (`metrics.retention`) of the mean over repeats.
+
+    Of a perplexity, exp of minus the interval in nats. Otherwise the test is inverted (Fieller
+    1954, Journal of the Royal Statistical Society B 16): θ is in the interval where the mean of
+    (value − chance) − θ (baseline − chance) may be 0. So 1 is in it where the difference may be 0.
+
+    Returns:
+        NaN where there is no comparison, or the baseline is not above chance beyond its error.
+    """
+    if not comparable([*edited, baseline]) or not above_chance(
+        baseline, chance, lower_is_better=lower_is_better
+    ):
+        return NO_INTERVAL
+    if baseline.rule.exponential:
+        found = compare(edited, baseline, spread).interval
+        with np.errstate(over="ignore"):
+            return Interval(*(float(np.exp(-end)) for end in (found.high, found.low)))
+    sign = -1.0 if lower_is_better else 1.0
+    before = baseline.by_document()
+    after = np.stack([state.by_document() for state in edited], axis=1)
+    inverse = lower_is_better and math.isnan(chance)
+    if not inverse:
+        before, after = sign * (before - chance), sign * (after - chance)
+    bounded = not inverse and all(state.bounded for state in (*edited, baseline))
+
+    def interval_at(theta: float) -> Interval:
+        rest = before[:, None] - theta * after if inverse else after - theta * before[:, None]
+        if bounded:
+            wrong, right = sorted((sign * -chance, sign * (1 - chance)))
+            documents = _of_bounded(
+                rest.mean(axis=1), broken=wrong - theta * right, mended=right - theta * wrong
+            )
+        else:
+            documents = _of_mean(rest.mean(axis=1))
+        spread_there = None if inverse else spread
+        return over_documents_and_repeats(rest, documents, spread_there)(CONFIDENCE)
+
+    mean_after, mean_before = float(after.mean()), float(before.mean())
+    if inverse and mean_after <= 0:
+        return NO_INTERVAL
+    estimate = mean_before / mean_after if inverse else mean_after / mean_before
+    low, high = (_last_accepted(interval_at, estimate, step) for step in (-1.0, 1.0))
+    if bounded:
+        least, most = (end / mean_before for end in sorted((sign * -chance, sign * (1 - chance))))
+        return Interval(low, high).within(least, most)
+    return Interval(low, high)
+
+
+def above_chance(baseline: Metric, chance: float, *, lower_is_better: bool) -> bool:
+    """Whether a baseline is above chance, beyond its own standard error at 95 %.
+
+    A metric of which less is better and nothing is chance (a perplexity) always is.
+    """
+    if lower_is_better and math.isnan(chance):
+        return math.isfinite(baseline.compared)
+    above = (-1.0 if lower_is_better else 1.0) * (baseline.by_document() - chance)
+    if not np.isfinite(above).all() or len(above) < 2:
+        return False
+    error = float(above.std(ddof=1)) / math.sqrt(len(above))
+    return float(above.mean()) > 1.96 * error
+
+
+def _of_mean(values: np.ndarray) -> AtConfidence:
+    """The t interval of a mean."""
+    mean, error = float(values.mean()), float(values.std(ddof=1)) / math.sqrt(len(values))
+
+    def at(confidence: float) -> Interval:
+        reach = t_quantile(confidence, len(values) - 1) * error
+        return Interval(mean - reach, mean + reach)
+
+    return at
+
+
+def _last_accepted(interval_at: Callable[[float], Interval], start: float, step: float) -> float:
+    """How far from `start` a θ may go before its interval excludes 0."""
+    inside, width = start, step * 0.05
+    while interval_at(start + width).holds_zero:
+        inside = start + width
+        if abs(width) > _MOST_RETENTION:
+            return math.copysign(math.inf, step)
+        width *= 2
+    outside = start + width
+    for _ in range(30):
+        middle = (inside + outside) / 2
+        if interval_at(middle).holds_zero:
+            inside = middle
+        else:
+            outside = middle
+    return inside

@@ -12,34 +12,20 @@ import numpy as np
 class Statistic(NamedTuple):
     """How a metric follows from the means of its parts over documents.
 
-    A perplexity is an exponential, which leaves the range of floats where its logarithm is still an
-    ordinary number; so value and gradient are given in units of exp(`log_unit`).
+    A perplexity is compared by its logarithm, in nats: heavy damage multiplies it, and its own
+    scale leaves the range of floats.
 
     Attributes:
-        of: the metric from the means, one array per part; of an exponential one its logarithm.
+        of: the compared number from the means, one array per part.
         slope: the derivatives of `of` by the means, (…, parts).
         parts: numbers per document.
-        exponential: whether the metric is exp(`of`).
+        exponential: whether the harness's own number is exp(`of`).
     """
 
     of: Callable[..., np.ndarray]
     slope: Callable[..., np.ndarray]
     parts: int = 1
     exponential: bool = False
-
-    def value(self, *means: np.ndarray, log_unit: np.ndarray | float = 0.0) -> np.ndarray:
-        """The metric; infinity where it is too large for a float."""
-        if not self.exponential:
-            return self.of(*means)
-        with np.errstate(over="ignore"):
-            return np.exp(self.of(*means) - log_unit)
-
-    def gradient(self, *means: np.ndarray, log_unit: np.ndarray | float = 0.0) -> np.ndarray:
-        """Its derivatives by the means, (…, parts)."""
-        slope = self.slope(*means)
-        if not self.exponential:
-            return slope
-        return self.value(*means, log_unit=log_unit)[..., None] * slope
 
 
 def _mean_slope(mean: np.ndarray) -> np.ndarray:
@@ -59,8 +45,7 @@ def _bits(value: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 
 def _bits_slope(value: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    scale = math.log(2)
-    return np.stack([-1 / weight / scale, value / weight**2 / scale], axis=-1)
+    return _ratio_slope(value, weight) / math.log(2)
 
 
 _MEAN = Statistic(lambda mean: mean, _mean_slope)
@@ -74,45 +59,49 @@ STATISTICS: dict[str, Statistic] = {
 }
 """Metrics that are no plain mean, by the harness's name."""
 
-_LARGE = 230.0
-"""The natural logarithm (of about 1e100) from which numbers are expressed in a larger unit: their
-squares would leave the range of floats."""
+_UNITS = {
+    "word_perplexity": "nats per word",
+    "byte_perplexity": "nats per byte",
+    "bits_per_byte": "bits per byte",
+    "perplexity": "nats",
+}
+"""What differences are in. The first three show one likelihood of a text; of a task that has
+several of them the first is judged, and the others are displays of it."""
 
 LOWER_IS_BETTER = frozenset(STATISTICS)
 """Metrics that fall as a model gets better, where the harness does not say it."""
+
+_LARGE = 1e100
+"""Numbers from here on are divided before they are squared: the square would be infinite."""
 
 
 class Metric(NamedTuple):
     """A number per document, and how the harness makes one of many.
 
     `values` has shape (documents, parts); `documents` names each document, so that only equal ones
-    are paired. An exponential metric is expressed in units of exp(`log_unit`).
+    are paired.
     """
 
     values: np.ndarray
     rule: Statistic
     documents: tuple[str, ...]
-    log_unit: float = 0.0
 
     @property
     def value(self) -> float:
-        """The metric over all documents."""
-        return float(self.statistic(*self.values.mean(axis=0)))
+        """The harness's number over all documents; infinity where it is too large for a float."""
+        return float(self.shown(self.compared))
 
-    def statistic(self, *means: np.ndarray, log_unit: np.ndarray | float = 0.0) -> np.ndarray:
-        """The metric from the means of the parts; `log_unit` is added to the metric's own."""
-        return self.rule.value(*means, log_unit=self.log_unit + log_unit)
+    @property
+    def compared(self) -> float:
+        """The number that is compared: of a perplexity its logarithm."""
+        return float(self.rule.of(*(mean_of(part) for part in self.values.T)))
 
-    def gradient(self, *means: np.ndarray, log_unit: np.ndarray | float = 0.0) -> np.ndarray:
-        """Its derivatives by these means, (…, parts)."""
-        return self.rule.gradient(*means, log_unit=self.log_unit + log_unit)
-
-    def excess(self, *means: np.ndarray) -> np.ndarray:
-        """The logarithm of the unit in which an exponential metric of these means fits, or 0."""
+    def shown(self, compared: np.ndarray | float) -> np.ndarray:
+        """The harness's number from the compared one."""
         if not self.rule.exponential:
-            return np.zeros_like(means[0])
-        logarithm = self.rule.of(*means) - self.log_unit
-        return np.where(logarithm > _LARGE, logarithm, 0.0)
+            return np.asarray(compared)
+        with np.errstate(over="ignore"):
+            return np.exp(compared)
 
     @property
     def binary(self) -> bool:
@@ -124,36 +113,28 @@ class Metric(NamedTuple):
         """Whether the metric is a mean of values between 0 and 1."""
         return self.rule is _MEAN and bool(((self.values >= 0) & (self.values <= 1)).all())
 
-    def influence(self) -> np.ndarray:
-        """What each document adds to the metric, to first order: (documents,), mean 0."""
+    def by_document(self) -> np.ndarray:
+        """What each document gives, to first order, (documents,): their mean is `compared`."""
+        if self.rule.parts == 1:
+            return self.rule.of(self.values[:, 0])
         means = self.values.mean(axis=0)
-        return (self.values - means) @ self.gradient(*means)
-
-    def in_units_of(self, log_unit: float) -> Metric:
-        """The metric divided by exp(`log_unit`); unchanged for 0."""
-        if log_unit == 0:
-            return self
-        if self.rule.exponential:
-            return self._replace(log_unit=self.log_unit + log_unit)
-        # The first part is what is measured, a second one the weight that it is divided by.
-        factors = np.array([math.exp(-log_unit), 1.0])[: self.rule.parts]
-        return self._replace(values=self.values * factors)
+        return (self.values - means) @ self.rule.slope(*means) + self.compared
 
 
-def common_log_unit(metrics: Sequence[Metric]) -> float:
-    """The logarithm of a unit in which the squares of these metrics fit into floats.
+def unit_of_metric(name: str, metric: Metric | None) -> str:
+    """What differences of a harness metric (`name,filter`) are in."""
+    if (unit := _UNITS.get(name.partition(",")[0])) is not None:
+        return unit
+    return "share" if metric is not None and metric.bounded else "the metric's own"
 
-    It is 0, so that no number changes, unless one of them is above about 1e100.
-    """
-    sizes = []
-    for metric in metrics:
-        if metric.rule.exponential:
-            sizes.append(float(metric.rule.of(*metric.values.mean(axis=0))) - metric.log_unit)
-        else:
-            sizes.append(math.log(max(float(np.abs(metric.values[:, 0]).max()), 1.0)))
-    largest = max(sizes)
-    # One less, so that a large mean does not come to lie between 0 and 1, like an accuracy.
-    return largest - 1 if largest > _LARGE else 0.0
+
+def is_display(name: str, names: Sequence[str]) -> bool:
+    """Whether a metric (`name,filter`) shows the same likelihood as another one of its task."""
+    metric, _, rest = name.partition(",")
+    one_text = list(_UNITS)[:3]
+    if metric not in one_text:
+        return False
+    return any(f"{other},{rest}" in names for other in one_text[: one_text.index(metric)])
 
 
 def mean_metric(values: Sequence[float] | Sequence[bool], documents: Sequence[str]) -> Metric:
@@ -194,17 +175,16 @@ def mean_of(values: np.ndarray, axis: int | None = None) -> np.ndarray:
         return np.where(np.isfinite(mean), mean, (values / count).sum(axis=axis))
 
 
-def spread(values: np.ndarray, ddof: int = 0) -> float:
-    """The standard deviation, also where the squares are too large for a float."""
+def unit_of(values: np.ndarray) -> float:
+    """1, or for numbers whose squares are too large for a float the largest of them."""
     largest = float(np.abs(values).max())
-    unit = largest if math.log(max(largest, 1.0)) > _LARGE else 1.0
-    return unit * float((values / unit).std(ddof=ddof))
+    return largest if largest > _LARGE else 1.0
 
 
 def retentions(
     values: np.ndarray, baselines: np.ndarray, chance: float, *, lower_is_better: bool
 ) -> np.ndarray:
-    """`retention` of many draws at once; NaN where a baseline is no better than guessing."""
+    """`retention` of many values at once; NaN where a baseline is not above chance."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         if lower_is_better and math.isnan(chance):
             return np.where(values > 0, baselines / values, np.nan)
@@ -214,11 +194,11 @@ def retentions(
 
 
 def retention(value: float, baseline: float, chance: float, *, lower_is_better: bool) -> float:
-    """The share of a metric that is left: 1 like the baseline, 0 nothing, or as good as guessing.
+    """The share of a metric that is left: 1 like the baseline, 0 nothing, or the chance level.
 
-    Value and baseline both less what guessing scores. Where lower is better and guessing has no
-    score (a perplexity), the baseline over the value. NaN where the baseline itself is no better
-    than guessing, or the score of guessing is unknown.
+    Value and baseline both less the chance level. Where lower is better and there is no chance
+    level (a perplexity), the baseline over the value. NaN where the baseline itself is not above
+    chance, or the chance level is unknown.
     """
     values, baselines = np.array([value]), np.array([baseline])
     return float(retentions(values, baselines, chance, lower_is_better=lower_is_better)[0])

@@ -1,31 +1,91 @@
-"""How many documents a verdict "unmoved" takes: a test of equivalence needs power."""
+"""How many documents and repeats a verdict takes: before a run, and where one is undecided.
+
+The variance of a difference is σ²/n + τ²/R: σ between documents, τ between repeats, n documents, R
+repeats. It is decided in four runs of five where it excludes 0, |δ| ≥ (z.975 + z.8)·error, or where
+two one-sided tests put it within the margin, margin − |δ| ≥ (z.95 + z.8)·error (for δ = 0 z.9 in
+the place of z.8, for either side can fail).
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+import pandas as pd
 from scipy import stats
 
+from neurosurgery.config.margins import Margins
 from neurosurgery.results.cells import Cell
 from neurosurgery.verdicts.cell_metrics import cell_metrics
-from neurosurgery.verdicts.intervals import CONFIDENCE
-from neurosurgery.verdicts.reach import t_quantile
+from neurosurgery.verdicts.intervals import CONFIDENCE, EQUIVALENCE, t_quantile
+from neurosurgery.verdicts.metrics import is_display
 
 POWER = 0.8
-"""The share of runs that shall find "unmoved" where that is true."""
+"""The share of runs that shall reach a verdict."""
 
 _SOME = 0.05
 """A share of changed answers that a careful edit may cause; for comparison with the extremes."""
-_UNKNOWN_ACCURACY = 0.5
+_OF_REPEATS = (0.01, 0.02)
+"""Standard deviations between repeats that are common, where a folder does not tell its own."""
+_AHEAD = 0.05
+"""By how much one method may keep more than another."""
+_MOST_REPEATS = 50
 
 
-def documents_needed(margin: float, changed: float = 0.0) -> int:
-    """The smallest number of documents with which a task can be called unmoved.
+class Spread(NamedTuple):
+    """Standard deviations of a difference: between documents, and between repeats."""
+
+    documents: float
+    repeats: float = 0.0
+
+
+class Needed(NamedTuple):
+    """What decides: documents with these repeats; NaN where none of them do."""
+
+    documents: float
+    repeats: float
+
+
+NOTHING = Needed(math.nan, math.nan)
+
+
+def what_decides(difference: float, margin: float, spread: Spread, repeats: int) -> Needed:
+    """The fewest documents that decide in four runs of five, with more repeats where it takes them.
+
+    Args:
+        difference: the true one, or the best guess.
+        margin: of equivalence, in the same units.
+        spread: of the difference.
+        repeats: as planned. With a single one the verdict is about its draw alone.
+
+    Returns:
+        `NOTHING` where neither can decide: the difference is at the margin's edge.
+    """
+    normal = stats.norm.ppf
+    beta = POWER if difference else (1 + POWER) / 2
+    error = max(
+        abs(difference) / (normal((1 + CONFIDENCE) / 2) + normal(POWER)),
+        (margin - abs(difference)) / (normal((1 + EQUIVALENCE) / 2) + normal(beta)),
+    )
+    between = spread.repeats if repeats > 1 else 0.0
+    wanted = repeats
+    if between**2 / repeats >= error**2:
+        # Half of the variance for the repeats.
+        wanted = math.ceil(2 * between**2 / error**2)
+        if wanted > _MOST_REPEATS:
+            return NOTHING
+    documents = math.ceil(spread.documents**2 / (error**2 - between**2 / wanted))
+    # No change among few documents says little: as many pseudo-documents as `intervals` adds.
+    fewest = documents_within(margin, 0.0) if abs(difference) < margin < 1 else 2
+    return Needed(max(documents, fewest), wanted)
+
+
+def documents_within(margin: float, changed: float = 0.0) -> int:
+    """The fewest documents with which a task can be called within the margin.
 
     Of one repeat of right and wrong answers, of which a share changes, as often to right as to
-    wrong: the 95 % interval of `intervals.compare` must lie within the margin in four runs of five
-    (two one-sided tests; Schuirmann 1987, Journal of Pharmacokinetics and Biopharmaceutics 15).
+    wrong: the 90 % interval of `intervals.compare` must lie within the margin in four runs of five.
 
     Args:
         margin: of an accuracy, between 0 and 1.
@@ -34,7 +94,7 @@ def documents_needed(margin: float, changed: float = 0.0) -> int:
     """
 
     def is_enough(documents: int) -> bool:
-        added = t_quantile(CONFIDENCE, documents - 1) ** 2
+        added = t_quantile(EQUIVALENCE, documents - 1) ** 2
         size = documents + added
         reach = math.sqrt(added * (documents * changed + added)) / size
         # The difference itself varies around 0; both tails beyond the margin fail.
@@ -50,51 +110,124 @@ def documents_needed(margin: float, changed: float = 0.0) -> int:
     return high
 
 
+def needed_text(needed: Needed, repeats: int) -> str:
+    """What decides, in words."""
+    if math.isnan(needed.documents):
+        return "nothing at this size"
+    documents = f"{needed.documents:,.0f} documents"
+    return documents if needed.repeats == repeats else f"{documents}, {needed.repeats:.0f} repeats"
+
+
 def changed_at_random(accuracy: float) -> float:
     """The share of answers that change where a second model is as good but independent: 2p(1-p)."""
     return 2 * accuracy * (1 - accuracy)
 
 
 def power_lines(
-    tasks: Sequence[str], margin: float, planned: int | None, baseline: Cell | None
+    tasks: Sequence[str],
+    margins: Margins,
+    planned: int | None,
+    repeats: int,
+    baseline: Cell | None,
+    points: pd.DataFrame,
 ) -> list[str]:
-    """Say in lines how many documents "unmoved" takes, for each task.
+    """Say in lines what verdicts take, before a run.
 
     Args:
         tasks: other tasks, as given.
-        margin: of an accuracy.
+        margins: of every task.
         planned: the number of documents per task; None means all.
+        repeats: the number of repeats.
         baseline: the unedited model's cell, where there is one.
+        points: summary.csv of the folder, whose own spread is better than a guess; may be empty.
     """
-    if not 0 < margin < 1:
-        return ['"unmoved" cannot be said of an accuracy with this margin']
-    accuracies = _accuracies(baseline) if baseline else {}
-    each = []
-    for task in tasks:
-        accuracy = accuracies.get(task, _UNKNOWN_ACCURACY)
-        if accuracy is None:
-            each.append(f"{task} has no accuracy")
-            continue
-        note = f"baseline {accuracy:.3f}" if task in accuracies else "if it is an accuracy, of .5"
-        each.append(f"{task} {documents_needed(margin, changed_at_random(accuracy)):,} ({note})")
-    fewest = documents_needed(margin)
+    own = _own_spreads(points)
     lines = [
-        f'"unmoved" (within ± {margin:g}) takes {fewest:,} if no answer changes; '
-        f"in {POWER:.0%} of runs it is found with",
-        f"{documents_needed(margin, _SOME):,} if {_SOME:.0%} change, as many to right as to wrong; "
-        "and if all are given anew",
-        "; ".join(each),
+        f"what decides in {POWER:.0%} of runs with {repeats} repeat{'s' * (repeats > 1)}: that a "
+        "task without a true change is within its margin"
     ]
-    if planned is not None and planned < fewest:
-        lines.append(f"with {planned} as planned, no accuracy of a single task can be unmoved")
+    accuracies = _accuracies(baseline) if baseline else {}
+    for task in tasks:
+        margin = margins.of(task)
+        if task in own:
+            needed = what_decides(0.0, margin, own[task], repeats)
+            told = f"{needed_text(needed, repeats)} (by the spread in this folder)"
+        elif accuracies.get(task, 0.5) is None:
+            told = "unknown before the first cell: it has no accuracy"
+        else:
+            told = _guess(margin, accuracies.get(task), repeats)
+        lines.append(f"{task} (± {margin:g}): {told}")
+    least = documents_within(min(margins.of(task) for task in tasks)) if tasks else 0
+    if planned is not None and planned < least:
+        margin = min(margins.of(task) for task in tasks)
+        lines.append(
+            f"with {planned} as planned, no accuracy can be within ± {margin:g}: that takes "
+            f"{least:,} if no answer changes"
+        )
+    paired = what_decides(_AHEAD, 0.0, Spread(math.sqrt(2 * _SOME)), 1).documents
+    lines.append(
+        f"that one method keeps {_AHEAD:g} more than another: {paired:,.0f} documents of one "
+        f"repeat, if they differ in {2 * _SOME:.0%} of the answers"
+    )
+    return lines
+
+
+def _guess(margin: float, accuracy: float | None, repeats: int) -> str:
+    """Documents for an accuracy of which no edit is known yet."""
+    some = math.sqrt(_SOME)
+    told = [f"{documents_within(margin, _SOME):,} documents if {_SOME:.0%} of answers change"]
+    if repeats > 1:
+        for between in _OF_REPEATS:
+            needed = what_decides(0.0, margin, Spread(some, between), repeats)
+            told.append(f"{needed_text(needed, repeats)} if repeats differ by {between:g}, too")
+    if accuracy is not None:
+        most = documents_within(margin, changed_at_random(accuracy))
+        told.append(f"{most:,} if all are given anew (baseline {accuracy:.3f})")
+    return "; ".join(told)
+
+
+def _own_spreads(points: pd.DataFrame) -> dict[str, Spread]:
+    """The median spread of every task's first metric over the points of a folder."""
+    if not {"sd_documents", "sd_repeats"} <= set(points.columns):
+        return {}
+    found = {}
+    for task, rows in points.dropna(subset=["sd_documents"]).groupby("task", sort=False):
+        first = rows[rows["metric"] == rows["metric"].iloc[0]]
+        repeats = first["sd_repeats"].median()
+        documents = float(first["sd_documents"].median())
+        found[str(task)] = Spread(documents, 0.0 if math.isnan(repeats) else float(repeats))
+    return found
+
+
+def undecided_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What would decide the undecided rows of summary.csv, per task the most that any point takes.
+
+    Args:
+        rows: undecided rows.
+    """
+    lines = []
+    for task in dict.fromkeys(row["task"] for row in rows):
+        own = [row for row in rows if row["task"] == task]
+        known = [row for row in own if not math.isnan(row["documents_needed"])]
+        told = "nothing at this size"
+        if known:
+            most = max(known, key=lambda row: (row["repeats_needed"], row["documents_needed"]))
+            needed = Needed(most["documents_needed"], most["repeats_needed"])
+            told = needed_text(needed, int(most["repeats"]))
+            half = sorted(row["documents_needed"] for row in known)[(len(known) - 1) // 2]
+            told += f" for all, {half:,.0f} for half of them" if len(known) > 1 else ""
+        hopeless = len(own) - len(known)
+        note = f"; {hopeless} at the edge of the margin" if known and hopeless else ""
+        lines.append(f"{task}, {len(own)} undecided: {told}{note}")
     return lines
 
 
 def _accuracies(baseline: Cell) -> dict[str, float | None]:
     """Of each task the first metric, where it is a mean between 0 and 1; None for others."""
     found: dict[str, float | None] = {}
-    for (task, name), metric in cell_metrics(baseline).items():
-        if task not in found:
+    metrics = cell_metrics(baseline)
+    for (task, name), metric in metrics.items():
+        if task not in found and not is_display(name, [n for t, n in metrics if t == task]):
             bounded = metric is not None and metric.bounded
             found[task] = baseline.results[task][name] if bounded else None
     return found

@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from neurosurgery.common.numbers import interval_text, number_text, p_value_text
-from neurosurgery.config.experiment import EvaluationConfig
 from neurosurgery.config.keys import MATH, TRAIN, edit_text
 from neurosurgery.config.methods import size_text
 from neurosurgery.verdicts.columns import removed
-from neurosurgery.verdicts.comparison import QUANTITIES
-from neurosurgery.verdicts.gains import training_text
 from neurosurgery.verdicts.intervals import INTERVALS_OVER
+from neurosurgery.verdicts.isolation import AT_EQUAL_DAMAGE, QUANTITIES
+from neurosurgery.verdicts.judging import UNDECIDED
+from neurosurgery.verdicts.points import VerdictTable
+from neurosurgery.verdicts.power import POWER, undecided_lines
 from neurosurgery.verdicts.primary import primary_metrics
 from neurosurgery.verdicts.programs import programs_text
-from neurosurgery.verdicts.table import VerdictTable
 
 _VERDICT = "  {:<20} {:>11} {:>7} {:>5} {:>8} {:>9} {:>11}  {:<18} {:>7}  {}"
 _VERDICT_HEADER = (
@@ -31,24 +31,36 @@ _VERDICT_HEADER = (
     "p",
     "verdict",
 )
-_COMPARISON = "  {:<20} {:>6}  {:<32} {:<32} {:<24} {}"
+_COMPARISON = "  {:<20} {:>6} {:>8}  {:<24} {:<24} {:<24} {}"
 _COMPARISON_HEADER = (
-    ("", "", "loss of the other tasks at half", "", "area under kept against", ""),
-    ("", "", "of math gone (less is better)", "", "removed (more is better)", ""),
-    ("method", "points", "mean", "worst task", "mean", "worst task"),
+    ("", "", "", "loss of the other tasks at half", "", "area under kept against", ""),
+    ("", "", "", "of math gone (less is better)", "", "removed (more is better)", ""),
+    ("method", "points", "reached", "mean", "worst task", "mean", "worst task"),
+)
+_TOLD = {"loss_at_half_mean": "loss at half", "area_mean": "area", AT_EQUAL_DAMAGE: "kept"}
+_GAINS = "  {:<24} {:<22} {:>8} {:>10}  {:<26} {:<26} {:<26} {}"
+_GAINS_HEADER = (
+    "selection",
+    "size, rate",
+    "repeats",
+    "trained",
+    "gain in math",
+    "others kept, mean",
+    "worst task",
+    "gain over the control",
 )
 
 
-def folder_text(verdicts: VerdictTable, evaluation: EvaluationConfig) -> str:
+def folder_text(verdicts: VerdictTable) -> str:
     """The text of a results folder: verdict, control runs, comparison."""
-    tasks = [evaluation.math_task, *evaluation.other_tasks]
+    comparison, training = verdicts.comparison(), verdicts.training()
+    verdicts.isolation()
+    # Last: the report takes it for a sign that the others are there, too.
     summary = verdicts.summary()
-    comparison = verdicts.comparison(evaluation.math_task, tasks)
-    training = verdicts.training(evaluation.math_task, tasks)
     parts = [
-        verdict_text(summary, tasks, verdicts.groups),
+        verdict_text(summary, verdicts.tasks, verdicts.groups),
         programs_text(summary),
-        control_text(summary, tasks, verdicts.groups),
+        control_text(summary, verdicts.tasks, verdicts.groups),
         training_text(training),
     ]
     methods = summary["method"][summary["edit"] != TRAIN]
@@ -90,13 +102,25 @@ def verdict_text(
         lines.append("no baseline in this folder, so no verdict: run again with --pre_train_eval")
     else:
         lines.append(
-            "Intervals: 95 %, over documents and repeats. unmoved: within --margin (of the "
-            "baseline for perplexities);\nundecided: neither that, nor without 0. p asks what the "
-            "interval asks; summary.csv has q, its false discovery rate.\n"
+            "Differences of perplexities are in nats per word. Intervals: 95 %, over documents and "
+            "repeats. lower, higher: without 0;\nwithin the margin: two one-sided tests at .05 "
+            "(the 90 % interval lies within --margin); undecided: neither. p asks what\nthe "
+            "interval asks; summary.csv adjusts it: q_value over the grid, holm_p over the other "
+            "tasks of a point.\n"
             "weights: how many were edited or trained, or read a unit that was knocked out; their "
             "share of the\nmodel and of the skill's top-K."
         )
+        lines += _what_decides(rows)
     return "\n".join(lines) + "\n"
+
+
+def _what_decides(rows: pd.DataFrame) -> list[str]:
+    """What would decide the undecided differences."""
+    undecided = undecided_lines(rows[rows["verdict"] == UNDECIDED].to_dict("records"))
+    if not undecided:
+        return []
+    head = f"What decides in {POWER:.0%} of runs, if the differences are as measured:"
+    return [head, *(f"  {line}" for line in undecided)]
 
 
 def _heading(skill: str, size: str, edited: str, block: pd.DataFrame) -> str:
@@ -114,40 +138,98 @@ def comparison_text(comparison: pd.DataFrame, methods: Sequence[str]) -> str:
     """Format the table of `compare_methods`, and say which of `methods` it leaves out."""
     if comparison.empty:
         return (
-            "Methods cannot be compared: that takes pruned cells, and a baseline better than "
-            "guessing in the\nmath task and in one other.\n"
+            "Methods cannot be compared: that takes pruned cells, and a baseline above chance "
+            "in the\nmath task and in one other.\n"
         )
+    own = comparison[comparison["other"] == ""]
     lines = [
         "Methods on equal terms: pruning or knock-out, every method over its own grid",
         *(_COMPARISON.format(*header).rstrip() for header in _COMPARISON_HEADER),
     ]
-    for _, row in comparison.iterrows():
-        cells = [_with_interval(row, name) for name in QUANTITIES]
-        if not row["reached"]:
-            cells[:2] = ["never", "never"]
-        elif row["reached"] < row["curves"]:
-            cells[:2] = [f"{cell} ({row['reached']} of {row['curves']})" for cell in cells[:2]]
-        indent = "  " if row["against"] else ""
-        name = f"{indent}{_name(row['method'], row['against'])}"
-        lines.append(_COMPARISON.format(name, f"{row['points']}", *cells).rstrip())
+    for (method, against), rows in own.groupby(["method", "against"], sort=False):
+        by_name = rows.set_index("quantity")
+        first = rows.iloc[0]
+        cells = [with_interval(*by_name.loc[name, _VALUE]) for name in QUANTITIES]
+        name = f"{'  ' if against else ''}{_name(str(method), str(against))}"
+        reached = f"{first['reached']:.0%}"
+        lines.append(_COMPARISON.format(name, f"{first['points']:g}", reached, *cells).rstrip())
     lines.append(
-        f"In brackets {INTERVALS_OVER}; the best point is chosen anew in every draw;\n"
-        "(k of n): in k of n set × repeat pairs half of math was gone at all. "
-        "'never': nowhere on the grid."
+        f"In brackets {INTERVALS_OVER}.\nThe best point is chosen on half of the documents and "
+        "judged on the other half; reached: the share of these choices in which\na point removes "
+        "half of math; where none does, all is lost."
     )
+    lines += _difference_lines(comparison)
     left_out = [method for method in methods if method not in set(comparison["method"])]
     if left_out:
         lines.append(f"Left out, for want of complete pruned cells: {', '.join(left_out)}.")
     tasks = comparison["left_out"].iloc[0]
     if tasks:
-        lines.append(f"Left out, as the baseline is not better than guessing: {tasks}.")
+        lines.append(f"Left out, as the baseline is not above chance: {tasks}.")
     return "\n".join(lines) + "\n"
 
 
-def _with_interval(row: pd.Series, name: str) -> str:
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
-    interval = "" if math.isnan(low) else f" [{low:.3f}, {high:.3f}]"
-    return f"{row[name]:.3f}{interval}"
+_VALUE = ["value", "low", "high"]
+
+
+def _difference_lines(comparison: pd.DataFrame) -> list[str]:
+    """The first method less every other one, paired by documents and repeats."""
+    pairs = comparison[comparison["other"] != ""]
+    pairs = pairs[pairs["method"] == pairs["method"].iloc[0]] if len(pairs) else pairs
+    lines = []
+    for (method, other), rows in pairs.groupby(["method", "other"], sort=False):
+        told = [
+            f"{_TOLD[row['quantity']]} {with_interval(*row[_VALUE], sign=True)} "
+            f"p {p_value_text(row['p_value'])} {row['verdict']}"
+            for _, row in rows.iterrows()
+            if row["quantity"] in _TOLD
+        ]
+        lines.append(f"  {method} less {other}: {'; '.join(told)}")
+    note = "Differences of the same documents and repeats (kept: at equal damage to math):"
+    return [note, *lines] if lines else []
+
+
+def with_interval(value: float, low: float, high: float, *, sign: bool = False) -> str:
+    """A value and its 95 % interval, if it has one; empty for NaN."""
+    return f"{number_text(value, sign=sign)} {interval_text(low, high, sign=sign)}".strip()
+
+
+def rate_text(rate: float) -> str:
+    """A learning rate; NaN is the better of several (`training_gains`)."""
+    return "better rate" if math.isnan(rate) else f"{rate:g}"
+
+
+def training_text(table: pd.DataFrame) -> str:
+    """The table of `training_gains` as text; empty without trained cells."""
+    if table.empty:
+        return ""
+    lines = ["Trained selections", _GAINS.format(*_GAINS_HEADER)]
+    for row in table.to_dict("records"):
+        cells = [
+            with_interval(*(row[f"{name}{end}"] for end in ("", "_low", "_high")), sign=sign)
+            for name, sign in (
+                ("gain", True),
+                ("kept_mean", False),
+                ("kept_worst", False),
+                ("gain_over_control", True),
+            )
+        ]
+        if row["control"]:
+            cells[-1] += f" ({row['control']})"
+        lines.append(
+            _GAINS.format(
+                _name(row["method"], row["against"]),
+                f"{size_text(row['method'], row['size'])}, {rate_text(row['edit_value'])}",
+                f"{row['repeats']}",
+                "" if math.isnan(row["trained"]) else f"{row['trained']:,.0f}",
+                *cells,
+            ).rstrip()
+        )
+    lines.append(
+        f"In brackets {INTERVALS_OVER}.\nKept: the share of the baseline above chance, at most 1."
+    )
+    if left_out := table["left_out"].iloc[0]:
+        lines.append(f"Left out, as the baseline is not above chance: {left_out}.")
+    return "\n".join(lines) + "\n"
 
 
 def control_text(

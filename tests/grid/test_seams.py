@@ -33,7 +33,7 @@ from neurosurgery.masks.selection import Selection
 from neurosurgery.models.load import load_model, load_tokenizer
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.store import ResultStore
-from neurosurgery.verdicts.table import VerdictTable
+from neurosurgery.verdicts.points import VerdictTable
 
 TOY = "first_rows"
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 
-import pandas as pd
 import pytest
 from conftest import ROOT
 from matplotlib.colors import to_hex
 from report_folder import (
     FakeFolder,
+    read_csv,
     write_comparison,
     write_consistency,
+    write_csv,
     write_factor,
     write_masks,
 )
@@ -29,6 +30,7 @@ from neurosurgery.report.read.points import grid_points
 from neurosurgery.report.show.cautions import cautions
 from neurosurgery.report.show.isolation import best, isolation_points
 from neurosurgery.report.show.missing_commands import consistency_command, repeat_with
+from neurosurgery.report.show.texts import interval, number
 from neurosurgery.report.show.words import findings
 
 pytestmark = pytest.mark.whole
@@ -105,7 +107,7 @@ def test_significance_is_the_filling(tmp_path):
     noise = 0
     for gid, facts in drawing.facts.items():
         hollow = to_hex(gids[gid].get_markerfacecolor()) == "#ffffff"
-        assert hollow == (dict(facts)["verdict"] in ("unmoved", "undecided"))
+        assert hollow == (dict(facts)["verdict"] in ("within the margin", "undecided"))
         noise += hollow
     assert 0 < noise < len(gids)
 
@@ -186,29 +188,75 @@ def test_words(tmp_path):
     folder = read_folder(path)
     points = grid_points(folder)
     text = "\n".join(findings(folder, points))
-    counts = [f"{(points['verdict'] == name).sum()} {name}" for name in ("lower", "undecided")]
+    found = points["verdict"].value_counts()
+    small = "{}, within the margin"
+    counts = [
+        f"{found.get(name, 0) + found.get(small.format(name), 0)} {name}"
+        for name in ("lower", "higher")
+    ] + [f"{found[name]} {name}" for name in ("within the margin", "undecided")]
     assert f"{len(points)} differences to the baseline" in text
-    assert all(count in text for count in counts)
-    assert "from the least: MathNeuro 0.220 [0.210, 0.230]. Wanda never loses half." in text
+    assert f"{', '.join(counts)}." in text
+    both = sum(found.get(small.format(name), 0) for name in ("lower", "higher"))
+    assert f"Of those lower or higher {both} are within the margin, too." in text
+    assert "is, from the least: MathNeuro 0.020 [0.010, 0.030]; Wanda 0.320 [0.310, 0.330]." in text
+    assert "Paired by documents, MathNeuro loses less than Wanda (−0.300 [−0.400, −0.200])." in text
+    assert "pairs of methods" not in text, "the one pair is decided"
     chosen = best(isolation_points(folder, points, "math"))["mathneuro", "MMLU"]
     sentence = next(line for line in text.splitlines() if line.startswith("MathNeuro (MMLU)"))
     assert f"proportion {chosen.size:g}: pruning {chosen.edited:,.0f} weights" in sentence
     assert f"{MATH} from 0.860 to " in sentence
+    assert sentence.count("nats per word") == 1, "the perplexity's difference"
     assert cautions(folder, points) == []
 
 
+def test_pairs_that_are_undecided_are_counted(tmp_path):
+    path = FakeFolder().write(tmp_path)
+    write_comparison(path)
+    table = read_csv(path / "comparison.csv")
+    pair = (table["other"] == "wanda") & table["quantity"].str.startswith("loss")
+    table.loc[pair, ["low", "high", "p_value", "verdict"]] = [-0.7, 0.1, 0.14, "undecided"]
+    write_csv(table, path / "comparison.csv")
+    folder = read_folder(path)
+    text = " ".join(findings(folder, grid_points(folder)))
+    assert "Undecided: 1 of 1 pairs of methods." in text
+    assert "Paired by documents" not in text
+
+
 def test_comparison_table(tmp_path):
-    write_comparison(tmp_path)
-    table = comparison_table(pd.read_csv(tmp_path / "comparison.csv").fillna({"against": ""}))
+    path = FakeFolder().write(tmp_path)
+    write_comparison(path)
+    table = comparison_table(read_folder(path).comparison)
     by_name = [dict(zip(table.head, row, strict=True)) for row in table.rows]
     assert [(row["Method"].text, row["Against"].text) for row in by_name] == [
-        ("MathNeuro", "Race"), ("MathNeuro", "MMLU"), ("MathNeuro", "mean over sets"),
-        ("Wanda", "–"),
+        ("MathNeuro", "mean over sets"), ("MathNeuro", "MMLU"), ("MathNeuro", "Race"),
+        ("Wanda", "–"), ("MathNeuro less Wanda", "–"),
     ]  # fmt: skip
     loss = "Others' loss at half of math lost, mean"
     assert by_name[1][loss].text == "0.120 [0.110, 0.130]"
-    assert by_name[1]["Curves that lose half of math"].text == "3 of 3"
-    assert by_name[3][loss].text == "never"
+    assert by_name[4][loss].text == "−0.300 [−0.400, −0.200] p 0.002 lower"
+    kept = "Others kept at equal damage, mean"
+    assert by_name[4][kept].text == "+0.300 [−0.100, +0.700] p 0.200 undecided"
+    assert by_name[0][kept].text == "–"
+    reached = [row["Choices that find half of math gone"].text for row in by_name]
+    assert reached == ["100%", "100%", "100%", "25%", "–"]
+
+
+def test_the_comparison_shows_the_numbers_of_its_file(tmp_path):
+    """Every row of comparison.csv is in one cell of the page, and there is nothing else."""
+    path = FakeFolder().write(tmp_path)
+    write_comparison(path)
+    table = comparison_table(read_folder(path).comparison)
+    rows = read_csv(path / "comparison.csv")
+    told = []
+    for _, row in rows.iterrows():
+        sign = bool(row["other"])
+        value = number(row["value"], sign=sign)
+        text = f"{value} {interval(row['low'], row['high'], sign=sign)}"
+        told.append(f"{text} p {row['p_value']:.3f} {row['verdict']}" if sign else text)
+    quantities = slice(2, -2)
+    shown = [cell for row in table.rows for cell in row[quantities] if cell.text != "–"]
+    assert sorted(cell.text for cell in shown) == sorted(told)
+    assert sorted(cell.order for cell in shown) == sorted(rows["value"])
 
 
 def test_the_factor_that_was_really_applied(tmp_path):

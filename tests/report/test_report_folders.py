@@ -11,7 +11,7 @@ import pytest
 from report_folder import (
     TASKS,
     FakeFolder,
-    write_csv,
+    write_tables,
 )
 from small_report import MATH, OTHER, small_folder
 
@@ -35,10 +35,12 @@ def test_nan_is_left_out_and_said(tmp_path):
     table = pd.read_csv(path / "results.csv")
     where = (table["task"] == OTHER) & (table["size"] == 0.01)
     table.loc[where, ["value", "difference", "ci_low", "ci_high"]] = math.nan
-    write_csv(table, path / "results.csv")
-    (path / "summary.csv").unlink()
+    write_tables(path, table, MATH)
     folder = read_folder(path)
     points = grid_points(folder)
+    assert set(points["verdict"][(points["task"] == OTHER) & (points["size"] == 0.01)]) == {
+        "broken"
+    }
     assert "6 values are broken" in " ".join(cautions(folder, points))
     found = isolation_points(folder, points, "math")
     # A point with a broken task is no candidate; the other proportion stays, for both sets.
@@ -93,8 +95,7 @@ def test_odd_folders(case, tmp_path):
 def test_a_run_that_was_killed(tmp_path):
     path = FakeFolder(methods=("mathneuro",)).write(tmp_path)
     table = pd.read_csv(path / "results.csv")
-    write_csv(table.head(4 * (1 + 8)), path / "results.csv")
-    (path / "summary.csv").unlink()
+    write_tables(path, table.head(4 * (1 + 8)), MATH)
     folder = read_folder(path)
     text = " ".join(cautions(folder, grid_points(folder)))
     # Three repeats each of two points, two of the third.
@@ -103,8 +104,13 @@ def test_a_run_that_was_killed(tmp_path):
 
 
 def test_a_baseline_at_chance_has_no_share_to_lose(tmp_path):
-    folder = small_folder(tmp_path, [(0.2, 0.65, 2.5)])
-    folder.cells.loc[folder.cells["task"] == OTHER, ["baseline", "retention"]] = 0.25, math.nan
+    path = small_folder(tmp_path, [(0.2, 0.65, 2.5)]).path
+    table = pd.read_csv(path / "results.csv", keep_default_na=False, na_values=[""])
+    of_task = table["task"] == OTHER
+    table.loc[of_task & (table["method"] == "baseline"), "value"] = 0.25
+    table.loc[of_task & (table["method"] != "baseline"), ["baseline", "retention"]] = 0.25, math.nan
+    write_tables(path, table, MATH)
+    folder = read_folder(path)
     points = grid_points(folder)
     assert f"{OTHER}: the baseline (0.250) is no better than guessing" in " ".join(
         cautions(folder, points)

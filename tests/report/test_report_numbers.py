@@ -12,6 +12,7 @@ from report_folder import (
     PROPORTIONS,
     TASKS,
     FakeFolder,
+    read_csv,
     write_csv,
     write_masks,
 )
@@ -21,14 +22,15 @@ from neurosurgery.common.numbers import percent_text
 from neurosurgery.masks.units import place_of, short_kinds
 from neurosurgery.report.draw.style import one_line
 from neurosurgery.report.page.figures import choose_masks
+from neurosurgery.report.page.page import verdict_table
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.report.read.where import read_masks
 from neurosurgery.report.show.cautions import cautions
 from neurosurgery.report.show.consistency import consistency_panels
-from neurosurgery.report.show.isolation import best, isolation_points
+from neurosurgery.report.show.isolation import best, isolation_panels, isolation_points
 from neurosurgery.report.show.panels import grid_panels, size_panels, tick_places
-from neurosurgery.report.show.texts import number
+from neurosurgery.report.show.texts import interval, number
 from neurosurgery.report.show.words import findings
 from neurosurgery.verdicts.text import verdict_text
 
@@ -36,19 +38,48 @@ from neurosurgery.verdicts.text import verdict_text
 def test_isolation_takes_chance_off(tmp_path):
     folder = small_folder(tmp_path, [(0.2, 0.65, 2.5), (0.4, 0.55, 2.5)])
     points = grid_points(folder)
-    points["retention_low"] = points["retention"] - 0.1
-    points["retention_high"] = points["retention"] + 0.2
     (point,) = isolation_points(folder, points, "math")
     assert point.lost == pytest.approx(1 - (0.25 + 0.5) / 2)
     # (.65 - .25) / (.75 - .25) = .8 and (.55 - .25) / .5 = .6; 2 / 2.5 = .8
     assert point.kept_mean == pytest.approx((0.7 + 0.8) / 2)
     assert point.kept_worst == pytest.approx(0.7)
     assert point.worst_task == OTHER
-    # What is lost is 1 less what is left; two tasks of independent documents halve √2 times.
-    assert point.lost_bar == pytest.approx((0.625 - 0.2, 0.625 + 0.1))
-    low, high = math.sqrt(2 * 0.1**2) / 2, math.sqrt(2 * 0.2**2) / 2
-    assert point.mean_bar == pytest.approx((0.75 - low, 0.75 + high))
-    assert point.worst_bar == pytest.approx((0.6, 0.9))
+    assert (point.edited, point.edited_share, point.repeats) == (100, 0.02, 2)
+
+
+def test_isolation_shows_the_numbers_of_its_file(tmp_path):
+    """No share and no bar is computed anew."""
+    path = FakeFolder(skills=("math", "Race")).write(tmp_path)
+    table = read_csv(path / "isolation.csv")
+    # Nothing else could give these numbers.
+    names = [
+        f"{name}{end}" for name in ("removed", "kept_mean", "kept_worst")
+        for end in ("", "_low", "_high")
+    ]  # fmt: skip
+    for index, name in enumerate(names):
+        table[name] = [(index + 1) / 10 + row / 1000 for row in range(len(table))]
+    table["worst_task"] = PERPLEXITY
+    write_csv(table, path / "isolation.csv")
+    folder = read_folder(path)
+    points = grid_points(folder)
+    for skill in ("math", "Race"):
+        found = isolation_points(folder, points, skill)
+        rows = table[table["skill"] == skill].to_dict("records")
+        assert len(found) == len(rows) > 0
+        for point, row in zip(found, rows, strict=True):
+            shown = (
+                point.lost, *point.lost_bar, point.kept_mean, *point.mean_bar,
+                point.kept_worst, *point.worst_bar,
+            )  # fmt: skip
+            assert shown == pytest.approx([row[name] for name in names])
+            assert point.worst_task == PERPLEXITY
+        mean, worst = isolation_panels(found)
+        for panel, kept in ((mean, "kept_mean"), (worst, "kept_worst")):
+            marks = [mark for curve in panel.curves for mark in curve.marks]
+            ends = ("removed", kept, f"{kept}_low", f"{kept}_high", "removed_low", "removed_high")
+            assert sorted((m.x, m.y, *m[3:7]) for m in marks) == [
+                pytest.approx([row[name] for name in ends]) for row in rows
+            ]
 
 
 def test_best_is_nearest_to_the_ideal(tmp_path):
@@ -88,42 +119,53 @@ def test_proportion_panels(tmp_path):
     # The summary's interval, a fifth narrower than each repeat's.
     assert (mark.y_low, mark.y_high) == pytest.approx((mark.y - 0.048, mark.y + 0.048))
     assert mark.beyond == (abs(mark.y - 0.875) > 0.048)
+    # Nats multiply a perplexity: their interval is set on the baseline so.
+    mark = panels[PERPLEXITY].curves[1].marks[3]
+    nats = math.log(mark.y / 2.02)
+    assert (mark.y_low, mark.y_high) == pytest.approx(
+        (2.02 * math.exp(nats - 0.012), 2.02 * math.exp(nats + 0.012))
+    )
+    assert dict(mark.facts)["difference"].endswith(" nats per word")
     assert dict(mark.facts)["weights edited"].startswith(f"{rows['edited'].mean():,.0f} (")
     assert any(mark.beyond for mark in curve.marks)
     assert not all(mark.beyond for mark in curve.marks)
 
 
-def test_a_summary_older_than_the_cells_is_not_used(tmp_path):
-    path = FakeFolder(repeats=2, methods=("mathneuro",)).write(tmp_path)
-    older = (path / "summary.csv").read_text()
-    FakeFolder(repeats=3, methods=("mathneuro",)).write(tmp_path)
-    (path / "summary.csv").write_text(older)
-    folder = read_folder(path)
-    points = grid_points(folder)
-    assert points["repeats"].eq(3).all()
-    assert points[["ci_low", "ci_high"]].isna().all().all()
-    assert points["verdict"].eq("").all()
-    assert any("have no interval" in text for text in cautions(folder, points))
-    (path / "summary.csv").unlink()
-    assert grid_points(read_folder(path))["verdict"].eq("").all()
+PLACE = {
+    "Task": "task", "Method": "method", "Against": "against", "Size": "size",
+    "Edit value": "edit_value",
+}  # fmt: skip
+SHOWN = PLACE | {
+    "Verdict": "verdict", "Difference": "difference", "95 % interval": "ci_low", "Unit": "unit",
+    "p": "p_value", "Value": "value", "Baseline": "baseline", "Repeats": "repeats",
+    "Weights edited": "edited", "Of the model": "edited_share", "Of the top-K": "topk_share",
+}  # fmt: skip
+"""The columns of the page's table, and what of summary.csv they show."""
 
 
-@pytest.mark.parametrize("column", ["repeats", "value"])
-def test_a_summary_of_other_cells_is_not_used(column, tmp_path):
-    path = FakeFolder(methods=("mathneuro",)).write(tmp_path)
-    assert grid_points(read_folder(path))["ci_low"].notna().all()
-    summary = pd.read_csv(path / "summary.csv")
-    summary[column] = summary[column] + 1
+def test_the_table_of_differences_shows_the_numbers_of_its_file(tmp_path):
+    """The page computes none of them: they are those of summary.csv, whatever the cells say."""
+    path = FakeFolder(repeats=2, scalars=(0.0, 1.1)).write(tmp_path)
+    summary = read_csv(path / "summary.csv")
+    for name in ("difference", "ci_low", "ci_high", "p_value", "value", "baseline", "retention"):
+        summary[name] = [round(index / 1000 + len(name) / 100, 3) for index in range(len(summary))]
     write_csv(summary, path / "summary.csv")
-    assert grid_points(read_folder(path))["ci_low"].isna().all()
-
-
-def test_a_retention_that_is_there_is_taken(tmp_path):
-    path = FakeFolder(methods=("mathneuro",)).write(tmp_path)
-    table = pd.read_csv(path / "results.csv")
-    table.loc[table["method"] != "baseline", "retention"] = 0.5
-    write_csv(table, path / "results.csv")
-    assert grid_points(read_folder(path))["retention"].eq(0.5).all()
+    folder = read_folder(path)
+    table = verdict_table(folder, grid_points(folder))
+    expected = {
+        tuple(row[name] for name in PLACE.values()): row for row in summary.to_dict("records")
+    }
+    assert len(expected) == len(table.rows) == 6 * len(PROPORTIONS) * 2 * len(TASKS)
+    for cells in table.rows:
+        row = dict(zip(table.head, cells, strict=True))
+        mine = expected.pop(tuple(row[name].order for name in PLACE))
+        for name, column in SHOWN.items():
+            value = mine[column]
+            # The page sorts a missing number first.
+            missing = isinstance(value, float) and math.isnan(value)
+            assert row[name].order == (-math.inf if missing else value), name
+        assert row["Difference"].text == number(mine["difference"], sign=True)
+        assert row["95 % interval"].text == interval(mine["ci_low"], mine["ci_high"])
 
 
 def test_sizes(tmp_path):
@@ -270,13 +312,17 @@ def test_members_of_a_group_do_not_count_beside_it(tmp_path):
 
 @pytest.mark.parametrize(
     ("chance", "reason"),
-    [(math.nan, "what guessing scores is unknown"), (0.9, "is no better than guessing")],
+    [
+        (math.nan, "what guessing scores is unknown"),
+        (0.9, "is no better than guessing"),
+        (0.8, "is not above guessing beyond its error"),
+    ],
 )
 def test_why_there_are_no_shares_is_said_as_it_is(chance, reason, tmp_path):
     path = FakeFolder(methods=("wanda",), proportions=(0.01,)).write(tmp_path)
-    table = pd.read_csv(path / "results.csv")
+    table = pd.read_csv(path / "summary.csv")
     table.loc[table["task"] == OTHER, ["retention", "chance"]] = [math.nan, chance]
-    write_csv(table, path / "results.csv")
+    write_csv(table, path / "summary.csv")
     folder = read_folder(path)
     (text,) = [t for t in cautions(folder, grid_points(folder)) if t.startswith(f"{OTHER}: ")]
     assert reason in text

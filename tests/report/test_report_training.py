@@ -7,7 +7,7 @@ import math
 
 import pandas as pd
 import pytest
-from report_folder import FakeFolder
+from report_folder import FakeFolder, read_csv, write_csv
 from small_report import drawn, missing, names
 from trained_folder import MODEL, Trainings, gain_row, gain_table
 
@@ -25,6 +25,7 @@ from neurosurgery.report.show.gains import gains_frame, gains_panels, into_frame
 from neurosurgery.report.show.losses import loss_panels, spans_a_decade
 from neurosurgery.report.show.missing_commands import repeat_with
 from neurosurgery.report.show.panels import Mark, point_facts, records, size_panels
+from neurosurgery.report.show.texts import interval, number
 from neurosurgery.report.show.trained_words import trained_findings
 from neurosurgery.report.show.words import findings
 
@@ -234,8 +235,8 @@ def test_who_beats_the_control_in_words():
 
 def test_the_table_of_trained_selections():
     table = training_table(
-        gain_table(gain_row(), gain_row(method="all", against="", size=math.nan, size_unit="whole",
-                                        control="", gain_over_control=math.nan))
+        gain_table(gain_row(), gain_row(method="all", against="", control="", size=math.nan,
+                                        size_unit="whole", gain_over_control=math.nan))
     )  # fmt: skip
     first, second = (dict(zip(table.head, row, strict=True)) for row in table.rows)
     assert first["Size"].text == "0.1"
@@ -248,6 +249,31 @@ def test_the_table_of_trained_selections():
     assert (second["Size"].text, second["Size unit"].text) == ("–", "whole")
     assert second["Gain ahead of the control"].text == "–"
     assert training_table(gain_table()) is None
+
+
+def test_the_table_of_trained_selections_shows_the_numbers_of_its_file(tmp_path):
+    path = Trainings(methods=("mathneuro", "random", "all")).add_to(NO_TRAINING.write(tmp_path))
+    rows = read_csv(path / "training.csv")
+    rows.loc[1, ["gain_over_control", "kept_worst"]] = [-0.123, 0.321]
+    write_csv(rows, path / "training.csv")
+    table = training_table(read_folder(path).training)
+    assert len(table.rows) == len(rows) == 6
+    columns = {
+        "Gain in math": ("gain", True), "Others kept, mean": ("kept_mean", False),
+        "Others kept, worst task": ("kept_worst", False),
+        "Gain ahead of the control": ("gain_over_control", True),
+        "Kept ahead of the control": ("kept_over_control", True),
+    }  # fmt: skip
+    for cells, row in zip(table.rows, rows.to_dict("records"), strict=True):
+        shown = dict(zip(table.head, cells, strict=True))
+        for head, (name, sign) in columns.items():
+            value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+            assert shown[head].order == pytest.approx(value)
+            text = f"{number(value, sign=sign)} {interval(low, high, sign=sign)}"
+            assert shown[head].text.startswith(text)
+        assert shown["Weights trained"].order == row["trained"]
+        assert shown["Repeats"].order == row["repeats"]
+        assert shown["Control"].order == row["control"]
 
 
 def test_a_folder_of_trainings_only(tmp_path):

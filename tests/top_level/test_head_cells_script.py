@@ -43,7 +43,10 @@ def test_a_run_of_the_demo_has_its_cells(finished):
     assert cells(finished) == {"baseline": 1, HEADS: 4, RANDOM_HEADS: 4, MLPS: 4}
     table = pd.read_csv(finished / "results.csv")
     assert set(table["size"].dropna()) == {1, 2}
-    assert set(table["size_unit"].dropna()) == {"heads", "MLPs"}
+    units = table.dropna(subset=["size_unit"]).groupby("method")["size_unit"].unique()
+    assert {name: list(found) for name, found in units.items()} == {
+        HEADS: ["heads"], RANDOM_HEADS: ["heads"], MLPS: ["MLPs"]
+    }  # fmt: skip
     assert set(table["edit"].dropna()) == {"mean ablation"}
     assert table["edit_value"].isna().all()
     heads = table[table["method"] == HEADS]

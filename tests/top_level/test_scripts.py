@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 import shutil
@@ -20,9 +21,10 @@ from conftest import ROOT
 from scripts import MODEL, SCRIPTS, ScriptCase, files_with_times, table, without_timings
 from transformers import AutoModelForCausalLM
 
+from neurosurgery import __main__ as commands
 from neurosurgery.config.demo import DEMO, TASKS_FOLDER
 from neurosurgery.masks.files import load_mask
-from neurosurgery.verdicts.columns import COLUMNS
+from neurosurgery.verdicts.columns import COLUMNS, SUMMARY_COLUMNS
 
 TASKS = 4
 METRICS = 1 + 1 + 1 + 3
@@ -49,9 +51,9 @@ def test_files_of_a_run(script, finished):
         results / f"{stem}{suffix}.json" for stem in stems for suffix in ("", "_train_task")
     }
     first = script.cells[0]
-    math = json.loads((results / f"{first}_train_task.json").read_text())
-    assert list(math) == ["demo_gsm8k_cot"]
-    assert "exact_match,last-number" in math["demo_gsm8k_cot"]
+    of_math = json.loads((results / f"{first}_train_task.json").read_text())
+    assert list(of_math) == ["demo_gsm8k_cot"]
+    assert "exact_match,last-number" in of_math["demo_gsm8k_cot"]
     other = json.loads((results / f"{first}.json").read_text())
     assert list(other) == ["demo_race", "demo_mmlu", "demo_stories"]
     lines = (finished / "samples" / MODEL / f"{first}.jsonl").read_text().splitlines()
@@ -77,9 +79,19 @@ def test_tidy_table(script, finished):
     baseline = rows[rows["method"] == "baseline"].set_index(["task", "metric"])["value"]
     edited = rows[rows["method"] != "baseline"]
     assert edited["skill"].eq("math").all()
-    for _, row in edited.iterrows():
-        assert row["baseline"] == pytest.approx(baseline[row["task"], row["metric"]])
-        assert row["difference"] == pytest.approx(row["value"] - row["baseline"], abs=1e-5)
+    displayed = edited["metric"].isin(["byte_perplexity,none", "bits_per_byte,none"])
+    # They show the likelihood that the perplexity of a word is compared by.
+    of_comparison = ["baseline", "unit", "difference", "ci_low", "p_value", "retention"]
+    assert displayed.sum() == 2 * len(script.cells)
+    assert edited.loc[displayed, of_comparison].isna().all(axis=None)
+    assert edited.loc[displayed, "value"].notna().all()
+    for _, row in edited[~displayed].iterrows():
+        before = baseline[row["task"], row["metric"]]
+        assert row["baseline"] == pytest.approx(before)
+        is_perplexity = row["metric"] == "word_perplexity,none"
+        change = math.log(row["value"] / before) if is_perplexity else row["value"] - before
+        assert row["unit"] == ("nats per word" if is_perplexity else "share")
+        assert row["difference"] == pytest.approx(change, abs=1e-5)
         assert row["ci_low"] <= row["difference"] <= row["ci_high"]
         assert row["n"] == 6
     options = rows[rows["metric"] == "acc,none"]
@@ -102,10 +114,31 @@ def test_summary_has_one_row_per_grid_point(script, finished):
     summary = pd.read_csv(finished / "summary.csv")
     assert len(summary) == len(script.patterns) * 2 * METRICS
     assert summary["repeats"].eq(2).all()
-    assert set(summary["verdict"]) <= {"unmoved", "undecided", "higher", "lower"}
+    assert list(summary.columns) == SUMMARY_COLUMNS
+    judged = summary["unit"].notna()
+    assert summary["verdict"].notna().equals(judged)
+    assert (~judged).sum() == len(script.patterns) * 2 * 2, "the displays of the perplexity"
+    words = {"within the margin", "undecided", "higher", "lower"}
+    assert {verdict.partition(",")[0] for verdict in summary["verdict"].dropna()} <= words
+    of_math = summary["task"] == "demo_gsm8k_cot"
+    assert summary.loc[~of_math, "q_value"].isna().all()
+    assert summary.loc[of_math, "holm_p"].isna().all()
+    first = summary["metric"].isin(["acc,none", "word_perplexity,none"])
+    assert (summary.loc[first, "holm_p"] >= summary.loc[first, "p_value"]).all()
     text = (finished / "eval_results" / MODEL / "results.txt").read_text()
-    assert text.count("demo_stories") == 2
+    assert text.count("\n  demo_stories  ") == 2, "a block per grid point"
     assert text.count(f"\n  {script.method}") >= 2 * TASKS
+
+
+def test_a_report_makes_lost_tables_anew(script, finished, tmp_path):
+    """The very bytes that the run has written."""
+    folder = shutil.copytree(finished, tmp_path / "r")
+    names = ["summary.csv", "comparison.csv", "isolation.csv"]
+    for name in names:
+        (folder / name).unlink()
+    assert commands.main(["report", str(folder)]) == 0
+    for name in ["results.csv", *names]:
+        assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
 
 
 def test_the_same_command_again_computes_nothing(script, finished, tiny_model, monkeypatch):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 
 from neurosurgery.config.keys import CellKey, SelectionKey, scale_by, train_at
 from neurosurgery.config.methods import HEADS, LORA, MATHNEURO, RANDOM, RANDOM_HEADS, WANDA
-from neurosurgery.verdicts.comparison import TaskMetrics
-from neurosurgery.verdicts.gains import control_of, training_gains, training_text
+from neurosurgery.verdicts.crossfit import TaskMetrics
+from neurosurgery.verdicts.isolation import control_of, training_gains
 from neurosurgery.verdicts.metrics import Metric, mean_metric
+from neurosurgery.verdicts.text import training_text
 
 
 def right(share: float, count: int = 100) -> Metric:
@@ -118,7 +120,38 @@ def test_a_lower_perplexity_of_math_is_a_gain():
 def test_rates_sets_and_sizes_are_points_of_their_own():
     cells = {key(MATHNEURO, rate=rate): (0.5, 0.7) for rate in (1e-3, 1e-2)}
     cells |= {key(MATHNEURO, against="MMLU"): (0.5, 0.7)}
-    assert len(training_gains(tasks(cells), "sums", dict.fromkeys(cells, 1))) == 3
+    table = training_gains(tasks(cells), "sums", dict.fromkeys(cells, 1))
+    assert len(table["edit_value"].dropna()) == 3
+
+
+def test_the_better_rate_is_chosen_and_judged_on_different_documents():
+    """By hand: one rate is better everywhere; of two alike neither has the luck of the better."""
+    cells = {key(MATHNEURO, r, rate=rate): (gain, 0.7) for r in range(2)
+             for rate, gain in ((1e-3, 0.5), (1e-2, 0.8))}  # fmt: skip
+    cells |= {key(RANDOM, r, rate=rate): (gain, 0.75) for r in range(2)
+              for rate, gain in ((1e-3, 0.4), (1e-2, 0.2))}  # fmt: skip
+    table = training_gains(tasks(cells), "sums", dict.fromkeys(cells, 1))
+    better = table[table["edit_value"].isna()].set_index("method")
+    assert better.loc[MATHNEURO, "gain"] == pytest.approx(0.6, abs=0.01)
+    assert better.loc[RANDOM, "gain"] == pytest.approx(0.2, abs=0.01)
+    assert better.loc[MATHNEURO, "control"] == RANDOM
+    assert better.loc[MATHNEURO, "gain_over_control"] == pytest.approx(0.4, abs=0.02)
+    assert better.loc[MATHNEURO, "kept_mean"] == pytest.approx(0.9, abs=0.01)
+    assert "better rate" in training_text(table)
+    generator = np.random.default_rng(0)
+    found = []
+    for number in range(60):
+        before = np.zeros(40)
+        names = [f"{number} {n}" for n in range(40)]
+        alike = {
+            key(MATHNEURO, rate=10.0**-rate): mean_metric(generator.random(40) < 0.5, names)
+            for rate in range(1, 7)
+        }
+        one = TaskMetrics("sums", mean_metric(before, names), alike, 0.0, lower_is_better=False)
+        table = training_gains([one], "sums", dict.fromkeys(alike, 1))
+        found.append(table[table["edit_value"].isna()]["gain"].item())
+    # The best of six would seem to gain .6; the error of this mean is .01.
+    assert np.mean(found) == pytest.approx(0.5, abs=0.03)
 
 
 def test_no_trained_cells_is_an_empty_table_and_no_text():

@@ -9,16 +9,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from neurosurgery.verdicts import draws, reach
+from neurosurgery.verdicts import draws, intervals
 from neurosurgery.verdicts.intervals import (
+    RepeatSpread,
+    above_chance,
     compare,
+    fitted_spread,
     mcnemar,
+    moderated,
+    noise_of,
     paired_interval,
-    scaled_margin,
-    verdict,
 )
 from neurosurgery.verdicts.metrics import metric_from_documents
-from neurosurgery.verdicts.reach import Interval
 
 
 def rebuilt(name, values, reported):
@@ -162,16 +164,15 @@ def test_the_studentised_draws_equal_a_bootstrap_document_by_document():
         values = []
         for table in tables:
             value, weight = table[rows].mean(axis=0)
-            values.append(math.exp(-value / weight))
+            values.append(-value / weight)
         return values[0] - values[1]
 
     def standard_error(rows):
         influence = np.zeros(documents)
         for table, sign in zip(tables, (1, -1), strict=True):
             value, weight = table[rows].mean(axis=0)
-            metric = math.exp(-value / weight)
             chosen = table[rows]
-            influence += sign * metric * (-chosen[:, 0] + value / weight * chosen[:, 1]) / weight
+            influence += sign * (-chosen[:, 0] + value / weight * chosen[:, 1]) / weight
         return influence.std(ddof=1) / math.sqrt(documents)
 
     difference = statistic(np.arange(documents))
@@ -180,24 +181,24 @@ def test_the_studentised_draws_equal_a_bootstrap_document_by_document():
         rows = np.repeat(np.arange(documents), counts.astype(int))
         studentised.append((statistic(rows) - difference) / standard_error(rows))
     with mock.patch.object(
-        reach,
+        intervals,
         "resampled_means",
         lambda columns: draws._remembered(documents, "")[:200] @ columns / documents,
     ):
-        found = reach._studentised([after, before], [1.0, -1.0], difference)
+        found = intervals._studentised([after, before], [1.0, -1.0], difference)
     assert found == pytest.approx(sorted(studentised), rel=1e-6)
 
 
 def test_the_t_interval_of_a_metric_without_bounds_by_hand(monkeypatch):
     """Without the bootstrap's part: ± t of N - 1 degrees of freedom · s / √N."""
-    monkeypatch.setattr(reach, "_studentised", lambda *_arguments: np.zeros(3))
+    monkeypatch.setattr(intervals, "_studentised", lambda *_arguments: np.zeros(3))
     before, after = [2.0, 4.0, 6.0, 8.0, 10.0], [3.0, 4.0, 9.0, 8.0, 16.0]
     baseline, edited = (rebuilt("score", v, float(np.mean(v))) for v in (before, after))
     # Differences 1 0 3 0 6: mean 2, squared deviations 26, so s² = 26/4; t(.975, 4) = 2.77645.
     half = 2.77645 * math.sqrt(26 / 4 / 5)
     assert compare([edited], baseline).interval == pytest.approx((2 - half, 2 + half), rel=1e-5)
     # With draws from -10 to 5 errors: the 97.5th percentile reaches down, the 2.5th up.
-    monkeypatch.setattr(reach, "_studentised", lambda *_arguments: np.linspace(-10, 5, 1001))
+    monkeypatch.setattr(intervals, "_studentised", lambda *_arguments: np.linspace(-10, 5, 1001))
     error = math.sqrt(26 / 4 / 5)
     expected = 2 - 4.625 * error, 2 + 9.625 * error
     assert compare([edited], baseline).interval == pytest.approx(expected, rel=1e-5)
@@ -207,53 +208,154 @@ def test_one_document_gives_no_interval():
     assert math.isnan(paired_interval(accuracy([1]), accuracy([0])).low)
 
 
+CHANGES = np.array(
+    [[-1, -1, 0], [0, 0, 0], [1, 0, 1], [-1, 0, -1], [0, -1, 0], [-1, -1, -1]], dtype=float
+)
+"""Changes of six documents in three repeats."""
+
+
+def test_the_noise_of_documents_and_repeats_by_hand():
+    """Two-way layout: total sum of squares less that of rows and of columns."""
+    total = ((CHANGES - CHANGES.mean()) ** 2).sum()
+    rows = 3 * ((CHANGES.mean(axis=1) - CHANGES.mean()) ** 2).sum()
+    columns = 6 * ((CHANGES.mean(axis=0) - CHANGES.mean()) ** 2).sum()
+    assert noise_of(CHANGES) == pytest.approx((total - rows - columns) / (5 * 2) / 6)
+
+
 def test_repeats_and_documents_are_added_up_by_hand():
-    """Three repeats: d² + (t(.975, 2) · s / √3)² with t = 4.302653 and d the documents' reach."""
+    """d² + between, and a t quantile that is a mean of both, weighted by the variances."""
     before = accuracy([1] * 80 + [0] * 20)
-    pruned = [accuracy([1] * right + [0] * (100 - right)) for right in (2, 4, 9)]
+    pruned = [accuracy([1] * right + [0] * (100 - right)) for right in (2, 20, 35)]
     found = compare(pruned, before)
-    differences = np.array([-0.78, -0.76, -0.71])
-    assert found.difference == pytest.approx(differences.mean())
-    documents = reach.over_documents(pruned, before)(0.95)
-    between = 4.302653 * differences.std(ddof=1) / math.sqrt(3)
-    mean = differences.mean()
-    assert found.interval.low == pytest.approx(mean - math.hypot(mean - documents.low, between))
-    assert found.interval.high == pytest.approx(mean + math.hypot(documents.high - mean, between))
+    changes = intervals.differences(pruned, [before])
+    means = changes.mean(axis=0)
+    assert found.difference == pytest.approx(means.mean())
+    between = (means.var(ddof=1) - noise_of(changes)) / 3
+    assert between > 0
+    error = changes.mean(axis=1).var(ddof=1) / 100
+    of_documents, of_repeats = stats.t.ppf(0.975, 99), stats.t.ppf(0.975, 2)
+    t = (error * of_documents + between * of_repeats) / (error + between)
+    low, high = intervals._of_bounded(changes.mean(axis=1))(0.95)
+    for end, plain in ((found.interval.low, low), (found.interval.high, high)):
+        of_side = t / of_documents * abs(plain - means.mean())
+        expected = math.hypot(of_side, t * math.sqrt(between))
+        assert abs(end - means.mean()) == pytest.approx(expected)
     # Repeats that agree exactly still share the documents' noise.
     same = compare([pruned[0]] * 3, before)
     assert same.interval == pytest.approx(compare(pruned[:1], before).interval, abs=1e-12)
-    # Repeats that differ make the interval wider, not narrower.
-    assert found.interval.high - found.interval.low > 2 * between
+
+
+def test_repeats_that_differ_by_less_than_their_documents_add_nothing():
+    """The noise of documents × repeats is in the interval over documents already."""
+    before = accuracy([1] * 200)
+    right = np.ones(200)
+    repeats = [accuracy(np.where(np.arange(200) % 10 == k, 0.0, right)) for k in (0, 3, 7)]
+    changes = intervals.differences(repeats, [before])
+    assert changes.mean(axis=0).var(ddof=1) < noise_of(changes)
+    expected = intervals._of_bounded(changes.mean(axis=1))(0.95)
+    assert compare(repeats, before).interval == pytest.approx(expected)
+
+
+def test_a_grid_tells_the_variance_between_repeats():
+    """Drawn from s₀² F(d, d₀), the fit finds s₀² and d₀; equal variances are pooled."""
+    generator = np.random.default_rng(3)
+    variances = 0.02**2 * 8 / generator.chisquare(8, 4000)
+    points = [math.sqrt(v) * generator.standard_normal(3) for v in variances]
+    fitted = fitted_spread(points)
+    assert math.sqrt(fitted.variance) == pytest.approx(0.02, rel=0.05)
+    assert fitted.freedom == pytest.approx(8, rel=0.25)
+    equal = fitted_spread([0.02 * generator.standard_normal(3) for _ in range(400)])
+    assert math.sqrt(equal.variance) == pytest.approx(0.02, rel=0.1)
+    assert equal.freedom > 12
+    assert fitted_spread(points[:2]) is None
+    assert fitted_spread([np.zeros(3)] * 9) is None
+
+
+def test_a_variance_is_shrunken_by_degrees_of_freedom():
+    spread = RepeatSpread(4.0, 6.0)
+    assert moderated(1.0, 2, spread) == pytest.approx(((2 * 1 + 6 * 4) / 8, 8))
+    assert moderated(1.0, 2, None) == (1.0, 2)
+    # Where repeats are equal to the digit nothing was changed.
+    assert moderated(0.0, 2, spread) == (0.0, 2)
+
+
+def test_two_repeats_of_a_grid_are_not_wider_than_one_by_much():
+    """Without the grid's variance t of one degree of freedom is 12.7."""
+    generator = np.random.default_rng(1)
+    ability = generator.standard_normal(200)
+    before = accuracy((ability > -1).astype(float))
+    points = [
+        [
+            accuracy((ability + 0.3 * generator.standard_normal(200) > -0.8).astype(float))
+            for _ in range(2)
+        ]
+        for _ in range(12)
+    ]
+    spread = intervals.repeat_spread(points, before)
+    widths = [
+        np.ptp(compare(point, before, spread).interval)
+        / np.ptp(compare(point[:1], before).interval)
+        for point in points
+    ]
+    assert np.mean(widths) < 1.1
+
+
+def test_two_states_are_compared_by_their_own_difference():
+    """Rivals are paired by repeat; the baseline's own noise is not in it."""
+    generator = np.random.default_rng(2)
+    before = (generator.random(100) < 0.6).astype(float)
+    ours = [accuracy(np.where(generator.random(100) < 0.1, 1.0, before)) for _ in range(2)]
+    theirs = [accuracy(np.where(generator.random(100) < 0.05, 0.0, before)) for _ in range(2)]
+    found = compare(ours, theirs)
+    assert found.difference == pytest.approx(
+        np.mean([o.value - t.value for o, t in zip(ours, theirs, strict=True)])
+    )
+    assert compare(ours, ours).difference == 0
+    assert compare(ours, ours).interval.holds_zero
 
 
 def test_the_p_value_is_read_off_the_interval():
     before = accuracy([1] * 80 + [0] * 20)
     states = [accuracy([1] * right + [0] * (100 - right)) for right in (74, 76, 79)]
     found = compare(states, before)
-    values = np.array([-0.06, -0.04, -0.01])
-    at = reach.with_repeats(values, reach.over_documents(states, before))
+    changes = intervals.differences(states, [before])
+    documents = intervals._of_bounded(changes.mean(axis=1))
+    at = intervals.over_documents_and_repeats(changes, documents)
     assert at(1 - found.p_value).high == pytest.approx(0, abs=1e-4)
+    assert at(0.9) == pytest.approx(found.inner)
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (-0.02, 0.03, "unmoved"),
-        (-0.02, -0.01, "unmoved"),
-        (-0.04, 0.01, "undecided"),
-        (-0.04, -0.01, "lower"),
-        (0.001, 0.2, "higher"),
-        (math.nan, 0.1, ""),
-    ],
-)
-def test_verdicts(low, high, expected):
-    assert verdict(Interval(low, high), 0.03) == expected
+def test_a_perplexity_is_compared_in_nats():
+    stories = [(-10.0, 4), (-6.0, 4), (-9.0, 3), (-4.0, 2)]
+    before = rebuilt("word_perplexity", stories, math.exp(29 / 13))
+    lost = [(value - 0.5 * words, words) for value, words in stories]
+    worse = rebuilt("word_perplexity", lost, math.exp(29 / 13 + 0.5))
+    found = compare([worse], before)
+    assert found.difference == pytest.approx(0.5)
+    # Every word lost as much: nothing is uncertain.
+    assert found.interval == pytest.approx((0.5, 0.5))
 
 
-def test_the_margin_of_a_perplexity_is_a_share_of_the_baseline():
-    stories = rebuilt("word_perplexity", [(-10.0, 4), (-6.0, 4)], math.exp(2))
-    assert scaled_margin(0.03, stories) == pytest.approx(0.03 * math.exp(2))
-    assert scaled_margin(0.03, accuracy([1, 0, 0])) == 0.03
+def test_huge_numbers_have_intervals():
+    """A mean of 5e170 and a perplexity of e^700: squares would be infinite."""
+    before = rebuilt("score", [1.0, 2.0, 3.0, 4.0], 2.5)
+    after = rebuilt("score", [5e170, 6e170, 4e170, 5e170], 5e170)
+    found = compare([after], before)
+    assert found.interval.low < 5e170 < found.interval.high
+    assert math.isfinite(found.interval.high)
+    words = [(-2.0 - 0.1 * at, 2 + at % 3) for at in range(20)]
+    lost = [
+        (value - 690.0 * count * (1 + at / 4000), count) for at, (value, count) in enumerate(words)
+    ]
+    before, after = (
+        rebuilt(
+            "word_perplexity", rows, math.exp(-np.sum(rows, axis=0)[0] / np.sum(rows, axis=0)[1])
+        )
+        for rows in (words, lost)
+    )
+    found = compare([after], before)
+    assert 690 < found.interval.low < found.difference < found.interval.high < 694
+    assert found.p_value < 0.05
 
 
 def test_infinite_perplexity_gives_no_interval():
@@ -261,3 +363,19 @@ def test_infinite_perplexity_gives_no_interval():
     broken = rebuilt("word_perplexity", [(-math.inf, 2)] * 3, math.inf)
     assert math.isnan(paired_interval(broken, before).low)
     assert math.isnan(compare([broken] * 2, before).interval.low)
+
+
+def test_above_chance_is_beyond_the_baselines_own_error():
+    def of(right, documents=200, chance=0.25, *, lower=False):
+        values = [1.0] * right + [0.0] * (documents - right)
+        return above_chance(accuracy(values), chance, lower_is_better=lower)
+
+    assert of(180)
+    # .26 is above .25, and its error is .03.
+    assert not of(52)
+    assert not of(1, 1)
+    # Of an error rate less is better.
+    assert of(20, chance=0.5, lower=True)
+    assert not of(98, chance=0.5, lower=True)
+    stories = rebuilt("word_perplexity", [(-10.0, 4), (-6.0, 4)], math.exp(2))
+    assert above_chance(stories, math.nan, lower_is_better=True)

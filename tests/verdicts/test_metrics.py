@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from neurosurgery.config.keys import CellKey
 from neurosurgery.results.cells import Cell, CellRecord
 from neurosurgery.verdicts.cell_metrics import cell_metrics, standard_error, value_of
-from neurosurgery.verdicts.draws import resampled_means
-from neurosurgery.verdicts.intervals import retention_interval
+from neurosurgery.verdicts.intervals import compare, retention_interval
 from neurosurgery.verdicts.metrics import (
     STATISTICS,
     Metric,
+    is_display,
     metric_from_documents,
-    retention,
+    unit_of_metric,
 )
 
 FORMULAS = {
@@ -44,25 +45,39 @@ def test_every_statistic_has_its_formula_here():
 
 @pytest.mark.parametrize("name", FORMULAS)
 @given(value=st.floats(-3, -0.1), weight=st.floats(0.5, 9))
-def test_a_gradient_is_the_derivative(name, value, weight):
-    rule = metric_of(name, [-1.0] if name in ("perplexity", "acc") else [(-1.0, 2.0)]).rule
+def test_a_slope_is_the_derivative(name, value, weight):
+    metric = metric_of(name, [-1.0] if name in ("perplexity", "acc") else [(-1.0, 2.0)])
+    rule = metric.rule
     at = np.array([value, weight])[: rule.parts]
-    assert rule.value(*at) == pytest.approx(FORMULAS[name](*at))
+    assert metric.shown(rule.of(*at)) == pytest.approx(FORMULAS[name](*at))
     for part in range(rule.parts):
         step = np.zeros(rule.parts)
         step[part] = 1e-6
-        slope = (rule.value(*(at + step)) - rule.value(*(at - step))) / 2e-6
-        assert rule.gradient(*at)[..., part] == pytest.approx(slope, rel=1e-4, abs=1e-7)
+        slope = (rule.of(*(at + step)) - rule.of(*(at - step))) / 2e-6
+        assert rule.slope(*at)[..., part] == pytest.approx(slope, rel=1e-4, abs=1e-7)
 
 
-def test_influence_adds_up_to_nothing_and_predicts_the_metric():
+def test_what_documents_give_adds_up_to_the_logarithm_and_predicts_it():
     table = [(-9.0, 4), (-20.0, 8), (-3.0, 2), (-11.0, 5)]
     metric = metric_of("word_perplexity", table)
-    assert metric.influence().sum() == pytest.approx(0, abs=1e-9)
-    # A document counted a little more: the metric moves along its influence.
+    given = metric.by_document()
+    assert given.mean() == pytest.approx(43 / 19)
+    assert metric.compared == pytest.approx(43 / 19)
+    # A document counted a little more: the metric moves along its part.
     more = np.array([1, 1 + 4e-6, 1, 1])
-    moved = FORMULAS["word_perplexity"](*np.average(np.array(table), axis=0, weights=more))
-    assert moved - metric.value == pytest.approx(1e-6 * metric.influence()[1], rel=1e-3)
+    moved = np.log(FORMULAS["word_perplexity"](*np.average(np.array(table), axis=0, weights=more)))
+    assert moved - metric.compared == pytest.approx(1e-6 * (given[1] - metric.compared), rel=1e-3)
+
+
+def test_one_text_is_judged_once():
+    names = ["word_perplexity,none", "byte_perplexity,none", "bits_per_byte,none", "acc,none"]
+    assert [is_display(name, names) for name in names] == [False, True, True, False]
+    assert not is_display("byte_perplexity,none", ["byte_perplexity,none"])
+    assert not is_display("bits_per_byte,none", ["word_perplexity,other"])
+    stories = metric_of("word_perplexity", [(-1.0, 2.0), (-2.0, 1.0)])
+    assert unit_of_metric("word_perplexity,none", stories) == "nats per word"
+    assert unit_of_metric("acc,none", metric_of("acc", [1.0, 0.0])) == "share"
+    assert unit_of_metric("score,none", metric_of("acc", [7.0, 0.0])) == "the metric's own"
 
 
 def test_the_tolerance_of_a_rebuilt_metric_is_rounding_only():
@@ -72,22 +87,74 @@ def test_the_tolerance_of_a_rebuilt_metric_is_rounding_only():
     assert metric_from_documents("acc", [1.0, 0.0], 0.5 + 1e-8, documents) is not None
 
 
-def test_a_retention_interval_is_the_bootstrap_of_the_retention():
+def inverted_test(answers: np.ndarray, before: np.ndarray, chance: float) -> tuple[float, float]:
+    """The θ of a fine grid at which answers − chance − θ (before − chance) may have mean 0.
+
+    Normal interval of the documents and of t² pseudo-documents, half of them broken and half
+    mended, written out.
+    """
+    count = len(before)
+    added = stats.t.ppf(0.975, count - 1) ** 2
+    accepted = []
+    for theta in np.linspace(-0.5, 2, 25_001):
+        rest = (answers - chance) - theta * (before - chance)
+        broken, mended = -chance - theta * (1 - chance), (1 - chance) + theta * chance
+        size = count + added
+        mean = (rest.sum() + added * (broken + mended) / 2) / size
+        square = ((rest**2).sum() + added * (broken**2 + mended**2) / 2) / size
+        reach = math.sqrt(added * (square - mean**2) / size)
+        # The interval also holds the plain mean.
+        plain = rest.mean()
+        if min(mean - reach, plain) <= 0 <= max(mean + reach, plain):
+            accepted.append(theta)
+    return min(accepted), max(accepted)
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.25])
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.9, 1.0])
+def test_a_retention_interval_inverts_the_test_of_the_difference(chance, kept):
     generator = np.random.default_rng(0)
     before = (generator.random(80) < 0.9).astype(float)
-    repeats = [before * (generator.random(80) < 0.7) for _ in range(2)]
-    baseline, *edited = (metric_of("acc", list(values)) for values in (before, *repeats))
-    means = resampled_means(np.stack([before, *repeats], axis=1))
-    draws = np.mean([(means[:, i] - 0.25) / (means[:, 0] - 0.25) for i in (1, 2)], axis=0)
-    each = [retention(e.value, baseline.value, 0.25, lower_is_better=False) for e in edited]
-    middle = float(np.mean(each))
-    low, high = np.quantile(draws, [0.025, 0.975])
-    between = 12.706 * abs(each[0] - each[1]) / 2  # t of one degree; s/√2 of two values
-    found = retention_interval(edited, baseline, 0.25, lower_is_better=False)
-    assert found.low == pytest.approx(middle - math.hypot(middle - low, between), rel=1e-3)
-    assert found.high == pytest.approx(middle + math.hypot(high - middle, between), rel=1e-3)
-    one = retention_interval(edited[:1], baseline, 0.25, lower_is_better=False)
-    assert one.low < each[0] < one.high
+    after = np.where(generator.random(80) < kept, before, 0.0)
+    baseline, edited = metric_of("acc", list(before)), metric_of("acc", list(after))
+    found = retention_interval([edited], baseline, chance, lower_is_better=False)
+    low, high = inverted_test(after, before, chance)
+    least, most = (-chance / (before.mean() - chance), (1 - chance) / (before.mean() - chance))
+    assert found.low == pytest.approx(max(low, least), abs=2e-4)
+    assert found.high == pytest.approx(min(high, most), abs=2e-4)
+    assert found.high - found.low > 0
+
+
+@given(
+    st.lists(st.tuples(st.booleans(), st.booleans()), min_size=20, max_size=60),
+    st.sampled_from([0.0, 0.25]),
+)
+def test_a_retention_interval_holds_1_where_the_difference_may_be_0(pairs, chance):
+    before, after = (metric_of("acc", [float(p[i]) for p in pairs]) for i in (0, 1))
+    found = retention_interval([after, after], before, chance, lower_is_better=False)
+    if found.exists:
+        difference = compare([after, after], before).interval
+        holds = found.low - 1e-6 <= 1 <= found.high + 1e-6
+        assert holds == difference.holds_zero or abs(difference.low * difference.high) < 1e-9
+
+
+def test_nothing_changed_everything_broken_and_one_document():
+    """200 of 200 answers unchanged, 10 of 10 broken, a single document, a baseline near chance."""
+    same = metric_of("acc", [1.0] * 200)
+    found = retention_interval([same], same, 0.0, lower_is_better=False)
+    assert found.low < 1 - 1e-3
+    assert found.high == 1  # more than all right answers there cannot be
+    right, wrong = metric_of("acc", [1.0] * 10), metric_of("acc", [0.0] * 10)
+    found = retention_interval([wrong], right, 0.0, lower_is_better=False)
+    assert found.low == pytest.approx(0, abs=1e-6)
+    # The baseline is no more certain than the rest: wider than Wilson's interval of 0 of 10.
+    added = stats.t.ppf(0.975, 9) ** 2
+    assert added / (10 + added) < found.high < 0.7
+    one = metric_of("acc", [1.0])
+    assert not retention_interval([one], one, 0.0, lower_is_better=False).exists
+    near = metric_of("acc", [1.0] * 52 + [0.0] * 148)
+    better = metric_of("acc", [1.0] * 55 + [0.0] * 145)
+    assert not retention_interval([better], near, 0.25, lower_is_better=False).exists
 
 
 def test_a_retention_interval_knows_which_way_is_better():

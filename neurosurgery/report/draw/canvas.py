@@ -81,7 +81,8 @@ def draw_curve(
 ) -> None:
     """Draw a curve: its line, its error bars and its marks.
 
-    A hollow mark is unmoved or undecided; where that is unknown, the filling shows the set.
+    A hollow mark is within the margin or undecided; where that is unknown, the filling shows the
+    set.
     """
     marks = [mark for mark in curve.marks if math.isfinite(mark.x) and math.isfinite(mark.y)]
     if not marks:

@@ -40,7 +40,7 @@ _SHARES = ("accuracy", "normalised accuracy", "exact match")
 
 _KNOWN = (
     "Bars: 95 % interval of the difference to the baseline, set on the baseline. A filled mark is "
-    "lower or higher, a hollow one unmoved or undecided."
+    "lower or higher, a hollow one within the margin or undecided."
 )
 
 
@@ -119,7 +119,7 @@ def _noise_handles(marks: Sequence[Mark]) -> list[Line2D]:
         Line2D([], [], color=grey, marker="o", ls="", markerfacecolor=face, label=label)
         for grey, face, label in (
             ("#444444", "#444444", "lower or higher"),
-            ("#444444", "white", "unmoved or undecided"),
+            ("#444444", "white", "within the margin or undecided"),
         )
     ]
     if None in kinds:

@@ -27,6 +27,7 @@ from neurosurgery.report.show.texts import interval, number
 from neurosurgery.report.show.units import UnitList
 from neurosurgery.report.show.words import findings
 from neurosurgery.verdicts.intervals import INTERVALS_OVER
+from neurosurgery.verdicts.judging import is_within, moved
 
 _PARTS = Path(__file__).parent
 
@@ -35,8 +36,7 @@ _QUANTITIES = {
     "loss_at_half_worst": "Others' loss at half of math lost, worst task",
     "area_mean": "Area under the isolation curve, mean",
     "area_worst": "Area under the isolation curve, worst task",
-    "reached": "Curves that lose half of math",
-    "repeats": "Repeats",
+    "kept_at_equal_damage_mean": "Others kept at equal damage, mean",
 }
 
 
@@ -107,7 +107,8 @@ def verdict_table(folder: Folder, points: pd.DataFrame) -> Table:
     controls = bool((points["skill"] != MATH).any())
     head = (
         "Method, Against, Size, Size unit, Edit, Edit value, Task, Verdict, Difference, "
-        "95 % interval, p, Value, Baseline, Repeats, Weights edited, Of the model, Of the top-K"
+        "95 % interval, Unit, p, Value, Baseline, Repeats, Weights edited, Of the model, "
+        "Of the top-K"
     ).split(", ")
     rows = []
     for row in records(points):
@@ -119,9 +120,10 @@ def verdict_table(folder: Folder, points: pd.DataFrame) -> Table:
             CellText(row["edit"], row["edit"]),
             number_cell(row["edit_value"], _edit_value(folder, row)),
             CellText(row["task"], row["task"]),
-            CellText(row["verdict"] or "–", row["verdict"], row["verdict"]),
+            CellText(row["verdict"] or "–", row["verdict"], _verdict_kind(row["verdict"])),
             number_cell(row["difference"], number(row["difference"], sign=True)),
             number_cell(row["ci_low"], interval(row["ci_low"], row["ci_high"]) or "–"),
+            CellText(row["unit"] or "–", row["unit"]),
             number_cell(row["p_value"], p_value_text(row["p_value"], missing="–")),
             number_cell(row["value"], number(row["value"])),
             number_cell(row["baseline"], number(row["baseline"])),
@@ -138,6 +140,11 @@ def verdict_table(folder: Folder, points: pd.DataFrame) -> Table:
     if controls:
         head.insert(1, "Skill")
     return Table(head, rows)
+
+
+def _verdict_kind(verdict: str) -> str:
+    """One word for the style of a verdict: lower and higher ones within the margin are both."""
+    return moved(verdict) or ("within" if is_within(verdict) else verdict)
 
 
 def unit_table(rows: pd.DataFrame) -> Table:
@@ -168,42 +175,35 @@ def _edit_value(folder: Folder, row: dict[str, Any]) -> str:
 
 
 def comparison_table(table: pd.DataFrame) -> Table | None:
-    """The rows of comparison.csv; one column holds a quantity and its interval."""
-    quantities = [name for name in _QUANTITIES if name in table]
-    if table.empty or "method" not in table or not quantities:
+    """The rows of comparison.csv: every method by itself, then the differences of two."""
+    if table.empty:
         return None
-    names = [name for name in ("method", "against") if name in table]
-    if "skill" in table and set(table["skill"]) - {"", MATH}:
-        names.insert(1, "skill")
-    titles = {"skill": "Skill", "method": "Method", "against": "Against"}
-    sets = table["against"] if "against" in table else pd.Series("", table.index)
-    with_sets = set(table["method"][sets != ""])
+    quantities = [name for name in _QUANTITIES if (table["quantity"] == name).any()]
+    with_sets = set(table["method"][table["against"] != ""])
     rows = []
-    for row in records(table):
-        cells = [_name_cell(name, str(row[name]), row["method"] in with_sets) for name in names]
-        cells += [_quantity_cell(name, row) for name in quantities]
+    for (method, against, other), block in table.groupby(
+        ["method", "against", "other"], sort=False
+    ):
+        by_name = {row["quantity"]: row for row in records(block)}
+        name = method_label(str(method)) + (f" less {method_label(str(other))}" if other else "")
+        sets = against or ("mean over sets" if method in with_sets and not other else "–")
+        cells = [CellText(name, str(method)), CellText(str(sets), str(against))]
+        cells += [_quantity_cell(by_name.get(quantity)) for quantity in quantities]
+        first = next(iter(by_name.values()))
+        cells += [number_cell(first["reached"], percent_text(first["reached"]))]
+        cells += [number_cell(first["repeats"], plain_number(first["repeats"]))]
         rows.append(cells)
-    head = [titles[name] for name in names] + [_QUANTITIES[name] for name in quantities]
-    return Table(head, rows)
+    head = ["Method", "Against", *(_QUANTITIES[name] for name in quantities)]
+    return Table([*head, "Choices that find half of math gone", "Repeats"], rows)
 
 
-def _name_cell(column: str, value: str, has_sets: bool) -> CellText:
-    if column == "method":
-        return CellText(method_label(value), value)
-    if column == "skill":
-        return CellText(value or MATH, value)
-    return CellText(value or ("mean over sets" if has_sets else "–"), value)
-
-
-def _quantity_cell(name: str, row: dict[str, Any]) -> CellText:
-    value = float(row[name])
-    if name in ("repeats", "reached"):
-        of = f" of {row['curves']:g}" if name == "reached" and "curves" in row else ""
-        return number_cell(value, "–" if math.isnan(value) else f"{value:g}{of}")
-    if name.startswith("loss_at_half") and row.get("reached") == 0:
-        return number_cell(value, "never")
-    low, high = row.get(f"{name}_low", math.nan), row.get(f"{name}_high", math.nan)
-    return number_cell(value, f"{number(value)} {interval(low, high, sign=False)}".strip())
+def _quantity_cell(row: dict[str, Any] | None) -> CellText:
+    if row is None:
+        return number_cell(math.nan, "–")
+    sign = bool(row["other"])
+    text = f"{number(row['value'], sign=sign)} {interval(row['low'], row['high'], sign=sign)}"
+    judged = f" p {p_value_text(row['p_value'])} {row['verdict']}" if row["verdict"] else ""
+    return number_cell(row["value"], f"{text.strip()}{judged}")
 
 
 def _run(run: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,7 @@ from neurosurgery.config.methods import method_label
 from neurosurgery.report.page.table import CellText, Table, number_cell, plain_number
 from neurosurgery.report.show.gains import with_interval
 from neurosurgery.report.show.panels import records
+from neurosurgery.verdicts.text import rate_text
 
 _QUANTITIES = {
     "gain": "Gain in math",
@@ -32,15 +34,19 @@ def training_table(table: pd.DataFrame) -> Table | None:
             CellText(row["against"] or "–", row["against"]),
             number_cell(row["size"], plain_number(row["size"])),
             CellText(row["size_unit"], row["size_unit"]),
-            number_cell(row["edit_value"], plain_number(row["edit_value"])),
+            number_cell(row["edit_value"], rate_text(row["edit_value"])),
             *(number_cell(row[name], _text(row, name)) for name in _QUANTITIES),
             CellText(method_label(row["control"]) or "–", row["control"]),
-            number_cell(row["trained"], f"{row['trained']:,.0f}"),
+            number_cell(row["trained"], _count(row["trained"])),
             number_cell(row["repeats"], f"{row['repeats']:g}"),
         ]
         for row in records(table)
     ]
     return Table([*head, "Control", "Weights trained", "Repeats"], rows)
+
+
+def _count(trained: float) -> str:
+    return "–" if math.isnan(trained) else f"{trained:,.0f}"
 
 
 def _text(row: dict[str, Any], name: str) -> str:

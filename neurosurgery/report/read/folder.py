@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import pandas as pd
@@ -13,9 +13,11 @@ from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.common.json_files import read_object
 from neurosurgery.common.terminal import visible_text
 from neurosurgery.config.keys import BASELINE, MATH, CellKey
+from neurosurgery.config.margins import FLAG, Margins
 from neurosurgery.results.store import DamagedFile, ResultStore
-from neurosurgery.verdicts.columns import COLUMNS
+from neurosurgery.verdicts.columns import COLUMNS, GRID, SUMMARY_COLUMNS
 from neurosurgery.verdicts.guessing import Recorded, recorded_direction
+from neurosurgery.verdicts.points import POINT, VerdictTable
 from neurosurgery.verdicts.primary import primary_metrics
 
 _TEXT = {
@@ -32,11 +34,14 @@ _TEXT = {
     "skill",
     "verdict",
     "quantity",
+    "other",
+    "unit",
+    "direction",
     "worst_task",
 }
 
-_REAL = ("size", "edit_value")
-"""Columns that tables are joined by; one of whole numbers alone would be of another kind."""
+_NEEDED = {"model", *GRID, "repeat", "task", "metric", "value"}
+"""The columns of results.csv that every version has written."""
 
 Point = tuple[str, str, str, float, float]
 """What a factor belongs to: skill, method, against, size, scalar."""
@@ -46,12 +51,12 @@ Point = tuple[str, str, str, float, float]
 class Folder:
     """The input of the report: the tables, with the primary metric of every task.
 
-    `cells` has a row per edited cell and task, `baseline` a row per task; `summary` may be empty or
-    older than the cells. `training` has a row per trained grid point (`verdicts.gains`), none where
-    nothing was trained; `overlap` one per set of samples and task (`activations.used.Overlap`).
-    `factors` maps a grid point to its scalar after rounding to the weights' dtype (median,
-    smallest, largest). `higher_is_better` is the harness's, from the records of the cells. `flag`
-    is what errors call the folder.
+    `cells` has a row per edited cell and task, `baseline` a row per task; `summary` one per grid
+    point, task and metric. `isolation` has a row per removed selection, `training` one per trained
+    grid point (`verdicts.isolation`), none where nothing was trained; `overlap` one per set of
+    samples and task (`activations.used.Overlap`). `factors` maps a grid point to its scalar after
+    rounding to the weights' dtype (median, smallest, largest). `higher_is_better` is the harness's,
+    from the records of the cells. `flag` is what errors call the folder.
     """
 
     path: Path
@@ -60,6 +65,7 @@ class Folder:
     baseline: pd.DataFrame
     summary: pd.DataFrame
     comparison: pd.DataFrame
+    isolation: pd.DataFrame
     consistency: pd.DataFrame
     training: pd.DataFrame
     overlap: pd.DataFrame
@@ -111,25 +117,35 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
         flag: what errors call it.
 
     Raises:
-        UsageError: the folder holds no results of the scripts, or a file of a cell is damaged.
+        UsageError: the folder holds no results of the scripts, a file of a cell is damaged, or the
+            tables are incomplete and the cells are not there to make them of.
     """
 
     def table(name: str) -> pd.DataFrame:
         return _read_table(path / name, flag)
 
     results = table("results.csv")
-    if not set(COLUMNS) <= set(results.columns):
+    if not set(results.columns) >= _NEEDED:
         raise UsageError(flag, path, "expected a results folder of the scripts")
     if results.empty:
         raise UsageError(flag, path, "holds no finished cell yet; run a script first")
-    results["skill"] = results["skill"].replace("", MATH)
     model = str(results["model"].iloc[0])
     config = read_own_json(path / "config.json", flag)
-    _check_cells(path, model, flag)
+    keys = _finished_cells(path, model, flag)
     files = sorted((path / "cells" / model).rglob("*.json"))
     records = [read_own_json(file, flag) for file in files]
     groups = _merged(records, "groups")
     math, other = _tasks(config, results, groups)
+    if not _is_current(table("summary.csv"), results, len(keys)):
+        if len(_cells_of(results)) > len(keys):
+            raise UsageError(
+                flag,
+                path / "summary.csv",
+                "lacks cells of results.csv, and their files, of which it could be made, are gone",
+            )
+        _judge_again(path, model, config, (*math, *other))
+        results = table("results.csv")
+    results["skill"] = results["skill"].replace("", MATH)
     results = primary_metrics(results, [*math, *other], groups)
     return Folder(
         path=path,
@@ -138,6 +154,7 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
         baseline=results[results["method"] == BASELINE].reset_index(drop=True),
         summary=table("summary.csv"),
         comparison=table("comparison.csv"),
+        isolation=table("isolation.csv"),
         consistency=table("consistency.csv"),
         training=table("training.csv"),
         overlap=table("overlap.csv"),
@@ -150,16 +167,78 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
     )
 
 
-def _check_cells(path: Path, model: str, flag: str) -> None:
-    """Refuse what the scripts refuse: the report would lack cells, or show what no file says.
+def _finished_cells(path: Path, model: str, flag: str) -> list[CellKey]:
+    """The cells that have their files, all of which are read.
+
+    Refuses what the scripts refuse: the report would lack cells, or show what no file says.
 
     Raises:
         UsageError: a file of a cell is damaged.
     """
+    store = ResultStore(path, model)
     try:
-        ResultStore(path, model).check_cells()
+        store.check_cells()
+        return list(store.keys())
     except DamagedFile as error:
         raise UsageError(flag, error.path, f"is damaged ({error.reason})") from None
+
+
+def _cells_of(results: pd.DataFrame) -> pd.DataFrame:
+    """The cells that results.csv names."""
+    return results[[*GRID, "repeat"]].drop_duplicates()
+
+
+def _is_current(summary: pd.DataFrame, results: pd.DataFrame, finished: int) -> bool:
+    """Whether the table of points is of this version, and has all cells of the folder.
+
+    A run writes results.csv after every cell, and the other tables when it ends, this one last.
+    """
+    if not set(COLUMNS) <= set(results.columns) or len(_cells_of(results)) < finished:
+        return False
+    edited = results[results["method"] != BASELINE]
+    if edited.empty or summary.empty:
+        return edited.empty and summary.empty
+    if not set(SUMMARY_COLUMNS) <= set(summary.columns):
+        return False
+    cells = edited.groupby(POINT, dropna=False).size().rename("cells").reset_index()
+    both = cells.merge(summary[[*POINT, "repeats"]], on=POINT, how="outer")
+    return bool((both["cells"] == both["repeats"]).all())
+
+
+def _judge_again(path: Path, model: str, config: Mapping[str, Any], tasks: Sequence[str]) -> None:
+    """Make the tables of a run that was interrupted, with the margins of the folder's last run."""
+    meaning = config.get("meaning")
+    meaning = meaning if isinstance(meaning, dict) else {}
+    math_task = meaning.get("--train_lm_eval_task") or next(iter(tasks), "")
+    others = meaning.get("--eval_datasets") or tasks[1:]
+    verdicts = VerdictTable(
+        ResultStore(path, model), model, str(math_task), others, _margins(config)
+    )
+    verdicts.update()
+    verdicts.write_all()
+
+
+def _margins(config: Mapping[str, Any]) -> Margins:
+    """What the last call of a script was told of margins."""
+    runs = config.get("runs")
+    commands = [run.get("command") for run in runs or () if isinstance(run, dict)]
+    scripts = [
+        [str(word) for word in command]
+        for command in commands
+        if isinstance(command, list) and command and PurePath(command[0]).name != "__main__.py"
+    ]
+    values: list[str] = []
+    reading = False
+    for word in scripts[-1] if scripts else ():
+        if word.startswith("--"):
+            name, _, value = word.partition("=")
+            reading = name == FLAG
+            if reading:
+                # As the command line reads it: the last one counts.
+                values = [value] if value else []
+        elif reading:
+            values.append(word)
+    return Margins.parse(values) if values else Margins()
 
 
 def _read_table(path: Path, flag: str) -> pd.DataFrame:
@@ -177,8 +256,8 @@ def _read_table(path: Path, flag: str) -> pd.DataFrame:
         raise UsageError(flag, path, f"is no table of the scripts ({error})") from None
     for column in table.columns:
         if column not in _TEXT:
-            numbers = pd.to_numeric(table[column], errors="coerce")
-            table[column] = numbers.astype(float) if column in _REAL else numbers
+            # Of one type in all tables, so that they can be merged.
+            table[column] = pd.to_numeric(table[column], errors="coerce").astype(float)
         elif column != "model":
             # Figures and page show them; the model's name is also that of a folder.
             table[column] = table[column].map(visible_text)

@@ -33,7 +33,7 @@ def cautions(folder: Folder, points: pd.DataFrame) -> list[str]:
         count = int((points["verdict"] == "").sum())
         said.append(
             f"{count} of {len(points)} values have no interval: their documents could not be "
-            "paired, or summary.csv is older than the cells (an unfinished run)."
+            "paired with the baseline's."
         )
     said += _repeats(points)
     failed = int(points["failed"].sum())
@@ -114,9 +114,14 @@ def _at_chance(folder: Folder, points: pd.DataFrame) -> list[str]:
 
 
 def _why_no_shares(folder: Folder, row: dict[str, Any]) -> str:
+    lower = folder.lower_is_better(row["task"], row["metric"])
     if not math.isnan(row["chance"]):
-        return f"the baseline ({number(row['baseline'])}) is no better than guessing"
-    if folder.lower_is_better(row["task"], row["metric"]):
+        ahead = (row["baseline"] - row["chance"]) * (-1 if lower else 1)
+        told = "no better than guessing" if ahead <= 0 else "not above guessing beyond its error"
+        paired = ahead <= 0 or row["verdict"]
+        baseline = f"the baseline ({number(row['baseline'])})"
+        return f"{baseline} is {told}" if paired else f"{baseline} has not the same documents"
+    if lower:
         return f"the values ({number(row['value'])}) have no ratio to the baseline"
     return "what guessing scores is unknown"
 

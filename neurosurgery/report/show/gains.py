@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +44,7 @@ def gains_panels(table: pd.DataFrame) -> list[Panel]:
     Args:
         table: the rows of training.csv.
     """
-    rows = records(table)
+    rows = records(table[table["edit_value"].notna()])
     rows.sort(key=lambda row: (method_rank(row["method"]), row["against"],
                                size_order(row["size"]), row["edit_value"]))  # fmt: skip
     panels = []
@@ -104,7 +105,8 @@ def trained_name(row: dict[str, Any]) -> str:
     """Which selection was trained, and at what learning rate."""
     name = curve_label(row["method"], row["against"])
     size = "" if has_one_size(row["method"]) else f", {size_text(row['method'], row['size'])}"
-    return f"{name}{size} at {row['edit_value']:g}"
+    rate = row["edit_value"]
+    return f"{name}{size}" if math.isnan(rate) else f"{name}{size} at {rate:g}"
 
 
 def _broken(table: pd.DataFrame) -> pd.Series[bool]:

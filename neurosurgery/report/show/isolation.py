@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from neurosurgery.config.keys import SCALE
 from neurosurgery.config.methods import method_rank
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.show.panels import (
-    NAN,
     Curve,
     Mark,
     Panel,
@@ -23,10 +21,7 @@ from neurosurgery.report.show.panels import (
     size_facts,
 )
 from neurosurgery.report.show.texts import number
-from neurosurgery.verdicts.broken import BROKEN
-from neurosurgery.verdicts.columns import removed
-
-_POINT = ["method", "against", "size"]
+from neurosurgery.verdicts.columns import GRID
 
 BARS = "95 % interval over documents and repeats"
 
@@ -56,51 +51,31 @@ class Isolation:
 
 
 def isolation_points(folder: Folder, points: pd.DataFrame, skill: str) -> list[Isolation]:
-    """The pruned grid points of one skill; points with an unknown coordinate are left out."""
-    points = points[(points["skill"] == skill) & removed(points)]
-    found = [_point(folder, group) for _, group in points.groupby(_POINT, sort=False)]
-    return [point for point in found if point is not None]
+    """The removed selections of one skill (isolation.csv), with how much they edited."""
+    table = folder.isolation
+    if table.empty:
+        return []
+    edited = points.drop_duplicates(GRID)[[*GRID, "edited", "edited_share"]]
+    rows = table[table["skill"] == skill].merge(edited, on=GRID, how="left")
+    return [_point(row) for row in records(rows)]
 
 
-def _point(folder: Folder, tasks: pd.DataFrame) -> Isolation | None:
-    if (tasks["verdict"] == BROKEN).any():
-        # Of a broken model the tasks that still give numbers say nothing.
-        return None
-    math_rows = tasks[tasks["task"].isin(folder.math_tasks)].dropna(subset=["retention"])
-    others = tasks[tasks["task"].isin(folder.other_tasks)].dropna(subset=["retention"])
-    if math_rows.empty or others.empty:
-        return None
-    worst = records(others.sort_values("retention", kind="stable").head(1))[0]
-    lost = 1 - float(math_rows["retention"].mean())
-    kept = float(others["retention"].mean())
-    low, high = _mean_interval(math_rows)
-    first = records(tasks.head(1))[0]
+def _point(row: dict[str, Any]) -> Isolation:
     return Isolation(
-        method=first["method"],
-        against=first["against"],
-        size=first["size"],
-        repeats=int(tasks["repeats"].max()),
-        edited=first["edited"],
-        edited_share=first["edited_share"],
-        lost=lost,
-        kept_mean=kept,
-        kept_worst=worst["retention"],
-        worst_task=worst["task"],
-        lost_bar=(1 - high, 1 - low),
-        mean_bar=_mean_interval(others),
-        worst_bar=(worst["retention_low"], worst["retention_high"]),
+        method=row["method"],
+        against=row["against"],
+        size=row["size"],
+        repeats=int(row["repeats"]),
+        edited=row["edited"],
+        edited_share=row["edited_share"],
+        lost=row["removed"],
+        kept_mean=row["kept_mean"],
+        kept_worst=row["kept_worst"],
+        worst_task=row["worst_task"],
+        lost_bar=(row["removed_low"], row["removed_high"]),
+        mean_bar=(row["kept_mean_low"], row["kept_mean_high"]),
+        worst_bar=(row["kept_worst_low"], row["kept_worst_high"]),
     )
-
-
-def _mean_interval(tasks: pd.DataFrame) -> tuple[float, float]:
-    """Interval of the tasks' mean retention; different tasks have independent documents."""
-    below = tasks["retention"] - tasks["retention_low"]
-    above = tasks["retention_high"] - tasks["retention"]
-    if below.isna().any() or above.isna().any():
-        return NAN, NAN
-    mean = float(tasks["retention"].mean())
-    low = mean - float(np.sqrt((below**2).sum())) / len(tasks)
-    return low, mean + float(np.sqrt((above**2).sum())) / len(tasks)
 
 
 def isolation_panels(found: Sequence[Isolation]) -> list[Panel]:

@@ -19,9 +19,9 @@ from neurosurgery.config.methods import (
     twins,
 )
 from neurosurgery.report.read.folder import Folder
-from neurosurgery.report.show.texts import interval, number
+from neurosurgery.report.show.texts import interval, number, with_unit
 from neurosurgery.verdicts.columns import removed
-from neurosurgery.verdicts.intervals import HIGHER, LOWER
+from neurosurgery.verdicts.judging import moved
 
 NAN = math.nan
 Facts = tuple[tuple[str, str], ...]
@@ -123,8 +123,8 @@ def _curves(rows: pd.DataFrame, x: str) -> tuple[Curve, ...]:
                 x=row[x],
                 y=row["value"],
                 facts=point_facts(row),
-                y_low=row["baseline"] + row["ci_low"],
-                y_high=row["baseline"] + row["ci_high"],
+                y_low=row["value_low"],
+                y_high=row["value_high"],
                 beyond=_beyond(row["verdict"]),
             )
             for row in records(group.sort_values(x))
@@ -139,7 +139,7 @@ def records(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _beyond(verdict: str) -> bool | None:
-    return None if not verdict else verdict in (LOWER, HIGHER)
+    return None if not verdict else bool(moved(verdict))
 
 
 def point_facts(row: dict[str, Any]) -> Facts:
@@ -151,7 +151,8 @@ def point_facts(row: dict[str, Any]) -> Facts:
     ]
     if not math.isnan(row["difference"]):
         span = interval(row["ci_low"], row["ci_high"])
-        facts.append(("difference", f"{number(row['difference'], sign=True)} {span}".strip()))
+        change = f"{number(row['difference'], sign=True)} {span}".strip()
+        facts.append(("difference", with_unit(change, row["unit"])))
     if row["verdict"]:
         facts.append(("verdict", row["verdict"]))
     return (*facts, *size_facts(row))
@@ -208,7 +209,7 @@ def size_panels(points: pd.DataFrame) -> list[Panel]:
         ("topk_share", "Share of the top-K", "share of the top-K"),
     ):
         rows = one_task.assign(
-            value=one_task[column], ci_low=NAN, ci_high=NAN, difference=NAN, verdict=""
+            value=one_task[column], value_low=NAN, value_high=NAN, difference=NAN, verdict=""
         ).dropna(subset=["value"])
         if len(rows):
             panels.append(Panel(title, _size_curves(rows), label))

@@ -16,6 +16,11 @@ def interval(low: float, high: float, *, sign: bool = True) -> str:
     return interval_text(low, high, sign=sign).replace("-", "−")
 
 
+def with_unit(text: str, unit: str) -> str:
+    """A difference with its unit, if that is another one than the value's: nats of a perplexity."""
+    return f"{text} {unit}" if unit.startswith(("nats", "bits")) else text
+
+
 def curve_label(method: str, against: str) -> str:
     """The name of a method, with its calibration set in brackets."""
     name = method_label(method)

@@ -18,7 +18,24 @@ def trained_findings(table: pd.DataFrame) -> list[str]:
     """Sentences about training.csv: the largest gain and its cost, and who beats the control."""
     if table.empty:
         return []
-    return [_largest_gain(table), *_against_control(table)]
+    single = table[table["edit_value"].notna()]
+    better = table[table["edit_value"].isna()]
+    return [_largest_gain(single), *_against_control(single), *_better_rates(better)]
+
+
+def _better_rates(table: pd.DataFrame) -> list[str]:
+    """What every selection gains at the better of its learning rates."""
+    if table.empty:
+        return []
+    parts = [
+        f"{trained_name(row)} gains {with_interval(row, 'gain', sign=True)} and keeps "
+        f"{with_interval(row, 'kept_mean')}"
+        for row in records(table)
+    ]
+    return [
+        "At the better of several learning rates, chosen on half of the documents and judged on "
+        f"the other half: {'; '.join(parts)}."
+    ]
 
 
 def _largest_gain(table: pd.DataFrame) -> str:

@@ -19,15 +19,22 @@ from neurosurgery.config.methods import (
 )
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.show.isolation import Isolation, best, isolation_points
+from neurosurgery.report.show.missing_commands import repeat_with
 from neurosurgery.report.show.panels import records
-from neurosurgery.report.show.texts import curve_label, interval, number
+from neurosurgery.report.show.texts import curve_label, interval, number, with_unit
 from neurosurgery.report.show.trained_words import trained_findings
-from neurosurgery.verdicts.broken import BROKEN
 from neurosurgery.verdicts.columns import removed
-from neurosurgery.verdicts.intervals import HIGHER, LOWER, MARGIN, UNDECIDED, UNMOVED
-
-VERDICTS = (LOWER, HIGHER, UNMOVED, UNDECIDED)
-MARGIN_TEXT = f"--margin (by default {MARGIN:g} of an accuracy, {MARGIN:.0%} of a perplexity)"
+from neurosurgery.verdicts.intervals import CONFIDENCE
+from neurosurgery.verdicts.judging import (
+    BROKEN,
+    HIGHER,
+    LOWER,
+    UNDECIDED,
+    WITHIN,
+    is_within,
+    moved,
+)
+from neurosurgery.verdicts.power import POWER, undecided_lines
 
 
 def findings(folder: Folder, points: pd.DataFrame) -> list[str]:
@@ -40,12 +47,37 @@ def findings(folder: Folder, points: pd.DataFrame) -> list[str]:
     said += [_point(folder, points, point) for point in chosen if point.method not in twins()]
     if chosen:
         said.append(
-            "These are the points nearest to the ideal of the isolation figure (all of math gone, "
-            "the worst other task untouched). They were chosen on the documents that they are "
-            "judged on; new documents will show a little less."
+            "These points are examples: those nearest to the ideal of the isolation figure (all of "
+            "math gone, the worst other task untouched), chosen on the documents that they are "
+            "judged on. What a method can do without this luck says the comparison table."
         )
     said += _scaling(folder, points)
     said += trained_findings(folder.training)
+    said += _what_decides(folder, points)
+    return said
+
+
+def _what_decides(folder: Folder, points: pd.DataFrame) -> list[str]:
+    """What would decide the undecided differences, and the command that asks as many documents."""
+    undecided = points[points["verdict"] == UNDECIDED]
+    lines = undecided_lines(records(undecided))
+    if not lines:
+        return []
+    text = f"What decides in {POWER:.0%} of runs, if the differences are as measured: "
+    said = [f"{text}{'; '.join(lines)}."]
+    # Half of the questions; the last ones of them take more than most tasks have.
+    for flag, tasks in (
+        ("--eval_dataset_size", folder.other_tasks),
+        ("--eval_dataset_subset", folder.math_tasks),
+    ):
+        needed = undecided[undecided["task"].isin(tasks)]["documents_needed"].dropna()
+        if len(needed):
+            command = repeat_with(folder, flag, f"{needed.median():.0f}")
+            said.append(
+                "For half of them, with tasks of as many documents and another --save_path: "
+                f"{command}"
+            )
+            break
     return said
 
 
@@ -61,41 +93,53 @@ def _counts(points: pd.DataFrame) -> list[str]:
     known = points[~points["verdict"].isin(["", BROKEN])]
     if known.empty:
         return []
-    counts = {name: int((known["verdict"] == name).sum()) for name in VERDICTS}
+    words = known["verdict"].map(moved)
+    within = known["verdict"].map(is_within).astype(bool)
+    counts = {
+        LOWER: int((words == LOWER).sum()),
+        HIGHER: int((words == HIGHER).sum()),
+        WITHIN: int(((words == "") & within).sum()),
+        UNDECIDED: int((known["verdict"] == UNDECIDED).sum()),
+    }
     parts = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+    small = int(((words != "") & within).sum())
+    also = f" Of those lower or higher {small} are within the margin, too." if small else ""
     return [
-        f"{len(known)} differences to the baseline (a grid point and a task each): {parts}. "
-        f"Unmoved: the 95 % interval lies within {MARGIN_TEXT}; undecided: neither "
-        "that, nor does it exclude 0."
+        f"{len(known)} differences to the baseline (a grid point and a task each): {parts}.{also} "
+        "Within the margin: the 90 % interval lies within --margin (two one-sided tests); "
+        "undecided: neither that, nor does the 95 % interval exclude 0."
     ]
 
 
 def _comparison(folder: Folder) -> list[str]:
     table = folder.comparison
-    if not {"method", "against", "loss_at_half_mean"} <= set(table.columns):
+    if table.empty:
         return []
-    rows = table[table["against"] == ""]
-    if "skill" in rows:
-        rows = rows[rows["skill"].isin(["", MATH])]
-    never = [method_label(name) for name in rows["method"][rows["loss_at_half_mean"].isna()]]
-    ranked = records(rows.dropna(subset=["loss_at_half_mean"]).sort_values("loss_at_half_mean"))
-    without = f" {' and '.join(never)} never lose{'s' if len(never) == 1 else ''} half."
-    if not ranked:
-        return [f"By the comparison table{without[:-1]} of math."] if never else []
-    parts = [
-        f"{method_label(row['method'])} {number(row['loss_at_half_mean'])} "
-        f"{_span(row, 'loss_at_half_mean')}".strip()
-        for row in ranked
-    ]
-    return [
+    rows = table[table["quantity"] == "loss_at_half_mean"]
+    own = records(rows[(rows["other"] == "") & (rows["against"] == "")].sort_values("value"))
+    parts = [f"{method_label(row['method'])} {_value(row)}" for row in own]
+    said = [
         "By the comparison table, what the other tasks lose on average where half of math is lost "
-        f"is, from the least: {'; '.join(parts)}.{without if never else ''}"
+        f"is, from the least: {'; '.join(parts)}. Where no point removes half, all counts as lost."
     ]
+    pairs = records(rows[rows["other"] != ""])
+    decided = [row for row in pairs if moved(row["verdict"])]
+    if decided:
+        said.append(f"Paired by documents, {'; '.join(_pair(row) for row in decided)}.")
+    if len(decided) < len(pairs):
+        said.append(f"Undecided: {len(pairs) - len(decided)} of {len(pairs)} pairs of methods.")
+    return said
 
 
-def _span(row: dict[str, Any], quantity: str) -> str:
-    low, high = row.get(f"{quantity}_low", math.nan), row.get(f"{quantity}_high", math.nan)
-    return interval(low, high, sign=False)
+def _pair(row: dict[str, Any]) -> str:
+    word = "less" if row["value"] < 0 else "more"
+    names = [method_label(row[name]) for name in ("method", "other")]
+    return f"{names[0]} loses {word} than {names[1]} ({_value(row, sign=True)})"
+
+
+def _value(row: dict[str, Any], *, sign: bool = False) -> str:
+    span = interval(row["low"], row["high"], sign=sign)
+    return f"{number(row['value'], sign=sign)} {span}".strip()
 
 
 def _point(folder: Folder, points: pd.DataFrame, point: Isolation) -> str:
@@ -109,23 +153,34 @@ def _point(folder: Folder, points: pd.DataFrame, point: Isolation) -> str:
     of_math = rows[rows["task"].isin(folder.math_tasks)]
     math_text = "; ".join(_change(row) for row in records(of_math))
     others = records(rows[rows["task"].isin(folder.other_tasks)])
-    moved = [row for row in others if row["verdict"] in (LOWER, HIGHER)]
-    unmoved = [row["task"] for row in others if row["verdict"] == UNMOVED]
-    undecided = [row["task"] for row in others if row["verdict"] == UNDECIDED]
+    changed = [row for row in others if moved(row["verdict"]) and _beyond_luck(row)]
+    within = [row["task"] for row in others if row["verdict"] == WITHIN]
+    undecided = [
+        row["task"]
+        for row in others
+        if row["verdict"] == UNDECIDED or (moved(row["verdict"]) and not _beyond_luck(row))
+    ]
     unknown = sum(row["verdict"] == "" for row in others)
     text = (
         f"{curve_label(point.method, point.against)}, "
         f"{size_text(point.method, point.size)}: {_removing(point)} takes {math_text}. Of "
         f"the {len(others)} other tasks "
     )
-    parts = [f"{len(moved)} moved: {'; '.join(_moved(row) for row in moved)}"] if moved else []
-    if unmoved:
-        parts.append(f"{len(unmoved)} unmoved: {', '.join(unmoved)}")
+    parts = []
+    if changed:
+        parts.append(f"{len(changed)} moved: {'; '.join(_change(row) for row in changed)}")
+    if within:
+        parts.append(f"{len(within)} within the margin: {', '.join(within)}")
     if undecided:
         parts.append(f"{len(undecided)} undecided: {', '.join(undecided)}")
     if unknown:
         parts.append(f"{unknown} without an interval")
     return f"{text}{'. '.join(parts)}."
+
+
+def _beyond_luck(row: dict[str, Any]) -> bool:
+    """Whether a task moved even if the number of other tasks is taken into account."""
+    return bool(row["holm_p"] <= 1 - CONFIDENCE)
 
 
 def _removing(point: Isolation) -> str:
@@ -146,7 +201,7 @@ def _change(row: dict[str, Any]) -> str:
 
 def _moved(row: dict[str, Any]) -> str:
     span = interval(row["ci_low"], row["ci_high"])
-    change = f"{number(row['difference'], sign=True)} {span}"
+    change = with_unit(f"{number(row['difference'], sign=True)} {span}".strip(), row["unit"])
     return f"{row['task']} from {number(row['baseline'])} to {number(row['value'])} ({change})"
 
 
@@ -160,15 +215,15 @@ def _scaling(folder: Folder, points: pd.DataFrame) -> list[str]:
     ]
     if rows.empty:
         return []
-    higher = int((rows["verdict"] == "higher").sum())
-    lower = int((rows["verdict"] == "lower").sum())
+    words = rows["verdict"].map(moved)
+    higher, lower = int((words == HIGHER).sum()), int((words == LOWER).sum())
     largest = records(rows.sort_values("difference", kind="stable").tail(1))[0]
     pairs = rows[["task", "metric"]].drop_duplicates().itertuples(index=False)
     falling = [task for task, metric in pairs if folder.lower_is_better(task, metric)]
     note = f" (of {', '.join(falling)} lower is better)" if falling else ""
     text = (
         f"Scaling by another factor than 0, {len(rows)} grid points: math is higher at {higher}, "
-        f"lower at {lower}{note}, unmoved or undecided at {len(rows) - higher - lower}."
+        f"lower at {lower}{note}, neither at {len(rows) - higher - lower}."
     )
     curve = curve_label(largest["method"], largest["against"])
     size = size_text(largest["method"], largest["size"])

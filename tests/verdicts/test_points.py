@@ -11,15 +11,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neurosurgery.config.experiment import EvaluationConfig
 from neurosurgery.config.keys import BASELINE_KEY, CellKey, SelectionKey, scale_by
+from neurosurgery.config.margins import Margins
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.report import make_report
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.store import ResultStore
 from neurosurgery.verdicts.intervals import compare, retention_interval
 from neurosurgery.verdicts.metrics import Metric, mean_metric, metric_from_documents
-from neurosurgery.verdicts.table import VerdictTable
+from neurosurgery.verdicts.points import VerdictTable
+from neurosurgery.verdicts.power import Spread, what_decides
 from neurosurgery.verdicts.text import folder_text
 
 DOCUMENTS = 12
@@ -43,8 +44,8 @@ def perplexity(nats: float, spread: float = 0.2, seed: int = 0) -> Metric:
     return found
 
 
-def test_a_comparison_scales_with_the_perplexity():
-    """A baseline of 7 is nothing beside 1e40 or 1e170: the same numbers, times 1e130."""
+def test_a_comparison_shifts_with_the_logarithm_of_a_perplexity():
+    """A baseline of 7 beside 1e40 or 1e170: the same intervals, 130 powers of ten higher."""
     baseline = perplexity(math.log(7))
     exponent = 130 * math.log(10)
     for repeats in (1, 3):
@@ -52,10 +53,9 @@ def test_a_comparison_scales_with_the_perplexity():
         small = [perplexity(92 + seed, 1.0, seed) for seed in seeds]
         large = [perplexity(92 + seed + exponent, 1.0, seed) for seed in seeds]
         one, other = compare(small, baseline), compare(large, baseline)
-        assert other.p_value == pytest.approx(one.p_value, abs=1e-6)
-        assert other.difference == pytest.approx(1e130 * one.difference, rel=1e-9)
+        assert other.difference == pytest.approx(one.difference + exponent, rel=1e-9)
         for end, expected in zip(other.interval, one.interval, strict=True):
-            assert end == pytest.approx(1e130 * expected, rel=1e-6)
+            assert end == pytest.approx(expected + exponent, rel=1e-6)
 
 
 @settings(deadline=None, max_examples=60)
@@ -73,7 +73,7 @@ def test_any_finite_perplexity_can_be_compared(nats, spread, before, repeats):
     assert found.interval.low <= found.difference <= found.interval.high
     assert 0 <= found.p_value <= 1
     kept = retention_interval(edited, baseline, math.nan, lower_is_better=True)
-    mean = np.mean([baseline.value / state.value for state in edited])
+    mean = math.exp(-found.difference)
     assert kept.low <= mean * (1 + 1e-9)
     assert kept.high >= mean * (1 - 1e-9)
 
@@ -140,17 +140,20 @@ def destroyed(tmp_path_factory):
 
 
 def test_tables_figures_and_sentences_of_a_destroyed_model(destroyed):
-    verdicts = VerdictTable(destroyed, "m")
+    verdicts = VerdictTable(destroyed, "m", "sums", ["texts"])
     verdicts.update()
-    evaluated = EvaluationConfig("sums", ("texts",), None, None, None, False, None, 1)
-    text = folder_text(verdicts, evaluated)
+    text = folder_text(verdicts)
     summary = pd.read_csv(destroyed.root / "summary.csv").query("task == 'texts'")
     finite = summary.iloc[: len(LOGARITHMS)]
     assert np.log(finite["value"]).to_list() == pytest.approx(list(LOGARITHMS), rel=1e-8)
-    assert (finite["ci_low"] < finite["difference"]).all()
-    assert (finite["difference"] < finite["ci_high"]).all()
+    assert finite["difference"].to_list() == pytest.approx([n - 0.7 for n in LOGARITHMS])
+    assert set(finite["unit"]) == {"nats per word"}
+    assert (finite["ci_low"] <= finite["difference"]).all()
+    assert (finite["difference"] <= finite["ci_high"]).all()
     assert set(finite["verdict"]) == {"higher"}
     assert finite["retention"].between(0, 1).all()
+    for name in ("comparison", "isolation"):
+        assert len(pd.read_csv(destroyed.root / f"{name}.csv"))
     assert set(summary["verdict"].iloc[len(LOGARITHMS) :]) == {"broken"}
     assert re.search(r"5\.\d\de\+170", text)
     page = make_report(destroyed.root).read_text()
@@ -166,7 +169,7 @@ def test_a_perplexity_that_cannot_be_leaves_the_tables_whole(destroyed, value, t
     store.write_cell(cell(BASELINE_KEY, 0.7, right=11))
     key = CellKey(SelectionKey("wanda", "math", "", 0.01, 0), scale_by(0.0))
     store.write_cell(cell(key, 2.0, value))
-    verdicts = VerdictTable(store, "m")
+    verdicts = VerdictTable(store, "m", "sums", ["texts"])
     verdicts.update()
     row = verdicts.summary().query("task == 'texts'").iloc[0]
     assert row["value"] == value
@@ -180,7 +183,7 @@ def test_a_mean_over_repeats_is_finite_where_every_value_is(tmp_path):
     for repeat in range(3):
         key = CellKey(SelectionKey("wanda", "math", "", 0.01, repeat), scale_by(0.0))
         store.write_cell(cell(key, 709.5))
-        verdicts = VerdictTable(store, "m")
+        verdicts = VerdictTable(store, "m", "sums", ["texts"])
         verdicts.update()
     row = verdicts.summary().query("task == 'texts'").iloc[0]
     assert row["value"] == pytest.approx(math.exp(709.5))
@@ -196,7 +199,83 @@ def test_figures_of_huge_numbers_without_a_logarithmic_axis(least, tmp_path):
     for place, value in enumerate((1e307, 1.7e308)):
         key = CellKey(SelectionKey("wanda", "math", "", 0.01 * (place + 1), 0), scale_by(0.0))
         store.write_cell(cell(key, 2.0, value))
-    verdicts = VerdictTable(store, "m")
+    verdicts = VerdictTable(store, "m", "sums", ["texts"])
     verdicts.update()
     verdicts.summary()
     assert "1.70e+308" in make_report(tmp_path).read_text()
+
+
+def test_three_displays_of_one_likelihood_are_judged_once(tmp_path):
+    """Words, bytes and bits of a text: one difference, in nats per word."""
+    store = ResultStore(tmp_path, "m")
+
+    def texts_cell(key: CellKey, nats: float) -> CellResult:
+        record = CellRecord(key, 10, 0.1, 0.5, None, 1.0, {})
+        by_word = texts(nats, 0.05)
+        documents = [
+            {
+                "word_perplexity": [value, words],
+                "byte_perplexity": [value, 5 * words],
+                "bits_per_byte": [value, 5 * words],
+            }
+            for value, words in by_word
+        ]
+        values = {
+            "word_perplexity": math.exp(nats),
+            "byte_perplexity": math.exp(nats / 5),
+            "bits_per_byte": nats / 5 / math.log(2),
+        }
+        records = [
+            {
+                **{"task": "texts", "filter": "none", "doc_id": number, "doc_hash": f"d{number}"},
+                **{"prompt_hash": "p", "broken": False, "metrics": metrics, "guessing": {}},
+            }
+            for number, metrics in enumerate(documents)
+        ]
+        results = {"texts": {"alias": "texts", **{f"{n},none": v for n, v in values.items()}}}
+        known = {"texts": dict.fromkeys(values, False)}
+        return CellResult(record, cell(key, nats).math, Evaluation(results, records, {}, known))
+
+    store.write_cell(texts_cell(BASELINE_KEY, 1.0))
+    store.write_cell(
+        texts_cell(CellKey(SelectionKey("wanda", "math", "", 0.01, 0), scale_by(0.0)), 1.2)
+    )
+    verdicts = VerdictTable(store, "m", "sums", ["texts"])
+    verdicts.update()
+    rows = verdicts.summary().query("task == 'texts'").set_index("metric")
+    assert rows.loc["word_perplexity,none", "difference"] == pytest.approx(0.2)
+    assert rows.loc["word_perplexity,none", "verdict"] == "higher"
+    displays = rows.drop(index="word_perplexity,none")
+    assert displays[["difference", "ci_low", "p_value"]].isna().all(axis=None)
+    assert displays["value"].notna().all()
+
+
+def test_margins_are_by_task(tmp_path):
+    store = ResultStore(tmp_path, "m")
+    store.write_cell(cell(BASELINE_KEY, 0.7, right=11))
+    key = CellKey(SelectionKey("wanda", "math", "", 0.01, 0), scale_by(0.0))
+    store.write_cell(cell(key, 0.75, right=11))
+    for margins, expected in (
+        (Margins(), "higher"),
+        (Margins(0.03, {"texts": 0.5}), "higher, within the margin"),
+    ):
+        verdicts = VerdictTable(store, "m", "sums", ["texts"], margins)
+        verdicts.update()
+        row = verdicts.summary().query("task == 'texts'").iloc[0]
+        assert row["margin"] == margins.of("texts")
+        assert row["verdict"] == expected
+
+
+def test_an_undecided_point_says_what_decides_it(tmp_path):
+    store = ResultStore(tmp_path, "m")
+    store.write_cell(cell(BASELINE_KEY, 0.7, right=11))
+    key = CellKey(SelectionKey("wanda", "math", "", 0.01, 0), scale_by(0.0))
+    store.write_cell(cell(key, 0.7, right=9))
+    verdicts = VerdictTable(store, "m", "sums", ["texts"])
+    verdicts.update()
+    text = folder_text(verdicts)
+    row = verdicts.summary().query("task == 'sums'").iloc[0]
+    assert row["verdict"] == "undecided"
+    needed = what_decides(row["difference"], 0.03, Spread(row["sd_documents"]), 1)
+    assert (row["documents_needed"], row["repeats_needed"]) == needed
+    assert f"sums, 1 undecided: {needed.documents:.0f} documents" in text

@@ -1,0 +1,1 @@
+"""The audit of the statistics: `python -m benchmarks.coverage`."""

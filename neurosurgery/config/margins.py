@@ -1,0 +1,58 @@
+"""Equivalence margins: how large a change is small, for all tasks and for named ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from neurosurgery.common.errors import UsageError
+
+FLAG = "--margin"
+
+
+@dataclass(frozen=True)
+class Margins:
+    """A margin for every task, and other ones for some.
+
+    Of an accuracy it is a difference, of a perplexity nats per word, of other metrics a share of
+    the baseline.
+    """
+
+    default: float = 0.03
+    by_task: Mapping[str, float] = field(default_factory=dict)
+
+    def of(self, task: str) -> float:
+        """The margin of a task."""
+        return self.by_task.get(task, self.default)
+
+    @classmethod
+    def parse(cls, values: Sequence[str]) -> Margins:
+        """Read the flag's values: `.03`, `TASK=.01`, or both.
+
+        Raises:
+            UsageError: a value is neither, is not in (0, 1], or is given twice.
+        """
+        found: dict[str, float] = {}
+        for value in values:
+            task, equals, number = value.rpartition("=")
+            if (equals and not task) or task in found:
+                raise UsageError(FLAG, value, "expected a number, and TASK=NUMBER once per task")
+            try:
+                margin = float(number)
+            except ValueError:
+                margin = math.nan
+            if not 0 < margin <= 1:
+                raise UsageError(FLAG, value, "expected a number in (0, 1], or TASK=NUMBER")
+            found[task] = margin
+        return cls(found.pop("", cls.default), found)
+
+    def check(self, tasks: Collection[str]) -> None:
+        """Refuse a margin for a task that is not asked.
+
+        Raises:
+            UsageError: names the task.
+        """
+        for task in self.by_task:
+            if task not in tasks:
+                raise UsageError(FLAG, task, f"expected one of the tasks: {', '.join(tasks)}")

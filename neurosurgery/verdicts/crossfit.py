@@ -1,0 +1,412 @@
+"""Numbers that rest on a choice, judged on documents and repeats that the choice has not seen.
+
+The best point of a grid, chosen and judged on the same answers, flatters the grid. So:
+
+1. Split the documents of every task into halves, at random, `draws.SPLITS` times.
+2. Choose on one half, and judge on the other; then the other way round. With two or more repeats
+   the choice for one repeat is made on the others.
+3. Average. The target is the true value of what is chosen on half of the documents.
+4. For the interval the same is done in bootstrap draws of the documents. To every answer's mean the
+   draw adds the noise that t² pseudo-documents have (`intervals`, step 2), one for every grid point
+   and the less of it the more documents changed: where none does, nothing is known of a change
+   below 1 / n.
+
+A retention is clipped to [0, 1]: what all documents say beyond that is taken off the judging half.
+The variance is that of unclipped numbers; where nothing is lost, clipped ones vary half as much and
+lie too low.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy import stats
+
+from neurosurgery.config.keys import CellKey
+from neurosurgery.verdicts import draws
+from neurosurgery.verdicts.intervals import (
+    CONFIDENCE,
+    NO_INTERVAL,
+    Between,
+    Interval,
+    RepeatSpread,
+    above_chance,
+    between_repeats,
+    t_quantile,
+)
+from neurosurgery.verdicts.metrics import Metric, retention, retentions
+
+HALF = 0.5
+
+_LEAST_BASELINE = 0.3
+"""A draw's baseline, above chance, counts as this share of the measured one at least."""
+_TELLING = 16.0
+"""So many changed documents tell the variance by themselves."""
+
+
+@dataclass(frozen=True)
+class TaskMetrics:
+    """One task by one metric: the baseline and every cell, on the same documents."""
+
+    task: str
+    baseline: Metric
+    cells: Mapping[CellKey, Metric]
+    chance: float
+    lower_is_better: bool
+
+    @property
+    def above_chance(self) -> bool:
+        """Whether the baseline is above chance (`intervals.above_chance`)."""
+        return above_chance(self.baseline, self.chance, lower_is_better=self.lower_is_better)
+
+    @property
+    def sign(self) -> float:
+        """-1 where lower is better."""
+        return -1.0 if self.lower_is_better else 1.0
+
+    def retention(self, key: CellKey) -> float:
+        """The retention of a cell, as measured."""
+        after, before = self.cells[key].value, self.baseline.value
+        return retention(after, before, self.chance, lower_is_better=self.lower_is_better)
+
+    @cached_property
+    def in_halves(self) -> dict[CellKey, np.ndarray]:
+        """Retention of every cell on both halves of the documents: (2, splits).
+
+        The change is that of the half; what it is a share of, the baseline above chance, is that of
+        all documents: half of them give ratios without bounds.
+        """
+        before, after = self._halves
+        return {key: self._retention(value, before) for key, value in after.items()}
+
+    @cached_property
+    def gains_in_halves(self) -> dict[CellKey, np.ndarray]:
+        """How much better than the baseline every cell is on both halves: (2, splits)."""
+        before, after = self._halves
+        return {key: self.sign * (value - before[:2]) for key, value in after.items()}
+
+    @cached_property
+    def _halves(self) -> tuple[np.ndarray, dict[CellKey, np.ndarray]]:
+        """The baseline on both halves and on all documents, and the cells on both halves."""
+        states = [self.baseline, *self.cells.values()]
+        columns = np.hstack([state.values for state in states])
+        means = draws.half_means(columns, self.task)
+        parts = np.split(means, len(states), axis=2)
+        before, *after = (
+            np.asarray(state.rule.of(*np.moveaxis(part, 2, 0)))
+            for state, part in zip(states, parts, strict=True)
+        )
+        noise = self._noise()
+        return before, {
+            key: value[:2] + noise[key.point] for key, value in zip(self.cells, after, strict=True)
+        }
+
+    def _noise(self) -> dict[CellKey, np.ndarray]:
+        """What pseudo-documents add to the mean of every grid point, (splits,).
+
+        They stand for changes that few documents cannot show. Where many documents changed and
+        many did not, the draws themselves show the spread.
+        """
+        points: dict[CellKey, list[Metric]] = {}
+        for key, state in self.cells.items():
+            points.setdefault(key.point, []).append(state)
+        generator = np.random.default_rng([2, *self.task.encode(), len(self.baseline.values)])
+        found = {}
+        for point, repeats in points.items():
+            noise = self._noise_size(repeats) * generator.standard_normal(draws.HALVED)
+            found[point] = np.hstack([np.zeros(draws.SPLITS), np.repeat(noise, draws.HALVES)])
+        return found
+
+    def _noise_size(self, repeats: Sequence[Metric]) -> float:
+        """The standard deviation of the noise."""
+        if not all(state.bounded for state in (self.baseline, *repeats)):
+            return 0.0
+        documents = len(self.baseline.values)
+        before = self.baseline.values[:, 0]
+        after = np.mean([state.values[:, 0] for state in repeats], axis=0)
+        told = min(((after - before) ** 2).sum(), ((after - after.mean()) ** 2).sum())
+        added = t_quantile(CONFIDENCE, max(documents - 1, 1)) ** 2
+        return math.sqrt(added * max(0.0, 1 - float(told) / _TELLING)) / (documents + added)
+
+    def _retention(self, after: np.ndarray, before: np.ndarray) -> np.ndarray:
+        if self.baseline.rule.exponential:
+            with np.errstate(over="ignore"):
+                return np.exp(before[:2] - after)
+        if self.lower_is_better and math.isnan(self.chance):
+            return retentions(after, before[:2], self.chance, lower_is_better=True)
+        measured = self.sign * (self.baseline.compared - self.chance)
+        ahead = np.maximum(self.sign * (before[2] - self.chance), _LEAST_BASELINE * measured)
+        return 1 + self.sign * (after - before[:2]) / ahead
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """A number of one method or point: as estimated, and in every bootstrap draw.
+
+    Attributes:
+        estimate: (repeats,), mean over the splits.
+        drawn: (repeats, bootstrap draws, splits of each).
+        repeats: their numbers.
+        documents: the smallest number of documents of the tasks behind it.
+        reached: the share of choices that found a point.
+    """
+
+    estimate: np.ndarray
+    drawn: np.ndarray
+    repeats: tuple[int, ...]
+    documents: int
+    reached: float = 1.0
+
+    def minus(self, other: Quantity) -> list[Quantity]:
+        """The difference, paired by repeats; of other repeats both, the second one negative."""
+        if self.repeats == other.repeats:
+            estimate, drawn = self.estimate - other.estimate, self.drawn - other.drawn
+            return [Quantity(estimate, drawn, self.repeats, self.documents)]
+        negative = Quantity(-other.estimate, -other.drawn, other.repeats, other.documents)
+        return [self, negative]
+
+    def between(self, spread: RepeatSpread | None) -> Between:
+        """What the repeats, two at least, add to the variance of the mean."""
+        repeats = len(self.repeats)
+        rest = self.drawn - self.drawn.mean(axis=0)
+        noise = float(np.mean([error_of(one) for one in rest])) * repeats / (repeats - 1)
+        return between_repeats(float(self.estimate.var(ddof=1)), noise, repeats, spread)
+
+
+def error_of(drawn: np.ndarray) -> float:
+    """The variance over bootstrap draws of the mean over all splits, (draws, splits of each).
+
+    A draw has few splits, which differ; the estimate is a mean over many.
+    """
+    splits = drawn.shape[1]
+    within = float(drawn.var(axis=1, ddof=1).mean())
+    between = float(drawn.mean(axis=1).var(ddof=1)) - within / splits
+    return max(between, 0.0) + within / draws.SPLITS
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A number with its 95 % interval and the p-value of being 0."""
+
+    value: float
+    interval: Interval
+    p_value: float
+
+
+def judge(
+    terms: Sequence[Quantity], spread: RepeatSpread | None, low: float, high: float
+) -> Judged:
+    """The sum of quantities whose documents are the same and whose repeats are not.
+
+    On each side the interval over documents is the wider of the t interval and of the percentiles
+    of the draws: whether any point reaches half is yes or no, and no normal distribution.
+
+    Args:
+        terms: one quantity, or two with different repeats.
+        spread: the grid's variance between repeats.
+        low: the least value that the sum can have; the interval ends there.
+        high: the largest.
+    """
+    value = float(sum(term.estimate.mean() for term in terms))
+    documents = min(term.documents for term in terms)
+    drawn = np.sum([term.drawn.mean(axis=0) for term in terms], axis=0)
+    clipped = float(np.clip(value, low, high))
+    if documents < 2 or not np.isfinite(drawn).all() or not math.isfinite(value):
+        return Judged(clipped, NO_INTERVAL, math.nan)
+    error = error_of(drawn)
+    repeats = [term.between(spread) for term in terms if len(term.repeats) > 1]
+    of_documents = t = t_quantile(CONFIDENCE, documents - 1)
+    variance = sum(one.variance for one in repeats)
+    if repeats:
+        # Of two terms the one that says more of the sum.
+        largest = max(repeats, key=lambda one: one.variance)
+        t = Between(variance, largest.freedom).t_quantile(CONFIDENCE, error, of_documents)
+    tails = np.quantile(drawn.mean(axis=1), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    below, above = (
+        math.hypot(
+            t / of_documents * max(float(tail), of_documents * math.sqrt(error)),
+            t * math.sqrt(variance),
+        )
+        for tail in (value - tails[0], tails[1] - value)
+    )
+    interval = Interval(value - below, value + above).within(low, high)
+    towards_zero = below if value > 0 else above
+    # The normal tail beyond the same share of the half-width, so that p and interval agree.
+    normal = stats.norm.ppf((1 + CONFIDENCE) / 2)
+    p_value = 1.0
+    if value != 0:
+        share = abs(value) / towards_zero if towards_zero > 0 else math.inf
+        p_value = float(2 * stats.norm.sf(share * normal))
+    return Judged(clipped, interval, p_value)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The points of one method and calibration set, on choosing and on judging halves.
+
+    `removed` is the share of the skill that is gone, shape (2, splits, points, repeats); the first
+    axis is the direction. `kept` is that of the other tasks: their mean, or the worst.
+    `chosen_…` is what the choosing half says, `judged_…` what the other one does.
+    """
+
+    repeats: tuple[int, ...]
+    documents: int
+    chosen_removed: np.ndarray
+    judged_removed: np.ndarray
+    chosen_kept: Mapping[str, np.ndarray]
+    judged_kept: Mapping[str, np.ndarray]
+
+    def loss_at_half(self, kept: str) -> Quantity:
+        """1 minus the largest share kept by a point that removes half; 1 where no point does."""
+        share, found = self.best_beyond(np.full(1, HALF), kept)
+        return self._quantity(
+            np.where(found, 1 - share, 1.0), float(found[:, : draws.SPLITS].mean())
+        )
+
+    def best_beyond(self, least: np.ndarray, kept: str) -> tuple[np.ndarray, np.ndarray]:
+        """What the best of the points that remove `least` keeps, and whether there is one."""
+        enough = self.chosen_removed >= least - 1e-12
+        score = np.where(enough, self.chosen_kept[kept], -np.inf)
+        best = score.argmax(axis=2)[:, :, None]
+        share = np.take_along_axis(self.judged_kept[kept], best, axis=2)[:, :, 0]
+        return share, np.asarray(enough.any(axis=2))
+
+    def area(self, kept: str) -> Quantity:
+        """The area under the largest share kept by a point that removes x, for x from 0 to 1.
+
+        From the largest removal to the smallest: the best of the points so far counts for the width
+        to the next one.
+        """
+        order = np.argsort(-np.clip(self.chosen_removed, 0, 1), axis=2, kind="stable")
+        place, chosen, judged = (
+            np.take_along_axis(values, order, axis=2)
+            for values in (self.judged_removed, self.chosen_kept[kept], self.judged_kept[kept])
+        )
+        total = np.zeros(place[:, :, 0].shape)
+        best_chosen, best = chosen[:, :, 0], judged[:, :, 0]
+        points = place.shape[2]
+        for point in range(points):
+            better = chosen[:, :, point] > best_chosen
+            best_chosen = np.where(better, chosen[:, :, point], best_chosen)
+            best = np.where(better, judged[:, :, point], best)
+            following = place[:, :, point + 1] if point + 1 < points else 0.0
+            total += (place[:, :, point] - following) * best
+        return self._quantity(total)
+
+    def kept(self, kept: str, chosen: np.ndarray | None = None) -> Quantity:
+        """What a single point keeps, or the chosen ones of several (`best_by_gain`)."""
+        judged = self.judged_kept[kept]
+        if chosen is None:
+            return self._quantity(judged[:, :, 0])
+        return self._quantity(np.take_along_axis(judged, chosen, axis=2)[:, :, 0])
+
+    def _quantity(self, by_split: np.ndarray, reached: float = 1.0) -> Quantity:
+        """Args: by_split: (2, splits, repeats)."""
+        return quantity_of(by_split, self.repeats, self.documents, reached)
+
+
+def quantity_of(
+    by_split: np.ndarray, repeats: tuple[int, ...], documents: int, reached: float = 1.0
+) -> Quantity:
+    """Average over both directions, and tell estimate and draws apart.
+
+    Args:
+        by_split: (2, splits, repeats), the splits as in `draws.half_means`.
+        repeats: their numbers.
+        documents: the smallest number of documents of a task.
+        reached: the share of choices that found a point.
+    """
+    mean = by_split.mean(axis=0).T
+    drawn = mean[:, draws.SPLITS :].reshape(len(repeats), draws.HALVED, draws.HALVES)
+    return Quantity(mean[:, : draws.SPLITS].mean(axis=1), drawn, repeats, documents, reached)
+
+
+def curve_of(
+    skill: TaskMetrics | None,
+    others: Sequence[TaskMetrics],
+    points: Sequence[Sequence[CellKey]],
+    documents: int,
+) -> Curve:
+    """Put the cells of one method and set in order.
+
+    Args:
+        skill: the skill's task; None if only what the others keep is asked.
+        others: every other task.
+        points: the cells of every point, one per repeat, in the same order.
+        documents: the smallest number of documents of a task.
+    """
+    repeats = tuple(key.selection.repeat if key.selection else 0 for key in points[0])
+    each = [_choose_and_judge(task, points) for task in others]
+    chosen, judged = (np.stack(parts, axis=2) for parts in zip(*each, strict=True))
+    worst = chosen.argmin(axis=2)[:, :, None]
+    whole = np.ones_like(chosen[:, :, 0])
+    chosen_retention, judged_retention = (
+        _choose_and_judge(skill, points) if skill else (whole, whole)
+    )
+    return Curve(
+        repeats,
+        documents,
+        1 - chosen_retention,
+        1 - judged_retention,
+        {"mean": chosen.mean(axis=2), "worst": chosen.min(axis=2)},
+        {
+            "mean": judged.mean(axis=2),
+            "worst": np.take_along_axis(judged, worst, axis=2)[:, :, 0],
+        },
+    )
+
+
+def best_by_gain(skill: TaskMetrics, points: Sequence[Sequence[CellKey]]) -> np.ndarray:
+    """Of several trainings the one that gains most on the choosing half.
+
+    Returns:
+        Its index, (2, splits, 1, repeats).
+    """
+    told, _ = _told_and_judged(skill.gains_in_halves, points)
+    return told.argmax(axis=2)[:, :, None]
+
+
+def gain_of_chosen(
+    skill: TaskMetrics, points: Sequence[Sequence[CellKey]], chosen: np.ndarray, documents: int
+) -> Quantity:
+    """What the chosen trainings gain on the judging half (`best_by_gain`)."""
+    _, judged = _told_and_judged(skill.gains_in_halves, points)
+    repeats = tuple(key.selection.repeat if key.selection else 0 for key in points[0])
+    return quantity_of(np.take_along_axis(judged, chosen, axis=2)[:, :, 0], repeats, documents)
+
+
+def _told_and_judged(
+    values: Mapping[CellKey, np.ndarray], points: Sequence[Sequence[CellKey]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What the choosing half says by the other repeats, and what the judging half does.
+
+    Returns:
+        Two of (2, splits, points, repeats).
+    """
+    stacked = np.stack(
+        [np.stack([values[key] for key in point], axis=-1) for point in points], axis=-2
+    )
+    stacked = np.nan_to_num(stacked)
+    repeats = stacked.shape[-1]
+    told = stacked
+    if repeats > 1:
+        told = (stacked.sum(axis=-1, keepdims=True) - stacked) / (repeats - 1)
+    return told, stacked[::-1].copy()
+
+
+def _choose_and_judge(
+    task: TaskMetrics, points: Sequence[Sequence[CellKey]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Retention as the choosing half says it, clipped, and as the judging one does.
+
+    Returns:
+        Two of (2, splits, points, repeats).
+    """
+    told, judged = _told_and_judged(task.in_halves, points)
+    measured = np.array([np.mean([task.retention(key) for key in point]) for point in points])
+    judged[:, : draws.SPLITS] -= (measured - np.clip(measured, 0, 1))[:, None]
+    return np.clip(told, 0, 1), judged
