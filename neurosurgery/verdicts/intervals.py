@@ -170,6 +170,8 @@ def compare(
         if p_value > 1 - CONFIDENCE:
             interval = Interval(min(interval.low, 0.0), max(interval.high, 0.0))
     interval, inner = (Interval(end.low * unit, end.high * unit) for end in (interval, inner))
+    if all(state.bounded for state in states):
+        interval, inner = interval.within(-1.0, 1.0), inner.within(-1.0, 1.0)
     return Comparison(difference, interval, p_value, inner)
 
 

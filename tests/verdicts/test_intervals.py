@@ -225,7 +225,7 @@ def test_the_noise_of_documents_and_repeats_by_hand():
 def test_repeats_and_documents_are_added_up_by_hand():
     """d² + between, and a t quantile that is a mean of both, weighted by the variances."""
     before = accuracy([1] * 80 + [0] * 20)
-    pruned = [accuracy([1] * right + [0] * (100 - right)) for right in (2, 20, 35)]
+    pruned = [accuracy([1] * right + [0] * (100 - right)) for right in (30, 48, 63)]
     found = compare(pruned, before)
     changes = intervals.differences(pruned, [before])
     means = changes.mean(axis=0)
@@ -379,3 +379,11 @@ def test_above_chance_is_beyond_the_baselines_own_error():
     assert not of(98, chance=0.5, lower=True)
     stories = rebuilt("word_perplexity", [(-10.0, 4), (-6.0, 4)], math.exp(2))
     assert above_chance(stories, math.nan, lower_is_better=True)
+
+
+def test_a_difference_of_accuracies_stays_between_its_bounds():
+    """Two repeats of which one keeps all and one nothing: t of one degree of freedom reaches far."""
+    before = accuracy([1] * 190 + [0] * 10)
+    found = compare([accuracy([0] * 200), before], before)
+    assert found.interval == (-1.0, 1.0)
+    assert found.inner == (-1.0, 1.0)
