@@ -382,7 +382,7 @@ def test_above_chance_is_beyond_the_baselines_own_error():
 
 
 def test_a_difference_of_accuracies_stays_between_its_bounds():
-    """Two repeats of which one keeps all and one nothing: t of one degree of freedom reaches far."""
+    """One repeat keeps all and one nothing: t of one degree of freedom reaches far."""
     before = accuracy([1] * 190 + [0] * 10)
     found = compare([accuracy([0] * 200), before], before)
     assert found.interval == (-1.0, 1.0)
