@@ -14,7 +14,7 @@ repeats). With one repeat an interval is about this draw.
    Experimental Designs, §4.14). With two repeats Satterthwaite's degrees of freedom cover too
    little.
 
-`benchmarks/coverage.py` simulates what the intervals cover.
+`benchmarks/coverage/` simulates what the intervals cover.
 """
 
 from __future__ import annotations
@@ -212,9 +212,7 @@ def p_value_of(interval_at: AtConfidence) -> float:
 # Over documents
 
 
-def _of_bounded(
-    changes: np.ndarray, broken: float = -1.0, mended: float = 1.0, n: int = 0
-) -> AtConfidence:
+def _of_bounded(changes: np.ndarray, broken: float = -1.0, mended: float = 1.0) -> AtConfidence:
     """The interval of a mean of changes of answers between 0 and 1.
 
     t² pseudo-documents, half of them mended and half broken, are added to the real ones before the
@@ -226,9 +224,8 @@ def _of_bounded(
         changes: of every document, the mean over repeats.
         broken: what a document adds whose right answer became wrong.
         mended: what one adds whose wrong answer became right.
-        n: the number of documents, if not that of `changes`.
     """
-    documents = n or len(changes)
+    documents = len(changes)
     total, squares = float(changes.sum()), float((changes**2).sum())
 
     def at(confidence: float) -> Interval:
