@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -41,6 +41,12 @@ from neurosurgery.verdicts.intervals import (
 from neurosurgery.verdicts.metrics import Metric, retention, retentions
 
 HALF = 0.5
+
+MEAN = "mean"
+WORST = "worst"
+LEAST = "least"
+"""What is kept of the other tasks: their mean, that of the worst, chosen on the choosing half, and
+the least on the judging half (`Quantity.least`)."""
 
 _LEAST_BASELINE = 0.3
 """A draw's baseline, above chance, counts as this share of the measured one at least."""
@@ -153,6 +159,9 @@ class Quantity:
         repeats: their numbers.
         documents: the smallest number of documents of the tasks behind it.
         reached: the share of choices that found a point.
+        least: the same by the least of the other tasks on the judging half, for the worst task. The
+            half that chooses the point says too little of which task is worst there, and the
+            judging half too much: the truth lies between the two.
     """
 
     estimate: np.ndarray
@@ -160,6 +169,7 @@ class Quantity:
     repeats: tuple[int, ...]
     documents: int
     reached: float = 1.0
+    least: Quantity | None = None
 
     def minus(self, other: Quantity) -> list[Quantity]:
         """The difference, paired by repeats; of other repeats both, the second one negative."""
@@ -211,6 +221,12 @@ def judge(
         low: the least value that the sum can have; the interval ends there.
         high: the largest.
     """
+    if len(terms) == 1 and terms[0].least is not None:
+        found, other = (
+            judge([one], spread, low, high)
+            for one in (replace(terms[0], least=None), terms[0].least)
+        )
+        return replace(found, interval=found.interval.hull(other.interval))
     value = float(sum(term.estimate.mean() for term in terms))
     documents = min(term.documents for term in terms)
     drawn = np.sum([term.drawn.mean(axis=0) for term in terms], axis=0)
@@ -263,9 +279,9 @@ class Curve:
     def loss_at_half(self, kept: str) -> Quantity:
         """1 minus the largest share kept by a point that removes half; 1 where no point does."""
         share, found = self.best_beyond(np.full(1, HALF), kept)
-        return self._quantity(
-            np.where(found, 1 - share, 1.0), float(found[:, : draws.SPLITS].mean())
-        )
+        reached = float(found[:, : draws.SPLITS].mean())
+        quantity = self._quantity(np.where(found, 1 - share, 1.0), reached)
+        return replace(quantity, least=self.loss_at_half(LEAST) if kept == WORST else None)
 
     def best_beyond(self, least: np.ndarray, kept: str) -> tuple[np.ndarray, np.ndarray]:
         """What the best of the points that remove `least` keeps, and whether there is one."""
@@ -295,14 +311,15 @@ class Curve:
             best = np.where(better, judged[:, :, point], best)
             following = place[:, :, point + 1] if point + 1 < points else 0.0
             total += (place[:, :, point] - following) * best
-        return self._quantity(total)
+        return replace(self._quantity(total), least=self.area(LEAST) if kept == WORST else None)
 
     def kept(self, kept: str, chosen: np.ndarray | None = None) -> Quantity:
         """What a single point keeps, or the chosen ones of several (`best_by_gain`)."""
-        judged = self.judged_kept[kept]
-        if chosen is None:
-            return self._quantity(judged[:, :, 0])
-        return self._quantity(np.take_along_axis(judged, chosen, axis=2)[:, :, 0])
+        of_chosen = self.judged_kept[kept]
+        if chosen is not None:
+            of_chosen = np.take_along_axis(of_chosen, chosen, axis=2)
+        least = self.kept(LEAST, chosen) if kept == WORST else None
+        return replace(self._quantity(of_chosen[:, :, 0]), least=least)
 
     def _quantity(self, by_split: np.ndarray, reached: float = 1.0) -> Quantity:
         """Args: by_split: (2, splits, repeats)."""
@@ -352,10 +369,11 @@ def curve_of(
         documents,
         1 - chosen_retention,
         1 - judged_retention,
-        {"mean": chosen.mean(axis=2), "worst": chosen.min(axis=2)},
+        {MEAN: chosen.mean(axis=2), **dict.fromkeys((WORST, LEAST), chosen.min(axis=2))},
         {
-            "mean": judged.mean(axis=2),
-            "worst": np.take_along_axis(judged, worst, axis=2)[:, :, 0],
+            MEAN: judged.mean(axis=2),
+            WORST: np.take_along_axis(judged, worst, axis=2)[:, :, 0],
+            LEAST: judged.min(axis=2),
         },
     )
 

@@ -57,22 +57,28 @@ def half_means(columns: np.ndarray, task: str) -> np.ndarray:
     documents = len(columns)
     generator = np.random.default_rng([1, *task.encode(), documents])
     found = []
-    for counts in _counts_of_splits_and_draws(documents, task):
-        order = np.argsort(generator.random(counts.shape), axis=1)
-        first = np.where(order < documents // 2, counts, 0.0)
-        parts = np.stack([first, counts - first, counts])
+    for counts, copies in _counts_of_splits_and_draws(documents, task):
+        order = np.argsort(generator.random((len(counts) * copies, documents)), axis=1)
+        every = np.repeat(counts @ columns, copies, axis=0)
+        half = np.where(order < documents // 2, np.repeat(counts, copies, axis=0), 0.0)
+        drawn = half.sum(axis=1, keepdims=True)
+        first = part = half @ columns
         # A half without any document: all of them stand for it.
-        parts = np.where(parts.sum(axis=2, keepdims=True) == 0, counts, parts)
-        found.append(parts @ columns / parts.sum(axis=2, keepdims=True))
+        empty, full = drawn == 0, drawn == documents
+        first = np.where(empty, every, first) / np.where(empty, documents, drawn)
+        second = np.where(full, every, every - part)
+        second /= np.where(full, documents, documents - drawn)
+        found.append(np.stack([first, second, every / documents]))
     return np.concatenate(found, axis=1)
 
 
-def _counts_of_splits_and_draws(documents: int, task: str) -> Iterator[np.ndarray]:
+def _counts_of_splits_and_draws(documents: int, task: str) -> Iterator[tuple[np.ndarray, int]]:
+    """How often each document counts, in pieces, and how often each row of a piece is split."""
     batch = max(1, _BATCH_ELEMENTS // documents)
     for start in range(0, SPLITS, batch):
-        yield np.ones((min(batch, SPLITS - start), documents))
+        yield np.ones((min(batch, SPLITS - start), documents)), 1
     for counts in _draws(documents, task, HALVED, HALVES):
-        yield np.repeat(counts, HALVES, axis=0)
+        yield counts, HALVES
 
 
 def _draws(documents: int, task: str, wanted: int, copies: int = 1) -> Iterator[np.ndarray]:

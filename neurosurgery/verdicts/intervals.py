@@ -45,6 +45,12 @@ _STEPS = 24
 _LEAST_ERROR = 1e-9
 """A resample with an error below this share of the median has no spread to speak of."""
 _MOST_RETENTION = 1e3
+_FIT_FREEDOM = 1 / 3
+"""Of the freedom of a grid's variances, the most that their fit has: where the variances of its
+points differ twentyfold, more would cover too little (`benchmarks/coverage/`)."""
+_TAIL_DOCUMENTS = 20
+"""With n documents the tails of bootstrap-t are n / (n + this) of the nominal ones: what it covers
+falls short by about 1 / n where the damage is skewed."""
 
 
 class Interval(NamedTuple):
@@ -66,6 +72,12 @@ class Interval(NamedTuple):
     def within(self, low: float, high: float) -> Interval:
         """The interval with its ends moved into a range."""
         return Interval(min(max(self.low, low), high), min(max(self.high, low), high))
+
+    def hull(self, other: Interval) -> Interval:
+        """The smallest interval that holds both; none where one of them is none."""
+        if not (self.exists and other.exists):
+            return NO_INTERVAL
+        return Interval(min(self.low, other.low), max(self.high, other.high))
 
 
 NO_INTERVAL = Interval(math.nan, math.nan)
@@ -256,7 +268,8 @@ def _of_any(edited: Sequence[Metric], others: Sequence[Metric]) -> AtConfidence:
     studentised = _studentised(states, weights, difference)
 
     def at(confidence: float) -> Interval:
-        tails = (1 - confidence) / 2, (1 + confidence) / 2
+        tail = (1 - confidence) / 2 * documents / (documents + _TAIL_DOCUMENTS)
+        tails = tail, 1 - tail
         t = t_quantile(confidence, documents - 1)
         low_t, high_t = np.quantile(studentised, tails) if len(studentised) else (-t, t)
         return Interval(
@@ -416,11 +429,12 @@ def fitted_spread(points: Sequence[np.ndarray]) -> RepeatSpread | None:
     variances, freedoms = np.array(known).T
     logs = np.log(variances) - digamma(freedoms / 2) + np.log(freedoms / 2)
     excess = float(logs.var(ddof=1) - polygamma(1, freedoms / 2).mean())
-    # The fit itself is no surer than the variances that it comes from.
-    most = float(freedoms.sum())
-    freedom = most
-    if excess > polygamma(1, most / 2):
-        freedom = 2 * brentq(lambda x: polygamma(1, x) - excess, 1e-3, most / 2)
+    every = float(freedoms.sum())
+    most = every * _FIT_FREEDOM
+    if excess <= polygamma(1, most / 2):
+        # Nothing says that the variances differ: their mean.
+        return RepeatSpread(float(freedoms @ variances) / every, most)
+    freedom = 2 * brentq(lambda x: polygamma(1, x) - excess, 1e-3, most / 2)
     return RepeatSpread(
         math.exp(float(logs.mean()) + digamma(freedom / 2) - math.log(freedom / 2)), freedom
     )

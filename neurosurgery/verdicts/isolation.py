@@ -23,6 +23,8 @@ from neurosurgery.config.keys import MATH, CellKey
 from neurosurgery.config.methods import METHODS, method_rank
 from neurosurgery.verdicts.columns import GRID
 from neurosurgery.verdicts.crossfit import (
+    MEAN,
+    WORST,
     Curve,
     Judged,
     Quantity,
@@ -43,10 +45,10 @@ from neurosurgery.verdicts.intervals import (
 from neurosurgery.verdicts.judging import HIGHER, LOWER, UNDECIDED
 
 QUANTITIES: dict[str, Callable[[Curve], Quantity]] = {
-    "loss_at_half_mean": lambda curve: curve.loss_at_half("mean"),
-    "loss_at_half_worst": lambda curve: curve.loss_at_half("worst"),
-    "area_mean": lambda curve: curve.area("mean"),
-    "area_worst": lambda curve: curve.area("worst"),
+    "loss_at_half_mean": lambda curve: curve.loss_at_half(MEAN),
+    "loss_at_half_worst": lambda curve: curve.loss_at_half(WORST),
+    "area_mean": lambda curve: curve.area(MEAN),
+    "area_worst": lambda curve: curve.area(WORST),
 }
 """Loss at half and area, each for the mean and for the worst of the other tasks."""
 
@@ -93,7 +95,7 @@ class Spreads(NamedTuple):
 
     def of(self, quantity: str) -> RepeatSpread | None:
         """That of a quantity by its name: an area is a product of what is kept and removed."""
-        kept = self.worst if quantity.endswith("worst") else self.mean
+        kept = self.worst if quantity.endswith(WORST) else self.mean
         return total(kept, self.removed) if quantity.startswith("area") else kept
 
 
@@ -240,7 +242,10 @@ def _by_method_and_set(
 
 def _average(one: Callable[[Curve], Quantity], sets: Mapping[str, Curve]) -> Quantity:
     """A quantity averaged over calibration sets within every repeat that all sets have."""
-    each = [one(curve) for curve in sets.values()]
+    return _mean([one(curve) for curve in sets.values()])
+
+
+def _mean(each: Sequence[Quantity]) -> Quantity:
     if len(each) == 1:
         return each[0]
     common = sorted(set.intersection(*(set(quantity.repeats) for quantity in each)))
@@ -250,7 +255,11 @@ def _average(one: Callable[[Curve], Quantity], sets: Mapping[str, Curve]) -> Qua
         for parts in ([q.estimate for q in each], [q.drawn for q in each])
     )
     reached = float(np.mean([quantity.reached for quantity in each]))
-    return Quantity(estimate, drawn, tuple(common), each[0].documents, reached)
+    least = [quantity.least for quantity in each if quantity.least is not None]
+    documents = each[0].documents
+    return Quantity(
+        estimate, drawn, tuple(common), documents, reached, _mean(least) if least else None
+    )
 
 
 def _own_rows(
@@ -306,7 +315,7 @@ def _at_equal_damage(
     for one in ours:
         for two in theirs:
             least = np.minimum(one.chosen_removed.max(axis=2), two.chosen_removed.max(axis=2))
-            kept = [c.best_beyond(least[:, :, None], "mean")[0] for c in (one, two)]
+            kept = [c.best_beyond(least[:, :, None], MEAN)[0] for c in (one, two)]
             found.append(kept[0] - kept[1])
             damage.append(least.mean())
     if np.mean(damage) < _LEAST_DAMAGE:
@@ -385,7 +394,7 @@ def training_gains(
             row |= _gain("gain_over_control", skill, point, theirs, total(gained, gained))
             if curve is not None and all(known.known(rival, skill=False) for rival in rivals):
                 other = known.curve([rivals], skill=False)
-                ahead = curve.kept("mean").minus(other.kept("mean"))
+                ahead = curve.kept(MEAN).minus(other.kept(MEAN))
                 row |= _columns("kept_over_control", _difference(ahead, spreads.mean))
         rows.append(row)
     rows += _better_rates(known, skill, points, gained, spreads)
@@ -414,7 +423,7 @@ def _better_rates(
             kept = {}
             if known.others and all(known.known(key, skill=False) for p in own for key in p):
                 curve = known.curve(own, skill=False)
-                kept = {name: curve.kept(name, chosen) for name in ("mean", "worst")}
+                kept = {name: curve.kept(name, chosen) for name in (MEAN, WORST)}
             found[place] = gain_of_chosen(skill, own, chosen, documents), kept
     rows = []
     for place, (gain, kept) in found.items():
@@ -430,7 +439,7 @@ def _better_rates(
             ahead = gain.minus(rival[0])
             row |= _columns("gain_over_control", _difference(ahead, gained, math.inf))
             if kept and rival[1]:
-                more = kept["mean"].minus(rival[1]["mean"])
+                more = kept[MEAN].minus(rival[1][MEAN])
                 row |= _columns("kept_over_control", _difference(more, spreads.mean))
         rows.append(row)
     return rows
@@ -463,7 +472,7 @@ def _gain(
 
 def _kept(curve: Curve, spreads: Spreads) -> dict[str, object]:
     found: dict[str, object] = {}
-    for name in ("mean", "worst"):
+    for name in (MEAN, WORST):
         judged = judge([curve.kept(name)], spreads.of(name), 0.0, 1.0)
         found |= _columns(f"kept_{name}", judged)
     return found

@@ -197,10 +197,11 @@ def test_the_t_interval_of_a_metric_without_bounds_by_hand(monkeypatch):
     # Differences 1 0 3 0 6: mean 2, squared deviations 26, so s² = 26/4; t(.975, 4) = 2.77645.
     half = 2.77645 * math.sqrt(26 / 4 / 5)
     assert compare([edited], baseline).interval == pytest.approx((2 - half, 2 + half), rel=1e-5)
-    # With draws from -10 to 5 errors: the 97.5th percentile reaches down, the 2.5th up.
+    # With draws from -10 to 5 errors; of five documents the tails are .025 · 5/25: the 99.5th
+    # percentile reaches down, the .5th up.
     monkeypatch.setattr(intervals, "_studentised", lambda *_arguments: np.linspace(-10, 5, 1001))
     error = math.sqrt(26 / 4 / 5)
-    expected = 2 - 4.625 * error, 2 + 9.625 * error
+    expected = 2 - 4.925 * error, 2 + 9.925 * error
     assert compare([edited], baseline).interval == pytest.approx(expected, rel=1e-5)
 
 
@@ -267,6 +268,9 @@ def test_a_grid_tells_the_variance_between_repeats():
     equal = fitted_spread([0.02 * generator.standard_normal(3) for _ in range(400)])
     assert math.sqrt(equal.variance) == pytest.approx(0.02, rel=0.1)
     assert equal.freedom > 12
+    # Four points alike say of their mean variance as much as a third of their own freedom.
+    few = [np.array([0.0, d]) for d in (1.0, 1.1, 1.2, 1.3)]
+    assert fitted_spread(few) == pytest.approx((np.mean([1.0, 1.21, 1.44, 1.69]) / 2, 4 / 3))
     assert fitted_spread(points[:2]) is None
     assert fitted_spread([np.zeros(3)] * 9) is None
 

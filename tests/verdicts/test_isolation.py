@@ -146,6 +146,34 @@ def test_p_value_and_interval_of_a_difference_agree(value, spread):
     assert found.interval.holds_zero == (found.p_value > 0.05)
 
 
+def test_the_worst_task_has_the_hull_of_what_both_halves_say():
+    """The choosing half says too little of which task is worst there, the judging half too much."""
+    generator = np.random.default_rng(0)
+    splits = draws.SPLITS + draws.HALVED * draws.HALVES
+    tasks = 0.8 + 0.05 * generator.standard_normal((2, splits, 3, 4, 1))
+    chosen, judged = tasks, tasks[::-1]
+    worst = chosen.argmin(axis=2)[:, :, None]
+    kept = {
+        "worst": np.take_along_axis(judged, worst, axis=2)[:, :, 0],
+        "least": judged.min(axis=2),
+    }
+    told = dict.fromkeys(kept, chosen.min(axis=2))
+    gone = np.full((2, splits, 4, 1), 0.6)
+    curve = Curve((1,), 200, gone, gone, told, kept)
+    for quantity in (curve.loss_at_half("worst"), curve.area("worst"), curve.kept("worst")):
+        least = quantity.least
+        alone = judge([replace(quantity, least=None)], None, 0.0, 1.0)
+        other = judge([least], None, 0.0, 1.0)
+        assert abs(alone.value - other.value) > 0.01
+        found = judge([quantity], None, 0.0, 1.0)
+        assert found.value == alone.value
+        assert found.interval == (
+            min(alone.interval.low, other.interval.low),
+            max(alone.interval.high, other.interval.high),
+        )
+    assert curve.kept("worst").least.estimate < curve.kept("worst").estimate
+
+
 def test_pairs_are_paired_by_repeat_or_both_vary():
     ours, theirs = quantity([0.5, 0.6, 0.7]), quantity([0.4, 0.5, 0.6])
     paired = judge(ours.minus(theirs), None, -1.0, 1.0)
