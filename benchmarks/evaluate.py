@@ -40,13 +40,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTr
 
 from benchmarks.common import finish, interleaved, paired_ratio, parse, table
 from benchmarks.llamas import demo_model
-from neurosurgery.config.demo import DEMO, TASKS_FOLDER
-from neurosurgery.config.experiment import EvaluationConfig
 from neurosurgery.evaluate.documents import document_records
 from neurosurgery.evaluate.engine.language_model import LanguageModel
 from neurosurgery.evaluate.harness import Harness
 from neurosurgery.evaluate.isolation import chatter_to
 from neurosurgery.models.devices import keep_freed_memory
+from neurosurgery.settings.demo import DEMO, TASKS_FOLDER
+from neurosurgery.settings.experiment import EvaluationConfig
 
 BATCH_SIZE = 16
 STORIES = "demo_stories"

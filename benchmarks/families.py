@@ -37,9 +37,9 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTr
 from benchmarks.common import finish, parse, table
 from benchmarks.evaluate import text
 from benchmarks.tiny_families import LONGEST, RAISED, SAMPLE, NotBuilt, build, families
-from neurosurgery.config.demo import DEMO
 from neurosurgery.evaluate.engine.language_model import LanguageModel
 from neurosurgery.evaluate.isolation import chatter_to
+from neurosurgery.settings.demo import DEMO
 
 NEW_TOKENS = 6
 FLOAT32_TOLERANCE = 1e-3

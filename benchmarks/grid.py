@@ -49,8 +49,8 @@ from benchmarks.comparison import CELLS, REPEATS, ROWS, Case, Ours, Published, S
 from benchmarks.llamas import LLAMA_1B, LLAMA_84M, demo_model, parameter_count, random_llama
 from benchmarks.memory import peak_bytes
 from benchmarks.overhead import Overhead, measure_overhead
-from neurosurgery.config.demo import DEMO
 from neurosurgery.models.devices import keep_freed_memory
+from neurosurgery.settings.demo import DEMO
 
 
 @dataclass(frozen=True)

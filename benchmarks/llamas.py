@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
-from neurosurgery.config.demo import DEMO
+from neurosurgery.settings.demo import DEMO
 
 
 class Size(NamedTuple):

@@ -16,11 +16,11 @@ from torch import nn
 
 from neurosurgery.activations.calibration import read_calibration_set
 from neurosurgery.cli.parse import parse_experiment
-from neurosurgery.config.demo import DEMO
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.evaluate.harness import Harness
 from neurosurgery.grid.experiment import Experiment
 from neurosurgery.grid.recorder import Recorder
+from neurosurgery.settings.demo import DEMO
 
 SCRIPT = "MathNeuro.py"
 FLAGS = "--proportion .005 .05 --num_repeats 1 --num_samples 5 --pre_train_eval".split()

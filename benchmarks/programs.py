@@ -23,9 +23,9 @@ from statistics import median
 import pandas as pd
 
 from benchmarks.common import finish, interleaved, paired_ratio, parse, table
-from neurosurgery.config.demo import ROOT
 from neurosurgery.evaluate.program_of_thought import RIGHT, score_program
 from neurosurgery.evaluate.sandbox import SECONDS, Sandbox
+from neurosurgery.settings.demo import ROOT
 
 PROGRAMS = 200
 PART = 20

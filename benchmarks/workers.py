@@ -34,12 +34,12 @@ from ray.cluster_utils import Cluster
 
 import MathNeuro
 from benchmarks.common import finish, parse, table
-from neurosurgery.config.keys import CellKey, SelectionKey, scale_by
-from neurosurgery.config.workers import WorkersConfig
 from neurosurgery.grid.executors import Failed
 from neurosurgery.grid.jobs import Done, Job
 from neurosurgery.grid.ray_workers import RayWorkers
 from neurosurgery.grid.worker_host import EvidenceData, Facts
+from neurosurgery.settings.keys import CellKey, SelectionKey, scale_by
+from neurosurgery.settings.workers import WorkersConfig
 
 NODES = 8
 

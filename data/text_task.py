@@ -25,7 +25,7 @@ from neurosurgery.cli.flags import OneLineParser  # noqa: E402
 from neurosurgery.cli.parse import run_script  # noqa: E402
 from neurosurgery.common.errors import UsageError  # noqa: E402
 from neurosurgery.common.files import write_atomically  # noqa: E402
-from neurosurgery.config.checks import check_at_least, check_writable  # noqa: E402
+from neurosurgery.settings.checks import check_at_least, check_writable  # noqa: E402
 
 TASK = """\
 task: {task}

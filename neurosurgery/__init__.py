@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from neurosurgery.activations.batches import encode_samples
     from neurosurgery.activations.calibration import CalibrationSet, read_calibration_set
     from neurosurgery.activations.collect import collect_activation_norms
-    from neurosurgery.config.experiment import CalibrationSource, ModelConfig
     from neurosurgery.edit.delta import Delta, added_delta
     from neurosurgery.edit.export import export_model
     from neurosurgery.edit.knock_out import head_means, knocked_out
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from neurosurgery.models.targets import find_targets
     from neurosurgery.prompts.arithmetic import arithmetic_pairs
     from neurosurgery.prompts.pairs import keep_right, tokenize_pairs
+    from neurosurgery.settings.experiment import CalibrationSource, ModelConfig
     from neurosurgery.verdicts.intervals import mcnemar, paired_interval
     from neurosurgery.verdicts.metrics import metric_from_documents
 

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from neurosurgery.config.methods import METHODS
 from neurosurgery.masks.files import write_mask_file
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.results.store import FORMAT
+from neurosurgery.settings.methods import METHODS
 from neurosurgery.verdicts.columns import COLUMNS, GRID, SUMMARY_COLUMNS
 from neurosurgery.verdicts.isolation import AT_EQUAL_DAMAGE, COMPARISON_COLUMNS, POINT_COLUMNS
 

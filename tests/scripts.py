@@ -11,8 +11,8 @@ import pandas as pd
 import LAPE
 import MathNeuro
 import MathNeuro_Ablations
-from neurosurgery.config.demo import DEMO
 from neurosurgery.results.lock import NAME as LOCK
+from neurosurgery.settings.demo import DEMO
 
 DEMO_DATA = [
     *("--train_dataset", DEMO.train_dataset),

@@ -9,20 +9,20 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from neurosurgery.config.methods import METHODS
-from neurosurgery.config.patching import UNIT_KINDS
+from neurosurgery.settings.methods import METHODS
+from neurosurgery.settings.patching import UNIT_KINDS
 
 PACKAGE = ROOT / "neurosurgery"
 
 FOLDERS = (
-    "common config models prompts activations masks locate edit evaluate results verdicts report "
+    "common settings models prompts activations masks locate edit evaluate results verdicts report "
     "grid cli"
 ).split()
 """A folder imports only from folders that stand before it."""
 
 REPORT_MAY = {
     "common",
-    "config",
+    "settings",
     "results",
     "verdicts",
     "masks.files",
@@ -37,7 +37,7 @@ HEAVY = {"transformers", "lm_eval", "accelerate", "peft"}
 """What `results/` and `verdicts/` must not need."""
 
 SETTINGS_MAY_BE_SEEN_WHOLE = {
-    "config/experiment.py",
+    "settings/experiment.py",
     "cli/parse.py",
     "grid/plan.py",
     "grid/experiment.py",
@@ -184,7 +184,7 @@ def test_a_method_is_named_in_its_descriptor_and_its_selector_alone():
     # PEFT has two configurations.
     adapters = "edit/adapters.py"
     assert named - {model_card_tag, consistency_figure, adapters} == {
-        "config/methods.py",
+        "settings/methods.py",
         "locate/selectors.py",
     }
 

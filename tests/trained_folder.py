@@ -11,8 +11,8 @@ from pathlib import Path
 import pandas as pd
 from report_folder import FakeFolder, complete, read_csv, write_csv, write_tables
 
-from neurosurgery.config.keys import CellKey, SelectionKey, train_at
-from neurosurgery.config.methods import METHODS
+from neurosurgery.settings.keys import CellKey, SelectionKey, train_at
+from neurosurgery.settings.methods import METHODS
 from neurosurgery.verdicts.columns import GRID
 from neurosurgery.verdicts.isolation import GAIN_COLUMNS
 

@@ -14,7 +14,7 @@ import pandas as pd
 
 from benchmarks.coverage.data import Answers, Losses, Model, task_of
 from benchmarks.coverage.single import Cell, Draw, DrawOne, found_seen, row_seen
-from neurosurgery.config.keys import CellKey, SelectionKey, scale_by
+from neurosurgery.settings.keys import CellKey, SelectionKey, scale_by
 from neurosurgery.verdicts.isolation import compare_methods
 
 Methods = Mapping[str, Sequence[tuple[float, float]]]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.coverage.data import Model, task_of, truths
-from neurosurgery.config.keys import CellKey, SelectionKey, train_at
+from neurosurgery.settings.keys import CellKey, SelectionKey, train_at
 from neurosurgery.verdicts.intervals import compare, repeat_spread, retention_interval
 from neurosurgery.verdicts.isolation import training_gains
 

@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 
 from neurosurgery.common.files import write_atomically
-from neurosurgery.config.keys import CellKey
-from neurosurgery.config.margins import Margins
 from neurosurgery.results.cells import Cell, CellRecord
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.keys import CellKey
+from neurosurgery.settings.margins import Margins
 from neurosurgery.verdicts.broken import is_broken
 from neurosurgery.verdicts.cell_metrics import cell_metrics
 from neurosurgery.verdicts.guessing import chance, direction

@@ -18,8 +18,8 @@ from benchmarks.reproduction.claims import (
     p_text,
 )
 from benchmarks.reproduction.runs import FOLDER, Run, read_run
-from neurosurgery.config.demo import ROOT
-from neurosurgery.config.keys import edit_text
+from neurosurgery.settings.demo import ROOT
+from neurosurgery.settings.keys import edit_text
 from neurosurgery.verdicts.isolation import AT_EQUAL_DAMAGE
 
 PAGE = ROOT / "docs" / "REPRODUCTION.md"

@@ -17,8 +17,8 @@ from neurosurgery.activations.programs import ProgramSplit, program_sample, spli
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.tables import first_empty, read_csv
 from neurosurgery.common.terminal import say
-from neurosurgery.config.experiment import CalibrationSource
-from neurosurgery.config.keys import MATH
+from neurosurgery.settings.experiment import CalibrationSource
+from neurosurgery.settings.keys import MATH
 
 if TYPE_CHECKING:
     from pathlib import Path

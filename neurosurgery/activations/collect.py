@@ -23,7 +23,6 @@ from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.activations.sums import ActivationNorms, FiringCounts, SampleSums
 from neurosurgery.common.errors import RunError
 from neurosurgery.common.terminal import say
-from neurosurgery.config.methods import ACTIVATION_NORMS, FIRING_COUNTS
 from neurosurgery.models.backbone import find_backbone
 from neurosurgery.models.devices import empty_cache
 from neurosurgery.models.forward import context_length
@@ -31,6 +30,7 @@ from neurosurgery.models.hooks import input_hooks, output_hooks
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.models.neurons import NeuronLayer, find_neuron_layers
 from neurosurgery.models.targets import Target, find_targets
+from neurosurgery.settings.methods import ACTIVATION_NORMS, FIRING_COUNTS
 
 ByRepeat = list[dict[str, torch.Tensor]]
 """The statistics of one set: per repeat, module name to a vector."""

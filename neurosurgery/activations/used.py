@@ -17,7 +17,7 @@ from neurosurgery.activations.overlap import (
     sample_record,
 )
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.experiment import CalibrationSource
+from neurosurgery.settings.experiment import CalibrationSource
 
 Records = Mapping[str, Sequence[Record]]
 """The name of a set or of a task to its records, `identified`."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import say, say_error
-from neurosurgery.config.checks import check_finite, check_model_folder
-from neurosurgery.config.experiment import ModelConfig
 from neurosurgery.edit.export_folder import check_output
+from neurosurgery.settings.checks import check_finite, check_model_folder
+from neurosurgery.settings.experiment import ModelConfig
 
 if TYPE_CHECKING:
     # torch takes seconds to import, so bad flags are refused first.

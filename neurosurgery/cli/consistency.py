@@ -19,9 +19,9 @@ from neurosurgery.cli.parse import (
 )
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import say
-from neurosurgery.config.checks import check_at_least, check_fractions, check_writable
-from neurosurgery.config.demo import DEMO, PUBLISHED_GRID
-from neurosurgery.config.experiment import DataConfig, ModelConfig
+from neurosurgery.settings.checks import check_at_least, check_fractions, check_writable
+from neurosurgery.settings.demo import DEMO, PUBLISHED_GRID
+from neurosurgery.settings.experiment import DataConfig, ModelConfig
 
 if TYPE_CHECKING:
     from neurosurgery.activations.calibration import CalibrationSet

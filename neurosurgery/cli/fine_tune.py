@@ -29,10 +29,10 @@ from neurosurgery.cli.parse import (
 from neurosurgery.cli.training_flags import add_selection_flags, add_training_flags
 from neurosurgery.cli.worker_flags import add_worker_flags, workers_config
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.checks import check_path
-from neurosurgery.config.demo import DEMO
-from neurosurgery.config.experiment import DataConfig
-from neurosurgery.config.fine_tuning import (
+from neurosurgery.settings.checks import check_path
+from neurosurgery.settings.demo import DEMO
+from neurosurgery.settings.experiment import DataConfig
+from neurosurgery.settings.fine_tuning import (
     SCRIPT,
     SELECTIONS,
     SIZES,
@@ -41,8 +41,8 @@ from neurosurgery.config.fine_tuning import (
     SelectionConfig,
     has_sizes,
 )
-from neurosurgery.config.methods import EFFECTS, METHODS, TRAINED_BY_DEFAULT
-from neurosurgery.config.training import TrainingConfig
+from neurosurgery.settings.methods import EFFECTS, METHODS, TRAINED_BY_DEFAULT
+from neurosurgery.settings.training import TrainingConfig
 
 
 def run_fine_tuning(description: str, argv: Sequence[str] | None) -> int:

@@ -9,11 +9,11 @@ from typing import Any, NoReturn
 from neurosurgery.cli.worker_flags import add_worker_flags
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import error_line
-from neurosurgery.config.demo import DEMO
-from neurosurgery.config.keys import MATH
-from neurosurgery.config.loggers import LOGGERS
-from neurosurgery.config.margins import Margins
-from neurosurgery.config.methods import METHODS, Method, methods_of
+from neurosurgery.settings.demo import DEMO
+from neurosurgery.settings.keys import MATH
+from neurosurgery.settings.loggers import LOGGERS
+from neurosurgery.settings.margins import Margins
+from neurosurgery.settings.methods import METHODS, Method, methods_of
 
 
 class OneLineParser(argparse.ArgumentParser):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import say, visible_line
-from neurosurgery.config.checks import check_writable
+from neurosurgery.settings.checks import check_writable
 
 _COMPARE = """\
 Count what masks of one model have in common: for every pair the Jaccard index (common weights over

@@ -17,9 +17,9 @@ from neurosurgery.cli.streams import OutputError, checked_output, usable_streams
 from neurosurgery.cli.worker_flags import workers_config
 from neurosurgery.common.errors import RunError, Stopped, UsageError, machine_error
 from neurosurgery.common.terminal import say_error
-from neurosurgery.config.checks import check_at_least
-from neurosurgery.config.demo import DEMO, PROGRAM_TASK, PUBLISHED_GRID
-from neurosurgery.config.experiment import (
+from neurosurgery.settings.checks import check_at_least
+from neurosurgery.settings.demo import DEMO, PROGRAM_TASK, PUBLISHED_GRID
+from neurosurgery.settings.experiment import (
     CalibrationSource,
     DataConfig,
     EvaluationConfig,
@@ -29,9 +29,9 @@ from neurosurgery.config.experiment import (
     OutputConfig,
     name_calibration_sets,
 )
-from neurosurgery.config.keys import MATH
-from neurosurgery.config.margins import Margins
-from neurosurgery.config.methods import methods_of
+from neurosurgery.settings.keys import MATH
+from neurosurgery.settings.margins import Margins
+from neurosurgery.settings.methods import methods_of
 
 T = TypeVar("T")
 

@@ -23,9 +23,10 @@ from neurosurgery.cli.parse import (
 )
 from neurosurgery.cli.worker_flags import add_worker_flags, workers_config
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.demo import DEMO
-from neurosurgery.config.experiment import OutputConfig
-from neurosurgery.config.patching import (
+from neurosurgery.prompts.templates import DEMO_FAMILY, FAMILIES, OPERATORS, WORDED
+from neurosurgery.settings.demo import DEMO
+from neurosurgery.settings.experiment import OutputConfig
+from neurosurgery.settings.patching import (
     ABLATIONS,
     METRICS,
     POSITIONS,
@@ -35,7 +36,6 @@ from neurosurgery.config.patching import (
     PatchingConfig,
     PromptConfig,
 )
-from neurosurgery.prompts.templates import DEMO_FAMILY, FAMILIES, OPERATORS, WORDED
 
 
 def run_path_patching(description: str, argv: Sequence[str] | None) -> int:

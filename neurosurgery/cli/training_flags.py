@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from neurosurgery.config.demo import DEMO
-from neurosurgery.config.fine_tuning import SELECTIONS
-from neurosurgery.config.methods import TRAINED_BY_DEFAULT
-from neurosurgery.config.training import TrainingConfig
+from neurosurgery.settings.demo import DEMO
+from neurosurgery.settings.fine_tuning import SELECTIONS
+from neurosurgery.settings.methods import TRAINED_BY_DEFAULT
+from neurosurgery.settings.training import TrainingConfig
 
 
 def add_selection_flags(parser: argparse.ArgumentParser) -> None:

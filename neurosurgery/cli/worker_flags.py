@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.workers import WorkersConfig
+from neurosurgery.settings.workers import WorkersConfig
 
 
 def add_worker_flags(parser: argparse.ArgumentParser) -> None:

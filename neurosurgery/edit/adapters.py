@@ -31,10 +31,10 @@ from neurosurgery.common.tensor_files import (
     read_metadata,
     read_provenance,
 )
-from neurosurgery.config.methods import LORA, METHODS
 from neurosurgery.edit.delta import Delta
 from neurosurgery.masks.files import file_errors
 from neurosurgery.masks.mask import ParameterMask
+from neurosurgery.settings.methods import LORA, METHODS
 
 _NAME = "default"
 """What PEFT calls the one adapter of a model."""

@@ -8,10 +8,10 @@ from typing import Protocol
 
 from transformers import PreTrainedModel
 
-from neurosurgery.config.keys import KNOCK_OUT, SCALE, EditKey
 from neurosurgery.edit.knock_out import knocked_out
 from neurosurgery.edit.scale import AppliedFactor, scaled_weights
 from neurosurgery.masks.selection import Selection
+from neurosurgery.settings.keys import KNOCK_OUT, SCALE, EditKey
 
 
 class Edit(Protocol):

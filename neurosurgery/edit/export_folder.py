@@ -6,7 +6,7 @@ from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.files import remove_leftovers
-from neurosurgery.config.checks import check_writable
+from neurosurgery.settings.checks import check_writable
 
 CARD = "README.md"
 """The model card."""

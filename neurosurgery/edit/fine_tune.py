@@ -32,8 +32,8 @@ from neurosurgery.common.environment import settings_hidden
 from neurosurgery.common.errors import RunError
 from neurosurgery.common.files import write_atomically
 from neurosurgery.common.json_files import read_object
-from neurosurgery.config.training import TrainingConfig
 from neurosurgery.edit.training_bar import TrainingBar
+from neurosurgery.settings.training import TrainingConfig
 
 Encoded = Sequence[dict[str, list[int]]]
 """Token ids and labels of every sample."""

@@ -17,7 +17,6 @@ from transformers import PreTrainedTokenizerBase
 
 from neurosurgery.activations.overlap import Record
 from neurosurgery.common.errors import UsageError, first_line
-from neurosurgery.config.experiment import EvaluationConfig
 from neurosurgery.evaluate.aggregation import aggregate_to_infinity, errors_of_large_values
 from neurosurgery.evaluate.checks import UnfitTaskError, check_task
 from neurosurgery.evaluate.documents import (
@@ -34,6 +33,7 @@ from neurosurgery.evaluate.requests import build_requests, build_requests_once
 from neurosurgery.evaluate.tasks import task_manager
 from neurosurgery.models.devices import empty_cache
 from neurosurgery.models.load import LoadedModel
+from neurosurgery.settings.experiment import EvaluationConfig
 
 
 class Harness:

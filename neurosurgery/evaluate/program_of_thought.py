@@ -16,9 +16,9 @@ from neurosurgery.activations.prepared import can_be_prepared, write_samples
 from neurosurgery.activations.programs import program_prompt, read_programs
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import say
-from neurosurgery.config.demo import ROOT
 from neurosurgery.evaluate.outcomes import OUTCOMES, RAN
 from neurosurgery.evaluate.sandbox import shared_sandbox
+from neurosurgery.settings.demo import ROOT
 
 RIGHT = "exact_match"
 """Whether the program's number is the answer: the name that the harness has for a right text."""

@@ -8,8 +8,6 @@ from pathlib import Path
 from lm_eval.tasks import TaskManager
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.demo import TASKS_FOLDER
-from neurosurgery.config.experiment import EvaluationConfig
 from neurosurgery.evaluate.task_files import (
     check_own_task,
     did_you_mean,
@@ -17,6 +15,8 @@ from neurosurgery.evaluate.task_files import (
     left_out,
     why_unknown,
 )
+from neurosurgery.settings.demo import TASKS_FOLDER
+from neurosurgery.settings.experiment import EvaluationConfig
 
 PROGRAMS_FILE, PROGRAMS_SEED = "programs_file", "programs_seed"
 """Entries of a task's metadata: where its problems are, and how they are split."""

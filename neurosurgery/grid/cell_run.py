@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 from neurosurgery.common.errors import RunError
 from neurosurgery.common.files import write_atomically
 from neurosurgery.common.terminal import say, visible_text
-from neurosurgery.config.experiment import EvaluationConfig, ModelConfig, OutputConfig
-from neurosurgery.config.keys import BASELINE_KEY, CellKey
 from neurosurgery.evaluate.tasks import task_manager
 from neurosurgery.grid.plan import Plan
 from neurosurgery.results.failures import FOLDER as FAILED
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.provenance import model_fingerprint
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.experiment import EvaluationConfig, ModelConfig, OutputConfig
+from neurosurgery.settings.keys import BASELINE_KEY, CellKey
 from neurosurgery.verdicts.points import VerdictTable
 
 if TYPE_CHECKING:

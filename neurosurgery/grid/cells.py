@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 
 from tqdm import tqdm
 
-from neurosurgery.config.keys import CellKey
 from neurosurgery.grid.executors import Executor, Failed
 from neurosurgery.grid.jobs import Job
 from neurosurgery.grid.recorder import Recorder
+from neurosurgery.settings.keys import CellKey
 
 
 def run_cells(

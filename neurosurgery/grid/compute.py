@@ -12,8 +12,6 @@ from transformers import PreTrainedTokenizerBase
 
 from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.common.terminal import say
-from neurosurgery.config.experiment import DataConfig, EvaluationConfig, ModelConfig, OutputConfig
-from neurosurgery.config.workers import WorkersConfig
 from neurosurgery.grid.cell_run import CellRun, quantised_origin
 from neurosurgery.grid.gather import Given
 from neurosurgery.grid.plan import Plan
@@ -23,6 +21,8 @@ from neurosurgery.models.devices import choose_device, keep_freed_memory
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.provenance import describe_run
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.experiment import DataConfig, EvaluationConfig, ModelConfig, OutputConfig
+from neurosurgery.settings.workers import WorkersConfig
 
 
 class RunSettings(Protocol):

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.common.terminal import say
-from neurosurgery.config.experiment import ExperimentConfig
 from neurosurgery.grid.cell_run import CellRun
 from neurosurgery.grid.plan import PlanText, grid_keys, make_plan
 from neurosurgery.models.devices import choose_device, choose_dtype
 from neurosurgery.results import provenance
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.experiment import ExperimentConfig
 
 
 @dataclass(frozen=True)

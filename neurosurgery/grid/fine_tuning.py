@@ -11,9 +11,6 @@ import pandas as pd
 from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.common.environment import settings_found
 from neurosurgery.common.terminal import say, say_error
-from neurosurgery.config.experiment import GridConfig
-from neurosurgery.config.fine_tuning import FineTuneConfig
-from neurosurgery.config.keys import MATH
 from neurosurgery.grid.cell_run import CellRun
 from neurosurgery.grid.fine_tuning_plan import training_keys, training_lines
 from neurosurgery.grid.plan import make_plan
@@ -21,6 +18,9 @@ from neurosurgery.models.devices import choose_device, choose_dtype
 from neurosurgery.results import provenance
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.experiment import GridConfig
+from neurosurgery.settings.fine_tuning import FineTuneConfig
+from neurosurgery.settings.keys import MATH
 
 if TYPE_CHECKING:
     # transformers takes seconds to import, so bad flags are refused first.

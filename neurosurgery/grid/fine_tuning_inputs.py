@@ -13,10 +13,6 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from neurosurgery.activations.training_data import TrainingData, encode_training
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import say
-from neurosurgery.config.experiment import ModelConfig
-from neurosurgery.config.fine_tuning import FineTuneConfig, SelectionConfig
-from neurosurgery.config.methods import EFFECTS, METHODS
-from neurosurgery.config.training import TrainingConfig
 from neurosurgery.edit.adapters import check_adapter
 from neurosurgery.grid.kept_effects import check_effects, effects_folder
 from neurosurgery.grid.patching_folder import VALUES
@@ -30,6 +26,10 @@ from neurosurgery.models.vocabulary import embedding_rows
 from neurosurgery.report.read.heads import EFFECTS as EFFECTS_TABLE
 from neurosurgery.results.provenance import content_text, model_fingerprint
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.experiment import ModelConfig
+from neurosurgery.settings.fine_tuning import FineTuneConfig, SelectionConfig
+from neurosurgery.settings.methods import EFFECTS, METHODS
+from neurosurgery.settings.training import TrainingConfig
 
 _FLAGS = (
     "epochs max_steps train_batch_size gradient_accumulation_steps warmup_ratio weight_decay "

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from neurosurgery.config.fine_tuning import OF_FILES, FineTuneConfig
-from neurosurgery.config.keys import MATH, CellKey, SelectionKey, train_at
-from neurosurgery.config.methods import METHODS
 from neurosurgery.grid.plan import Plan, evaluation_line, time_lines
 from neurosurgery.results.store import ResultStore
 from neurosurgery.results.trainings import TrainingFiles
+from neurosurgery.settings.fine_tuning import OF_FILES, FineTuneConfig
+from neurosurgery.settings.keys import MATH, CellKey, SelectionKey, train_at
+from neurosurgery.settings.methods import METHODS
 
 if TYPE_CHECKING:
     from neurosurgery.grid.fine_tuning_inputs import EncodedSamples

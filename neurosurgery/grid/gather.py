@@ -12,8 +12,6 @@ import torch
 from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.activations.collect import STATISTICS, ByRepeat, collect_from_set
 from neurosurgery.common.errors import RunError
-from neurosurgery.config.experiment import DataConfig
-from neurosurgery.config.methods import ACTIVATION_NORMS, FIRING_COUNTS
 from neurosurgery.grid.kept_effects import kept_effects
 from neurosurgery.locate.evidence import Evidence, Statistics
 from neurosurgery.locate.key_units import UnitEffects
@@ -21,6 +19,8 @@ from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.models.targets import find_targets, scored_share
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.experiment import DataConfig
+from neurosurgery.settings.methods import ACTIVATION_NORMS, FIRING_COUNTS
 
 
 @dataclass(frozen=True)

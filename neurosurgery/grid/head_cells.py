@@ -14,9 +14,6 @@ from neurosurgery.activations.overlap import identified, sample_record
 from neurosurgery.activations.used import READ_WITH_CARE, compare, overlap_table
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import say
-from neurosurgery.config.keys import SCALE, CellKey, SelectionKey
-from neurosurgery.config.methods import METHODS, methods_of
-from neurosurgery.config.patching import SCRIPT, CellsConfig, PatchingConfig
 from neurosurgery.edit.knock_out import ALL, head_means
 from neurosurgery.grid.cell_run import CellRun, quantised_origin
 from neurosurgery.grid.executors import Executor
@@ -30,6 +27,9 @@ from neurosurgery.models.vocabulary import check_end_token
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.provenance import meaning_of_evaluation
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.keys import SCALE, CellKey, SelectionKey
+from neurosurgery.settings.methods import METHODS, methods_of
+from neurosurgery.settings.patching import SCRIPT, CellsConfig, PatchingConfig
 
 REMOVAL = "--scalar/--ablation[heads and MLPs]"
 """How units are removed, in the meaning of a folder, in which it is one way."""

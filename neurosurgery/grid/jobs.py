@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from neurosurgery.config.experiment import OutputConfig
-from neurosurgery.config.keys import BASELINE_KEY, CellKey
 from neurosurgery.grid.plan import Plan
 from neurosurgery.grid.recorder import mask_provenance
 from neurosurgery.grid.worker import Worker
@@ -15,6 +13,8 @@ from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.selection import Selection
 from neurosurgery.results.cells import CellResult
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.experiment import OutputConfig
+from neurosurgery.settings.keys import BASELINE_KEY, CellKey
 
 
 @dataclass(frozen=True)

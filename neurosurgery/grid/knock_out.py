@@ -12,14 +12,14 @@ from transformers import PreTrainedModel
 
 from neurosurgery.activations.calibration import generator
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.methods import PLURALS
-from neurosurgery.config.patching import TOP, PatchingConfig
 from neurosurgery.edit.knock_out import end_vectors, head_means, knocked_out, resampled
 from neurosurgery.grid.patching_prompts import Prompts
 from neurosurgery.masks.head_units import HEAD
 from neurosurgery.masks.units import Unit
 from neurosurgery.models.forward import next_tokens
 from neurosurgery.report.read.heads import RANDOM_UNITS
+from neurosurgery.settings.methods import PLURALS
+from neurosurgery.settings.patching import TOP, PatchingConfig
 from neurosurgery.verdicts.answers import compare_answers
 
 Answers = Callable[[Sequence[Unit]], Sequence[bool]]

@@ -14,7 +14,6 @@ import torch
 from tqdm import tqdm
 
 from neurosurgery.common.terminal import say
-from neurosurgery.config.patching import UNIT_KINDS, PatchingConfig
 from neurosurgery.grid.head_cells import HeadCells
 from neurosurgery.grid.knock_out import KnockOut, left_out, numbers
 from neurosurgery.grid.patching_folder import PatchingFolder
@@ -47,6 +46,7 @@ from neurosurgery.report.read.heads import (
 )
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.provenance import content_text
+from neurosurgery.settings.patching import UNIT_KINDS, PatchingConfig
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
 ATTENDED = 64

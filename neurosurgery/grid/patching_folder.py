@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save
 
 from neurosurgery.common.files import write_atomically
 from neurosurgery.common.folders import make_folder
-from neurosurgery.config.methods import methods_of
-from neurosurgery.config.patching import METRIC, SCRIPT, PatchingConfig
 from neurosurgery.report.read.heads import HEADS_FOLDER, KNOCK_OUT
 from neurosurgery.results.provenance import describe_run, meaning_of_model
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.methods import methods_of
+from neurosurgery.settings.patching import METRIC, SCRIPT, PatchingConfig
 
 VALUES = "effects.safetensors"
 """The file of the effects of every unit on every prompt."""

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from neurosurgery.config.methods import HEAD, METHODS, MLP, PLURALS
-from neurosurgery.config.patching import UNIT_KINDS, CellsConfig, PatchingConfig
 from neurosurgery.grid.head_cells import head_keys
 from neurosurgery.grid.knock_out import left_out, numbers
 from neurosurgery.grid.patching_folder import PatchingFolder
 from neurosurgery.grid.patching_prompts import tokenised_prompts
 from neurosurgery.grid.plan import evaluation_line, make_plan
 from neurosurgery.prompts.pairs import PromptPair
+from neurosurgery.settings.methods import HEAD, METHODS, MLP, PLURALS
+from neurosurgery.settings.patching import UNIT_KINDS, CellsConfig, PatchingConfig
 
 
 def units_by_config(architecture: PretrainedConfig) -> dict[str, int]:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from neurosurgery.config.methods import PLURALS
-from neurosurgery.config.patching import RELATIVE
 from neurosurgery.locate.key_units import KEY
 from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
+from neurosurgery.settings.methods import PLURALS
+from neurosurgery.settings.patching import RELATIVE
 
 _SHOWN = 10
 

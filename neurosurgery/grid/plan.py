@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.activations.used import CheckedSets
 from neurosurgery.common.numbers import duration_text
-from neurosurgery.config.checks import check_file_names
-from neurosurgery.config.experiment import (
+from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.checks import check_file_names
+from neurosurgery.settings.experiment import (
     DataConfig,
     EvaluationConfig,
     ExperimentConfig,
     GridConfig,
     OutputConfig,
 )
-from neurosurgery.config.keys import BASELINE_KEY, MATH, CellKey, SelectionKey, scale_by
-from neurosurgery.config.methods import METHODS, statistics_of
-from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.keys import BASELINE_KEY, MATH, CellKey, SelectionKey, scale_by
+from neurosurgery.settings.methods import METHODS, statistics_of
 from neurosurgery.verdicts.points import read_points
 from neurosurgery.verdicts.power import power_lines
 

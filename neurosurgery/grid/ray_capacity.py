@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.numbers import count_of
-from neurosurgery.config.workers import WorkersConfig, processors
+from neurosurgery.settings.workers import WorkersConfig, processors
 
 Resources = Mapping[str, float]
 

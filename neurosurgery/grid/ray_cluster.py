@@ -18,10 +18,10 @@ from ray._private.authentication.authentication_token_setup import (
 
 from neurosurgery.common.errors import RunError, Stopped, UsageError, first_line
 from neurosurgery.common.numbers import count_of
-from neurosurgery.config.demo import ROOT
-from neurosurgery.config.workers import WorkersConfig, check_ray_address
 from neurosurgery.grid.ray_capacity import Resources, check_room, room_lines
 from neurosurgery.grid.ray_watch import JoinedRay, OwnRay, RayHere, knock
+from neurosurgery.settings.demo import ROOT
+from neurosurgery.settings.workers import WorkersConfig, check_ray_address
 
 _PASSED_ON = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HOME", "HF_DATASETS_CACHE", "HF_TOKEN")
 """Where workers find models and data, and whether they may download any."""

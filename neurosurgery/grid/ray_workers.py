@@ -16,7 +16,6 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from neurosurgery.common.errors import RestoreError, RunError, UsageError, first_line
-from neurosurgery.config.workers import WorkersConfig
 from neurosurgery.grid.executors import Failed
 from neurosurgery.grid.jobs import Done, Job
 from neurosurgery.grid.ray_capacity import gpus_of_worker
@@ -24,6 +23,7 @@ from neurosurgery.grid.ray_cluster import start_ray
 from neurosurgery.grid.ray_signals import StopSignals
 from neurosurgery.grid.ray_tasks import GivenUp, Slot, Task, group_of, take
 from neurosurgery.grid.worker_host import EvidenceData, Facts, Recipe, WorkerHost
+from neurosurgery.settings.workers import WorkersConfig
 
 ATTEMPTS = 3
 """A job, or the start of a worker, that fails so often is given up."""

@@ -6,8 +6,6 @@ from collections.abc import Mapping
 
 from neurosurgery.common.files import write_atomically
 from neurosurgery.common.terminal import say
-from neurosurgery.config.experiment import OutputConfig
-from neurosurgery.config.keys import CellKey, SelectionKey
 from neurosurgery.masks.files import write_mask_file
 from neurosurgery.masks.selection import Selection
 from neurosurgery.masks.units import unit_csv
@@ -15,6 +13,8 @@ from neurosurgery.results.cells import CellResult
 from neurosurgery.results.failures import clear_failure, write_failure
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.experiment import OutputConfig
+from neurosurgery.settings.keys import CellKey, SelectionKey
 from neurosurgery.verdicts.points import VerdictTable
 
 

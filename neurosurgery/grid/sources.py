@@ -10,8 +10,6 @@ from transformers import PreTrainedTokenizerBase
 
 from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.common.terminal import say
-from neurosurgery.config.experiment import DataConfig, ModelConfig
-from neurosurgery.config.methods import ACTIVATION_NORMS, METHODS
 from neurosurgery.grid.cell_run import CellRun
 from neurosurgery.grid.executors import Executor
 from neurosurgery.grid.gather import (
@@ -27,6 +25,8 @@ from neurosurgery.grid.training import TrainingRecipe
 from neurosurgery.grid.worker_host import EvidenceData
 from neurosurgery.models.checked import load_checked_model
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.experiment import DataConfig, ModelConfig
+from neurosurgery.settings.methods import ACTIVATION_NORMS, METHODS
 
 if TYPE_CHECKING:
     # An extra; nothing of it is imported without workers.

@@ -17,9 +17,6 @@ import pandas as pd
 from neurosurgery.common.errors import RunError
 from neurosurgery.common.files import write_atomically
 from neurosurgery.common.folders import make_folder, must_stay
-from neurosurgery.config.keys import CellKey
-from neurosurgery.config.methods import METHODS
-from neurosurgery.config.training import TrainingConfig
 from neurosurgery.edit.adapters import Adapter, adapter_parameters, load_adapter, write_adapter
 from neurosurgery.edit.delta_files import load_delta, write_delta_file
 from neurosurgery.edit.edits import Change
@@ -30,6 +27,9 @@ from neurosurgery.masks.selection import Selection
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.results.lock import NAME as LOCK
 from neurosurgery.results.trainings import TrainingFiles
+from neurosurgery.settings.keys import CellKey
+from neurosurgery.settings.methods import METHODS
+from neurosurgery.settings.training import TrainingConfig
 
 LOSSES = ("step", "epoch", "loss", "learning_rate", "held_out_loss")
 """The columns of the table of losses."""

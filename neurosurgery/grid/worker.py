@@ -9,9 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from neurosurgery.common.errors import RunError, UsageError
-from neurosurgery.config.experiment import EvaluationConfig
-from neurosurgery.config.keys import TRAIN, CellKey, SelectionKey
-from neurosurgery.config.methods import METHODS, PLURALS
 from neurosurgery.edit.delta import Delta
 from neurosurgery.edit.edits import Edit, Trained, make_edit
 from neurosurgery.edit.export import export_model, export_trained
@@ -25,6 +22,9 @@ from neurosurgery.locate.selectors import select
 from neurosurgery.masks.selection import Selection
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.results.cells import CellRecord, CellResult
+from neurosurgery.settings.experiment import EvaluationConfig
+from neurosurgery.settings.keys import TRAIN, CellKey, SelectionKey
+from neurosurgery.settings.methods import METHODS, PLURALS
 
 
 class Worker:

@@ -12,12 +12,12 @@ import torch
 
 from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.activations.collect import ByRepeat
-from neurosurgery.config.experiment import DataConfig, EvaluationConfig, ModelConfig
 from neurosurgery.evaluate.tasks import task_manager
 from neurosurgery.grid.gather import Given, describe_evidence, make_evidence, score_set
 from neurosurgery.grid.jobs import Done, Job, carry_out, without_bulk
 from neurosurgery.grid.training import Training, TrainingRecipe
 from neurosurgery.grid.worker import Worker
+from neurosurgery.settings.experiment import DataConfig, EvaluationConfig, ModelConfig
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,13 @@ from tqdm import tqdm
 from neurosurgery.activations.calibration import CalibrationSet, generator
 from neurosurgery.activations.collect import collect_from_set
 from neurosurgery.common.numbers import number_text
-from neurosurgery.config.experiment import DataConfig
-from neurosurgery.config.keys import MATH
-from neurosurgery.config.methods import ACTIVATION_NORMS
 from neurosurgery.locate.ranking import TopK, scored_targets
 from neurosurgery.masks.overlap import Overlap, overlap_by_parameter, total
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.models.targets import Target, find_targets
+from neurosurgery.settings.experiment import DataConfig
+from neurosurgery.settings.keys import MATH
+from neurosurgery.settings.methods import ACTIVATION_NORMS
 
 
 class Subset(NamedTuple):

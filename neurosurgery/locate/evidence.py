@@ -12,12 +12,12 @@ from neurosurgery.activations.calibration import generator
 from neurosurgery.activations.collect import ByRepeat
 from neurosurgery.activations.sums import TOKENS
 from neurosurgery.common.errors import RunError
-from neurosurgery.config.keys import SelectionKey
-from neurosurgery.config.methods import ACTIVATION_NORMS, FIRING_COUNTS, METHODS
 from neurosurgery.locate.key_units import UnitEffects
 from neurosurgery.locate.ranking import TopK, scored_targets
 from neurosurgery.masks.mask import ParameterMask, Shapes
 from neurosurgery.models.targets import Target
+from neurosurgery.settings.keys import SelectionKey
+from neurosurgery.settings.methods import ACTIVATION_NORMS, FIRING_COUNTS, METHODS
 
 Statistics = Mapping[str, Mapping[str, ByRepeat]]
 """Kind of statistics, then set name, to one entry per repeat."""

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import torch
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.patching import METRICS, RELATIVE
 from neurosurgery.models.forward import length_batches
 from neurosurgery.prompts.pairs import TokenPair
+from neurosurgery.settings.patching import METRICS, RELATIVE
 
 LOGPROB, LOGIT, LOGIT_DIFF = METRICS
 

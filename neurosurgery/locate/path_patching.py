@@ -16,7 +16,6 @@ import torch
 from transformers import PreTrainedModel
 
 from neurosurgery.common.errors import first_line, machine_error
-from neurosurgery.config.patching import RELATIVE
 from neurosurgery.locate.patching_chain import chain_changes
 from neurosurgery.locate.patching_hooks import hook_changes
 from neurosurgery.locate.patching_metrics import (
@@ -38,6 +37,7 @@ from neurosurgery.masks.head_units import HEAD, MLP, head_units, mlp_units
 from neurosurgery.masks.units import Unit
 from neurosurgery.models.float32 import float32_arithmetic
 from neurosurgery.models.heads import find_blocks
+from neurosurgery.settings.patching import RELATIVE
 
 TOLERANCE = 1e-4
 """Largest accepted difference of chain and hooks, as a fraction of the logits' height

@@ -9,8 +9,16 @@ import numpy as np
 import torch
 
 from neurosurgery.activations.calibration import generator
-from neurosurgery.config.keys import SelectionKey
-from neurosurgery.config.methods import (
+from neurosurgery.locate.evidence import Evidence
+from neurosurgery.locate.key_units import UnitEffects, effect_table
+from neurosurgery.locate.lape import entropy, select_neurons
+from neurosurgery.locate.twins import random_twin
+from neurosurgery.masks.mask import ParameterMask
+from neurosurgery.masks.selection import Selection
+from neurosurgery.masks.units import Site, Slice, Unit, place_of, unit_table, units_mask
+from neurosurgery.models.neurons import NeuronLayer
+from neurosurgery.settings.keys import SelectionKey
+from neurosurgery.settings.methods import (
     ACTIVATION_NORMS,
     ALL,
     FIRING_COUNTS,
@@ -27,14 +35,6 @@ from neurosurgery.config.methods import (
     SHIRA,
     WANDA,
 )
-from neurosurgery.locate.evidence import Evidence
-from neurosurgery.locate.key_units import UnitEffects, effect_table
-from neurosurgery.locate.lape import entropy, select_neurons
-from neurosurgery.locate.twins import random_twin
-from neurosurgery.masks.mask import ParameterMask
-from neurosurgery.masks.selection import Selection
-from neurosurgery.masks.units import Site, Slice, Unit, place_of, unit_table, units_mask
-from neurosurgery.models.neurons import NeuronLayer
 
 
 def by_importance(evidence: Evidence, key: SelectionKey) -> Selection:

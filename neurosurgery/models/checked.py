@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 
 from transformers import PreTrainedTokenizerBase
 
-from neurosurgery.config.experiment import ModelConfig
 from neurosurgery.models import load
 from neurosurgery.models.backbone import check_backbone
 from neurosurgery.models.vocabulary import check_vocabulary
+from neurosurgery.settings.experiment import ModelConfig
 
 
 def load_checked_model(

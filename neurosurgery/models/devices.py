@@ -8,7 +8,7 @@ import platform
 import torch
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.experiment import ModelConfig
+from neurosurgery.settings.experiment import ModelConfig
 
 
 def choose_device(config: ModelConfig) -> torch.device:

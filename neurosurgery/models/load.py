@@ -36,10 +36,10 @@ from transformers.utils import (
 from neurosurgery.common.errors import RunError, UsageError, first_line
 from neurosurgery.common.json_files import read_object
 from neurosurgery.common.tensor_files import what_it_is
-from neurosurgery.config.experiment import ModelConfig
-from neurosurgery.config.gguf import gguf_file
 from neurosurgery.models.devices import choose_device, choose_dtype
 from neurosurgery.models.gguf import as_floats, describe_gguf, forget_quantisation, gguf_source
+from neurosurgery.settings.experiment import ModelConfig
+from neurosurgery.settings.gguf import gguf_file
 
 
 @dataclass(frozen=True)

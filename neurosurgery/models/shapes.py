@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
-from neurosurgery.config.experiment import ModelConfig
 from neurosurgery.models.load import loading, read_model_config
 from neurosurgery.models.targets import find_targets
+from neurosurgery.settings.experiment import ModelConfig
 
 
 class ModelSize(NamedTuple):

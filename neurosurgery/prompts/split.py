@@ -9,8 +9,8 @@ from typing import TypeVar
 import numpy as np
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.checks import check_at_least
 from neurosurgery.prompts.pairs import PromptPair, TokenPair
+from neurosurgery.settings.checks import check_at_least
 
 Pair = TypeVar("Pair", bound=PromptPair | TokenPair)
 Content = tuple[object, ...]

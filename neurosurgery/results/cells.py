@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from neurosurgery.config.keys import CellKey
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.masks.selection import Selection
+from neurosurgery.settings.keys import CellKey
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ import torch
 
 from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.common.environment import arithmetic_settings
-from neurosurgery.config.experiment import DataConfig, EvaluationConfig, GridConfig, ModelConfig
-from neurosurgery.config.gguf import gguf_file
-from neurosurgery.config.methods import METHODS
 from neurosurgery.results.file_hashes import file_hash, json_object
+from neurosurgery.settings.experiment import DataConfig, EvaluationConfig, GridConfig, ModelConfig
+from neurosurgery.settings.gguf import gguf_file
+from neurosurgery.settings.methods import METHODS
 
 _PACKAGES = ("torch", "transformers", "lm_eval", "accelerate", "datasets", "numpy", "scipy")
 _NOT_OF_THE_MODEL = re.compile(

@@ -19,8 +19,8 @@ from neurosurgery.common.errors import RunError, UsageError, first_line
 from neurosurgery.common.files import delete, is_leftover, write_atomically
 from neurosurgery.common.folders import make_folder
 from neurosurgery.common.json_files import parse_json, read_object
-from neurosurgery.config.keys import CellKey, SelectionKey
 from neurosurgery.results.cells import Cell, CellRecord, CellResult
+from neurosurgery.settings.keys import CellKey, SelectionKey
 
 FORMAT = "neurosurgery-results/3"
 

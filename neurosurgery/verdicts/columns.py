@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from neurosurgery.config.keys import MEAN_ABLATION, SCALE
+from neurosurgery.settings.keys import MEAN_ABLATION, SCALE
 
 GRID = "method skill against size size_unit edit edit_value".split()
 """The columns that identify a grid point (`CellKey.columns`).

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from neurosurgery.config.keys import MATH, CellKey
-from neurosurgery.config.methods import METHODS, method_rank
+from neurosurgery.settings.keys import MATH, CellKey
+from neurosurgery.settings.methods import METHODS, method_rank
 from neurosurgery.verdicts.columns import GRID
 from neurosurgery.verdicts.crossfit import (
     MEAN,

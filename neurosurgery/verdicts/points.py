@@ -14,10 +14,10 @@ from typing import Any
 import pandas as pd
 
 from neurosurgery.common.files import write_atomically
-from neurosurgery.config.keys import BASELINE_KEY, MATH, TRAIN, CellKey
-from neurosurgery.config.margins import Margins
 from neurosurgery.results.cells import Cell
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.keys import BASELINE_KEY, MATH, TRAIN, CellKey
+from neurosurgery.settings.margins import Margins
 from neurosurgery.verdicts.cell_metrics import (
     MetricKey,
     cell_metrics,

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 from scipy import stats
 
-from neurosurgery.config.margins import Margins
 from neurosurgery.results.cells import Cell
+from neurosurgery.settings.margins import Margins
 from neurosurgery.verdicts.cell_metrics import cell_metrics
 from neurosurgery.verdicts.intervals import CONFIDENCE, EQUIVALENCE, t_quantile
 from neurosurgery.verdicts.metrics import is_display

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from neurosurgery.config.keys import BASELINE, MATH, edit_text
-from neurosurgery.config.methods import size_text
 from neurosurgery.evaluate.outcomes import OUTCOMES, RAN
+from neurosurgery.settings.keys import BASELINE, MATH, edit_text
+from neurosurgery.settings.methods import size_text
 from neurosurgery.verdicts.columns import GRID
 
 _RIGHT = "exact_match"

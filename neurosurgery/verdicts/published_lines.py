@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from neurosurgery.config.keys import MATH, SCALE
-from neurosurgery.config.methods import METHODS
 from neurosurgery.evaluate.outcomes import RAN
+from neurosurgery.settings.keys import MATH, SCALE
+from neurosurgery.settings.methods import METHODS
 from neurosurgery.verdicts.primary import primary_metrics
 
 _END = "greedy decoding (few-shot)"

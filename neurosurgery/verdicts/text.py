@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from neurosurgery.common.numbers import interval_text, number_text, p_value_text
-from neurosurgery.config.keys import MATH, TRAIN, edit_text
-from neurosurgery.config.methods import size_text
+from neurosurgery.settings.keys import MATH, TRAIN, edit_text
+from neurosurgery.settings.methods import size_text
 from neurosurgery.verdicts.columns import removed
 from neurosurgery.verdicts.intervals import INTERVALS_OVER
 from neurosurgery.verdicts.isolation import AT_EQUAL_DAMAGE, QUANTITIES

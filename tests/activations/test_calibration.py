@@ -7,7 +7,7 @@ import pytest
 
 from neurosurgery.activations.calibration import CalibrationSet, generator, read_calibration_set
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.experiment import CalibrationSource
+from neurosurgery.settings.experiment import CalibrationSource
 
 
 def read(path, name="Race"):

@@ -20,7 +20,7 @@ from neurosurgery.activations.programs import (
     split_programs,
 )
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.experiment import CalibrationSource
+from neurosurgery.settings.experiment import CalibrationSource
 
 FILE = Path("mine.csv")
 

@@ -18,7 +18,7 @@ from neurosurgery.activations.overlap import (
 from neurosurgery.activations.programs import program_sample
 from neurosurgery.activations.used import check_sets, compare
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.experiment import CalibrationSource
+from neurosurgery.settings.experiment import CalibrationSource
 
 
 def found(samples, documents) -> list[list[int]]:

@@ -22,7 +22,7 @@ from neurosurgery import __main__ as commands
 from neurosurgery.cli.flags import OneLineParser
 from neurosurgery.cli.parse import parse_experiment
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.demo import DEMO, PUBLISHED_GRID
+from neurosurgery.settings.demo import DEMO, PUBLISHED_GRID
 
 
 @pytest.fixture

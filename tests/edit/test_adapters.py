@@ -14,13 +14,13 @@ from safetensors.torch import load_file, save_file
 from weights import random_mask, weights_of
 
 from neurosurgery.common.errors import RunError
-from neurosurgery.config.training import TrainingConfig
 from neurosurgery.edit.fine_tune import Fit, TrainedPart, fit
 from neurosurgery.edit.knock_out import knocked_out
 from neurosurgery.evaluate.engine.language_model import LanguageModel
 from neurosurgery.evaluate.engine.passes import CachedPasses
 from neurosurgery.masks.head_units import head_units, mlp_units
 from neurosurgery.models.heads import find_blocks
+from neurosurgery.settings.training import TrainingConfig
 
 pytest.importorskip("peft", reason="PEFT is an extra: requirements-peft.txt")
 

@@ -14,11 +14,11 @@ from weights import random_mask, weights_of
 
 from neurosurgery.common.environment import is_setting
 from neurosurgery.common.errors import RunError
-from neurosurgery.config.training import TrainingConfig
 from neurosurgery.edit import fine_tune
 from neurosurgery.edit.delta import Delta
 from neurosurgery.edit.fine_tune import Fit, TrainedPart, fit, last_checkpoint
 from neurosurgery.edit.training import trainable
+from neurosurgery.settings.training import TrainingConfig
 
 pytestmark = pytest.mark.whole
 

@@ -13,9 +13,6 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from neurosurgery.config.demo import TASKS_FOLDER
-from neurosurgery.config.experiment import EvaluationConfig
-from neurosurgery.config.keys import BASELINE_KEY
 from neurosurgery.evaluate.engine import checks as checks_module
 from neurosurgery.evaluate.engine.checks import AgreementChecks
 from neurosurgery.evaluate.engine.language_model import LanguageModel
@@ -26,6 +23,9 @@ from neurosurgery.evaluate.harness import load_harnesses
 from neurosurgery.grid.worker import Worker
 from neurosurgery.locate.evidence import Evidence
 from neurosurgery.models.load import LoadedModel
+from neurosurgery.settings.demo import TASKS_FOLDER
+from neurosurgery.settings.experiment import EvaluationConfig
+from neurosurgery.settings.keys import BASELINE_KEY
 
 SIZES = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 

@@ -14,11 +14,11 @@ from lm_eval.tasks import TaskManager
 from own_tasks import DOCUMENTS, write_task
 from scripts import DEMO_DATA, SCRIPTS, files_with_times, table
 
-from neurosurgery.config.demo import DEMO
-from neurosurgery.config.experiment import EvaluationConfig
 from neurosurgery.evaluate.harness import Harness
 from neurosurgery.evaluate.identity import _files_behind
 from neurosurgery.evaluate.tasks import task_manager
+from neurosurgery.settings.demo import DEMO
+from neurosurgery.settings.experiment import EvaluationConfig
 
 pytestmark = pytest.mark.whole
 

@@ -15,11 +15,11 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from requests_for_models import assert_same_answers, both, option_requests, prompt_requests
 
-from neurosurgery.config.demo import TASKS_FOLDER
-from neurosurgery.config.experiment import EvaluationConfig
 from neurosurgery.evaluate.engine.language_model import LanguageModel
 from neurosurgery.evaluate.engine.passes import CachedPasses
 from neurosurgery.evaluate.harness import Harness
+from neurosurgery.settings.demo import TASKS_FOLDER
+from neurosurgery.settings.experiment import EvaluationConfig
 
 FAMILIES = {
     "llama": {},

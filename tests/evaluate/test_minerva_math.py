@@ -11,7 +11,7 @@ import pytest
 from lm_eval.tasks.minerva_math.utils import process_docs, process_results
 
 import MathNeuro
-from neurosurgery.config.demo import DEMO
+from neurosurgery.settings.demo import DEMO
 
 pytestmark = pytest.mark.whole
 

@@ -15,7 +15,6 @@ from lm_eval.tasks import TaskManager
 
 from neurosurgery.activations import prepared
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.experiment import EvaluationConfig
 from neurosurgery.evaluate.harness import load_harnesses
 from neurosurgery.evaluate.outcomes import OUTCOMES, RAN
 from neurosurgery.evaluate.program_of_thought import (
@@ -23,6 +22,7 @@ from neurosurgery.evaluate.program_of_thought import (
     load_problems,
 )
 from neurosurgery.evaluate.tasks import task_manager
+from neurosurgery.settings.experiment import EvaluationConfig
 
 pytestmark = pytest.mark.whole
 

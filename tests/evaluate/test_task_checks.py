@@ -16,12 +16,12 @@ from scripts import SCRIPTS
 from transformers import AutoTokenizer
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.demo import TASKS_FOLDER
-from neurosurgery.config.experiment import EvaluationConfig, ModelConfig
 from neurosurgery.evaluate.harness import Harness
 from neurosurgery.evaluate.task_files import fault_of, task_files
 from neurosurgery.evaluate.tasks import task_manager
 from neurosurgery.models.load import load_tokenizer
+from neurosurgery.settings.demo import TASKS_FOLDER
+from neurosurgery.settings.experiment import EvaluationConfig, ModelConfig
 
 LONGEST = 64
 METRIC = "[{{metric: {}, aggregation: mean, higher_is_better: true}}]"

@@ -18,14 +18,14 @@ from transformers import AutoModelForCausalLM
 
 from neurosurgery.activations.calibration import CalibrationSet, generator
 from neurosurgery.activations.collect import STATISTICS, collect_activation_norms
-from neurosurgery.config.keys import MATH, CellKey, SelectionKey, scale_by
-from neurosurgery.config.methods import ACTIVATION_NORMS, FIRING_COUNTS
 from neurosurgery.locate.ranking import TopK
 from neurosurgery.locate.twins import random_twin
 from neurosurgery.masks.files import load_mask
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.overlap import overlap_by_parameter, total
 from neurosurgery.models.targets import find_targets
+from neurosurgery.settings.keys import MATH, CellKey, SelectionKey, scale_by
+from neurosurgery.settings.methods import ACTIVATION_NORMS, FIRING_COUNTS
 
 
 @pytest.fixture(scope="module")

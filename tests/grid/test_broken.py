@@ -15,13 +15,13 @@ from lm_eval.api.metrics import mean, perplexity
 from lm_eval.models.huggingface import HFLM
 from scripts import SCRIPTS, table
 
-from neurosurgery.config.keys import CellKey
 from neurosurgery.evaluate.aggregation import aggregate_to_infinity, errors_of_large_values
 from neurosurgery.evaluate.engine.broken import BrokenText, is_broken
 from neurosurgery.evaluate.engine.language_model import LanguageModel
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.results.cells import Cell, CellRecord
+from neurosurgery.settings.keys import CellKey
 from neurosurgery.verdicts import broken as verdicts
 from neurosurgery.verdicts.cell_metrics import cell_metrics
 from neurosurgery.verdicts.intervals import compare

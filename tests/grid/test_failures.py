@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 
-from neurosurgery.config.experiment import OutputConfig
-from neurosurgery.config.keys import CellKey, SelectionKey, scale_by
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.grid.cells import run_cells
 from neurosurgery.grid.executors import Failed
@@ -15,6 +13,8 @@ from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.failures import failure_file
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.experiment import OutputConfig
+from neurosurgery.settings.keys import CellKey, SelectionKey, scale_by
 from neurosurgery.verdicts.points import VerdictTable
 
 EMPTY = Evaluation({}, [], {}, {})

@@ -11,8 +11,6 @@ from conftest import build_model
 from requests_for_models import assert_same_answers, both, option_requests, prompt_requests
 from weights import bits
 
-from neurosurgery.config.keys import KNOCK_OUT_KEY, CellKey, SelectionKey, scale_by
-from neurosurgery.config.methods import HEADS, MLPS, RANDOM_HEADS
 from neurosurgery.edit.edits import make_edit
 from neurosurgery.edit.knock_out import head_means, knocked_out
 from neurosurgery.locate.evidence import Evidence
@@ -22,6 +20,8 @@ from neurosurgery.masks.head_units import head_units, mlp_units, zero_mask
 from neurosurgery.masks.selection import Selection
 from neurosurgery.models.heads import find_blocks
 from neurosurgery.models.targets import find_targets
+from neurosurgery.settings.keys import KNOCK_OUT_KEY, CellKey, SelectionKey, scale_by
+from neurosurgery.settings.methods import HEADS, MLPS, RANDOM_HEADS
 
 PROMPTS = [[5, 6, 7], [8, 9, 10], [11, 12, 13]]
 SEED = 42

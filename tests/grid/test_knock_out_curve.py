@@ -11,7 +11,6 @@ import torch
 from conftest import build_model
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.patching import TOP
 from neurosurgery.edit.knock_out import knocked_out
 from neurosurgery.grid.knock_out import KnockOut, numbers
 from neurosurgery.grid.patching_groups import transfer
@@ -21,6 +20,7 @@ from neurosurgery.masks.head_units import HEAD, MLP, find_heads
 from neurosurgery.models.forward import next_tokens
 from neurosurgery.prompts.pairs import PromptPair, TokenPair
 from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
+from neurosurgery.settings.patching import TOP
 
 
 def test_numbers_of_units():

@@ -15,10 +15,10 @@ import pytest
 from conftest import ROOT
 from scripts import SCRIPTS
 
-from neurosurgery.config import loggers as config
-from neurosurgery.config.loggers import LOGGERS
 from neurosurgery.grid.loggers import cell_row, told_of_cells
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings import loggers as config
+from neurosurgery.settings.loggers import LOGGERS
 
 CASE = SCRIPTS["mathneuro"]
 BOTH = ["--report_to", *LOGGERS]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config import workers
-from neurosurgery.config.workers import WorkersConfig
 from neurosurgery.grid import ray_capacity
 from neurosurgery.grid.ray_capacity import check_room, room_lines
+from neurosurgery.settings import workers
+from neurosurgery.settings.workers import WorkersConfig
 
 TWO = [{"CPU": 8.0, "GPU": 2.0}, {"CPU": 8.0, "GPU": 1.0}]
 CLUSTER = "127.0.0.1:6379"

@@ -15,15 +15,15 @@ from conftest import ROOT
 ray = pytest.importorskip("ray", reason="needs Ray: pip install -r requirements-ray.txt")
 
 from neurosurgery.common.errors import RunError, Stopped, UsageError  # noqa: E402
-from neurosurgery.config.workers import WorkersConfig  # noqa: E402
 from neurosurgery.grid import ray_cluster, ray_watch  # noqa: E402
 from neurosurgery.grid.ray_cluster import start_ray  # noqa: E402
 from neurosurgery.grid.ray_watch import JoinedRay, knock  # noqa: E402
+from neurosurgery.settings.workers import WorkersConfig  # noqa: E402
 
 START = """
 import sys
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.workers import WorkersConfig
+from neurosurgery.settings.workers import WorkersConfig
 from neurosurgery.grid.ray_cluster import start_ray
 # First the cluster: a Ray of its own turns on tokens for the whole process.
 for address, gpus in ((sys.argv[1], 0), (sys.argv[1], 1), (None, 0)):

@@ -17,8 +17,8 @@ from scripts import SCRIPTS, table
 from transformers import AutoModelForCausalLM
 
 from neurosurgery.activations.calibration import CalibrationSet
-from neurosurgery.config.demo import TASKS_FOLDER
 from neurosurgery.masks.files import load_mask
+from neurosurgery.settings.demo import TASKS_FOLDER
 
 run = SCRIPTS["mathneuro"].run
 CELLS = SCRIPTS["mathneuro"].cells

@@ -16,9 +16,6 @@ from weights import bits
 
 from neurosurgery.activations.calibration import read_calibration_set
 from neurosurgery.cli.parse import parse_experiment, run_experiment_script
-from neurosurgery.config.experiment import OutputConfig
-from neurosurgery.config.keys import CellKey, EditKey, SelectionKey, scale_by
-from neurosurgery.config.methods import METHODS, Method
 from neurosurgery.edit.edits import EDITS
 from neurosurgery.edit.scale import changed_weights
 from neurosurgery.evaluate.harness import load_harnesses
@@ -33,6 +30,9 @@ from neurosurgery.masks.selection import Selection
 from neurosurgery.models.load import load_model, load_tokenizer
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.experiment import OutputConfig
+from neurosurgery.settings.keys import CellKey, EditKey, SelectionKey, scale_by
+from neurosurgery.settings.methods import METHODS, Method
 from neurosurgery.verdicts.points import VerdictTable
 
 TOY = "first_rows"

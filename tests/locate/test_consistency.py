@@ -13,7 +13,6 @@ from conftest import build_model
 
 from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.activations.collect import collect_activation_norms
-from neurosurgery.config.experiment import CalibrationSource, DataConfig
 from neurosurgery.grid.checkpoint import SubsetCheckpoint
 from neurosurgery.locate.consistency import (
     Checkpoint,
@@ -29,6 +28,7 @@ from neurosurgery.masks.overlap import Overlap
 from neurosurgery.models.backbone import find_backbone
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.models.targets import find_targets
+from neurosurgery.settings.experiment import CalibrationSource, DataConfig
 
 SUBSETS = [Subset(size, number) for size in (1, 4) for number in range(3)]
 PROPORTIONS = [0.02, 0.1]

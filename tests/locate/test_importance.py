@@ -7,8 +7,6 @@ import torch
 from conftest import build_model
 
 from neurosurgery.common.errors import RunError
-from neurosurgery.config.experiment import CalibrationSource, DataConfig
-from neurosurgery.config.methods import ACTIVATION_NORMS, FIRING_COUNTS
 from neurosurgery.grid.gather import read_statistics
 from neurosurgery.locate import importance
 from neurosurgery.locate.evidence import Evidence
@@ -17,6 +15,8 @@ from neurosurgery.locate.ranking import TopK
 from neurosurgery.models.neurons import find_neuron_layers
 from neurosurgery.models.targets import Target, find_targets
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.experiment import CalibrationSource, DataConfig
+from neurosurgery.settings.methods import ACTIVATION_NORMS, FIRING_COUNTS
 
 
 def test_scores_by_hand():

@@ -14,8 +14,6 @@ from torch import nn
 from neurosurgery.activations.collect import collect_firing_counts
 from neurosurgery.activations.sums import TOKENS, FiringCounts, NonFiniteActivations
 from neurosurgery.common.errors import RunError
-from neurosurgery.config.keys import SelectionKey
-from neurosurgery.config.methods import FIRING_COUNTS, LAPE, NEURON
 from neurosurgery.edit.scale import scaled_weights
 from neurosurgery.locate.evidence import Evidence
 from neurosurgery.locate.lape import activation_bar, entropy, select_neurons
@@ -25,6 +23,8 @@ from neurosurgery.masks.units import Site, Slice, Unit
 from neurosurgery.models.hooks import output_hooks
 from neurosurgery.models.neurons import NeuronLayer, find_neuron_layers
 from neurosurgery.models.targets import Target, find_targets
+from neurosurgery.settings.keys import SelectionKey
+from neurosurgery.settings.methods import FIRING_COUNTS, LAPE, NEURON
 
 OUTPUT = {
     "phi": "mlp.fc2",

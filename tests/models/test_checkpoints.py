@@ -19,11 +19,11 @@ from transformers import AddedToken, AutoTokenizer
 from weights import bits
 
 from neurosurgery.common.errors import RunError, UsageError
-from neurosurgery.config.experiment import ModelConfig
 from neurosurgery.evaluate.engine.language_model import LanguageModel
 from neurosurgery.models.load import load_model, load_tokenizer, read_model_config
 from neurosurgery.models.shapes import model_shapes
 from neurosurgery.models.vocabulary import check_vocabulary
+from neurosurgery.settings.experiment import ModelConfig
 
 MATRIX = "model.layers.1.mlp.up_proj.weight"
 Weights = dict[str, torch.Tensor]

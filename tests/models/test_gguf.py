@@ -14,12 +14,12 @@ from gguf_model import END_ID, LAYERS, write_gguf
 from transformers import AutoModelForCausalLM
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.experiment import ModelConfig
-from neurosurgery.config.gguf import gguf_file
 from neurosurgery.models.gguf import describe_gguf
 from neurosurgery.models.load import load_model, load_tokenizer, read_model_config
 from neurosurgery.models.targets import find_targets
 from neurosurgery.results.provenance import model_fingerprint
+from neurosurgery.settings.experiment import ModelConfig
+from neurosurgery.settings.gguf import gguf_file
 
 Kind = gguf.GGMLQuantizationType
 

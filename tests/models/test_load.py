@@ -5,10 +5,10 @@ import torch
 from conftest import FAMILIES, build_model
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.experiment import ModelConfig
 from neurosurgery.models.devices import choose_device, choose_dtype
 from neurosurgery.models.load import load_model
 from neurosurgery.models.targets import find_targets, scored_share
+from neurosurgery.settings.experiment import ModelConfig
 
 ATTENTION_AND_MLP = {
     "llama": {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},

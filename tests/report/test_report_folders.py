@@ -17,7 +17,6 @@ from small_report import MATH, OTHER, small_folder
 
 from neurosurgery.__main__ import main
 from neurosurgery.common.errors import RunError, UsageError
-from neurosurgery.config.keys import BASELINE_KEY
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.report import make_report
 from neurosurgery.report.read.folder import read_folder
@@ -26,6 +25,7 @@ from neurosurgery.report.show.cautions import cautions
 from neurosurgery.report.show.isolation import isolation_points
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.keys import BASELINE_KEY
 
 pytestmark = pytest.mark.whole
 

@@ -11,13 +11,13 @@ import pytest
 from report_folder import read_csv
 
 from neurosurgery.__main__ import main
-from neurosurgery.config.keys import BASELINE_KEY, CellKey, SelectionKey, scale_by
-from neurosurgery.config.margins import Margins
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.store import FORMAT, ResultStore
+from neurosurgery.settings.keys import BASELINE_KEY, CellKey, SelectionKey, scale_by
+from neurosurgery.settings.margins import Margins
 from neurosurgery.verdicts.points import VerdictTable
 from neurosurgery.verdicts.text import folder_text
 

@@ -9,10 +9,10 @@ import pytest
 from scripts import SCRIPTS
 
 from neurosurgery.common.errors import RunError, UsageError
-from neurosurgery.config.keys import BASELINE_KEY
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.store import FORMAT, ResultStore
+from neurosurgery.settings.keys import BASELINE_KEY
 
 DAMAGES = {
     "half": b'{"format": ',

@@ -17,15 +17,15 @@ import pytest
 from conftest import ROOT
 
 from neurosurgery.activations.calibration import CalibrationSet
-from neurosurgery.config.experiment import (
+from neurosurgery.results import file_hashes, provenance
+from neurosurgery.results.provenance import meaning, model_fingerprint
+from neurosurgery.settings.experiment import (
     CalibrationSource,
     DataConfig,
     EvaluationConfig,
     GridConfig,
     ModelConfig,
 )
-from neurosurgery.results import file_hashes, provenance
-from neurosurgery.results.provenance import meaning, model_fingerprint
 
 CSV = Path("some.csv")
 SOURCES = (CalibrationSource("Race", CSV), CalibrationSource("MMLU", CSV))

@@ -13,7 +13,6 @@ from scripts import SCRIPTS, without_timings
 from weights import bits, random_mask, weights_of
 
 import PathPatching
-from neurosurgery.config.training import TrainingConfig
 from neurosurgery.edit.delta import added_delta
 from neurosurgery.edit.fine_tune import Fit, TrainedPart, fit
 from neurosurgery.edit.knock_out import head_means, knocked_out
@@ -23,6 +22,7 @@ from neurosurgery.locate.patching_metrics import PromptPairs
 from neurosurgery.locate.path_patching import head_effects
 from neurosurgery.masks.files import load_mask
 from neurosurgery.masks.head_units import find_heads
+from neurosurgery.settings.training import TrainingConfig
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -21,7 +21,6 @@ from transformers import AutoModelForCausalLM
 import FineTune
 import MathNeuro
 from neurosurgery.__main__ import main
-from neurosurgery.config.demo import DEMO
 from neurosurgery.edit.delta import added_delta
 from neurosurgery.edit.delta_files import load_delta
 from neurosurgery.grid.kept_effects import effects_folder
@@ -30,6 +29,7 @@ from neurosurgery.masks.files import read_mask_file, write_mask_file
 from neurosurgery.masks.head_units import head_units, mlp_units
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.models.heads import find_blocks
+from neurosurgery.settings.demo import DEMO
 
 TASKS = ["--train_lm_eval_task", "demo_gsm8k_cot", "--eval_datasets", "demo_race", "demo_stories"]
 SMALL = "--num_repeats 1 --num_samples 6 --eval_limit 4".split()

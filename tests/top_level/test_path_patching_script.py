@@ -12,10 +12,10 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import PathPatching
-from neurosurgery.config.demo import DEMO
 from neurosurgery.grid import patching
 from neurosurgery.prompts.templates import DEMO_FAMILY
 from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
+from neurosurgery.settings.demo import DEMO
 
 MADE = [*"--operators + --digits 2 --shots 0 --num_prompts 40 --templates".split(), DEMO_FAMILY]
 SMALL = "--num_draws 2 --top 1 3".split()

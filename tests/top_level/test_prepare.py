@@ -11,7 +11,7 @@ from conftest import ROOT
 from neurosurgery.activations import hub_samples, prepared
 from neurosurgery.activations.calibration import read_calibration_sets
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.experiment import CalibrationSource
+from neurosurgery.settings.experiment import CalibrationSource
 
 SHARED_CACHE = ROOT.parent / "shared" / "data" / "hf_datasets"
 

@@ -18,7 +18,7 @@ from scripts import SCRIPTS, table
 
 import MathNeuro
 from neurosurgery.activations import prepared
-from neurosurgery.config.demo import DEMO
+from neurosurgery.settings.demo import DEMO
 
 PROGRAMS = str(ROOT / "data" / "demo" / "sgsm.csv")
 SMALL = "--proportion .01 .05 --num_repeats 1 --num_samples 12 --eval_limit 6".split()

@@ -30,12 +30,12 @@ from benchmarks.reproduction.claims import (
 )
 from benchmarks.reproduction.page import PAGE, QUANTITIES, TABLES, rendered
 from benchmarks.reproduction.runs import FOLDER, Run, collect, judge
-from neurosurgery.config.demo import DEMO
-from neurosurgery.config.keys import BASELINE_KEY, CellKey, SelectionKey, scale_by
-from neurosurgery.config.margins import Margins
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.demo import DEMO
+from neurosurgery.settings.keys import BASELINE_KEY, CellKey, SelectionKey, scale_by
+from neurosurgery.settings.margins import Margins
 from neurosurgery.verdicts.points import VerdictTable
 
 NONE = pd.DataFrame()

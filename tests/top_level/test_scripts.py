@@ -22,8 +22,8 @@ from scripts import MODEL, SCRIPTS, ScriptCase, files_with_times, table, without
 from transformers import AutoModelForCausalLM
 
 from neurosurgery import __main__ as commands
-from neurosurgery.config.demo import DEMO, TASKS_FOLDER
 from neurosurgery.masks.files import load_mask
+from neurosurgery.settings.demo import DEMO, TASKS_FOLDER
 from neurosurgery.verdicts.columns import COLUMNS, SUMMARY_COLUMNS
 
 TASKS = 4

@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 from lm_eval.tasks import TaskManager
 
-from neurosurgery.config.demo import TASKS_FOLDER
+from neurosurgery.settings.demo import TASKS_FOLDER
 
 FOLDER = ROOT / "lm-evaluation-harness" / "small"
 CHOICES = ["small_capitals", "small_opposites", "small_past_tense"]

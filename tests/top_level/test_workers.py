@@ -119,7 +119,7 @@ def test_a_cluster_that_is_not_there_is_one_line(tiny_model, tmp_path):
 
 
 def test_a_missing_install_is_one_line(tiny_model, tmp_path, monkeypatch, capsys):
-    from neurosurgery.config import workers
+    from neurosurgery.settings import workers
 
     monkeypatch.setattr(workers.importlib.util, "find_spec", lambda _name: None)
     assert CASE.run(tiny_model, tmp_path / "r", *WORKERS) == 2

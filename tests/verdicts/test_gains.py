@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from neurosurgery.config.keys import CellKey, SelectionKey, scale_by, train_at
-from neurosurgery.config.methods import HEADS, LORA, MATHNEURO, RANDOM, RANDOM_HEADS, WANDA
+from neurosurgery.settings.keys import CellKey, SelectionKey, scale_by, train_at
+from neurosurgery.settings.methods import HEADS, LORA, MATHNEURO, RANDOM, RANDOM_HEADS, WANDA
 from neurosurgery.verdicts.crossfit import TaskMetrics
 from neurosurgery.verdicts.isolation import control_of, training_gains
 from neurosurgery.verdicts.metrics import Metric, mean_metric

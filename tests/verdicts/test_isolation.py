@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurosurgery.config.keys import CellKey, SelectionKey, scale_by
+from neurosurgery.settings.keys import CellKey, SelectionKey, scale_by
 from neurosurgery.verdicts import draws
 from neurosurgery.verdicts.crossfit import Curve, Quantity, TaskMetrics, error_of, judge
 from neurosurgery.verdicts.intervals import Interval

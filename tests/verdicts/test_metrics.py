@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from neurosurgery.config.keys import CellKey
 from neurosurgery.results.cells import Cell, CellRecord
+from neurosurgery.settings.keys import CellKey
 from neurosurgery.verdicts.cell_metrics import cell_metrics, standard_error, value_of
 from neurosurgery.verdicts.intervals import compare, retention_interval
 from neurosurgery.verdicts.metrics import (

@@ -7,9 +7,6 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
-from neurosurgery.config.keys import MATH, SCALE, edit_text
-from neurosurgery.config.methods import counts_units, size_text, without_own_counts
-from neurosurgery.config.patching import METRIC, METRICS
 from neurosurgery.report.draw.canvas import Drawing
 from neurosurgery.report.draw.grid import draw_grid, draw_isolation
 from neurosurgery.report.draw.masks import draw_consistency, draw_number
@@ -36,6 +33,9 @@ from neurosurgery.report.show.missing_commands import (
     repeat_with,
 )
 from neurosurgery.report.show.panels import grid_panels, size_panels
+from neurosurgery.settings.keys import MATH, SCALE, edit_text
+from neurosurgery.settings.methods import counts_units, size_text, without_own_counts
+from neurosurgery.settings.patching import METRIC, METRICS
 from neurosurgery.verdicts.columns import removed
 
 

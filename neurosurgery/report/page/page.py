@@ -12,8 +12,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from neurosurgery.common.numbers import p_value_text, percent_text
 from neurosurgery.common.terminal import visible_text
-from neurosurgery.config.keys import MATH, SCALE
-from neurosurgery.config.methods import method_label
 from neurosurgery.report.draw.canvas import Drawing
 from neurosurgery.report.page.missing import Missing
 from neurosurgery.report.page.programs import outcome_table
@@ -26,6 +24,8 @@ from neurosurgery.report.show.panels import records
 from neurosurgery.report.show.texts import interval, number
 from neurosurgery.report.show.units import UnitList
 from neurosurgery.report.show.words import findings
+from neurosurgery.settings.keys import MATH, SCALE
+from neurosurgery.settings.methods import method_label
 from neurosurgery.verdicts.intervals import INTERVALS_OVER
 from neurosurgery.verdicts.judging import is_within, moved
 

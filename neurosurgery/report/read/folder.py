@@ -12,9 +12,9 @@ import pandas as pd
 from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.common.json_files import read_object
 from neurosurgery.common.terminal import visible_text
-from neurosurgery.config.keys import BASELINE, MATH, CellKey
-from neurosurgery.config.margins import FLAG, Margins
 from neurosurgery.results.store import DamagedFile, ResultStore
+from neurosurgery.settings.keys import BASELINE, MATH, CellKey
+from neurosurgery.settings.margins import FLAG, Margins
 from neurosurgery.verdicts.columns import COLUMNS, GRID, SUMMARY_COLUMNS
 from neurosurgery.verdicts.guessing import Recorded, recorded_direction
 from neurosurgery.verdicts.points import POINT, VerdictTable

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from neurosurgery.config.keys import MATH, TRAIN
-from neurosurgery.config.methods import method_rank
 from neurosurgery.report.read.folder import Folder
+from neurosurgery.settings.keys import MATH, TRAIN
+from neurosurgery.settings.methods import method_rank
 from neurosurgery.verdicts.columns import GRID, SUMMARY_COLUMNS
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from neurosurgery.config.methods import METHODS
 from neurosurgery.masks.units import read_unit_csv
+from neurosurgery.settings.methods import METHODS
 
 ORIGIN = "method skill against size size_unit repeat".split()
 """The columns of a unit list that identify its selection (`SelectionKey.columns`)."""

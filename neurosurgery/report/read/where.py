@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.methods import method_rank
 from neurosurgery.masks.files import MaskInfo, read_mask_info
 from neurosurgery.masks.units import Place, place_of
+from neurosurgery.settings.methods import method_rank
 
 Part = Literal["layer", "kind"]
 

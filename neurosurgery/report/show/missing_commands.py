@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import PurePath
 from typing import Any
 
-from neurosurgery.config.methods import METHODS, TRAINED_ONLY, methods_of
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.read.points import of_training
+from neurosurgery.settings.methods import METHODS, TRAINED_ONLY, methods_of
 
 _OF_THE_MODEL_AND_ITS_DATA = (
     "--model --revision --dtype --device --device_map --trust_remote_code --train_dataset "

@@ -10,16 +10,16 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from neurosurgery.common.numbers import percent_text
-from neurosurgery.config.keys import SCALE, TRAIN, edit_text
-from neurosurgery.config.methods import (
+from neurosurgery.report.read.folder import Folder
+from neurosurgery.report.show.texts import interval, number, with_unit
+from neurosurgery.settings.keys import SCALE, TRAIN, edit_text
+from neurosurgery.settings.methods import (
     counts_units,
     has_one_size,
     method_label,
     size_text,
     twins,
 )
-from neurosurgery.report.read.folder import Folder
-from neurosurgery.report.show.texts import interval, number, with_unit
 from neurosurgery.verdicts.columns import removed
 from neurosurgery.verdicts.judging import moved
 

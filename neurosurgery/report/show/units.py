@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from neurosurgery.config.methods import METHODS, PLURALS
 from neurosurgery.report.read.units import ORIGIN
+from neurosurgery.settings.methods import METHODS, PLURALS
 
 _MOST = 200
 """The most rows to show; the files hold all."""

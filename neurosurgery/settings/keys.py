@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from neurosurgery.config.methods import METHODS
+from neurosurgery.settings.methods import METHODS
 
 MATH = "math"
 """Name of the math set; no calibration set may have it."""

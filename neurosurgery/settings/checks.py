@@ -14,8 +14,8 @@ from typing import Any
 from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.common.files import TEMPORARY_ADDS
 from neurosurgery.common.json_files import read_object
-from neurosurgery.config.gguf import check_gguf, gguf_file
-from neurosurgery.config.keys import MATH
+from neurosurgery.settings.gguf import check_gguf, gguf_file
+from neurosurgery.settings.keys import MATH
 
 _SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.checks import check_at_least, check_finite, check_writable
-from neurosurgery.config.experiment import EvaluationConfig, ModelConfig, OutputConfig
-from neurosurgery.config.keys import KNOCK_OUT_KEY, EditKey, scale_by
-from neurosurgery.config.methods import HEAD, MLP
-from neurosurgery.config.workers import WorkersConfig
+from neurosurgery.settings.checks import check_at_least, check_finite, check_writable
+from neurosurgery.settings.experiment import EvaluationConfig, ModelConfig, OutputConfig
+from neurosurgery.settings.keys import KNOCK_OUT_KEY, EditKey, scale_by
+from neurosurgery.settings.methods import HEAD, MLP
+from neurosurgery.settings.workers import WorkersConfig
 
 SCRIPT = "PathPatching.py"
 METRICS = ("logprob", "logit", "logit_diff")

@@ -8,16 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.checks import check_fractions, check_path
-from neurosurgery.config.experiment import (
+from neurosurgery.settings.checks import check_fractions, check_path
+from neurosurgery.settings.experiment import (
     DataConfig,
     EvaluationConfig,
     ModelConfig,
     OutputConfig,
 )
-from neurosurgery.config.methods import METHODS, TRAINED_ONLY
-from neurosurgery.config.training import TrainingConfig
-from neurosurgery.config.workers import WorkersConfig
+from neurosurgery.settings.methods import METHODS, TRAINED_ONLY
+from neurosurgery.settings.training import TrainingConfig
+from neurosurgery.settings.workers import WorkersConfig
 
 SCRIPT = TRAINED_ONLY
 SELECTIONS = tuple(name for name, method in METHODS.items() if not method.given)

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.checks import check_at_least
+from neurosurgery.settings.checks import check_at_least
 
 _MOST = 10_000
 """More workers than this are taken as a slip of the keyboard."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.checks import check_at_least, check_finite
+from neurosurgery.settings.checks import check_at_least, check_finite
 
 _MOST_SEED = 2**32 - 10_001
 """numpy takes seeds below 2^32, and every repeat has one of its own."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.margins import Margins
+from neurosurgery.settings.margins import Margins
 
 
 @pytest.mark.parametrize(

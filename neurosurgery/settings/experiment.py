@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.config.checks import (
+from neurosurgery.settings.checks import (
     check_at_least,
     check_file_names,
     check_finite,
@@ -18,12 +18,12 @@ from neurosurgery.config.checks import (
     check_set_names,
     check_writable,
 )
-from neurosurgery.config.demo import TASKS_FOLDER
-from neurosurgery.config.keys import MATH
-from neurosurgery.config.loggers import check_loggers
-from neurosurgery.config.margins import Margins
-from neurosurgery.config.methods import METHODS, statistics_of
-from neurosurgery.config.workers import WorkersConfig
+from neurosurgery.settings.demo import TASKS_FOLDER
+from neurosurgery.settings.keys import MATH
+from neurosurgery.settings.loggers import check_loggers
+from neurosurgery.settings.margins import Margins
+from neurosurgery.settings.methods import METHODS, statistics_of
+from neurosurgery.settings.workers import WorkersConfig
 
 
 @dataclass(frozen=True)
