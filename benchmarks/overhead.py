@@ -123,7 +123,7 @@ def measure_overhead(quick: bool) -> Overhead:
         config = parse_experiment(SCRIPT, "", flags)
         sets = {source.name: read_calibration_set(source) for source in config.data.sources}
         with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-            Experiment(config, sets, [SCRIPT, *flags]).run()
+            Experiment(config, sets).run()
     cells = clock.calls // CALLS_PER_CELL - 1
     cell = (clock.end - clock.start) / cells
     harness, forward = clock.harness / cells, clock.forward / cells

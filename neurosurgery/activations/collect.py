@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.utils.memory import should_reduce_batch_size
-from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from neurosurgery.activations.batches import (
@@ -22,7 +21,7 @@ from neurosurgery.activations.batches import (
 from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.activations.sums import ActivationNorms, FiringCounts, SampleSums
 from neurosurgery.common.errors import RunError
-from neurosurgery.common.terminal import say
+from neurosurgery.common.terminal import progress, say
 from neurosurgery.models.backbone import find_backbone
 from neurosurgery.models.devices import empty_cache
 from neurosurgery.models.forward import context_length
@@ -232,14 +231,14 @@ def collect_from_set(
         say(text)
     start = time.monotonic()
     tokens = 0
-    with tqdm(total=len(drawn), desc=f"scoring {calibration_set.name}", unit="sample") as progress:
+    with progress(total=len(drawn), desc=f"scoring {calibration_set.name}", unit="sample") as bar:
 
         def on_batch(samples: int, batch_tokens: int) -> None:
             nonlocal tokens
             tokens += batch_tokens
             rate = tokens / (time.monotonic() - start)
-            progress.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
-            progress.update(samples)
+            bar.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
+            bar.update(samples)
 
         collect = STATISTICS[kind].collect
         return collect(

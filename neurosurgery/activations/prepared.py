@@ -8,11 +8,10 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-from tqdm import tqdm
-
 from neurosurgery.activations.hub_samples import SOURCES, Row, Source
 from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.common.files import write_atomically
+from neurosurgery.common.terminal import progress
 
 FOLDER = "data"
 """Only in a folder of this name are missing files made: elsewhere a name may mean another file."""
@@ -43,7 +42,7 @@ def write_samples(path: Path) -> str:
     count = 0
     for config in source.configs:
         rows = _load_rows(path.stem, source, config)
-        shown = tqdm(rows, desc=f"{path.stem} {config or ''}", unit="row", leave=False)
+        shown = progress(rows, desc=f"{path.stem} {config or ''}", unit="row", leave=False)
         for row in source.rows(shown):
             writer.writerow(row)
             count += 1

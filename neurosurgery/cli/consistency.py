@@ -8,20 +8,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neurosurgery.cli.flags import add_calibration_flags, add_model_flags
-from neurosurgery.cli.parse import (
-    calibration_sets,
-    check_given_with_model,
-    given,
-    math_set,
-    model_config,
-    unique,
-)
+from neurosurgery.cli.flags import add_settings
+from neurosurgery.cli.parse import calibration_sets, math_set, model_config
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import say
-from neurosurgery.settings.checks import check_at_least, check_fractions, check_writable
+from neurosurgery.settings.checks import check_writable
+from neurosurgery.settings.declare import FRACTION, Groups, Setting, resolve, whole
 from neurosurgery.settings.demo import DEMO, PUBLISHED_GRID
 from neurosurgery.settings.experiment import DataConfig, ModelConfig
+from neurosurgery.settings.parts import (
+    BATCH_TOKENS,
+    CALIBRATION,
+    CALIBRATION_TITLE,
+    MODEL,
+    RANDOM_STATE,
+)
 
 if TYPE_CHECKING:
     from neurosurgery.activations.calibration import CalibrationSet
@@ -51,39 +52,48 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    add_model_flags(parser)
-    add_calibration_flags(parser)
-    grid = parser.add_argument_group("subsets")
-    grid.add_argument(
-        "--sizes",
-        nargs="+",
-        type=int,
-        help="samples of a subset (default: 1 10 50 100 500, as far as the files reach)",
-    )
-    grid.add_argument(
-        "--num_subsets", type=int, default=5, help="subsets of every size (default: %(default)s)"
-    )
-    grid.add_argument(
-        "--proportion",
-        nargs="+",
-        type=float,
-        help="top fractions of every weight matrix (default: .0001 .001 .005 .01 .025 .05 .1 .15)",
-    )
-    grid.add_argument(
-        "--random_state", type=int, default=42, help="seed of the draws (default: %(default)s)"
-    )
-    grid.add_argument(
-        "--batch_tokens",
-        type=int,
-        help="tokens per batch of the scoring pass (default: 16384 on a GPU, 2048 on a CPU)",
-    )
-    output = parser.add_argument_group("output")
-    output.add_argument(
-        "--save_path",
-        type=Path,
-        help=f"results folder (default without --model: {DEMO.save_path})",
-    )
-    output.add_argument("--overwrite", action="store_true", help=f"replace {FILE}, nothing else")
+    add_settings(parser, _GROUPS)
+
+
+_GROUPS: Groups = {
+    "model": MODEL,
+    CALIBRATION_TITLE: CALIBRATION,
+    "subsets": (
+        Setting(
+            "sizes",
+            int,
+            "samples of a subset",
+            many=True,
+            range=whole(1),
+            otherwise="1 10 50 100 500, as far as the files reach",
+        ),
+        Setting("num_subsets", int, "subsets of every size", default=5, range=whole(2)),
+        Setting(
+            "proportion",
+            float,
+            "top fractions of every weight matrix",
+            default=PUBLISHED_GRID,
+            demo=DEMO.proportions,
+            many=True,
+            once=True,
+            range=FRACTION,
+        ),
+        RANDOM_STATE,
+        BATCH_TOKENS,
+    ),
+    "output": (
+        Setting(
+            "save_path",
+            str,
+            "results folder",
+            demo=DEMO.save_path,
+            otherwise=f"without --model {DEMO.save_path}",
+            is_file=True,
+            travels=False,
+        ),
+        Setting("overwrite", bool, f"replace {FILE}, nothing else", travels=False),
+    ),
+}
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -93,34 +103,30 @@ def run(arguments: argparse.Namespace) -> None:
         UsageError: a value, file, folder or model that cannot be used as asked.
         RunError: activations or weights are not finite.
     """
-    model = model_config(arguments)
+    settings = resolve("consistency", sys.argv, _GROUPS, vars(arguments))
+    model = model_config(settings)
     data = DataConfig(
-        math=math_set(arguments),
-        calibration=calibration_sets(arguments),
-        num_samples=max(arguments.sizes or DEFAULT_SIZES),
+        math=math_set(settings),
+        calibration=calibration_sets(settings),
+        num_samples=max(settings.sizes or DEFAULT_SIZES),
         num_repeats=1,
-        random_state=arguments.random_state,
-        batch_tokens=arguments.batch_tokens,
+        random_state=settings.random_state,
+        batch_tokens=settings.batch_tokens,
     )
-    default_grid = DEMO.proportions if arguments.model is None else PUBLISHED_GRID
-    proportions = unique(arguments.proportion or default_grid)
-    save_path = given(arguments.save_path, Path(DEMO.save_path))
-    check_fractions("--proportion", proportions)
-    for size in arguments.sizes or ():
-        check_at_least(1, {"--sizes": size})
-    check_at_least(2, {"--num_subsets": arguments.num_subsets})
+    proportions = settings.proportion
+    save_path = Path(settings.save_path or DEMO.save_path)
     data.check()
     model.check()
-    check_given_with_model(arguments, "train_dataset", "calibration_datasets", "save_path")
+    settings.check_given_with_model(("skill_data", "other_data", "save_path"))
     check_writable(save_path)
     file = save_path / FILE
-    _check_file(file, overwrite=arguments.overwrite)
+    _check_file(file, overwrite=settings.overwrite)
 
     # Heavy imports come one by one, so that bad input is refused before the next import.
     from neurosurgery.activations.calibration import read_calibration_sets
 
     sets = read_calibration_sets(data.sources, data.random_state)
-    _check_sizes(arguments.sizes or (), data, sets)
+    _check_sizes(settings.sizes or (), data, sets)
 
     from neurosurgery.models.devices import choose_device, keep_freed_memory
     from neurosurgery.results.lock import FolderLock
@@ -143,7 +149,7 @@ def run(arguments: argparse.Namespace) -> None:
         commit = getattr(read_model_config(model), "_commit_hash", None)
         keep_freed_memory(device)
         loaded = _load(model, sets)
-        sizes = usable_sizes(sorted(set(arguments.sizes or DEFAULT_SIZES)), sets)
+        sizes = usable_sizes(sorted(set(settings.sizes or DEFAULT_SIZES)), sets)
         meaning = {
             "model": model_fingerprint(model.name, commit),
             "dtype": loaded.dtype,
@@ -151,7 +157,7 @@ def run(arguments: argparse.Namespace) -> None:
             "batch_tokens": data.batch_tokens,
             "sets": {name: of_set.sha256 for name, of_set in sets.items()},
             "sizes": sizes,
-            "num_subsets": arguments.num_subsets,
+            "num_subsets": settings.num_subsets,
             "proportions": proportions,
             "seed": data.random_state,
         }
@@ -159,10 +165,10 @@ def run(arguments: argparse.Namespace) -> None:
         if not store.meaning():
             # It proves the folder ours, so that the same command may go on from what is kept.
             place = {"--model": model.label, "--revision": model.revision}
-            store.write_config(place, describe_run(sys.argv, str(device)))
+            store.write_config(place, describe_run(settings, str(device)))
         checkpoint = SubsetCheckpoint(save_path / "statistics" / model.label, meaning)
         table = measure_consistency(
-            loaded, data, sets, sizes, arguments.num_subsets, proportions, checkpoint
+            loaded, data, sets, sizes, settings.num_subsets, proportions, checkpoint
         )
         table.insert(0, "model", model.label)
         write_atomically(file, table.to_csv(index=False))

@@ -1,24 +1,21 @@
-"""Parse a command line, and run a script. Imports no torch, so that bad flags fail at once."""
+"""Turn settings into configurations, and run a script. Imports no torch."""
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from neurosurgery.activations.program_files import holds_programs
-from neurosurgery.cli.flags import build_parser
+from neurosurgery.cli.flags import as_typed, read_settings
 from neurosurgery.cli.streams import OutputError, checked_output, usable_streams
-from neurosurgery.cli.worker_flags import workers_config
 from neurosurgery.common.errors import RunError, Stopped, UsageError, machine_error
-from neurosurgery.common.terminal import say_error
-from neurosurgery.settings.checks import check_at_least
-from neurosurgery.settings.demo import DEMO, PROGRAM_TASK, PUBLISHED_GRID
+from neurosurgery.common.terminal import be_quiet, say_error
+from neurosurgery.settings.declare import Settings, is_given
+from neurosurgery.settings.demo import DEMO, PROGRAM_TASK
 from neurosurgery.settings.experiment import (
     CalibrationSource,
     DataConfig,
@@ -31,9 +28,8 @@ from neurosurgery.settings.experiment import (
 )
 from neurosurgery.settings.keys import MATH
 from neurosurgery.settings.margins import Margins
-from neurosurgery.settings.methods import methods_of
-
-T = TypeVar("T")
+from neurosurgery.settings.methods import METHODS, methods_of
+from neurosurgery.settings.workers import WorkersConfig
 
 
 def parse_experiment(script: str, description: str, argv: Sequence[str] | None) -> ExperimentConfig:
@@ -43,135 +39,137 @@ def parse_experiment(script: str, description: str, argv: Sequence[str] | None) 
         UsageError: a value that cannot be used, or `--model` without data, tasks or folder.
         SystemExit: status 2 for a malformed flag, 0 for `--help`.
     """
-    arguments = build_parser(script, description).parse_args(argv)
-    grid_left_out = (
-        arguments.size is None and arguments.scalar is None and arguments.num_repeats is None
-    )
-    demo_grid = arguments.model is None and grid_left_out
+    settings = read_settings(script, description, argv)
+    methods = methods_of(script)
+    evaluation = evaluation_config(settings)
     config = ExperimentConfig(
-        model_config(arguments),
-        DataConfig(
-            math=math_set(arguments),
-            calibration=calibration_sets(arguments),
-            num_samples=arguments.num_samples,
-            num_repeats=given(arguments.num_repeats, DEMO.num_repeats if demo_grid else 5),
-            random_state=arguments.random_state,
-            batch_tokens=arguments.batch_tokens,
-            drop_used=arguments.drop_used,
-        ),
+        model_config(settings),
+        data_config(settings),
         GridConfig(
-            methods=tuple(dict.fromkeys(getattr(arguments, "methods", methods_of(script)))),
-            skill=arguments.skill,
-            sizes=unique(arguments.size or (DEMO.proportions if demo_grid else PUBLISHED_GRID)),
-            scalars=unique(arguments.scalar or (0.0,)),
-            pre_train_eval=arguments.pre_train_eval or demo_grid,
+            methods=settings.values.get("methods", methods),
+            skill=settings.skill,
+            sizes=settings.values[METHODS[methods[0]].size_flag.removeprefix("--")],
+            scalars=settings.scalar,
+            pre_train_eval=settings.pre_train_eval,
         ),
-        evaluation_config(arguments),
-        output_config(arguments),
-        workers_config(arguments),
+        evaluation,
+        output_config(settings),
+        workers_config(settings),
+        settings.with_values(skill_task=evaluation.math_task),
     )
-    task = () if config.evaluation.programs else ("train_lm_eval_task",)
-    check_given_with_model(
-        arguments, "train_dataset", "calibration_datasets", *task, "eval_datasets", "save_path"
+    settings.check_given_with_model(
+        ("skill_data", "other_data", *needed_tasks(evaluation), "save_path")
     )
     return config
 
 
-def check_given_with_model(arguments: argparse.Namespace, *names: str) -> None:
-    """Refuse `--model` without these flags: the demo's data say nothing about another model.
-
-    Raises:
-        UsageError: lists the flags that are missing.
-    """
-    missing = [f"--{name}" for name in names if getattr(arguments, name) is None]
-    if arguments.model is not None and missing:
-        reason = f"expected with it {', '.join(missing)}; only the demo brings its own"
-        raise UsageError("--model", arguments.model, reason)
+def needed_tasks(evaluation: EvaluationConfig) -> tuple[str, ...]:
+    """The tasks that `--model` cannot go without; programs bring the skill's with them."""
+    return ("other_tasks",) if evaluation.programs else ("skill_task", "other_tasks")
 
 
-def model_config(arguments: argparse.Namespace) -> ModelConfig:
-    """The model from the flags of `add_model_flags`; the demo's without `--model`."""
+def model_config(settings: Settings) -> ModelConfig:
+    """The model; the demo's without `--model`."""
     return ModelConfig(
-        name=given(arguments.model, DEMO.model),
-        revision=arguments.revision,
-        dtype=arguments.dtype,
-        device=arguments.device,
-        device_map=arguments.device_map,
-        trust_remote_code=arguments.trust_remote_code,
+        name=settings.model or DEMO.model,
+        revision=settings.revision,
+        dtype=settings.dtype,
+        device=settings.device,
+        device_map=settings.device_map,
+        trust_remote_code=settings.trust_remote_code,
     )
 
 
-def evaluation_config(arguments: argparse.Namespace) -> EvaluationConfig:
-    """Tasks and documents from the flags of `add_evaluation_flags`; by default the demo's tasks.
+def data_config(settings: Settings) -> DataConfig:
+    """The calibration sets and their draws."""
+    return DataConfig(
+        math=math_set(settings),
+        calibration=calibration_sets(settings),
+        num_samples=settings.num_samples,
+        num_repeats=settings.num_repeats,
+        random_state=settings.random_state,
+        batch_tokens=settings.batch_tokens,
+        drop_used=settings.drop_used,
+    )
 
-    Raises:
-        UsageError: `--eval_limit` is below 1.
-    """
-    limit = arguments.eval_limit
-    check_at_least(1, {"--eval_limit": limit})
-    programs = _programs(arguments)
+
+def evaluation_config(settings: Settings) -> EvaluationConfig:
+    """Tasks and documents; by default the demo's tasks."""
+    limit = settings.documents
+    programs = _programs(settings)
     by_default = DEMO.train_lm_eval_task
     if programs is not None:
-        by_default = DEMO.program_task if arguments.model is None else PROGRAM_TASK
+        by_default = DEMO.program_task if settings.of_demo else PROGRAM_TASK
     return EvaluationConfig(
-        math_task=given(arguments.train_lm_eval_task, by_default),
-        other_tasks=tuple(given(arguments.eval_datasets, DEMO.eval_datasets)),
-        math_documents=_smaller(arguments.eval_dataset_subset, limit),
-        other_documents=_smaller(arguments.eval_dataset_size, limit),
-        num_fewshot=arguments.num_fewshot,
-        apply_chat_template=arguments.apply_chat_template,
-        include_path=arguments.include_path,
-        batch_size=arguments.eval_batch_size,
+        math_task=settings.skill_task or by_default,
+        other_tasks=settings.other_tasks or DEMO.eval_datasets,
+        math_documents=_smaller(settings.skill_documents, limit),
+        other_documents=_smaller(settings.other_documents, limit),
+        num_fewshot=settings.num_fewshot,
+        apply_chat_template=settings.apply_chat_template,
+        include_path=settings.include_path,
+        batch_size=settings.eval_batch_size,
         programs=programs,
-        random_state=arguments.random_state,
+        random_state=settings.random_state,
     )
 
 
-def _programs(arguments: argparse.Namespace) -> Path | None:
+def _programs(settings: Settings) -> Path | None:
     """The calibration file of math, if it holds programs."""
-    file = getattr(arguments, "train_dataset", None)
+    file = settings.given.get("skill_data")
     return Path(file) if file is not None and holds_programs(Path(file)) else None
 
 
-def output_config(arguments: argparse.Namespace) -> OutputConfig:
-    """The results folder from the flags of `add_output_flags`; by default the demo's."""
+def output_config(settings: Settings) -> OutputConfig:
+    """The results folder; by default the demo's."""
     return OutputConfig(
-        save_path=Path(given(arguments.save_path, DEMO.save_path)),
-        text_file=arguments.text_file,
-        save_masks=arguments.save_masks,
-        save_model=arguments.save_model,
-        overwrite=arguments.overwrite,
-        dry_run=arguments.dry_run,
-        margins=Margins.parse(arguments.margin),
-        report_to=tuple(dict.fromkeys(arguments.report_to)),
+        save_path=Path(settings.save_path or DEMO.save_path),
+        text_file=settings.text_file,
+        save_masks=settings.save_masks,
+        save_model=settings.save_model,
+        overwrite=settings.overwrite,
+        dry_run=settings.dry_run,
+        margins=Margins.parse(settings.margin),
+        report_to=settings.report_to,
     )
 
 
-def math_set(arguments: argparse.Namespace) -> CalibrationSource:
-    """The math set from the flags of `add_calibration_flags`; by default the demo's."""
-    return CalibrationSource(MATH, Path(given(arguments.train_dataset, DEMO.train_dataset)))
+def workers_config(settings: Settings) -> WorkersConfig | None:
+    """The workers; None without `--workers`.
+
+    Raises:
+        UsageError: another setting of workers without `--workers`.
+    """
+    if settings.workers is None:
+        for name in ("gpus_per_worker", "cpus_per_worker", "ray_address", "verbose"):
+            if is_given(value := settings.given[name]):
+                shown = f"{value:g}" if isinstance(value, float) else "" if value is True else value
+                raise UsageError(f"--{name}", shown, "expected with it --workers")
+        return None
+    return WorkersConfig(
+        settings.workers,
+        settings.gpus_per_worker,
+        settings.cpus_per_worker or 1,
+        settings.ray_address,
+        settings.verbose,
+    )
 
 
-def calibration_sets(arguments: argparse.Namespace) -> tuple[CalibrationSource, ...]:
-    """The other sets from the flags of `add_calibration_flags`; by default the demo's."""
-    if arguments.calibration_datasets is None and arguments.calibration_dataset_names is None:
-        return name_calibration_sets(DEMO.calibration_datasets, DEMO.calibration_dataset_names)
-    paths = given(arguments.calibration_datasets, DEMO.calibration_datasets)
-    return name_calibration_sets(paths, arguments.calibration_dataset_names)
+def math_set(settings: Settings) -> CalibrationSource:
+    """The skill's set; by default the demo's."""
+    return CalibrationSource(MATH, Path(settings.skill_data or DEMO.train_dataset))
 
 
-def given(value: T | None, default: T) -> T:
-    """The value of a flag, or what it is without one."""
-    return default if value is None else value
+def calibration_sets(settings: Settings) -> tuple[CalibrationSource, ...]:
+    """The other sets; by default the demo's."""
+    names = settings.other_names
+    if settings.other_data is None:
+        names = names or DEMO.calibration_dataset_names
+    return name_calibration_sets(settings.other_data or DEMO.calibration_datasets, names)
 
 
 def _smaller(size: int | None, limit: int | None) -> int | None:
     return size if limit is None else limit if size is None else min(size, limit)
-
-
-def unique(values: Sequence[float]) -> tuple[float, ...]:
-    """Drop repeated values (a cell exists once) and turn -0.0 into 0.0."""
-    return tuple(dict.fromkeys(value + 0.0 for value in values))
 
 
 def run_experiment_script(script: str, description: str, argv: Sequence[str] | None) -> int:
@@ -187,8 +185,8 @@ def run_experiment_script(script: str, description: str, argv: Sequence[str] | N
 
         from neurosurgery.grid.experiment import Experiment
 
-        command = sys.argv if argv is None else [script, *argv]
-        Experiment(config, sets, command).run()
+        be_quiet(config.settings.quiet)
+        Experiment(config, sets).run()
 
     return run_script(run, argv)
 
@@ -238,6 +236,7 @@ def run_script(
                 raise
             if os.environ.get("NEUROSURGERY_TRACEBACK") == "1":
                 traceback.print_exc()
-            say_error(f"{name}: error: {line}")
+            words = sys.argv[1:] if argv is None else argv
+            say_error(f"{name}: error: {as_typed(line, words)}")
             return 2 if isinstance(error, UsageError) else 1
     return 0

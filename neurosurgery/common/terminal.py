@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import TextIO
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -47,8 +47,22 @@ def error_line(text: str) -> str:
 
 
 def say_error(text: str) -> None:
-    """Print one line on standard error."""
-    say(error_line(text), file=sys.stderr)
+    """Print one line on standard error, also where everything else is quiet."""
+    _print(error_line(text), sys.stderr)
+
+
+def be_quiet(quiet: bool) -> None:
+    """Whether from now on errors alone are printed, and no progress."""
+    _State.quiet = quiet
+
+
+class _State:
+    quiet = False
+
+
+def progress(*arguments: Any, **options: Any) -> tqdm:
+    """A progress bar, as tqdm takes it; none where everything is quiet."""
+    return tqdm(*arguments, **options | {"disable": _State.quiet or options.get("disable")})
 
 
 def say(text: str, *, file: TextIO | None = None, flush: bool = False) -> None:
@@ -59,10 +73,15 @@ def say(text: str, *, file: TextIO | None = None, flush: bool = False) -> None:
         file: where to; None for standard output.
         flush: whether it must be seen at once.
     """
-    stream = sys.stdout if file is None else file
+    if _State.quiet:
+        return
+    _print(text, sys.stdout if file is None else file)
+    if flush and (stream := file or sys.stdout) is not None:
+        stream.flush()
+
+
+def _print(text: str, stream: TextIO | None) -> None:
     # Python has no stream where the process was started without one.
     if stream is None:
         return
     tqdm.write(visible_text(text), file=stream)
-    if flush:
-        stream.flush()

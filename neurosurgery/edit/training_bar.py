@@ -7,6 +7,8 @@ from typing import Any
 from tqdm import tqdm
 from transformers import TrainerCallback
 
+from neurosurgery.common.terminal import progress
+
 
 class TrainingBar(TrainerCallback):
     """A progress bar that is gone when the training is over."""
@@ -17,7 +19,7 @@ class TrainingBar(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_others: Any) -> None:
         """Show the bar."""
-        self._bar = tqdm(
+        self._bar = progress(
             total=state.max_steps, initial=state.global_step, desc=self._name, leave=False
         )
 

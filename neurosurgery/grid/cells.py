@@ -5,8 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from tqdm import tqdm
-
+from neurosurgery.common.terminal import progress
 from neurosurgery.grid.executors import Executor, Failed
 from neurosurgery.grid.jobs import Job
 from neurosurgery.grid.recorder import Recorder
@@ -26,7 +25,7 @@ def run_cells(
     """
     failed = []
     start = time.monotonic()
-    with tqdm(total=sum(job.evaluate for job in jobs), desc="grid", unit="cell") as progress:
+    with progress(total=sum(job.evaluate for job in jobs), desc="grid", unit="cell") as bar:
         for done in executor.run(jobs):
             if isinstance(done, Failed):
                 recorder.record_failure(done.job.key, done.reason, done.attempts)
@@ -38,7 +37,7 @@ def run_cells(
             if done.result is not None:
                 recorder.record(done.result, done.worker)
                 tell(key)
-                progress.update()
-                hourly = 3600 * progress.n / (time.monotonic() - start)
-                progress.set_postfix_str(f"{hourly:,.0f} cells/h")
+                bar.update()
+                hourly = 3600 * bar.n / (time.monotonic() - start)
+                bar.set_postfix_str(f"{hourly:,.0f} cells/h")
     return failed

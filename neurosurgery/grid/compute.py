@@ -21,12 +21,17 @@ from neurosurgery.models.devices import choose_device, keep_freed_memory
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.provenance import describe_run
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.declare import Settings
 from neurosurgery.settings.experiment import DataConfig, EvaluationConfig, ModelConfig, OutputConfig
 from neurosurgery.settings.workers import WorkersConfig
 
 
 class RunSettings(Protocol):
     """The settings that every such run has."""
+
+    @property
+    def settings(self) -> Settings:
+        """As they were given."""
 
     @property
     def model(self) -> ModelConfig:
@@ -56,7 +61,6 @@ class Computation:
     Attributes:
         config: the settings.
         sets: calibration sets by name.
-        command: the command line, for config.json.
         tokenizer: the model's.
         dtype: the number format of the weights.
         commit: the commit of a hub model.
@@ -68,7 +72,6 @@ class Computation:
 
     config: RunSettings
     sets: Mapping[str, CalibrationSet]
-    command: Sequence[str]
     tokenizer: PreTrainedTokenizerBase
     dtype: str
     commit: str | None
@@ -136,7 +139,7 @@ class Computation:
         if self.config.output.overwrite:
             self.store.clear()
         # The first file, because it marks the folder as ours.
-        run = describe_run(list(self.command), source.device, source.quantised)
+        run = describe_run(self.config.settings, source.device, source.quantised)
         self.store.write_config(meaning, run)
         self.store.sweep()
         if (split := self.sets[self.config.data.math.name].programs) is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -19,11 +19,10 @@ from neurosurgery.settings.experiment import ExperimentConfig
 
 @dataclass(frozen=True)
 class Experiment:
-    """One call of a script: its settings, its calibration sets, and its command line."""
+    """One call of a script: its settings and its calibration sets."""
 
     config: ExperimentConfig
     sets: Mapping[str, CalibrationSet]
-    command: Sequence[str]
 
     def run(self) -> None:
         """Run the script.
@@ -80,7 +79,6 @@ class Experiment:
             run = Computation(
                 config,
                 checked.sets,
-                self.command,
                 tokenizer,
                 str(dtype).removeprefix("torch."),
                 commit,
@@ -109,6 +107,7 @@ class Experiment:
             sets,
             dtype.removeprefix("torch."),
             commit,
+            config.settings.identity,
         )
         if not self.config.output.overwrite:
             store.check_meaning(meaning)

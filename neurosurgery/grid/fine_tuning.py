@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
@@ -34,7 +34,6 @@ class FineTuning:
         config: the settings.
         sets: calibration sets by name.
         data: the samples to train on.
-        command: the command line, for config.json.
     """
 
     def __init__(
@@ -42,12 +41,10 @@ class FineTuning:
         config: FineTuneConfig,
         sets: Mapping[str, CalibrationSet],
         data: TrainingData,
-        command: Sequence[str],
     ) -> None:
         self._config = config
         self._sets = sets
         self._data = data
-        self._command = command
         self._store = ResultStore(config.output.save_path, config.model.label)
 
     def run(self) -> None:
@@ -143,7 +140,6 @@ class FineTuning:
         run = Computation(
             config,
             checked.sets,
-            self._command,
             tokenizer,
             dtype,
             commit,
@@ -163,7 +159,14 @@ class FineTuning:
         grid = GridConfig(config.selection.methods, MATH, (), (), pre_train_eval=True)
         return self._checked(
             provenance.meaning(
-                config.model, config.data, grid, config.evaluation, sets, dtype, commit
+                config.model,
+                config.data,
+                grid,
+                config.evaluation,
+                sets,
+                dtype,
+                commit,
+                config.settings.identity,
             )
         )
 

@@ -11,9 +11,8 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
-from neurosurgery.common.terminal import say
+from neurosurgery.common.terminal import progress, say
 from neurosurgery.grid.head_cells import HeadCells
 from neurosurgery.grid.knock_out import KnockOut, left_out, numbers
 from neurosurgery.grid.patching_folder import PatchingFolder
@@ -59,15 +58,11 @@ class Patching:
     Args:
         config: the settings.
         given: the pairs of `--prompts`; None to make arithmetic.
-        command: the command line, for config.json.
     """
 
-    def __init__(
-        self, config: PatchingConfig, given: Sequence[PromptPair] | None, command: Sequence[str]
-    ) -> None:
+    def __init__(self, config: PatchingConfig, given: Sequence[PromptPair] | None) -> None:
         self._config = config
         self._given = given
-        self._command = command
 
     def run(self) -> None:
         """Find the units, knock them out, write tables and figures, print what was found.
@@ -123,7 +118,7 @@ class Patching:
         prompts = prepare_prompts(loaded, config, pairs, tally, batch_tokens)
         found_on = PromptPairs.of(prompts.found_on)
         check_clean(loaded.model, found_on, config.metric, batch_tokens)
-        folder.start(self._command, str(device), loaded.quantised, of_cells)
+        folder.start(str(device), loaded.quantised, of_cells)
         for line in (*(left_out(config.top, sizes[kind], kind) for kind in sizes), prompts.text):
             if line:
                 say(line)
@@ -233,7 +228,7 @@ class Patching:
             for group, draws in ((KEY_UNITS, 1), (RANDOM_UNITS, config.draws))
         ]
         ranked = {kind: strongest(units, effects, kind) for kind in self._counts}
-        for point in tqdm(wanted, desc="knock-out", unit="point"):
+        for point in progress(wanted, desc="knock-out", unit="point"):
             if not folder.has(point):
                 found = knock_out.point(ranked[str(point["kind"])], point)
                 folder.add(point | found)

@@ -40,7 +40,9 @@ class PatchingFolder:
         self.path = config.save_path / HEADS_FOLDER / config.model.label
         self.store = ResultStore(config.save_path, config.model.label)
         self._overwrite = config.overwrite
+        self._settings = config.settings
         self._shared = meaning_of_model(config.model, dtype.removeprefix("torch."), commit)
+        self._shared |= config.settings.identity
         made = config.prompts
         self._own: dict[str, object] = {
             "--prompts[path patching]": prompts,
@@ -70,7 +72,6 @@ class PatchingFolder:
 
     def start(
         self,
-        command: Sequence[str],
         device: str,
         quantised: str | None,
         of_cells: Mapping[str, object],
@@ -78,7 +79,6 @@ class PatchingFolder:
         """Note the run in config.json; with `--overwrite`, delete what path patching left before.
 
         Args:
-            command: the command line.
             device: where the model is.
             quantised: what of its weights was quantised.
             of_cells: what the cells of the grid mean besides (`grid.head_cells`).
@@ -87,7 +87,7 @@ class PatchingFolder:
             shutil.rmtree(self.path, ignore_errors=True)
             self.store.clear_cells(methods_of(SCRIPT))
         make_folder(self.path)
-        run = describe_run(list(command), device, quantised)
+        run = describe_run(self._settings, device, quantised)
         self.store.write_config(self._shared | self._own | dict(of_cells), run)
 
     def effects(self, units: int, prompts: int) -> torch.Tensor | None:

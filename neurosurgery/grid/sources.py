@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from neurosurgery.activations.calibration import CalibrationSet
-from neurosurgery.common.terminal import say
+from neurosurgery.common.terminal import progress, say
 from neurosurgery.grid.cell_run import CellRun
 from neurosurgery.grid.executors import Executor
 from neurosurgery.grid.gather import (
@@ -125,10 +124,10 @@ class RemoteSource:
         missing = missing_statistics(data, needed, store)
         missing.sort(key=lambda place: -_length(self._sets[place[1]]))
         calls = {(kind, name): (kind, self._sets[name], data) for kind, name in missing}
-        with tqdm(total=len(calls), desc="scoring", unit="set", disable=not calls) as progress:
+        with progress(total=len(calls), desc="scoring", unit="set", disable=not calls) as bar:
             for (kind, name), computed in self._workers.score(calls):
                 keep_statistics(store, kind, name, computed)
-                progress.update()
+                bar.update()
         statistics = read_statistics(data, needed, store)
         evidence = EvidenceData(
             statistics, _sizes(plan), data.random_state, given or Given(), training

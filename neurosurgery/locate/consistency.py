@@ -12,11 +12,11 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 from neurosurgery.activations.calibration import CalibrationSet, generator
 from neurosurgery.activations.collect import collect_from_set
 from neurosurgery.common.numbers import number_text
+from neurosurgery.common.terminal import progress
 from neurosurgery.locate.ranking import TopK, scored_targets
 from neurosurgery.masks.overlap import Overlap, overlap_by_parameter, total
 from neurosurgery.models.load import LoadedModel
@@ -174,12 +174,12 @@ def measure_consistency(
         norms[name] = found
     targets = scored_targets(targets, {name: [*of_set.values()] for name, of_set in norms.items()})
     compared, overlaps = checkpoint.overlaps()
-    with tqdm(total=len(targets), initial=compared, desc="comparing", unit="matrix") as progress:
+    with progress(total=len(targets), initial=compared, desc="comparing", unit="matrix") as bar:
         for number, target in enumerate(targets[compared:], compared + 1):
             for pair, overlap in compare_subsets(target, norms, proportions).items():
                 overlaps[pair] = overlaps.get(pair, Overlap()) + overlap
             checkpoint.keep_overlaps(number, overlaps)
-            progress.update()
+            bar.update()
     names = list(sizes)
     return pd.DataFrame(
         {

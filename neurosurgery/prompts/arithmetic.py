@@ -14,8 +14,9 @@ from neurosurgery.prompts.number_words import number_words
 from neurosurgery.prompts.operands import Operands, result
 from neurosurgery.prompts.pairs import PromptPair, Tally
 from neurosurgery.prompts.replacements import replacement
-from neurosurgery.prompts.templates import FAMILIES, OPERATORS, WORDED, WORDINGS, Wording
+from neurosurgery.prompts.templates import WORDINGS, Wording
 from neurosurgery.settings.checks import check_at_least
+from neurosurgery.settings.patching import FAMILIES, OPERATORS, WORDED
 
 MOST_DIGITS = 4
 """Longer operands are no arithmetic that a model does in its head."""

@@ -4,14 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-OPERATORS = ("+", "-", "*", "/")
-DEMO_FAMILY = "demo"
-"""How the embedded demo model learned to calculate."""
-FAMILIES = ("equations", "statements", "questions", "years", "objects", DEMO_FAMILY)
-"""Kinds of wordings."""
-WORDED = FAMILIES[:-1]
-"""The families for other models than the demo's."""
-
 _ANY = (2, 10**9)
 Range = tuple[int, int]
 

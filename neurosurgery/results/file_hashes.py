@@ -10,11 +10,10 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from tqdm import tqdm
-
 from neurosurgery.common.errors import RunError
 from neurosurgery.common.files import write_atomically
 from neurosurgery.common.json_files import read_object
+from neurosurgery.common.terminal import progress
 
 _LARGE = 1 << 24
 """Smaller files are read each time, which takes milliseconds."""
@@ -81,7 +80,7 @@ def _state(path: Path) -> dict[str, object]:
 def _read(path: Path) -> str:
     digest = hashlib.sha256()
     size = path.stat().st_size
-    bar = tqdm(
+    bar = progress(
         total=size,
         desc=f"reading {path.name}",
         unit="B",

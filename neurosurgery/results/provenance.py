@@ -16,6 +16,7 @@ import torch
 from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.common.environment import arithmetic_settings
 from neurosurgery.results.file_hashes import file_hash, json_object
+from neurosurgery.settings.declare import Settings
 from neurosurgery.settings.experiment import DataConfig, EvaluationConfig, GridConfig, ModelConfig
 from neurosurgery.settings.gguf import gguf_file
 from neurosurgery.settings.methods import METHODS
@@ -44,19 +45,19 @@ def meaning(
     sets: Mapping[str, CalibrationSet],
     dtype: str,
     commit: str | None,
+    identity: Mapping[str, object],
 ) -> dict[str, object]:
     """Map every flag that changes the meaning of a result to its value.
 
     The grid is not included: more proportions, scalars, repeats or sets only add cells.
     `--num_samples` belongs to a kind of statistics, because methods share statistics. What the
     tasks themselves ask is added once they are loaded (`Harness.prepare`). Which samples
-    `--drop_used` leaves is left out, too, while it is unknown.
+    `--drop_used` leaves is left out, too, while it is unknown. `identity` has the settings that are
+    declared to be part of it (`Settings.identity`).
     """
     content = meaning_of_model(model, dtype, commit) | meaning_of_evaluation(evaluation)
-    content |= {
-        "--random_state": data.random_state,
-        **{f"--num_samples[{kind}]": data.num_samples for kind in grid.statistics},
-    }
+    content |= {f"--num_samples[{kind}]": data.num_samples for kind in grid.statistics}
+    content |= identity
     if not (data.drop_used and sets[data.math.name].left_out is None):
         content["--train_dataset"] = _samples_text(sets[data.math.name])
         for source in data.calibration:
@@ -96,8 +97,6 @@ def meaning_of_evaluation(evaluation: EvaluationConfig) -> dict[str, object]:
         "--eval_dataset_subset/--eval_limit": evaluation.math_documents,
         "--eval_dataset_size/--eval_limit": evaluation.other_documents,
         "lm-eval": importlib.metadata.version("lm_eval"),
-        "--num_fewshot": evaluation.num_fewshot,
-        "--apply_chat_template": evaluation.apply_chat_template,
     }
 
 
@@ -157,11 +156,15 @@ def _base_of_adapter(folder: Path) -> str | None:
     return base
 
 
-def describe_run(argv: list[str], device: str, quantised: str | None = None) -> dict[str, object]:
-    """Command, time, versions and hardware of this call; what of its weights was quantised."""
+def describe_run(
+    settings: Settings, device: str, quantised: str | None = None
+) -> dict[str, object]:
+    """Command, settings, time, versions and hardware; what of the weights was quantised."""
     weights = {} if quantised is None else {"weights": quantised}
     return weights | {
-        "command": argv,
+        "command": list(settings.command),
+        "script": settings.script,
+        "settings": settings.travelling,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "python": sys.version.split()[0],
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
@@ -21,13 +21,15 @@ from neurosurgery.common.folders import make_folder
 from neurosurgery.common.json_files import parse_json, read_object
 from neurosurgery.results.cells import Cell, CellRecord, CellResult
 from neurosurgery.settings.keys import CellKey, SelectionKey
+from neurosurgery.settings.yaml_file import FILE as RUN_FILE
+from neurosurgery.settings.yaml_file import is_ours, run_yaml
 
 FORMAT = "neurosurgery-results/3"
 
 _OWN_FOLDERS = tuple(
     "eval_results samples cells statistics masks logs path_patching failed deltas training".split()
 )
-_DERIVED = ("models", "report", "consistency.csv")
+_DERIVED = ("models", "report", "consistency.csv", RUN_FILE)
 """Deleted with the results, but can exist without them."""
 
 _OWN_FILES = (
@@ -263,6 +265,14 @@ class ResultStore:
         content["meaning"] = content.get("meaning", {}) | dict(meaning)
         content["runs"] = [*content.get("runs", []), dict(run)]
         write_atomically(self.root / "config.json", _to_json(content))
+        self._write_run_file(content["runs"])
+
+    def _write_run_file(self, runs: Sequence[Mapping[str, Any]]) -> None:
+        """Write the last settings of every script; a file of the user's by that name stays."""
+        path = self.root / RUN_FILE
+        if not path.exists() or is_ours(path):
+            last = {run["script"]: run["settings"] for run in runs if "settings" in run}
+            write_atomically(path, run_yaml(last))
 
     def _config(self) -> dict[str, Any]:
         path = self.root / "config.json"

@@ -14,38 +14,22 @@ from typing import Any
 from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.common.files import TEMPORARY_ADDS
 from neurosurgery.common.json_files import read_object
+from neurosurgery.settings.declare import whole
 from neurosurgery.settings.gguf import check_gguf, gguf_file
 from neurosurgery.settings.keys import MATH
 
 _SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-_MOST = 2**31 - 1
-"""Larger counts are typing errors, which would run for ever or end deep in a library."""
-
-
-def check_at_least(least: int, values: Mapping[str, int | None], most: int | None = _MOST) -> None:
-    """Refuse a value below `least` or above `most`; None is skipped.
+def check_at_least(least: int, values: Mapping[str, int | None]) -> None:
+    """Refuse a value below `least`, or one that no count can have; None is skipped.
 
     Raises:
         UsageError: names the first such flag and its value.
     """
     for flag, value in values.items():
-        if value is not None and value < least:
-            raise UsageError(flag, value, f"expected a whole number of at least {least}")
-        if value is not None and most is not None and value > most:
-            raise UsageError(flag, value, f"expected a whole number of at most {most:,}")
-
-
-def check_fractions(flag: str, values: Sequence[float]) -> None:
-    """Refuse values outside (0, 1].
-
-    Raises:
-        UsageError: names flag and value.
-    """
-    for value in values:
-        if not 0 < value <= 1:
-            raise UsageError(flag, value, "expected a fraction in (0, 1]")
+        if value is not None and (reason := whole(least).refuse(value)) is not None:
+            raise UsageError(flag, value, reason)
 
 
 def check_finite(flag: str, values: Sequence[float]) -> None:

@@ -8,21 +8,19 @@ from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.settings.checks import (
-    check_at_least,
     check_file_names,
-    check_finite,
-    check_fractions,
     check_model_folder,
     check_one_place,
     check_path,
     check_set_names,
     check_writable,
 )
+from neurosurgery.settings.declare import Settings
 from neurosurgery.settings.demo import TASKS_FOLDER
 from neurosurgery.settings.keys import MATH
 from neurosurgery.settings.loggers import check_loggers
 from neurosurgery.settings.margins import Margins
-from neurosurgery.settings.methods import METHODS, statistics_of
+from neurosurgery.settings.methods import statistics_of
 from neurosurgery.settings.workers import WorkersConfig
 
 
@@ -104,15 +102,15 @@ class DataConfig:
         return tuple(source.name for source in self.sources)
 
     def check(self) -> None:
-        """Check names and counts.
+        """Check names, and how many samples are drawn.
 
         Raises:
             UsageError: names the flag.
         """
-        check_at_least(1, {"--batch_tokens": self.batch_tokens})
-        check_at_least(1, {"--num_repeats": self.num_repeats}, most=10_000)
-        check_at_least(1, {"--num_samples": self.num_samples}, most=_MOST_DRAWS // self.num_repeats)
-        check_at_least(0, {"--random_state": self.random_state}, most=None)
+        most = _MOST_DRAWS // self.num_repeats
+        if self.num_samples > most:
+            reason = f"expected a whole number of at most {most:,} in {self.num_repeats:,} repeats"
+            raise UsageError("--num_samples", self.num_samples, reason)
         check_set_names([source.name for source in self.calibration])
 
 
@@ -133,15 +131,6 @@ class GridConfig:
     def statistics(self) -> tuple[str, ...]:
         """The kinds of activation statistics that the methods need."""
         return statistics_of(self.methods)
-
-    def check(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            UsageError: names the flag.
-        """
-        check_fractions(METHODS[self.methods[0]].size_flag, self.sizes)
-        check_finite("--scalar", self.scalars)
 
 
 @dataclass(frozen=True)
@@ -180,20 +169,11 @@ class EvaluationConfig:
         return own is not None and not own.resolve().is_relative_to(TASKS_FOLDER.resolve())
 
     def check(self) -> None:
-        """Check counts, the folder of task files, and that every task occurs once.
+        """Check the folder of task files, and that every task occurs once.
 
         Raises:
             UsageError: names the flag.
         """
-        check_at_least(
-            1,
-            {
-                "--eval_dataset_subset": self.math_documents,
-                "--eval_dataset_size": self.other_documents,
-                "--eval_batch_size": self.batch_size,
-            },
-        )
-        check_at_least(0, {"--num_fewshot": self.num_fewshot})
         if self.include_path is not None and not self.include_path.is_dir():
             raise UsageError("--include_path", self.include_path, "expected a folder of task files")
         for task in self.tasks:
@@ -241,10 +221,11 @@ class ExperimentConfig:
     grid: GridConfig
     evaluation: EvaluationConfig
     output: OutputConfig
-    workers: WorkersConfig | None = None
+    workers: WorkersConfig | None
+    settings: Settings
 
     def __post_init__(self) -> None:
-        for part in (self.grid, self.data, self.evaluation, self.model, self.output):
+        for part in (self.data, self.evaluation, self.model, self.output):
             part.check()
         self.output.margins.check(self.evaluation.tasks)
         if self.workers is not None:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.settings.checks import check_fractions, check_path
+from neurosurgery.settings.checks import check_path
+from neurosurgery.settings.declare import Settings
 from neurosurgery.settings.experiment import (
     DataConfig,
     EvaluationConfig,
@@ -57,16 +58,11 @@ class SelectionConfig:
     found_in: Path | None = None
 
     def check(self) -> None:
-        """Check sizes, names, and that what a method needs is installed.
+        """Check names, and that what a method needs is installed.
 
         Raises:
             UsageError: names the flag.
         """
-        for flag in ("--proportion", "--ratio"):
-            check_fractions(flag, self.sizes[flag])
-        for value in self.sizes["--top"]:
-            if not (value >= 1 and float(value).is_integer()):
-                raise UsageError("--top", f"{value:g}", "expected numbers of units")
         if self.found_in is not None:
             check_path("--path_patching", str(self.found_in))
         # Names become file names, and some file systems ignore case.
@@ -95,7 +91,8 @@ class FineTuneConfig:
     training: TrainingConfig
     evaluation: EvaluationConfig
     output: OutputConfig
-    workers: WorkersConfig | None = None
+    workers: WorkersConfig | None
+    settings: Settings
 
     def check(self) -> None:
         """Refuse values that cannot be used, before any model is loaded.
@@ -105,7 +102,6 @@ class FineTuneConfig:
         """
         for part in (
             self.selection,
-            self.training,
             self.data,
             self.evaluation,
             self.model,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.settings.checks import check_at_least, check_finite, check_writable
+from neurosurgery.settings.checks import check_writable
+from neurosurgery.settings.declare import Settings
 from neurosurgery.settings.experiment import EvaluationConfig, ModelConfig, OutputConfig
 from neurosurgery.settings.keys import KNOCK_OUT_KEY, EditKey, scale_by
 from neurosurgery.settings.methods import HEAD, MLP
@@ -22,6 +23,13 @@ METRIC = "--metric[path patching]"
 """The metric of a folder's effects, in the folder's meaning."""
 UNIT_KINDS = {"heads": HEAD, "mlps": MLP}
 """The values of `--units`, and the kind of unit that each means."""
+OPERATORS = ("+", "-", "*", "/")
+DEMO_FAMILY = "demo"
+"""How the embedded demo model learned to calculate."""
+FAMILIES = ("equations", "statements", "questions", "years", "objects", DEMO_FAMILY)
+"""Kinds of wordings of arithmetic prompts (`prompts/templates.py`)."""
+WORDED = FAMILIES[:-1]
+"""The families for other models than the demo's."""
 ABLATIONS = ("mean", "zero", "resample")
 POSITIONS = ("all", "end")
 TOP = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
@@ -75,8 +83,6 @@ class CellsConfig:
         self.output.margins.check(self.evaluation.tasks)
         if self.workers is not None:
             self.workers.check()
-        check_at_least(1, {"--num_repeats": self.num_repeats}, most=10_000)
-        check_finite("--scalar", self.scalars)
         if ablation == "resample" and not self.scalars:
             reason = "expected mean, zero or --scalar with tasks, whose prompts have no counterpart"
             raise UsageError("--ablation", ablation, reason)
@@ -118,6 +124,7 @@ class PatchingConfig:
     overwrite: bool
     dry_run: bool
     cells: CellsConfig | None
+    settings: Settings
 
     def check(self) -> None:
         """Refuse values that cannot be used, before any model is loaded.
@@ -126,17 +133,6 @@ class PatchingConfig:
             UsageError: names flag, value and what was expected.
         """
         self.model.check()
-        prompts = self.prompts
-        check_at_least(1, {"--digits": prompts.digits, "--num_draws": self.draws}, most=10_000)
-        check_at_least(4, {"--num_prompts": prompts.number}, most=1_000_000)
-        check_at_least(0, {"--shots": prompts.shots}, most=10_000)
-        if not 0 < prompts.held_out < 1:
-            raise UsageError("--held_out", prompts.held_out, "expected a share between 0 and 1")
-        for value in self.top or ():
-            if not (0 < value < 1 or (value >= 1 and float(value).is_integer())):
-                raise UsageError(
-                    "--top", f"{value:g}", "expected numbers of units, or shares below 1"
-                )
         check_writable(self.save_path)
         if self.cells is not None:
             self.cells.check(self.ablation)

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 import os
 import re
 from dataclasses import dataclass
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.settings.checks import check_at_least
-
-_MOST = 10_000
-"""More workers than this are taken as a slip of the keyboard."""
 
 _HOST_AND_PORT = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})")
 """A name or a number, or an IPv6 address in brackets; then the port."""
@@ -56,16 +51,11 @@ class WorkersConfig:
     verbose: bool = False
 
     def check(self) -> None:
-        """Check the numbers, and that Ray is installed.
+        """Check the shares of GPUs, the processors, and that Ray is installed.
 
         Raises:
             UsageError: names the flag.
         """
-        check_at_least(1, {"--workers": self.count}, most=_MOST)
-        check_at_least(1, {"--cpus_per_worker": self.cpus})
-        if self.gpus is not None and not 0 <= self.gpus < math.inf:
-            reason = "expected a number of GPUs, 0 or more"
-            raise UsageError("--gpus_per_worker", f"{self.gpus:g}", reason)
         if self.gpus is not None and self.gpus > 1 and not float(self.gpus).is_integer():
             reason = "expected a share of one GPU, or whole GPUs"
             raise UsageError("--gpus_per_worker", f"{self.gpus:g}", reason)

@@ -67,7 +67,7 @@ CASES = [
         "is the name of the math set",
     ),
     ("--proportion 0.1 1.5", "--proportion 1.5: expected a fraction in (0, 1]"),
-    ("--proportion 0", "--proportion 0.0: expected a fraction in (0, 1]"),
+    ("--proportion 0", "--proportion 0: expected a fraction in (0, 1]"),
     ("--proportion nan", "--proportion nan: expected"),
     ("--proportion ten", "invalid float value: 'ten'"),
     ("--scalar inf", "--scalar inf: expected a finite number"),

@@ -19,7 +19,8 @@ from neurosurgery.prompts.number_words import number_words
 from neurosurgery.prompts.operands import Operands
 from neurosurgery.prompts.pairs import keep_right, tokenize_pairs
 from neurosurgery.prompts.replacements import REPLACEMENTS, SIGNS, WORDS, replacement
-from neurosurgery.prompts.templates import FAMILIES, OPERATORS, WORDED, WORDINGS
+from neurosurgery.prompts.templates import WORDINGS
+from neurosurgery.settings.patching import FAMILIES, OPERATORS, WORDED
 
 TRUE = {"+": "__add__", "-": "__sub__", "*": "__mul__", "/": "__floordiv__"}
 IN_WORDS = {number_words(number): number for number in range(10_000)}

@@ -39,7 +39,8 @@ SETS = {
 }
 
 # Of every field: another value, where that is another meaning; None where it adds cells or changes
-# only how they are computed (the device, the batch) or where a result comes from (paths).
+# only how they are computed (the device, the batch) or where a result comes from (paths), or where
+# its declaration says that it is part of the identity (`settings.parts`).
 MEANS = {
     ModelConfig: {
         **{"name": "other/model", "revision": "v2", "dtype": None, "device": None},
@@ -48,12 +49,12 @@ MEANS = {
     DataConfig: {
         **{"math": None, "calibration": None, "num_samples": 100, "num_repeats": None},
         # What it leaves out is part of the sets (the last test).
-        **{"random_state": 7, "batch_tokens": None, "drop_used": None},
+        **{"random_state": None, "batch_tokens": None, "drop_used": None},
     },
     GridConfig: dict.fromkeys(("methods", "skill", "sizes", "scalars", "pre_train_eval")),
     EvaluationConfig: {
         **{"math_task": "gsm8k", "other_tasks": ("race",), "math_documents": None},
-        **{"other_documents": 50, "num_fewshot": 3, "apply_chat_template": True},
+        **{"other_documents": 50, "num_fewshot": None, "apply_chat_template": None},
         **{"include_path": None, "batch_size": None},
         # Of tasks of programs; what these ask is in the hash of their prompts.
         **{"programs": None, "random_state": None},
@@ -69,7 +70,7 @@ CHANGES = [
 
 def meaning_of(*, sets=SETS, dtype="float32", commit=None, **parts):
     place = {"model": MODEL, "data": DATA, "grid": GRID, "evaluation": EVALUATION} | parts
-    return meaning(*place.values(), sets, dtype, commit)
+    return meaning(*place.values(), sets, dtype, commit, {})
 
 
 @pytest.mark.parametrize("part", MEANS)

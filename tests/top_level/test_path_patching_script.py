@@ -13,9 +13,9 @@ from transformers import AutoModelForCausalLM
 
 import PathPatching
 from neurosurgery.grid import patching
-from neurosurgery.prompts.templates import DEMO_FAMILY
 from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
 from neurosurgery.settings.demo import DEMO
+from neurosurgery.settings.patching import DEMO_FAMILY
 
 MADE = [*"--operators + --digits 2 --shots 0 --num_prompts 40 --templates".split(), DEMO_FAMILY]
 SMALL = "--num_draws 2 --top 1 3".split()

@@ -1,0 +1,694 @@
+"""Every setting of every script, declared once. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from neurosurgery.settings.declare import (
+    FINITE,
+    FRACTION,
+    Groups,
+    Setting,
+    number,
+    whole,
+)
+from neurosurgery.settings.demo import DEMO, PUBLISHED_GRID
+from neurosurgery.settings.fine_tuning import SCRIPT as FINE_TUNE
+from neurosurgery.settings.fine_tuning import SELECTIONS
+from neurosurgery.settings.keys import MATH
+from neurosurgery.settings.loggers import LOGGERS
+from neurosurgery.settings.margins import Margins
+from neurosurgery.settings.methods import METHODS, TRAINED_BY_DEFAULT, methods_of
+from neurosurgery.settings.patching import (
+    ABLATIONS,
+    DEMO_FAMILY,
+    FAMILIES,
+    METRICS,
+    OPERATORS,
+    POSITIONS,
+    TOP,
+    UNIT_KINDS,
+    WORDED,
+)
+from neurosurgery.settings.patching import SCRIPT as PATH_PATCHING
+from neurosurgery.settings.training import TrainingConfig
+
+_REPEATS = whole(1, 10_000)
+_ABOVE_ZERO = number("a number above 0", lambda value: 0 < value < float("inf"))
+_SHARE = number("a share between 0 and 1", lambda value: 0 < value < 1)
+_OF_THE_DEMO = "without --model the demo's"
+_TRAINING = TrainingConfig(Path())
+
+MODEL = (
+    Setting("model", str, "hub id, local folder or GGUF file", otherwise="the embedded demo"),
+    Setting("revision", str, "branch, tag or commit of a hub model"),
+    Setting(
+        "dtype",
+        str,
+        "number format of the weights",
+        choices=("float32", "bfloat16", "float16"),
+        otherwise="bfloat16 on a GPU, float32 on a CPU",
+    ),
+    Setting("device", str, "cpu, cuda, cuda:1, mps", otherwise="a GPU if there is one"),
+    Setting(
+        "device_map",
+        str,
+        "let accelerate split the model over devices",
+        choices=("auto", "balanced", "balanced_low_0", "sequential"),
+    ),
+    Setting(
+        "trust_remote_code",
+        bool,
+        "run the Python code that comes with a model, on this machine: use it only for a model "
+        "that you trust",
+        travels=False,
+    ),
+)
+
+CALIBRATION = (
+    Setting(
+        "skill_data",
+        str,
+        "samples of the skill, math; with a column answer beside question and solution also the "
+        "tests of the task sgsm",
+        published="train_dataset",
+        metavar="CSV",
+        demo=DEMO.train_dataset,
+        otherwise=_OF_THE_DEMO,
+        is_file=True,
+    ),
+    Setting(
+        "other_data",
+        str,
+        "samples of other text, one file a set",
+        published="calibration_datasets",
+        many=True,
+        metavar="CSV",
+        otherwise=_OF_THE_DEMO,
+        is_file=True,
+    ),
+    Setting(
+        "other_names",
+        str,
+        "names of those sets, in the same order",
+        published="calibration_dataset_names",
+        many=True,
+        metavar="NAME",
+        otherwise="the files'",
+    ),
+)
+
+BATCH_TOKENS = Setting(
+    "batch_tokens",
+    int,
+    "tokens per batch of the scoring pass",
+    range=whole(1),
+    otherwise="16384 on a GPU, 2048 on a CPU",
+)
+RANDOM_STATE = Setting(
+    "random_state",
+    int,
+    "seed of the draws",
+    default=42,
+    range=whole(0, None),
+    identity=True,
+)
+
+
+def drawing(num_samples: int) -> tuple[Setting, ...]:
+    """How calibration samples are drawn."""
+    return (
+        Setting(
+            "num_samples",
+            int,
+            "samples drawn from each set, with replacement",
+            default=num_samples,
+            range=whole(1),
+        ),
+        Setting(
+            "drop_used",
+            bool,
+            "leave out samples that a document of the tasks asks, too; they are counted anyway",
+        ),
+        BATCH_TOKENS,
+    )
+
+
+SCALAR = Setting(
+    "scalar",
+    float,
+    "factors for the selected weights; 0 prunes",
+    default=(0.0,),
+    many=True,
+    once=True,
+    range=FINITE,
+)
+
+
+def grid(script: str) -> tuple[Setting, ...]:
+    """The cells of a script that finds weights or neurons on calibration sets."""
+    methods = methods_of(script)
+    first = METHODS[methods[0]]
+    size = first.size_flag.removeprefix("--")
+    left_out = (size, SCALAR.name, "num_repeats")
+    choice = Setting(
+        "methods",
+        str,
+        "which baselines to run",
+        default=methods,
+        many=True,
+        once=True,
+        choices=methods,
+        otherwise="all",
+    )
+    return (
+        *((choice,) if len(methods) > 1 else ()),
+        Setting(
+            "skill",
+            str,
+            "the set whose parameters are sought: math, or the name of a set of other text, math "
+            "then being one of the others",
+            default=MATH,
+            metavar="NAME",
+        ),
+        Setting(
+            size,
+            float,
+            first.size_help,
+            default=PUBLISHED_GRID,
+            demo=DEMO.proportions,
+            whole_demo=left_out,
+            many=True,
+            once=True,
+            range=FRACTION,
+        ),
+        SCALAR,
+        Setting(
+            "num_repeats",
+            int,
+            "independent draws of calibration samples",
+            default=5,
+            demo=DEMO.num_repeats,
+            whole_demo=left_out,
+            range=_REPEATS,
+        ),
+        RANDOM_STATE,
+    )
+
+
+def evaluation(*, whole_demo: tuple[str, ...] = ()) -> tuple[Setting, ...]:
+    """Tasks of the harness, the baseline included."""
+    baseline = Setting(
+        "pre_train_eval",
+        bool,
+        "evaluate the unedited model first",
+        demo=True,
+        whole_demo=whole_demo,
+    )
+    return (*TASKS, baseline, *EVALUATION)
+
+
+TASKS = (
+    Setting(
+        "skill_task",
+        str,
+        "the task of the skill, math",
+        published="train_lm_eval_task",
+        metavar="TASK",
+        otherwise=f"sgsm where --skill_data has programs with answers; else {_OF_THE_DEMO}",
+    ),
+    Setting(
+        "other_tasks",
+        str,
+        "the other tasks",
+        published="eval_datasets",
+        many=True,
+        metavar="TASK",
+        demo=DEMO.eval_datasets,
+        otherwise=_OF_THE_DEMO,
+    ),
+)
+
+EVALUATION = (
+    Setting(
+        "skill_documents",
+        int,
+        "documents of the skill's task",
+        published="eval_dataset_subset",
+        default=100,
+        range=whole(1),
+    ),
+    Setting(
+        "other_documents",
+        int,
+        "documents of each other task",
+        published="eval_dataset_size",
+        range=whole(1),
+        otherwise="all",
+    ),
+    Setting(
+        "documents",
+        int,
+        "at most so many documents of any task, the skill's included",
+        published="eval_limit",
+        range=whole(1),
+    ),
+    Setting("eval_batch_size", int, "requests at once", default=16, range=whole(1)),
+    Setting(
+        "num_fewshot", int, "shots", range=whole(0), otherwise="each task's own", identity=True
+    ),
+    Setting("apply_chat_template", bool, "prompt through the chat template", identity=True),
+    Setting(
+        "include_path",
+        Path,
+        "a folder with further task files; they can run code on this machine (!function, "
+        "templates): use only those that you trust",
+        metavar="DIR",
+        travels=False,
+    ),
+)
+
+
+def output(
+    save_path: str,
+    overwritten: str = "delete the results in --save_path and start afresh",
+) -> tuple[Setting, ...]:
+    """The results folder; `save_path` is the demo's, `overwritten` what `--overwrite` does."""
+    return (
+        Setting(
+            "save_path",
+            str,
+            "results folder",
+            demo=save_path,
+            otherwise=f"without --model {save_path}",
+            is_file=True,
+            travels=False,
+        ),
+        *OUTPUT,
+        Setting("overwrite", bool, overwritten, travels=False),
+        Setting(
+            "dry_run", bool, "print the plan and stop, without loading the model", travels=False
+        ),
+        Setting("quiet", bool, "print errors only; the verdict is in --text_file", travels=False),
+    )
+
+
+OUTPUT = (
+    Setting(
+        "text_file",
+        str,
+        "name, without a folder, of the text file with the verdict and, where math is measured by "
+        "programs, the published lines",
+        default="results.txt",
+    ),
+    Setting(
+        "margin",
+        str,
+        "a difference within this is small: of an accuracy, in nats per word of a perplexity; "
+        "TASK=NUMBER for one task alone",
+        default=(f"{Margins.default:g}",),
+        many=True,
+        metavar="NUMBER or TASK=NUMBER",
+    ),
+    Setting("save_masks", bool, "write every cell's mask"),
+    Setting("save_model", bool, "write every cell's edited model as a Hugging Face folder"),
+    Setting(
+        "report_to",
+        str,
+        "send every finished cell there, too (pip install trackio or wandb)",
+        default=(),
+        many=True,
+        once=True,
+        choices=LOGGERS,
+    ),
+)
+
+WORKERS = (
+    Setting(
+        "workers",
+        int,
+        "compute cells in N processes",
+        metavar="N",
+        range=whole(1, 10_000),
+        otherwise="in this",
+    ),
+    Setting(
+        "gpus_per_worker",
+        float,
+        "GPUs of a worker, or a share of one",
+        metavar="G",
+        range=number("a number of GPUs, 0 or more", lambda value: 0 <= value < float("inf")),
+        otherwise="1 if there are any",
+    ),
+    Setting(
+        "cpus_per_worker",
+        int,
+        "processors and torch threads of a worker",
+        metavar="C",
+        range=whole(1),
+        otherwise="1",
+    ),
+    Setting(
+        "ray_address",
+        str,
+        "auto, or HOST:PORT of a running cluster",
+        metavar="ADDRESS",
+        otherwise="start Ray on this machine",
+    ),
+    Setting("verbose", bool, "a line for every job that a worker begins"),
+)
+
+
+PROMPTS = (
+    Setting(
+        "prompts",
+        Path,
+        "columns prompt, counterfactual, answer, optional wrong_answer, operator, family",
+        metavar="CSV",
+    ),
+    Setting(
+        "operators",
+        str,
+        "which calculations",
+        default=OPERATORS,
+        demo=("+",),
+        many=True,
+        once=True,
+        choices=OPERATORS,
+        otherwise="all",
+    ),
+    Setting(
+        "templates",
+        str,
+        "families of wordings",
+        default=WORDED,
+        demo=(DEMO_FAMILY,),
+        many=True,
+        once=True,
+        choices=FAMILIES,
+        otherwise=f"all but {DEMO_FAMILY}, the form that the demo's model was trained on",
+    ),
+    Setting("digits", int, "of an operand, 1 to 4", default=1, demo=2, range=whole(1, 10_000)),
+    Setting("number_words", bool, "operands as number words"),
+    Setting(
+        "shots",
+        int,
+        "solved examples before each prompt",
+        default=2,
+        demo=0,
+        range=whole(0, 10_000),
+    ),
+    Setting("num_prompts", int, "per operator", default=96, range=whole(4, 1_000_000)),
+)
+"""Prompts of a file, or arithmetic that is made for the model's tokenizer."""
+
+HELD_OUT_PROMPTS = Setting(
+    "held_out",
+    float,
+    "share of the prompts to knock out on, none found with them",
+    default=0.5,
+    range=_SHARE,
+)
+
+EFFECTS = (
+    Setting(
+        "metric",
+        str,
+        "of the answer's first token; effects on logprob are in nats, those on the others shares "
+        "of the clean value, which must be well above 0",
+        default=METRICS[0],
+        choices=METRICS,
+    ),
+    Setting("freeze_mlps", bool, "keep later MLPs too: the direct path alone"),
+    Setting(
+        "units",
+        str,
+        "kinds of units",
+        default=tuple(UNIT_KINDS),
+        many=True,
+        once=True,
+        choices=tuple(UNIT_KINDS),
+        otherwise="both",
+    ),
+)
+
+KNOCK_OUT = (
+    Setting(
+        "top",
+        float,
+        "numbers of units, or shares of all below 1, one unit at least",
+        many=True,
+        once=True,
+        range=number(
+            "numbers of units, or shares below 1",
+            lambda value: 0 < value < 1 or (value >= 1 and value.is_integer()),
+        ),
+        otherwise=f"{' '.join(f'{one:g}' for one in TOP)}, as far as there are so many",
+    ),
+    Setting(
+        "ablation",
+        str,
+        "what replaces a unit: its mean over counterfactuals, zero, or its value on a random "
+        "counterfactual",
+        default="mean",
+        choices=ABLATIONS,
+    ),
+    Setting(
+        "positions",
+        str,
+        "where: at every position, or at the last one",
+        default="all",
+        choices=POSITIONS,
+    ),
+    Setting("num_draws", int, "of random units", default=5, range=whole(1, 10_000)),
+    Setting("random_state", int, "seed of prompts and draws", default=42, range=whole(0, None)),
+)
+
+HEAD_CELLS = (
+    Setting(
+        "scalar",
+        float,
+        "factors for the weights that read a unit, 0 to prune them",
+        many=True,
+        once=True,
+        range=FINITE,
+        otherwise="the units are knocked out by --ablation, at every position",
+    ),
+    Setting(
+        "num_repeats",
+        int,
+        "draws of prompts, with replacement, and of random heads",
+        default=5,
+        demo=DEMO.num_repeats,
+        range=_REPEATS,
+    ),
+)
+
+SELECTION = (
+    Setting(
+        "selection",
+        str,
+        f"{', '.join(SELECTIONS)}, or mask files; heads and MLPs are what PathPatching.py has "
+        "found; lora and shira, by PEFT, train about as many values as the mask of mathneuro has",
+        default=TRAINED_BY_DEFAULT,
+        many=True,
+        once=True,
+        metavar="NAME",
+    ),
+    Setting(
+        "proportion",
+        float,
+        "of mathneuro, random, wanda, lora, shira: top fractions of every weight matrix",
+        many=True,
+        once=True,
+        range=FRACTION,
+        otherwise=f".01; demo: {DEMO.trained_proportion:g}",
+    ),
+    Setting(
+        "ratio",
+        float,
+        "of lape: fractions of the model's neurons",
+        many=True,
+        once=True,
+        range=FRACTION,
+        otherwise=".01",
+    ),
+    Setting(
+        "top",
+        float,
+        "of heads, random_heads, mlps: numbers of units",
+        many=True,
+        once=True,
+        range=number("numbers of units", lambda value: value >= 1 and value.is_integer()),
+        otherwise="5",
+    ),
+    Setting(
+        "path_patching",
+        Path,
+        "results folder of PathPatching.py, for heads and MLPs",
+        metavar="DIR",
+        otherwise="--save_path",
+    ),
+    Setting(
+        "num_repeats",
+        int,
+        "draws of calibration samples; each is trained with a seed of its own",
+        default=3,
+        demo=1,
+        range=_REPEATS,
+    ),
+    RANDOM_STATE,
+)
+
+TRAINING = (
+    Setting(
+        "train_data",
+        str,
+        "samples to train on: qa (the whole text counts), or prompt + answer, or question + "
+        "solution (the answer alone counts); those that calibration or tests use are left out",
+        metavar="CSV",
+        demo=DEMO.train_data,
+        otherwise=f"{_OF_THE_DEMO} new kinds of word problems",
+        is_file=True,
+    ),
+    Setting(
+        "learning_rate",
+        float,
+        "one training each",
+        default=_TRAINING.learning_rates,
+        demo=(DEMO.learning_rate,),
+        many=True,
+        once=True,
+        range=_ABOVE_ZERO,
+    ),
+    Setting(
+        "epochs",
+        float,
+        "passes over the samples",
+        default=_TRAINING.epochs,
+        demo=DEMO.epochs,
+        range=number("a number above 0 and up to 1,000,000", lambda value: 0 < value <= 1e6),
+    ),
+    Setting(
+        "max_steps",
+        int,
+        "steps in place of --epochs",
+        default=_TRAINING.max_steps,
+        range=number(
+            "1 or more, or -1 for epochs", lambda value: value == -1 or 1 <= value < 2**31
+        ),
+        otherwise="-1, for epochs",
+    ),
+    Setting(
+        "train_batch_size",
+        int,
+        "samples of one batch",
+        default=_TRAINING.train_batch_size,
+        range=whole(1),
+    ),
+    Setting(
+        "gradient_accumulation_steps",
+        int,
+        "batches of one step",
+        default=_TRAINING.gradient_accumulation_steps,
+        range=whole(1),
+    ),
+    Setting(
+        "warmup_ratio",
+        float,
+        "share of the steps in which the rate rises; then it falls to 0",
+        default=_TRAINING.warmup_ratio,
+        range=number("a share of the steps, 0 or more and below 1", lambda value: 0 <= value < 1),
+    ),
+    Setting(
+        "weight_decay",
+        float,
+        "AdamW's; pulls to the weights from before the training",
+        default=_TRAINING.weight_decay,
+        range=number("a number of 0 or more", lambda value: 0 <= value < float("inf")),
+    ),
+    Setting(
+        "max_length",
+        int,
+        "tokens of a sample",
+        default=_TRAINING.max_length,
+        range=whole(2),
+    ),
+    Setting(
+        "train_seed",
+        int,
+        "of the order of samples; repeat r has seed + r",
+        default=_TRAINING.train_seed,
+        # numpy takes seeds below 2^32, and every repeat has one of its own.
+        range=whole(0, 2**32 - 10_001),
+    ),
+    Setting(
+        "held_out",
+        float,
+        "share of the samples that only measures the loss",
+        default=_TRAINING.held_out,
+        range=number("a share of the samples between 0 and 1", lambda value: 0 < value < 1),
+    ),
+    Setting(
+        "save_steps",
+        float,
+        "steps, or a share of them below 1, between checkpoints and held-out losses",
+        default=_TRAINING.save_steps,
+        range=number(
+            "a number of steps, or a share of them below 1",
+            lambda value: value > 0 and (value < 1 or value.is_integer()),
+        ),
+    ),
+)
+
+CALIBRATION_TITLE = "calibration data (CSV: a column qa, or question + solution)"
+_TASKS_TITLE = "evaluation (lm-eval)"
+_WORKERS_TITLE = "workers (Ray: pip install -r requirements-ray.txt)"
+
+
+def groups_of(script: str) -> Groups:
+    """The settings of a script, by the titles of its help."""
+    if script == PATH_PATCHING:
+        return _of_path_patching()
+    if script == FINE_TUNE:
+        return _of_fine_tuning()
+    own = grid(script)
+    size = METHODS[methods_of(script)[0]].size_flag.removeprefix("--")
+    return {
+        "model": MODEL,
+        CALIBRATION_TITLE: CALIBRATION,
+        "scoring": drawing(METHODS[methods_of(script)[0]].num_samples),
+        "grid": own,
+        _TASKS_TITLE: evaluation(whole_demo=(size, SCALAR.name, "num_repeats")),
+        "output": output(DEMO.save_path),
+        _WORKERS_TITLE: WORKERS,
+    }
+
+
+def _of_path_patching() -> Groups:
+    return {
+        "model": MODEL,
+        "prompts (default: arithmetic, made for the tokenizer)": (*PROMPTS, HELD_OUT_PROMPTS),
+        "effects": EFFECTS,
+        "knock-out": KNOCK_OUT,
+        "grid: the same units edited and evaluated on tasks, beside the other methods "
+        "(with --skill_task and --other_tasks; the demo brings its own)": HEAD_CELLS,
+        _TASKS_TITLE: evaluation(),
+        "output": output(DEMO.save_path, "replace what this script left in --save_path"),
+        _WORKERS_TITLE: WORKERS,
+    }
+
+
+def _of_fine_tuning() -> Groups:
+    tasks = {"skill_task": DEMO.trained_math_task, "other_tasks": DEMO.trained_tasks}
+    return {
+        "model": MODEL,
+        CALIBRATION_TITLE: CALIBRATION,
+        "scoring": drawing(METHODS[TRAINED_BY_DEFAULT[0]].num_samples),
+        "what is trained": SELECTION,
+        "training (transformers' Trainer and its defaults)": TRAINING,
+        _TASKS_TITLE: (*(replace(one, demo=tasks[one.name]) for one in TASKS), *EVALUATION),
+        "output": output(DEMO.trained_save_path),
+        _WORKERS_TITLE: WORKERS,
+    }
