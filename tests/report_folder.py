@@ -138,6 +138,8 @@ class FakeFolder:
             "runs": [
                 {
                     "command": ["MathNeuro.py", "--save_path", "results/fake", "--overwrite"],
+                    "script": "MathNeuro.py",
+                    "settings": {"margin": [str(MARGIN)], "num_samples": 500},
                     "started": "2026-11-21T08:27:27+00:00",
                     "python": "3.11.7",
                     "versions": {"torch": "2.13.0"},

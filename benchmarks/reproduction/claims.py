@@ -20,7 +20,9 @@ from functools import partial
 import pandas as pd
 
 from benchmarks.reproduction.runs import Run
+from neurosurgery.common.numbers import percent_text
 from neurosurgery.verdicts.judging import BROKEN, HIGHER, LOWER, UNDECIDED, is_within, moved
+from neurosurgery.verdicts.metrics import SHARE
 from neurosurgery.verdicts.power import Needed, Spread, needed_text, what_decides
 
 HOLDS, DOES_NOT, NOT_RUN = "holds", "does not hold", "not run"
@@ -122,12 +124,12 @@ def _needed(row: pd.Series) -> str:
     if row["verdict"] == UNDECIDED and change <= margin / 2:
         # Nearer to 0 than to the margin the table asks the same.
         needed = Needed(row["documents_needed"], row["repeats_needed"])
-    else:
-        between = 0.0 if pd.isna(row["sd_repeats"]) else float(row["sd_repeats"])
-        spread = Spread(float(row["sd_documents"]), between)
-        gap = change - margin
-        needed = what_decides(max(gap, 0.0), max(-gap, 0.0), spread, repeats)
-    return f" ({needed_text(needed, repeats)} would decide)"
+        return f" ({needed_text(needed, repeats)} would decide)"
+    between = 0.0 if pd.isna(row["sd_repeats"]) else float(row["sd_repeats"])
+    spread = Spread(float(row["sd_documents"]), between, bounded=row["unit"] == SHARE)
+    gap = change - margin
+    needed = what_decides(max(gap, 0.0), max(-gap, 0.0), spread, repeats)
+    return f" ({needed_text(needed, repeats)} would tell the side of the margin)"
 
 
 def pruning_deletes_math(run: Run) -> list[Judged]:
@@ -226,7 +228,7 @@ def _reached(run: Run, method: str) -> str:
     rows = own_rows(run)
     row = rows[(rows["method"] == method) & (rows["quantity"] == LOSS)].iloc[0]
     points = int(row["points"])
-    told = f"{row['reached']:.0%} of the choices ({points} point{'s' * (points > 1)})"
+    told = f"{percent_text(row['reached'])} of the choices ({points} point{'s' * (points > 1)})"
     return told if row["reached"] > 0 else f"{told}, so that its loss counts as 1"
 
 

@@ -18,6 +18,7 @@ from benchmarks.reproduction.claims import (
     p_text,
 )
 from benchmarks.reproduction.runs import FOLDER, Run, read_run
+from neurosurgery.common.numbers import percent_text
 from neurosurgery.settings.demo import ROOT
 from neurosurgery.settings.keys import edit_text
 from neurosurgery.verdicts.isolation import AT_EQUAL_DAMAGE
@@ -111,7 +112,7 @@ def methods_table(runs: Sequence[Run]) -> list[str]:
                 str(method),
                 f"{first['points']:.0f}",
                 f"{first['repeats']:.0f}",
-                f"{first['reached']:.0%}",
+                percent_text(first["reached"]),
                 *(interval(*values.loc[name, ["value", "low", "high"]]) for name in QUANTITIES),
             ]
         )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
@@ -25,7 +24,7 @@ from neurosurgery.masks.overlap import by_layer, overlap_by_parameter
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.demo import ROOT
 from neurosurgery.settings.keys import MATH, SCALE
-from neurosurgery.settings.margins import FLAG, Margins
+from neurosurgery.settings.margins import Margins, recorded_margins
 from neurosurgery.verdicts.columns import GRID
 from neurosurgery.verdicts.primary import primary_metrics
 
@@ -102,7 +101,9 @@ def collect(folder: Path, output: Path = FOLDER) -> list[Path]:
     meaning = config["meaning"]
     math_task, others = meaning["--train_lm_eval_task"], meaning["--eval_datasets"]
     label = str(read_table(folder / "summary.csv")["model"].iloc[0])
-    answers = answers_of(ResultStore(folder, label), math_task, others, _margins(config))
+    answers = answers_of(
+        ResultStore(folder, label), math_task, others, recorded_margins(folder) or Margins()
+    )
     written = [write_answers(output / f"{name}.answers.json.gz", answers)]
     tables = {
         kind: read_table(folder / f"{kind}.csv")
@@ -126,15 +127,6 @@ def judge(name: str, folder: Path = FOLDER) -> list[Path]:
     """
     tables = judged(read_answers(folder / f"{name}.answers.json.gz"))
     return [_write(table, folder / f"{name}.{kind}.csv") for kind, table in tables.items()]
-
-
-def _margins(config: Mapping[str, Any]) -> Margins:
-    """What the last run was told of margins."""
-    command = config["runs"][-1]["command"] if config.get("runs") else []
-    if FLAG not in command:
-        return Margins()
-    values = command[command.index(FLAG) + 1 :]
-    return Margins.parse(list(takewhile(lambda word: not word.startswith("--"), values)))
 
 
 def _write(table: pd.DataFrame, path: Path) -> Path:

@@ -65,7 +65,7 @@ def parse(description: str, argv: Sequence[str] | None) -> FineTuneConfig:
     """
     settings = read_settings(SCRIPT, description, argv)
     selection = _selection(settings)
-    evaluation = evaluation_config(settings)
+    evaluation, output = evaluation_config(settings), output_config(settings)
     config = FineTuneConfig(
         model=model_config(settings),
         data=data_config(settings),
@@ -85,9 +85,14 @@ def parse(description: str, argv: Sequence[str] | None) -> FineTuneConfig:
             save_steps=settings.save_steps,
         ),
         evaluation=evaluation,
-        output=output_config(settings),
+        output=output,
         workers=workers_config(settings),
-        settings=settings.with_values((), skill_task=evaluation.math_task, **_used(selection)),
+        settings=settings.with_values(
+            (),
+            skill_task=evaluation.math_task,
+            margin=output.margins.values,
+            **_used(selection),
+        ),
     )
     settings.check_given_with_model(
         ("skill_data", "other_data", "train_data", *needed_tasks(evaluation), "save_path")

@@ -27,7 +27,7 @@ from neurosurgery.settings.experiment import (
     name_calibration_sets,
 )
 from neurosurgery.settings.keys import MATH
-from neurosurgery.settings.margins import Margins
+from neurosurgery.settings.margins import Margins, recorded_margins
 from neurosurgery.settings.methods import METHODS, methods_of
 from neurosurgery.settings.workers import WorkersConfig
 
@@ -41,7 +41,7 @@ def parse_experiment(script: str, description: str, argv: Sequence[str] | None) 
     """
     settings = read_settings(script, description, argv)
     methods = methods_of(script)
-    evaluation = evaluation_config(settings)
+    evaluation, output = evaluation_config(settings), output_config(settings)
     config = ExperimentConfig(
         model_config(settings),
         data_config(settings),
@@ -53,9 +53,9 @@ def parse_experiment(script: str, description: str, argv: Sequence[str] | None) 
             pre_train_eval=settings.pre_train_eval,
         ),
         evaluation,
-        output_config(settings),
+        output,
         workers_config(settings),
-        settings.with_values(skill_task=evaluation.math_task),
+        settings.with_values(skill_task=evaluation.math_task, margin=output.margins.values),
     )
     settings.check_given_with_model(
         ("skill_data", "other_data", *needed_tasks(evaluation), "save_path")
@@ -129,9 +129,18 @@ def output_config(settings: Settings) -> OutputConfig:
         save_model=settings.save_model,
         overwrite=settings.overwrite,
         dry_run=settings.dry_run,
-        margins=Margins.parse(settings.margin),
+        margins=_margins(settings),
         report_to=settings.report_to,
     )
+
+
+def _margins(settings: Settings) -> Margins:
+    """The margins that are given, or else those by which the folder was judged before."""
+    folder = Path(settings.save_path or DEMO.save_path)
+    there = None if settings.overwrite else recorded_margins(folder)
+    if settings.given["margin"] is None and there is not None:
+        return there
+    return Margins.parse(settings.margin)
 
 
 def workers_config(settings: Settings) -> WorkersConfig | None:

@@ -101,8 +101,13 @@ def _written(settings: Settings, cells: CellsConfig | None) -> Settings:
     unused = _OF_FILE if settings.prompts is not None else ()
     if cells is None:
         return settings.with_values((*unused, *_of_cells(), "skill_task", "other_tasks"))
-    tasks = {"skill_task": cells.evaluation.math_task, "other_tasks": cells.evaluation.other_tasks}
-    return settings.with_values(unused, **tasks)
+    evaluation = cells.evaluation
+    return settings.with_values(
+        unused,
+        skill_task=evaluation.math_task,
+        other_tasks=evaluation.other_tasks,
+        margin=cells.output.margins.values,
+    )
 
 
 def _cells(settings: Settings) -> CellsConfig | None:

@@ -41,7 +41,9 @@ def percent_text(value: float) -> str:
     """A fraction in percent, with more decimals for small values; `–` for NaN."""
     if math.isnan(value):
         return "–"
-    digits = 0 if value >= 0.1 or value == 0 else 1 if value >= 0.01 else 2
+    # What rounds to all, and is not, keeps a decimal.
+    coarse = (value >= 0.1 or value == 0) and not 0.995 <= value < 1
+    digits = 0 if coarse else 1 if value >= 0.01 else 2
     return f"{value:.{digits}%}"
 
 

@@ -195,6 +195,7 @@ class PlanText:
             self.config.data.num_repeats,
             self.store.read_cell(BASELINE_KEY) if is_there else None,
             read_points(self.store.root),
+            len({key.point for key in self.plan.keys}),
         )
         return [f"documents    {first}", *(f"             {line}" for line in more)]
 

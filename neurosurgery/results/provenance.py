@@ -165,6 +165,7 @@ def describe_run(
         "command": list(settings.command),
         "script": settings.script,
         "settings": settings.travelling,
+        "flags_alone": settings.flags_alone,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "python": sys.version.split()[0],
         "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},

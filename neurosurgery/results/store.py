@@ -32,7 +32,11 @@ _OWN_FOLDERS = tuple(
 _DERIVED = ("models", "report", "consistency.csv", RUN_FILE)
 """Deleted with the results, but can exist without them."""
 
+TABLES_STATE = "tables.json"
+"""What the tables were made of (`verdicts.state`)."""
+
 _OWN_FILES = (
+    TABLES_STATE,
     "results.csv",
     "summary.csv",
     "comparison.csv",
@@ -83,10 +87,13 @@ class ResultStore:
         """The path of a cell's edited model (`--save_model`)."""
         return self.root / "models" / self.model / key.stem
 
+    def cell_files(self, key: CellKey) -> tuple[Path, ...]:
+        """The files that a finished cell has."""
+        return (*self._result_files(key), self._record_file(key), self._sample_file(key))
+
     def is_done(self, key: CellKey) -> bool:
         """Whether all files of the cell exist."""
-        files = (*self._result_files(key), self._record_file(key), self._sample_file(key))
-        return all(path.exists() for path in files)
+        return all(path.exists() for path in self.cell_files(key))
 
     def write_cell(self, result: CellResult) -> None:
         """Write samples, record and, last, the harness's results."""
@@ -177,9 +184,7 @@ class ResultStore:
             if key.method not in methods or key.selection is None:
                 continue
             for path in (
-                *self._result_files(key),
-                self._record_file(key),
-                self._sample_file(key),
+                *self.cell_files(key),
                 self.mask_file(key.selection),
                 self.unit_file(key.selection),
                 self.model_folder(key),

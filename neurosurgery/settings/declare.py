@@ -245,6 +245,15 @@ class Settings:
                 found[one.name] = plain(value)
         return found
 
+    @property
+    def flags_alone(self) -> list[str]:
+        """What a repetition needs besides, and no file may hold, as words of a command."""
+        words = []
+        for name in ("trust_remote_code", "include_path"):
+            if is_given(value := self.given.get(name)):
+                words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
+        return words
+
     def with_values(self, unused: Collection[str] = (), /, **values: Any) -> Settings:
         """The same with values that only several settings together tell."""
         return replace(self, values={**self.values, **values}, unused=unused)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
+from neurosurgery.common.json_files import read_object
 
 FLAG = "--margin"
 
@@ -56,3 +58,23 @@ class Margins:
         for task in self.by_task:
             if task not in tasks:
                 raise UsageError(FLAG, task, f"expected one of the tasks: {', '.join(tasks)}")
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """As the flag takes them."""
+        return (str(self.default), *(f"{task}={one}" for task, one in self.by_task.items()))
+
+
+def recorded_margins(root: Path) -> Margins | None:
+    """The margins that the last run of a folder had; None where there is none.
+
+    A run without `--margin` takes them over: otherwise it would judge the cells of others anew.
+    """
+    try:
+        runs = read_object(root / "config.json").get("runs")
+    except (OSError, ValueError):
+        # A damaged file is refused where the folder is opened.
+        return None
+    settings = [run.get("settings") for run in runs or () if isinstance(run, dict)]
+    known = [one["margin"] for one in settings if isinstance(one, dict) and one.get("margin")]
+    return Margins.parse([str(value) for value in known[-1]]) if known else None

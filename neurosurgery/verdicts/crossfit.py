@@ -30,6 +30,7 @@ from neurosurgery.settings.keys import CellKey
 from neurosurgery.verdicts import draws
 from neurosurgery.verdicts.intervals import (
     CONFIDENCE,
+    LEAST_P,
     NO_INTERVAL,
     Between,
     Interval,
@@ -256,7 +257,7 @@ def judge(
     p_value = 1.0
     if value != 0:
         share = abs(value) / towards_zero if towards_zero > 0 else math.inf
-        p_value = float(2 * stats.norm.sf(share * normal))
+        p_value = max(float(2 * stats.norm.sf(share * normal)), LEAST_P)
     return Judged(clipped, interval, p_value)
 
 

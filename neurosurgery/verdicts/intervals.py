@@ -40,6 +40,9 @@ INTERVALS_OVER = (
 )
 """What every table's brackets hold, in words."""
 
+LEAST_P = 1e-4
+"""Smaller p-values are not told: intervals are resampled less finely than that."""
+
 _STEPS = 24
 """Halvings of the confidence level in the search for a p-value."""
 _LEAST_ERROR = 1e-9
@@ -92,7 +95,8 @@ class Comparison(NamedTuple):
     Attributes:
         difference: of perplexities in nats.
         interval: 95 %.
-        p_value: 1 minus the largest confidence at which the interval excludes 0.
+        p_value: 1 minus the largest confidence at which the interval excludes 0, at least
+            `LEAST_P`.
         inner: the 90 % interval, for the test of equivalence.
     """
 
@@ -218,7 +222,7 @@ def p_value_of(interval_at: AtConfidence) -> float:
             low = middle
         else:
             high = middle
-    return high
+    return max(high, LEAST_P)
 
 
 # Over documents
@@ -396,6 +400,11 @@ def between_repeats(
     """
     variance, freedom = moderated(variance, repeats - 1, spread)
     return Between(max(variance - noise, 0.0) / repeats, freedom)
+
+
+def grid_freedom(points: int, repeats: int) -> float:
+    """The most degrees of freedom that a grid adds to what a point's own repeats say."""
+    return points * (repeats - 1) * _FIT_FREEDOM if points > 2 else 0.0
 
 
 def repeat_spread(points: Sequence[Sequence[Metric]], baseline: Metric) -> RepeatSpread | None:

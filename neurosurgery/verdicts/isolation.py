@@ -471,11 +471,10 @@ def _gain(
 
 
 def _kept(curve: Curve, spreads: Spreads) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for name in (MEAN, WORST):
-        judged = judge([curve.kept(name)], spreads.of(name), 0.0, 1.0)
-        found |= _columns(f"kept_{name}", judged)
-    return found
+    mean, worst = (judge([curve.kept(name)], spreads.of(name), 0.0, 1.0) for name in (MEAN, WORST))
+    # The worst task is chosen on other documents than it is judged on, but keeps no more than all.
+    worst = replace(worst, value=min(worst.value, mean.value))
+    return _columns(f"kept_{MEAN}", mean) | _columns(f"kept_{WORST}", worst)
 
 
 def _columns(name: str, judged: Judged) -> dict[str, object]:

@@ -121,11 +121,15 @@ class Metric(NamedTuple):
         return (self.values - means) @ self.rule.slope(*means) + self.compared
 
 
+SHARE = "share"
+"""The unit of answers between 0 and 1."""
+
+
 def unit_of_metric(name: str, metric: Metric | None) -> str:
     """What differences of a harness metric (`name,filter`) are in."""
     if (unit := _UNITS.get(name.partition(",")[0])) is not None:
         return unit
-    return "share" if metric is not None and metric.bounded else "the metric's own"
+    return SHARE if metric is not None and metric.bounded else "the metric's own"
 
 
 def is_display(name: str, names: Sequence[str]) -> bool:

@@ -9,7 +9,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -29,6 +29,7 @@ from neurosurgery.verdicts.crossfit import TaskMetrics
 from neurosurgery.verdicts.guessing import chance, direction, without_guessing
 from neurosurgery.verdicts.intervals import (
     NO_COMPARISON,
+    Interval,
     RepeatSpread,
     above_chance,
     between_repeats,
@@ -49,9 +50,18 @@ from neurosurgery.verdicts.judging import BROKEN, UNDECIDED, adjusted, margin_of
 from neurosurgery.verdicts.metrics import Metric, is_display, mean_of, retention, unit_of_metric
 from neurosurgery.verdicts.power import NOTHING, Spread, what_decides
 from neurosurgery.verdicts.primary import primary_metrics
+from neurosurgery.verdicts.state import write_state
 
 POINT = [*GRID, "task", "metric"]
 """The columns that identify a row of summary.csv."""
+
+
+class Tables(NamedTuple):
+    """What a text of the folder needs."""
+
+    summary: pd.DataFrame
+    comparison: pd.DataFrame
+    training: pd.DataFrame
 
 
 class VerdictTable:
@@ -169,12 +179,12 @@ class VerdictTable:
     def _lower_is_better(self, task: str, name: str) -> bool:
         return self._baseline is not None and direction(self._baseline, task, name) == "lower"
 
-    def write_all(self) -> None:
-        """Write every table that is made of all cells; the last tells the report that all are."""
-        self.comparison()
+    def write_all(self) -> Tables:
+        """Write every table that is made of all cells, and last what they were made of."""
         self.isolation()
-        self.training()
-        self.summary()
+        tables = Tables(self.summary(), self.comparison(), self.training())
+        write_state(self._store, self._keys)
+        return tables
 
     # Points
 
@@ -264,7 +274,10 @@ class VerdictTable:
             known, before, row["chance"], lower_is_better=lower, spread=spread
         )
         margin = margin_of(self._margin(row["task"]), before)
-        value = float(before.shown(before.compared + found.difference))
+        shown = [found.difference, *found.interval]
+        value, low, high = (float(before.shown(before.compared + change)) for change in shown)
+        if all(state.bounded for state in (before, *known)):
+            low, high = Interval(low, high).within(0.0, 1.0)
         retained = retention(value, before.value, row["chance"], lower_is_better=lower)
         spread_here = spread_of(known, before, spread)
         judged = verdict(found, margin)
@@ -277,8 +290,8 @@ class VerdictTable:
             "documents_needed": needed.documents,
             "repeats_needed": needed.repeats,
             "value": value,
-            "value_low": float(before.shown(before.compared + found.interval.low)),
-            "value_high": float(before.shown(before.compared + found.interval.high)),
+            "value_low": low,
+            "value_high": high,
             "difference": found.difference,
             "ci_low": found.interval.low,
             "ci_high": found.interval.high,
@@ -359,11 +372,13 @@ def spread_of(edited: Sequence[Metric], baseline: Metric, prior: RepeatSpread | 
         return Spread(math.nan, math.nan)
     changes = differences(edited, [baseline])
     documents = float(changes.mean(axis=1).std(ddof=1))
+    bounded = all(state.bounded for state in (*edited, baseline))
     if len(edited) == 1:
-        return Spread(documents)
+        return Spread(documents, bounded=bounded)
     variance = float(changes.mean(axis=0).var(ddof=1))
     between = between_repeats(variance, noise_of(changes), len(edited), prior).variance
-    return Spread(documents, math.sqrt(between * len(edited)))
+    freedom = prior.freedom if prior else 0.0
+    return Spread(documents, math.sqrt(between * len(edited)), freedom, bounded)
 
 
 def _mean(values: pd.Series) -> float:

@@ -1,15 +1,13 @@
 """How many documents and repeats a verdict takes: before a run, and where one is undecided.
 
 The variance of a difference is σ²/n + τ²/R: σ between documents, τ between repeats, n documents, R
-repeats. It is decided in four runs of five where it excludes 0, |δ| ≥ (z.975 + z.8)·error, or where
-two one-sided tests put it within the margin, margin − |δ| ≥ (z.95 + z.8)·error (for δ = 0 z.9 in
-the place of z.8, for either side can fail).
+repeats. `_is_decided` asks of it what the intervals ask.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -18,8 +16,14 @@ from scipy import stats
 from neurosurgery.results.cells import Cell
 from neurosurgery.settings.margins import Margins
 from neurosurgery.verdicts.cell_metrics import cell_metrics
-from neurosurgery.verdicts.intervals import CONFIDENCE, EQUIVALENCE, t_quantile
-from neurosurgery.verdicts.metrics import is_display
+from neurosurgery.verdicts.intervals import (
+    CONFIDENCE,
+    EQUIVALENCE,
+    Between,
+    grid_freedom,
+    t_quantile,
+)
+from neurosurgery.verdicts.metrics import SHARE, is_display
 
 POWER = 0.8
 """The share of runs that shall reach a verdict."""
@@ -31,13 +35,24 @@ _OF_REPEATS = (0.01, 0.02)
 _AHEAD = 0.05
 """By how much one method may keep more than another."""
 _MOST_REPEATS = 50
+_MANY = 10**8
+"""Documents that say everything."""
 
 
 class Spread(NamedTuple):
-    """Standard deviations of a difference: between documents, and between repeats."""
+    """What a difference varies by.
+
+    Attributes:
+        documents: the standard deviation between documents.
+        repeats: that between repeats.
+        prior: the degrees of freedom that the whole grid adds to what the repeats say of theirs.
+        bounded: the difference is one of answers between 0 and 1.
+    """
 
     documents: float
     repeats: float = 0.0
+    prior: float = 0.0
+    bounded: bool = False
 
 
 class Needed(NamedTuple):
@@ -62,23 +77,63 @@ def what_decides(difference: float, margin: float, spread: Spread, repeats: int)
     Returns:
         `NOTHING` where neither can decide: the difference is at the margin's edge.
     """
-    normal = stats.norm.ppf
-    beta = POWER if difference else (1 + POWER) / 2
-    error = max(
-        abs(difference) / (normal((1 + CONFIDENCE) / 2) + normal(POWER)),
-        (margin - abs(difference)) / (normal((1 + EQUIVALENCE) / 2) + normal(beta)),
-    )
-    between = spread.repeats if repeats > 1 else 0.0
     wanted = repeats
-    if between**2 / repeats >= error**2:
-        # Half of the variance for the repeats.
-        wanted = math.ceil(2 * between**2 / error**2)
+    while not _is_decided(difference, margin, spread, _MANY, wanted):
+        # A single repeat cannot tell how much repeats differ.
+        wanted = math.ceil(1.1 * wanted) if repeats > 1 else _MOST_REPEATS + 1
         if wanted > _MOST_REPEATS:
             return NOTHING
-    documents = math.ceil(spread.documents**2 / (error**2 - between**2 / wanted))
-    # No change among few documents says little: as many pseudo-documents as `intervals` adds.
-    fewest = documents_within(margin, 0.0) if abs(difference) < margin < 1 else 2
-    return Needed(max(documents, fewest), wanted)
+    if wanted > repeats:
+        # Half of the variance for the documents.
+        wanted = min(2 * wanted, _MOST_REPEATS)
+    documents = _fewest(lambda n: _is_decided(difference, margin, spread, n, wanted))
+    return Needed(documents, wanted)
+
+
+def _is_decided(
+    difference: float, margin: float, spread: Spread, documents: int, repeats: int
+) -> bool:
+    """Whether so many documents and repeats decide in four runs of five.
+
+    Either the interval excludes 0, |δ| ≥ (t.975 + t.8)·error, or both one-sided tests put it within
+    the margin, margin − |δ| ≥ (t.95 + t.8)·error; for δ = 0 t.9 in the place of t.8, for either
+    side can fail. The quantiles are those of `intervals`, so few repeats are worth little.
+    """
+    center = abs(difference)
+    between = spread.repeats**2 / repeats if repeats > 1 else 0.0
+
+    def reach(quantile: float, power: float) -> tuple[float, float]:
+        """How far the interval and a run's luck go, and where the interval has its middle."""
+        confidence = 2 * quantile - 1
+        t = t_quantile(confidence, documents - 1)
+        size = documents + (t**2 if spread.bounded else 0)
+        middle = center * documents / size
+        squares = documents * (spread.documents**2 + center**2) + size - documents
+        # The luck has no pseudo-documents.
+        of_documents, luck = squares / size - middle**2, spread.documents**2 * documents / size
+        error = max(of_documents, 0.0) / size
+        both = Between(between, repeats - 1 + spread.prior)
+        quantile = both.t_quantile(confidence, error, t)
+        lucky = both.t_quantile(2 * power - 1, error, t_quantile(2 * power - 1, documents - 1))
+        total = quantile * math.sqrt(error + between) + lucky * math.sqrt(luck / size + between)
+        return total, middle
+
+    excluded, middle = reach((1 + CONFIDENCE) / 2, POWER)
+    if center and excluded <= middle:
+        return True
+    within, middle = reach((1 + EQUIVALENCE) / 2, POWER if center else (1 + POWER) / 2)
+    return middle + within <= margin
+
+
+def _fewest(is_enough: Callable[[int], bool]) -> int:
+    """The fewest documents, two at least, that are enough."""
+    low, high = 1, 2
+    while not is_enough(high):
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_enough(middle) else (middle, high)
+    return high
 
 
 def documents_within(margin: float, changed: float = 0.0) -> int:
@@ -101,13 +156,7 @@ def documents_within(margin: float, changed: float = 0.0) -> int:
         drift = stats.norm.ppf((1 + POWER) / 2) * math.sqrt(documents * changed) / size
         return reach + drift <= margin
 
-    low, high = 1, 2
-    while not is_enough(high):
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if is_enough(middle) else (middle, high)
-    return high
+    return _fewest(is_enough)
 
 
 def needed_text(needed: Needed, repeats: int) -> str:
@@ -130,6 +179,7 @@ def power_lines(
     repeats: int,
     baseline: Cell | None,
     points: pd.DataFrame,
+    grid: int,
 ) -> list[str]:
     """Say in lines what verdicts take, before a run.
 
@@ -140,6 +190,7 @@ def power_lines(
         repeats: the number of repeats.
         baseline: the unedited model's cell, where there is one.
         points: summary.csv of the folder, whose own spread is better than a guess; may be empty.
+        grid: the number of grid points that are planned.
     """
     own = _own_spreads(points)
     lines = [
@@ -155,7 +206,7 @@ def power_lines(
         elif accuracies.get(task, 0.5) is None:
             told = "unknown before the first cell: it has no accuracy"
         else:
-            told = _guess(margin, accuracies.get(task), repeats)
+            told = _guess(margin, accuracies.get(task), repeats, grid_freedom(grid, repeats))
         lines.append(f"{task} (± {margin:g}): {told}")
     least = documents_within(min(margins.of(task) for task in tasks)) if tasks else 0
     if planned is not None and planned < least:
@@ -172,13 +223,13 @@ def power_lines(
     return lines
 
 
-def _guess(margin: float, accuracy: float | None, repeats: int) -> str:
+def _guess(margin: float, accuracy: float | None, repeats: int, prior: float) -> str:
     """Documents for an accuracy of which no edit is known yet."""
     some = math.sqrt(_SOME)
     told = [f"{documents_within(margin, _SOME):,} documents if {_SOME:.0%} of answers change"]
     if repeats > 1:
         for between in _OF_REPEATS:
-            needed = what_decides(0.0, margin, Spread(some, between), repeats)
+            needed = what_decides(0.0, margin, Spread(some, between, prior, bounded=True), repeats)
             told.append(f"{needed_text(needed, repeats)} if repeats differ by {between:g}, too")
     if accuracy is not None:
         most = documents_within(margin, changed_at_random(accuracy))
@@ -195,7 +246,12 @@ def _own_spreads(points: pd.DataFrame) -> dict[str, Spread]:
         first = rows[rows["metric"] == rows["metric"].iloc[0]]
         repeats = first["sd_repeats"].median()
         documents = float(first["sd_documents"].median())
-        found[str(task)] = Spread(documents, 0.0 if math.isnan(repeats) else float(repeats))
+        found[str(task)] = Spread(
+            documents,
+            0.0 if math.isnan(repeats) else float(repeats),
+            grid_freedom(len(first), int(first["repeats"].max())),
+            bounded=first["unit"].iloc[0] == SHARE,
+        )
     return found
 
 
@@ -211,15 +267,27 @@ def undecided_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         known = [row for row in own if not math.isnan(row["documents_needed"])]
         told = "nothing at this size"
         if known:
-            most = max(known, key=lambda row: (row["repeats_needed"], row["documents_needed"]))
-            needed = Needed(most["documents_needed"], most["repeats_needed"])
-            told = needed_text(needed, int(most["repeats"]))
-            half = sorted(row["documents_needed"] for row in known)[(len(known) - 1) // 2]
-            told += f" for all, {half:,.0f} for half of them" if len(known) > 1 else ""
+            needed = _most(known)
+            repeats = int(max(row["repeats"] for row in known))
+            told = needed_text(needed, repeats)
+            alone = [row for row in known if row["repeats_needed"] <= row["repeats"]]
+            if len(known) > 1:
+                told += " for all"
+                if 0 < len(alone) < len(known):
+                    fewer = needed_text(_most(alone), repeats)
+                    told += f", {fewer} for {len(alone)} of them without further repeats"
         hopeless = len(own) - len(known)
         note = f"; {hopeless} at the edge of the margin" if known and hopeless else ""
         lines.append(f"{task}, {len(own)} undecided: {told}{note}")
     return lines
+
+
+def _most(rows: Sequence[Mapping[str, Any]]) -> Needed:
+    """What decides all of several rows."""
+    documents, repeats = (
+        max(row[name] for row in rows) for name in ("documents_needed", "repeats_needed")
+    )
+    return Needed(documents, repeats)
 
 
 def _accuracies(baseline: Cell) -> dict[str, float | None]:

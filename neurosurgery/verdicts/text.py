@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
-from neurosurgery.common.numbers import interval_text, number_text, p_value_text
+from neurosurgery.common.numbers import interval_text, number_text, p_value_text, percent_text
 from neurosurgery.settings.keys import MATH, TRAIN, edit_text
 from neurosurgery.settings.methods import size_text
 from neurosurgery.verdicts.columns import removed
@@ -53,10 +53,7 @@ _GAINS_HEADER = (
 
 def folder_text(verdicts: VerdictTable) -> str:
     """The text of a results folder: verdict, control runs, comparison."""
-    comparison, training = verdicts.comparison(), verdicts.training()
-    verdicts.isolation()
-    # Last: the report takes it for a sign that the others are there, too.
-    summary = verdicts.summary()
+    summary, comparison, training = verdicts.write_all()
     parts = [
         verdict_text(summary, verdicts.tasks, verdicts.groups),
         programs_text(summary),
@@ -151,7 +148,7 @@ def comparison_text(comparison: pd.DataFrame, methods: Sequence[str]) -> str:
         first = rows.iloc[0]
         cells = [with_interval(*by_name.loc[name, _VALUE]) for name in QUANTITIES]
         name = f"{'  ' if against else ''}{_name(str(method), str(against))}"
-        reached = f"{first['reached']:.0%}"
+        reached = percent_text(first["reached"])
         lines.append(_COMPARISON.format(name, f"{first['points']:g}", reached, *cells).rstrip())
     lines.append(
         f"In brackets {INTERVALS_OVER}.\nThe best point is chosen on half of the documents and "

@@ -93,7 +93,7 @@ def folder(tmp_path_factory):
         ("--num_subsets 1", "--num_subsets 1: expected a whole number of at least 2"),
         ("--random_state -1", "--random_state -1: expected a whole number of at least 0"),
         ("--batch_tokens 0", "--batch_tokens 0: expected a whole number of at least 1"),
-        ("--proportion 2", "--proportion 2.0: expected a fraction in (0, 1]"),
+        ("--proportion 2", "--proportion 2: expected a fraction in (0, 1]"),
         ("--train_dataset {0}/none.csv", "--train_dataset {0}/none.csv: No such file"),
         (
             "--calibration_datasets {0}/columns.csv --calibration_dataset_names A",

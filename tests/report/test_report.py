@@ -92,7 +92,8 @@ def test_one_scalar_over_many_proportions_is_shown_by_proportion(tmp_path):
     items = drawn(folder)
     assert names(items) == ["proportion_scalar1.1", "scalar", "number"]
     command = missing(items)["Isolation"].command
-    assert command.startswith("python MathNeuro.py --save_path results/fake --scalar 0 ")
+    assert command.startswith("python MathNeuro.py --config ")
+    assert command.endswith(" --scalar 0")
 
 
 def test_significance_is_the_filling(tmp_path):
@@ -140,46 +141,46 @@ def test_without_intervals_nothing_looks_like_noise(tmp_path):
 def test_missing_figures_name_the_command(tmp_path):
     folder = read_folder(FakeFolder(methods=("mathneuro",), repeats=2).write(tmp_path))
     left_out = missing(drawn(folder))
-    assert left_out["Where"].command == "python MathNeuro.py --save_path results/fake --save_masks"
-    assert left_out["Scale factor"].command == (
-        "python MathNeuro.py --save_path results/fake --scalar 1.05 1.1 --proportion 0.001 0.005 "
-        "0.01 0.05 0.1 0.15 --num_repeats 2"
-    )
+    again = f"python MathNeuro.py --config {tmp_path}/run.yaml --save_path {tmp_path}"
+    assert left_out["Where"].command == f"{again} --save_masks"
+    assert left_out["Scale factor"].command == f"{again} --scalar 1.05 1.1"
     assert left_out["Consistency"].command == (
         f"python -m neurosurgery consistency --save_path {tmp_path}"
     )
 
 
-def test_a_command_is_repeated_without_what_would_undo_it(tmp_path):
+def test_a_command_has_what_no_file_may_hold(tmp_path):
     folder = read_folder(FakeFolder(methods=("mathneuro",)).write(tmp_path))
     run = folder.config["runs"][0]
-    run["command"] = (
-        "/somewhere/MathNeuro.py --scalar 0 -1 --overwrite --text_file a.txt "
-        "--save_path=results/my$run --dry_run --num_repeats 4 --proportion .1"
-    ).split()
+    run["settings"] = {"model": "org/m", "other_data": ["a b.csv", "c.csv"], "num_repeats": 4}
+    run["flags_alone"] = ["--trust_remote_code", "--include_path", "my tasks"]
     assert repeat_with(folder, "--scalar", "1.1") == (
-        "python MathNeuro.py --text_file a.txt '--save_path=results/my$run' --num_repeats 4 "
-        "--proportion .1 --scalar 1.1"
+        f"python MathNeuro.py --config {tmp_path}/run.yaml --trust_remote_code --include_path "
+        f"'my tasks' --save_path {tmp_path} --scalar 1.1"
     )
-    run["command"] += ["--calibration_datasets", "a b.csv", "c.csv", "--model", "org/m"]
     assert consistency_command(folder) == (
-        "python -m neurosurgery consistency --calibration_datasets 'a b.csv' c.csv --model org/m "
-        f"--save_path {tmp_path}"
-    )
+        "python -m neurosurgery consistency --model org/m --skill_data a --other_data 'a b.csv' "
+        f"c.csv --trust_remote_code --save_path {tmp_path}"
+    ).replace("--skill_data a ", "")
 
 
 def test_commands_are_the_main_scripts_and_of_math(tmp_path):
     """What would fill a gap in the figures of math is not the last control run, nor LAPE's."""
     folder = read_folder(FakeFolder(methods=("mathneuro",)).write(tmp_path))
     folder.config["runs"] = [
-        {"command": ["MathNeuro.py", "--proportion", ".1", "--num_repeats", "1"]},
-        {"command": ["MathNeuro.py", "--skill", "Race"]},
-        {"command": ["LAPE.py", "--ratio", ".1"]},
+        {"script": "MathNeuro.py", "settings": {"num_repeats": 1}},
+        {"script": "MathNeuro.py", "settings": {"skill": "Race"}},
+        {"script": "LAPE.py", "settings": {"ratio": [0.1]}},
+        {"script": "consistency", "settings": {"num_subsets": 3}},
     ]
-    expected = "python MathNeuro.py --proportion .1 --num_repeats 1 --save_masks"
-    assert repeat_with(folder, "--save_masks") == expected
-    del folder.config["runs"][0], folder.config["runs"][1]
-    assert repeat_with(folder, "--save_masks") == "python MathNeuro.py --save_masks"
+    where = f"--config {tmp_path}/run.yaml"
+    assert repeat_with(folder, "--save_masks") == (
+        f"python MathNeuro.py {where} --skill math --save_path {tmp_path} --save_masks"
+    )
+    del folder.config["runs"][:2]
+    assert repeat_with(folder, "--save_masks") == (
+        f"python LAPE.py {where} --save_path {tmp_path} --save_masks"
+    )
 
 
 def test_words(tmp_path):

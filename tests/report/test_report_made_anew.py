@@ -9,15 +9,17 @@ import shutil
 import numpy as np
 import pytest
 from report_folder import read_csv
+from scripts import DEMO_DATA, DEMO_TASKS
 
 from neurosurgery.__main__ import main
+from neurosurgery.cli.parse import parse_experiment
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.store import FORMAT, ResultStore
 from neurosurgery.settings.keys import BASELINE_KEY, CellKey, SelectionKey, scale_by
-from neurosurgery.settings.margins import Margins
+from neurosurgery.settings.margins import Margins, recorded_margins
 from neurosurgery.verdicts.points import VerdictTable
 from neurosurgery.verdicts.text import folder_text
 
@@ -26,7 +28,6 @@ pytestmark = pytest.mark.whole
 MODEL, TASK, OTHER, STORIES = "m", "sums", "facts", "stories"
 DOCUMENTS = 60
 TABLES = ("results.csv", "summary.csv", "comparison.csv", "isolation.csv")
-MARGINS = ["--margin", ".05", f"{OTHER}=.4", "--pre_train_eval"]
 
 
 def evaluation(**tasks: tuple[str, list, float]) -> Evaluation:
@@ -62,12 +63,12 @@ def pruned(method: str, size: float, repeat: int) -> CellKey:
     return CellKey(SelectionKey(method, against="Race", size=size, repeat=repeat), scale_by(0.0))
 
 
-def make_run(path, command: list[str], margins: Margins) -> VerdictTable:
+def make_run(path, margins: Margins) -> VerdictTable:
     """A run of two methods, two sizes and two repeats, with its tables."""
     store = ResultStore(path, MODEL)
     path.mkdir(parents=True, exist_ok=True)
     meaning = {"--train_lm_eval_task": TASK, "--eval_datasets": [OTHER, STORIES]}
-    run = {"command": ["MathNeuro.py", "--save_path", "r", *command]}
+    run = {"script": "MathNeuro.py", "settings": {"margin": list(margins.values)}}
     config = {"format": FORMAT, "meaning": meaning, "runs": [run]}
     (path / "config.json").write_text(json.dumps(config))
     store.write_cell(cell(BASELINE_KEY, 50, 55, 1.0))
@@ -86,7 +87,7 @@ def make_run(path, command: list[str], margins: Margins) -> VerdictTable:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     path = tmp_path_factory.mktemp("whole")
-    make_run(path, MARGINS, Margins(0.05, {OTHER: 0.4}))
+    make_run(path, Margins(0.05, {OTHER: 0.4}))
     return path
 
 
@@ -160,35 +161,53 @@ def test_tables_that_are_whole_are_left_alone(folder):
     assert {name: (folder / name).stat().st_mtime_ns for name in TABLES} == before
 
 
+@pytest.mark.parametrize("damage", ["cell", *TABLES[1:]])
+def test_any_changed_byte_is_noticed(damage, whole, folder):
+    """A number that was edited, a table that was cut, and a cell that was computed again."""
+    if damage == "cell":
+        store = ResultStore(folder, MODEL)
+        store.write_cell(cell(pruned("mathneuro", 0.05, 0), 3, 49, 1.05))
+    else:
+        text = (folder / damage).read_text()
+        (folder / damage).write_text(text[: len(text) // 2])
+    assert main(["report", str(folder)]) == 0
+    assert (tables(folder) == tables(whole)) is (damage != "cell")
+    verdicts = VerdictTable(
+        ResultStore(folder, MODEL), MODEL, TASK, [OTHER, STORIES], Margins(0.05, {OTHER: 0.4})
+    )
+    before = tables(folder)
+    verdicts.update()
+    verdicts.write_all()
+    assert tables(folder) == before
+
+
 @pytest.mark.parametrize(
     ("runs", "expected"),
     [
-        ([[]], Margins()),
-        ([["--margin=.2"]], Margins(0.2)),
-        ([["--margin", ".1", "--margin", ".2", f"{OTHER}=.3"]], Margins(0.2, {OTHER: 0.3})),
-        ([["--margin", ".2"], ["--num_repeats", "2"]], Margins()),
+        ([{}], None),
+        ([{"margin": ["0.2"]}], Margins(0.2)),
+        (
+            [{"margin": ["0.1"]}, {"margin": ["0.2", "demo_race=.3"]}],
+            Margins(0.2, {"demo_race": 0.3}),
+        ),
+        ([{"margin": ["0.2"]}, {"num_subsets": 3}], Margins(0.2)),
     ],
 )
-@pytest.mark.parametrize("consistency", [False, True])
-def test_margins_are_those_of_the_last_run(runs, expected, consistency, tmp_path):
-    """As the command line reads them; `consistency`, which writes no such table, knows none."""
-    path = tmp_path / "r"
-    make_run(path, [], expected)
-    before = tables(path)
-    config = json.loads((path / "config.json").read_text())
-    config["runs"] = [{"command": ["MathNeuro.py", *words]} for words in runs]
-    if consistency:
-        config["runs"].append({"command": ["/neurosurgery/__main__.py", "consistency"]})
-    (path / "config.json").write_text(json.dumps(config))
-    (path / "summary.csv").unlink()
-    read_folder(path)
-    assert tables(path) == before
+def test_margins_are_those_of_the_last_run_that_judged(runs, expected, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"runs": [{"settings": r} for r in runs]}))
+    assert recorded_margins(tmp_path) == expected
+    flags = [*DEMO_DATA, *DEMO_TASKS, "--save_path", str(tmp_path)]
+    config = parse_experiment("MathNeuro.py", "", flags)
+    # A later run without --margin judges by the same; one with it by its own.
+    assert config.output.margins == (expected or Margins())
+    config = parse_experiment("MathNeuro.py", "", [*flags, "--margin", ".07"])
+    assert config.output.margins == Margins(0.07)
 
 
 def test_only_a_baseline_and_no_table_but_results(tmp_path):
     """A run that was killed after its first cell."""
     path = tmp_path / "r"
-    make_run(path, [], Margins())
+    make_run(path, Margins())
     for name in TABLES[1:]:
         (path / name).unlink()
     shutil.rmtree(path / "cells")

@@ -169,10 +169,11 @@ def test_what_would_decide_is_said():
     assert only(spares_the_rest(near)).evidence == (
         "task1 .005 [-.030, .040], undecided (400 documents would decide)"
     )
-    # .09 / (.025 / 2.8016)² = 1,130.3: the whole interval beyond .03, in four runs of five.
+    # .09 / (.025 / 2.8016)² = 1,130.3, and 31 more for the t² pseudo-documents of an accuracy: the
+    # whole interval beyond .03, in four runs of five.
     beyond = run_with(GONE, row("lower", -0.1, -0.01))
     assert only(spares_the_rest(beyond)).evidence == (
-        "task1 -.055 [-.100, -.010], lower (1,131 documents would decide)"
+        "task1 -.055 [-.100, -.010], lower (1,162 documents would tell the side of the margin)"
     )
     at_the_edge = run_with(GONE, row("lower", -0.05, -0.01, difference=-0.03))
     assert only(spares_the_rest(at_the_edge)).evidence == "task1 -.030 [-.050, -.010], lower"
@@ -311,7 +312,9 @@ def folder(tmp_path_factory):
     """A results folder with its tables: two methods, three sizes, two repeats, one broken state."""
     store = ResultStore(tmp_path_factory.mktemp("real") / "small", "a-model")
     meaning = {"--train_lm_eval_task": MATH, "--eval_datasets": OTHERS}
-    store.write_config(meaning, {"command": ["MathNeuro.py", "--margin", ".2", "texts=.1", "--x"]})
+    store.write_config(
+        meaning, {"script": "MathNeuro.py", "settings": {"margin": ["0.2", "texts=0.1"]}}
+    )
     store.write_cell(cell(BASELINE_KEY, 0, 0.0))
     for place, size in enumerate((0.001, 0.01, 0.1)):
         for repeat in range(2):

@@ -276,6 +276,6 @@ def test_an_undecided_point_says_what_decides_it(tmp_path):
     text = folder_text(verdicts)
     row = verdicts.summary().query("task == 'sums'").iloc[0]
     assert row["verdict"] == "undecided"
-    needed = what_decides(row["difference"], 0.03, Spread(row["sd_documents"]), 1)
+    needed = what_decides(row["difference"], 0.03, Spread(row["sd_documents"], bounded=True), 1)
     assert (row["documents_needed"], row["repeats_needed"]) == needed
     assert f"sums, 1 undecided: {needed.documents:.0f} documents" in text

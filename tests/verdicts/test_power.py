@@ -87,6 +87,28 @@ def test_one_repeat_decides_in_four_runs_of_five(difference, margin, spread):
     assert share_decided(difference, margin, spread, documents // 4, 1) < POWER - 0.07
 
 
+@pytest.mark.parametrize(
+    ("difference", "spread", "repeats"),
+    [
+        (0.0, Spread(0.3, 0.01), 3),
+        (0.0, Spread(0.3, 0.02), 3),
+        (0.05, Spread(0.3, 0.02), 3),
+        (0.0, Spread(0.22, 0.01), 5),
+    ],
+)
+def test_few_repeats_are_worth_what_their_t_quantile_says(difference, spread, repeats):
+    needed = what_decides(difference, 0.03, spread, repeats)
+    documents, repeats = int(needed.documents), int(needed.repeats)
+    assert share_decided(difference, 0.03, spread, documents, repeats, 200) > POWER - 0.09
+    assert share_decided(difference, 0.03, spread, documents // 4, repeats, 200) < POWER - 0.09
+
+
+def test_a_grid_tells_how_much_repeats_differ():
+    alone = what_decides(0.0, 0.03, Spread(0.3, 0.01), 3)
+    in_a_grid = what_decides(0.0, 0.03, Spread(0.3, 0.01, prior=12), 3)
+    assert in_a_grid.documents < alone.documents / 2
+
+
 def test_repeats_that_differ_take_more_documents_then_more_repeats():
     alone = what_decides(0.0, 0.03, Spread(0.3), 3).documents
     little = what_decides(0.0, 0.03, Spread(0.3, 0.01), 3)
@@ -115,12 +137,16 @@ def test_more_spread_never_takes_fewer_documents(difference, margin, documents, 
 def test_undecided_rows_are_summed_up_by_task():
     rows = [
         {"task": "facts", "documents_needed": n, "repeats_needed": r, "repeats": 3}
-        for n, r in ((100.0, 3.0), (640.0, 3.0), (math.nan, math.nan))
+        for n, r in ((640.0, 3.0), (100.0, 9.0), (80.0, 3.0), (math.nan, math.nan))
     ]
     (line,) = undecided_lines(rows)
-    expected = "640 documents for all, 100 for half of them; 1 at the edge of the margin"
-    assert line == f"facts, 3 undecided: {expected}"
-    assert undecided_lines(rows[2:]) == ["facts, 1 undecided: nothing at this size"]
+    # More documents than the row with the most repeats takes, and more repeats than the others.
+    expected = (
+        "640 documents, 9 repeats for all, 640 documents for 2 of them without further repeats; "
+        "1 at the edge of the margin"
+    )
+    assert line == f"facts, 4 undecided: {expected}"
+    assert undecided_lines(rows[3:]) == ["facts, 1 undecided: nothing at this size"]
 
 
 def test_independent_answers():
@@ -144,6 +170,6 @@ def test_the_plan_says_what_decides(tiny_model, tmp_path, capsys):
     assert MathNeuro.main(dry) == 0
     after = capsys.readouterr().out
     race = points.query("task == 'demo_race'").iloc[0]
-    spread = Spread(race["sd_documents"], np.nan_to_num(race["sd_repeats"]))
+    spread = Spread(race["sd_documents"], np.nan_to_num(race["sd_repeats"]), bounded=True)
     text = needed_text(what_decides(0.0, 0.05, spread, int(race["repeats"])), int(race["repeats"]))
     assert f"demo_race (± 0.05): {text} (by the spread in this folder)" in after

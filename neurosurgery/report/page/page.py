@@ -19,7 +19,7 @@ from neurosurgery.report.page.table import CellText, Table, number_cell, plain_n
 from neurosurgery.report.page.training import training_table
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.show.cautions import cautions
-from neurosurgery.report.show.missing_commands import command_text, recorded
+from neurosurgery.report.show.missing_commands import command_text, of_demo, recorded
 from neurosurgery.report.show.panels import records
 from neurosurgery.report.show.texts import interval, number
 from neurosurgery.report.show.units import UnitList
@@ -82,10 +82,8 @@ def _visible(value: object) -> object:
 
 def _title(folder: Folder) -> str:
     """What was run on what: the methods, and the model."""
-    commands = [recorded(run) for run in folder.runs]
-    demo = bool(commands) and not any("--model" in command for command in commands)
     methods = ", ".join(method_label(name) for name in folder.methods) or "Baseline"
-    return f"{methods} on {'the demo model' if demo else folder.model}"
+    return f"{methods} on {'the demo model' if of_demo(folder) else folder.model}"
 
 
 def _item(item: Drawing | Missing) -> dict[str, Any]:

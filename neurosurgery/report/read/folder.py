@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -14,11 +14,12 @@ from neurosurgery.common.json_files import read_object
 from neurosurgery.common.terminal import visible_text
 from neurosurgery.results.store import DamagedFile, ResultStore
 from neurosurgery.settings.keys import BASELINE, MATH, CellKey
-from neurosurgery.settings.margins import FLAG, Margins
+from neurosurgery.settings.margins import recorded_margins
 from neurosurgery.verdicts.columns import COLUMNS, GRID, SUMMARY_COLUMNS
 from neurosurgery.verdicts.guessing import Recorded, recorded_direction
 from neurosurgery.verdicts.points import POINT, VerdictTable
 from neurosurgery.verdicts.primary import primary_metrics
+from neurosurgery.verdicts.state import is_current
 
 _TEXT = {
     "samples",
@@ -136,13 +137,10 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
     records = [read_own_json(file, flag) for file in files]
     groups = _merged(records, "groups")
     math, other = _tasks(config, results, groups)
-    if not _is_current(table("summary.csv"), results, len(keys)):
-        if len(_cells_of(results)) > len(keys):
-            raise UsageError(
-                flag,
-                path / "summary.csv",
-                "lacks cells of results.csv, and their files, of which it could be made, are gone",
-            )
+    there = results[[*GRID, "repeat"]].drop_duplicates()
+    if len(keys) < len(there):
+        _check_whole(path, flag, results, table("summary.csv"))
+    elif not is_current(ResultStore(path, model), keys):
         _judge_again(path, model, config, (*math, *other))
         results = table("results.csv")
     results["skill"] = results["skill"].replace("", MATH)
@@ -183,62 +181,38 @@ def _finished_cells(path: Path, model: str, flag: str) -> list[CellKey]:
         raise UsageError(flag, error.path, f"is damaged ({error.reason})") from None
 
 
-def _cells_of(results: pd.DataFrame) -> pd.DataFrame:
-    """The cells that results.csv names."""
-    return results[[*GRID, "repeat"]].drop_duplicates()
+def _check_whole(path: Path, flag: str, results: pd.DataFrame, summary: pd.DataFrame) -> None:
+    """Refuse tables without cells that lack columns or points: nothing can make them again.
 
-
-def _is_current(summary: pd.DataFrame, results: pd.DataFrame, finished: int) -> bool:
-    """Whether the table of points is of this version, and has all cells of the folder.
-
-    A run writes results.csv after every cell, and the other tables when it ends, this one last.
+    Raises:
+        UsageError: they do.
     """
-    if not set(COLUMNS) <= set(results.columns) or len(_cells_of(results)) < finished:
-        return False
     edited = results[results["method"] != BASELINE]
-    if edited.empty or summary.empty:
-        return edited.empty and summary.empty
-    if not set(SUMMARY_COLUMNS) <= set(summary.columns):
-        return False
-    cells = edited.groupby(POINT, dropna=False).size().rename("cells").reset_index()
-    both = cells.merge(summary[[*POINT, "repeats"]], on=POINT, how="outer")
-    return bool((both["cells"] == both["repeats"]).all())
+    whole = set(COLUMNS) <= set(results.columns) and (
+        edited.empty or set(SUMMARY_COLUMNS) <= set(summary.columns)
+    )
+    if whole and not edited.empty:
+        cells = edited.groupby(POINT, dropna=False).size().rename("cells").reset_index()
+        both = cells.merge(summary[[*POINT, "repeats"]], on=POINT, how="outer")
+        whole = bool((both["cells"] == both["repeats"]).all())
+    if not whole:
+        raise UsageError(
+            flag,
+            path / "summary.csv",
+            "lacks cells of results.csv, and their files, of which it could be made, are gone",
+        )
 
 
 def _judge_again(path: Path, model: str, config: Mapping[str, Any], tasks: Sequence[str]) -> None:
-    """Make the tables of a run that was interrupted, with the margins of the folder's last run."""
+    """Make the tables again, by the folder's margins."""
     meaning = config.get("meaning")
     meaning = meaning if isinstance(meaning, dict) else {}
     math_task = meaning.get("--train_lm_eval_task") or next(iter(tasks), "")
     others = meaning.get("--eval_datasets") or tasks[1:]
-    verdicts = VerdictTable(
-        ResultStore(path, model), model, str(math_task), others, _margins(config)
-    )
+    margins = recorded_margins(path)
+    verdicts = VerdictTable(ResultStore(path, model), model, str(math_task), others, margins)
     verdicts.update()
     verdicts.write_all()
-
-
-def _margins(config: Mapping[str, Any]) -> Margins:
-    """What the last call of a script was told of margins."""
-    runs = config.get("runs")
-    commands = [run.get("command") for run in runs or () if isinstance(run, dict)]
-    scripts = [
-        [str(word) for word in command]
-        for command in commands
-        if isinstance(command, list) and command and PurePath(command[0]).name != "__main__.py"
-    ]
-    values: list[str] = []
-    reading = False
-    for word in scripts[-1] if scripts else ():
-        if word.startswith("--"):
-            name, _, value = word.partition("=")
-            reading = name == FLAG
-            if reading:
-                # As the command line reads it: the last one counts.
-                values = [value] if value else []
-        elif reading:
-            values.append(word)
-    return Margins.parse(values) if values else Margins()
 
 
 def _read_table(path: Path, flag: str) -> pd.DataFrame:

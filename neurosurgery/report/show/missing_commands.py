@@ -1,27 +1,21 @@
-"""Commands that would add the missing data of a report."""
+"""Commands that would add the missing data of a report: a run's own settings, and a flag more."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
-from pathlib import PurePath
 from typing import Any
 
 from neurosurgery.report.read.folder import Folder
-from neurosurgery.report.read.points import of_training
-from neurosurgery.settings.methods import METHODS, TRAINED_ONLY, methods_of
+from neurosurgery.settings.keys import MATH
+from neurosurgery.settings.methods import TRAINED_ONLY
+from neurosurgery.settings.parts import CALIBRATION, MODEL
+from neurosurgery.settings.yaml_file import FILE
 
-_OF_THE_MODEL_AND_ITS_DATA = (
-    "--model --revision --dtype --device --device_map --trust_remote_code --train_dataset "
-    "--calibration_datasets --calibration_dataset_names"
-).split()
-
-_NOT_AGAIN = ("--overwrite", "--dry_run")
-"""Flags of an earlier call that would make the new one delete results or do nothing."""
+_MAIN = "MathNeuro.py"
 
 
-def command_text(command: Sequence[str]) -> str:
-    """Format a recorded command for a shell."""
+def command_text(command: list[str]) -> str:
+    """Format a command for a shell."""
     return shlex.join(["python", *command])
 
 
@@ -32,74 +26,63 @@ def recorded(run: dict[str, Any]) -> list[str]:
 
 
 def repeat_with(folder: Folder, flag: str, *values: str) -> str:
-    """The folder's last script call with `flag` added, or with its values replaced."""
-    command = _last(folder)
-    for old in (*_NOT_AGAIN, flag):
-        command = _without(command, old)
-    command += [flag, *values]
-    if flag == "--scalar":
-        # --scalar alone would switch to the published grid, so the folder's grid is added.
-        cells = folder.cells[~of_training(folder.cells)]
-        repeats = cells["repeat"].nunique() if len(cells) else 1
-        proportions = [f"{p:g}" for p in sorted(set(cells["size"]))]
-        grid = METHODS[methods_of(command[0])[0]].size_flag
-        if grid not in command and proportions:
-            command += [grid, *proportions]
-        if "--num_repeats" not in command:
-            command += ["--num_repeats", str(repeats)]
-    return command_text(command)
+    """A script's last run in the folder once more, with a flag; the other cells are there."""
+    run = _run(folder)
+    words = [str(run.get("script", _MAIN))]
+    if settings := _settings(run):
+        words += ["--config", str(folder.path / FILE)]
+    if settings.get("skill", MATH) != MATH:
+        words += ["--skill", MATH]
+    words += [*_alone(run), "--save_path", str(folder.path), flag, *values]
+    return command_text(words)
 
 
 def consistency_command(folder: Folder) -> str:
     """The command that writes consistency.csv for the folder's model and calibration sets."""
-    last = _last(folder)
-    kept = [
-        word for flag, words in _flags(last) if flag in _OF_THE_MODEL_AND_ITS_DATA for word in words
-    ]
-    words = ["-m", "neurosurgery", "consistency", *kept, "--save_path", str(folder.path)]
-    return command_text(words)
+    run = _run(folder)
+    settings = _settings(run)
+    words = ["-m", "neurosurgery", "consistency"]
+    for one in (*MODEL, *CALIBRATION):
+        if (value := settings.get(one.name)) is not None:
+            values = value if isinstance(value, list) else [value]
+            words += [one.flags[0], *map(str, values)]
+    trusted = [word for word in _alone(run) if word == "--trust_remote_code"]
+    return command_text([*words, *trusted, "--save_path", str(folder.path)])
 
 
 def only_trains(folder: Folder) -> bool:
     """Whether every script call of the folder was one that trains."""
-    scripts = _scripts(folder)
-    return bool(scripts) and all(_trains(command) for command in scripts)
+    scripts = [run["script"] for run in _scripts(folder)]
+    return bool(scripts) and set(scripts) == {TRAINED_ONLY}
 
 
-def _trains(command: Sequence[str]) -> bool:
-    return PurePath(command[0]).name == TRAINED_ONLY
+def of_demo(folder: Folder) -> bool:
+    """Whether no script call of the folder names a model."""
+    runs = _scripts(folder)
+    return bool(runs) and not any("model" in _settings(run) for run in runs)
 
 
-def _scripts(folder: Folder) -> list[list[str]]:
-    commands = [recorded(run) for run in folder.runs]
-    return [command for command in commands if command and command[0].endswith(".py")]
+def _scripts(folder: Folder) -> list[dict[str, Any]]:
+    return [run for run in folder.runs if str(run.get("script")).endswith(".py")]
 
 
-def _last(folder: Folder) -> list[str]:
-    """The last script call without the script's folder; MathNeuro.py on math is preferred.
+def _run(folder: Folder) -> dict[str, Any]:
+    """The last script call; one of MathNeuro.py is preferred.
 
     One that trains knows no scalar, so it is taken only if there is no other.
     """
-    scripts = _scripts(folder)
-    scripts = [command for command in scripts if not _trains(command)] or scripts
-    if not scripts:
-        return ["MathNeuro.py", "--save_path", str(folder.path)]
-    of_math = [command for command in scripts if "--skill" not in command] or scripts
-    main = [command for command in of_math if PurePath(command[0]).name == "MathNeuro.py"]
-    base = (main or of_math)[-1]
-    return [PurePath(base[0]).name, *_without(base[1:], "--skill")]
+    runs = _scripts(folder)
+    runs = [run for run in runs if run["script"] != TRAINED_ONLY] or runs
+    main = [run for run in runs if run["script"] == _MAIN]
+    return (main or runs or [{}])[-1]
 
 
-def _without(command: Sequence[str], flag: str) -> list[str]:
-    """Drop a flag and its values."""
-    return [word for name, words in _flags(command) if name != flag for word in words]
+def _settings(run: dict[str, Any]) -> dict[str, Any]:
+    settings = run.get("settings")
+    return settings if isinstance(settings, dict) else {}
 
 
-def _flags(command: Sequence[str]) -> list[tuple[str, list[str]]]:
-    """Group the words of a command by flag; words before the first flag have an empty one."""
-    groups: list[tuple[str, list[str]]] = [("", [])]
-    for word in command:
-        if word.startswith("--"):
-            groups.append((word.partition("=")[0], []))
-        groups[-1][1].append(word)
-    return groups
+def _alone(run: dict[str, Any]) -> list[str]:
+    """The flags that no file may hold, as they were given."""
+    words = run.get("flags_alone")
+    return [str(word) for word in words] if isinstance(words, list) else []

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from neurosurgery.common.numbers import percent_text
+from neurosurgery.common.numbers import p_value_text, percent_text
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.show.isolation import Isolation, best, isolation_points
 from neurosurgery.report.show.missing_commands import repeat_with
@@ -58,26 +58,22 @@ def findings(folder: Folder, points: pd.DataFrame) -> list[str]:
 
 
 def _what_decides(folder: Folder, points: pd.DataFrame) -> list[str]:
-    """What would decide the undecided differences, and the command that asks as many documents."""
+    """What would decide the undecided differences, and the command where repeats do."""
     undecided = points[points["verdict"] == UNDECIDED]
     lines = undecided_lines(records(undecided))
     if not lines:
         return []
     text = f"What decides in {POWER:.0%} of runs, if the differences are as measured: "
     said = [f"{text}{'; '.join(lines)}."]
-    # Half of the questions; the last ones of them take more than most tasks have.
-    for flag, tasks in (
-        ("--eval_dataset_size", folder.other_tasks),
-        ("--eval_dataset_subset", folder.math_tasks),
-    ):
-        needed = undecided[undecided["task"].isin(tasks)]["documents_needed"].dropna()
-        if len(needed):
-            command = repeat_with(folder, flag, f"{needed.median():.0f}")
-            said.append(
-                "For half of them, with tasks of as many documents and another --save_path: "
-                f"{command}"
-            )
-            break
+    here = undecided[undecided["documents_needed"] <= undecided["n"]]
+    if len(here):
+        command = repeat_with(folder, "--num_repeats", f"{here['repeats_needed'].max():.0f}")
+        said.append(f"More repeats decide {len(here)} of {len(undecided)}: {command}")
+    if len(here) < len(undecided):
+        said.append(
+            f"{len(undecided) - len(here)} take more documents than were asked: a larger "
+            "--documents where the tasks have more (in another --save_path), or other tasks."
+        )
     return said
 
 
@@ -154,12 +150,9 @@ def _point(folder: Folder, points: pd.DataFrame, point: Isolation) -> str:
     math_text = "; ".join(_change(row) for row in records(of_math))
     others = records(rows[rows["task"].isin(folder.other_tasks)])
     changed = [row for row in others if moved(row["verdict"]) and _beyond_luck(row)]
+    by_itself = [row for row in others if moved(row["verdict"]) and not _beyond_luck(row)]
     within = [row["task"] for row in others if row["verdict"] == WITHIN]
-    undecided = [
-        row["task"]
-        for row in others
-        if row["verdict"] == UNDECIDED or (moved(row["verdict"]) and not _beyond_luck(row))
-    ]
+    undecided = [row["task"] for row in others if row["verdict"] == UNDECIDED]
     unknown = sum(row["verdict"] == "" for row in others)
     text = (
         f"{curve_label(point.method, point.against)}, "
@@ -169,6 +162,11 @@ def _point(folder: Folder, points: pd.DataFrame, point: Isolation) -> str:
     parts = []
     if changed:
         parts.append(f"{len(changed)} moved: {'; '.join(_change(row) for row in changed)}")
+    if by_itself:
+        each = (f"{_change(row)}, Holm p {p_value_text(row['holm_p'])}" for row in by_itself)
+        parts.append(
+            f"{len(by_itself)} moved by itself, not among {len(others)} tasks: {'; '.join(each)}"
+        )
     if within:
         parts.append(f"{len(within)} within the margin: {', '.join(within)}")
     if undecided:

@@ -1,0 +1,50 @@
+"""tables.json: what the tables of a folder were made of, and what they hold.
+
+Written last. So the report knows whether a run was cut off, a table is damaged or was edited, or a
+cell has changed since; then it makes the tables again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from neurosurgery.common.files import write_atomically
+from neurosurgery.common.json_files import read_object
+from neurosurgery.results.store import TABLES_STATE, ResultStore
+from neurosurgery.settings.keys import CellKey
+
+TABLES = ("results.csv", "summary.csv", "comparison.csv", "isolation.csv", "training.csv")
+"""The tables that are made of the cells."""
+
+
+def write_state(store: ResultStore, keys: Iterable[CellKey]) -> None:
+    """Note that all tables are written."""
+    write_atomically(store.root / TABLES_STATE, json.dumps(_state(store, keys), indent=1) + "\n")
+
+
+def is_current(store: ResultStore, keys: Iterable[CellKey]) -> bool:
+    """Whether the tables are those that were made of these cells, to the byte."""
+    try:
+        there = read_object(store.root / TABLES_STATE)
+    except (OSError, ValueError):
+        return False
+    return there == _state(store, keys)
+
+
+def _state(store: ResultStore, keys: Iterable[CellKey]) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    for key in keys:
+        for path in store.cell_files(key):
+            digest.update(f"{path.relative_to(store.root)}\0".encode(errors="surrogateescape"))
+            digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return {"cells": digest.hexdigest(), "tables": {name: _hash(store, name) for name in TABLES}}
+
+
+def _hash(store: ResultStore, name: str) -> str | None:
+    try:
+        return hashlib.sha256((store.root / name).read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return None
