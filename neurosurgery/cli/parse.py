@@ -222,6 +222,7 @@ def run_script(
         SystemExit: a malformed flag (2), or `--help` (0).
     """
     name = program or Path(sys.argv[0]).name
+    be_quiet(False)
     resume = "" if program else "; the same command goes on from here"
     with usable_streams():
         try:

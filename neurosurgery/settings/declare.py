@@ -52,7 +52,8 @@ def whole(least: int, most: int | None = MOST) -> Range:
             return f"expected a whole number of at most {most:,}"
         return None
 
-    return Range(f"a whole number of at least {least}", refuse)
+    at_most = "" if most in (None, MOST) else f" and at most {most:,}"
+    return Range(f"a whole number of at least {least}{at_most}", refuse)
 
 
 FRACTION = number("a fraction in (0, 1]", lambda value: 0 < value <= 1)

@@ -226,7 +226,6 @@ TASKS = (
         many=True,
         metavar="TASK",
         demo=DEMO.eval_datasets,
-        otherwise=_OF_THE_DEMO,
     ),
 )
 

@@ -19,7 +19,7 @@ from neurosurgery.report.page.table import CellText, Table, number_cell, plain_n
 from neurosurgery.report.page.training import training_table
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.show.cautions import cautions
-from neurosurgery.report.show.missing_commands import command_text, of_demo, recorded
+from neurosurgery.report.show.missing_commands import command_text, of_demo, recorded, settings_of
 from neurosurgery.report.show.panels import records
 from neurosurgery.report.show.texts import interval, number
 from neurosurgery.report.show.units import UnitList
@@ -212,6 +212,10 @@ def _run(run: dict[str, Any]) -> dict[str, Any]:
     return {
         "command": command_text(recorded(run)),
         "facts": facts | (versions if isinstance(versions, dict) else {}),
+        "settings": {
+            name: " ".join(map(str, value)) if isinstance(value, list) else str(value)
+            for name, value in settings_of(run).items()
+        },
     }
 
 

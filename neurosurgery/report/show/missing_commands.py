@@ -29,7 +29,7 @@ def repeat_with(folder: Folder, flag: str, *values: str) -> str:
     """A script's last run in the folder once more, with a flag; the other cells are there."""
     run = _run(folder)
     words = [str(run.get("script", _MAIN))]
-    if settings := _settings(run):
+    if settings := settings_of(run):
         words += ["--config", str(folder.path / FILE)]
     if settings.get("skill", MATH) != MATH:
         words += ["--skill", MATH]
@@ -40,7 +40,7 @@ def repeat_with(folder: Folder, flag: str, *values: str) -> str:
 def consistency_command(folder: Folder) -> str:
     """The command that writes consistency.csv for the folder's model and calibration sets."""
     run = _run(folder)
-    settings = _settings(run)
+    settings = settings_of(run)
     words = ["-m", "neurosurgery", "consistency"]
     for one in (*MODEL, *CALIBRATION):
         if (value := settings.get(one.name)) is not None:
@@ -59,7 +59,7 @@ def only_trains(folder: Folder) -> bool:
 def of_demo(folder: Folder) -> bool:
     """Whether no script call of the folder names a model."""
     runs = _scripts(folder)
-    return bool(runs) and not any("model" in _settings(run) for run in runs)
+    return bool(runs) and not any("model" in settings_of(run) for run in runs)
 
 
 def _scripts(folder: Folder) -> list[dict[str, Any]]:
@@ -77,7 +77,8 @@ def _run(folder: Folder) -> dict[str, Any]:
     return (main or runs or [{}])[-1]
 
 
-def _settings(run: dict[str, Any]) -> dict[str, Any]:
+def settings_of(run: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a run, as its run.yaml has them."""
     settings = run.get("settings")
     return settings if isinstance(settings, dict) else {}
 
