@@ -12,9 +12,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.masks.files import write_mask_file
 from neurosurgery.masks.mask import ParameterMask
-from neurosurgery.results.store import FORMAT
+from neurosurgery.results.cells import CellRecord, CellResult
+from neurosurgery.results.store import FORMAT, ResultStore
+from neurosurgery.settings.keys import CellKey, SelectionKey, scale_by
 from neurosurgery.settings.methods import METHODS
 from neurosurgery.verdicts.columns import COLUMNS, GRID, SUMMARY_COLUMNS
 from neurosurgery.verdicts.isolation import AT_EQUAL_DAMAGE, COMPARISON_COLUMNS, POINT_COLUMNS
@@ -419,14 +422,7 @@ def write_comparison(path: Path) -> None:
 
 def write_factor(path: Path, model: str, scalar: float, low: float, high: float) -> None:
     """A cell's record whose weights could not keep the scalar."""
-    cell = path / "cells" / model / f"Race_calculate0.01_run0_scalar{scalar}.json"
-    cell.parent.mkdir(parents=True, exist_ok=True)
-    key = {
-        "skill": "math",
-        "method": "mathneuro",
-        "calibration": "Race",
-        "proportion": 0.01,
-        "scalar": scalar,
-        "repeat": 0,
-    }
-    cell.write_text(json.dumps({"key": key, "factor": [scalar, low, high]}))
+    key = CellKey(SelectionKey("mathneuro", "math", "Race", 0.01, 0), scale_by(scalar))
+    nothing = Evaluation({}, [], {}, {})
+    record = CellRecord(key, 0, 0.0, None, (scalar, low, high), 1.0, {})
+    ResultStore(path, model).write_cell(CellResult(record, nothing, nothing))

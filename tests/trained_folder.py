@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +10,9 @@ from pathlib import Path
 import pandas as pd
 from report_folder import FakeFolder, complete, read_csv, write_csv, write_tables
 
+from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.results.cells import CellRecord, CellResult
+from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.keys import CellKey, SelectionKey, train_at
 from neurosurgery.settings.methods import METHODS
 from neurosurgery.verdicts.columns import GRID
@@ -89,9 +91,9 @@ class Trainings:
         )  # fmt: skip
 
     def _write_losses(self, path: Path, key: CellKey) -> None:
-        record = path / "cells" / MODEL / f"{key.stem}.json"
-        record.parent.mkdir(parents=True, exist_ok=True)
-        record.write_text(json.dumps({"key": key.record()}))
+        nothing = Evaluation({}, [], {}, {})
+        record = CellRecord(key, 0, 0.0, None, None, 1.0, {})
+        ResultStore(path, MODEL).write_cell(CellResult(record, nothing, nothing))
         losses = path / "training" / MODEL / f"{key.stem}.csv"
         losses.parent.mkdir(parents=True, exist_ok=True)
         lines = ["step,epoch,loss,learning_rate,held_out_loss"]

@@ -185,8 +185,8 @@ class _Answered(ResultStore):
         self._answers = answers
         self._cells = {CellKey.from_record(cell["key"]): cell for cell in answers["cells"]}
 
-    def keys(self) -> Iterator[CellKey]:
-        yield from self._cells
+    def keys(self) -> list[CellKey]:
+        return list(self._cells)
 
     def read_cell(self, key: CellKey) -> Cell:
         cell, metrics = self._cells[key], self._answers["metrics"]
@@ -205,22 +205,23 @@ class _Answered(ResultStore):
             higher_is_better=directions,
         )
         results: dict[str, dict[str, Any]] = {}
-        documents: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        documents: list[dict[str, Any]] = []
         for task, own in cell["answers"].items():
             name, guess = metrics[task]["name"], metrics[task]["chance"]
             metric, _, filter_name = name.partition(",")
             results[task] = {name: math.nan if own["value"] is None else own["value"]}
             values = self._values(task, own)
             for member, hashes in self._documents(task, own).items():
-                documents.setdefault((member, filter_name), []).extend(
+                documents.extend(
                     {
-                        **{"task": member, "doc_id": place, "doc_hash": digest, "prompt_hash": ""},
+                        **{"task": member, "filter": filter_name, "doc_id": place},
+                        **{"doc_hash": digest, "prompt_hash": ""},
                         "metrics": {metric: next(values)},
                         "guessing": {} if guess is None else {metric: guess},
                     }
                     for place, digest in enumerate(hashes)
                 )
-        return Cell(record, results, documents)
+        return Cell(record, {"math": {}, "other": results}, documents)
 
     def _documents(self, task: str, own: Mapping[str, Any]) -> Mapping[str, Sequence[str]]:
         return own.get("documents") or self._answers["documents"].get(task, {})

@@ -184,6 +184,7 @@ class CellRun:
         from neurosurgery.verdicts.text import folder_text
 
         self._verdicts.update()
+        self._store.export()
         text = folder_text(self._verdicts)
         write_atomically(
             self._store.text_file(self._output.text_file),

@@ -238,7 +238,7 @@ def time_lines(store: ResultStore, states: int, workers: int | None, *, afresh: 
     """
     busy = min(workers or 1, states)
     lines = [f"workers      {busy} of {workers} have cells to compute"] if workers else []
-    keys = [] if afresh else list(store.keys())[:_CELLS_TIMED]
+    keys = [] if afresh else store.keys()[:_CELLS_TIMED]
     if keys and states:
         seconds = sum(store.read_cell(key).record.seconds for key in keys) / len(keys)
         lines.append(

@@ -44,7 +44,7 @@ class Recorder:
         self._origin = origin
 
     def record(self, result: CellResult, worker: int | None = None) -> None:
-        """Write a finished cell and update results.csv.
+        """Write a finished cell, and take it into the tables.
 
         Args:
             result: the cell.
@@ -65,7 +65,7 @@ class Recorder:
             self.record_selection(key.selection, result.selection)
         self._store.write_cell(result)
         clear_failure(self._store.root, self._store.model, key)
-        self._verdicts.update()
+        self._verdicts.add(key)
         if key.is_baseline and (unknown := self._verdicts.without_guessing()):
             say(f"what guessing scores is unknown, so no retention: {'; '.join(unknown)}")
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
 from neurosurgery.evaluate.evaluation import Evaluation
@@ -18,8 +19,7 @@ class CellRecord:
     `edited` counts weights; `edited_share` is their share of all parameters, `topk_share` their
     share of the skill's top-K. `factor` is the scalar after rounding to the weights' dtype (median,
     smallest, largest). `units` is `Selection.unit_counts`, `higher_is_better` that of both
-    `Evaluation`s. `documents` counts each task's records of documents; None in folders from before
-    they were counted.
+    `Evaluation`s. `notes` are lines that the user was told.
     """
 
     key: CellKey
@@ -31,18 +31,22 @@ class CellRecord:
     groups: dict[str, list[str]]
     units: dict[str, int] | None = None
     higher_is_better: dict[str, dict[str, bool | None]] = field(default_factory=dict)
-    documents: dict[str, int] | None = None
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Convert to a JSON object for `from_json`."""
-        return asdict(self) | {"key": self.key.record()}
+        return asdict(self) | {"key": self.key.record(), "notes": list(self.notes)}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> CellRecord:
         """Convert back from `to_json`."""
         factor = content["factor"]
-        changed = {"key": CellKey.from_record(content["key"]), "factor": factor and tuple(factor)}
-        return cls(**dict(content) | changed)
+        changed = {
+            "key": CellKey.from_record(content["key"]),
+            "factor": factor and tuple(factor),
+            "notes": tuple(content["notes"]),
+        }
+        return cls(**{one.name: content[one.name] for one in fields(cls)} | changed)
 
 
 @dataclass(frozen=True)
@@ -63,8 +67,35 @@ class CellResult:
 
 @dataclass(frozen=True)
 class Cell:
-    """A finished cell, read from disk; `documents` are grouped by (task, filter)."""
+    """A finished cell, as its record keeps it.
+
+    `parts` are the harness's results of the skill's task (`math`) and of the others (`other`);
+    `answers` has a record per document, task and filter (`Evaluation.documents`).
+    """
 
     record: CellRecord
-    results: dict[str, dict[str, Any]]
-    documents: dict[tuple[str, str], list[dict[str, Any]]]
+    parts: dict[str, dict[str, dict[str, Any]]]
+    answers: list[dict[str, Any]]
+
+    @cached_property
+    def results(self) -> dict[str, dict[str, Any]]:
+        """The results of all tasks, the skill's first."""
+        return self.parts["math"] | self.parts["other"]
+
+    @cached_property
+    def documents(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
+        """The answers by task and filter."""
+        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for document in self.answers:
+            found.setdefault((document["task"], document["filter"]), []).append(document)
+        return found
+
+    def to_json(self) -> dict[str, Any]:
+        """Convert to a JSON object for `from_json`."""
+        return self.record.to_json() | {"results": self.parts, "answers": self.answers}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Cell:
+        """Convert back from `to_json`."""
+        parts = {name: dict(content["results"][name]) for name in ("math", "other")}
+        return cls(CellRecord.from_json(content), parts, list(content["answers"]))

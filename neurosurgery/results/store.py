@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -18,16 +16,17 @@ from safetensors.torch import load_file, save
 from neurosurgery.common.errors import RunError, UsageError, first_line
 from neurosurgery.common.files import delete, is_leftover, write_atomically
 from neurosurgery.common.folders import make_folder
-from neurosurgery.common.json_files import parse_json, read_object
-from neurosurgery.results.cells import Cell, CellRecord, CellResult
+from neurosurgery.common.json_files import read_object
+from neurosurgery.common.terminal import say_error
+from neurosurgery.results.cells import Cell, CellResult
 from neurosurgery.settings.keys import CellKey, SelectionKey
 from neurosurgery.settings.yaml_file import FILE as RUN_FILE
 from neurosurgery.settings.yaml_file import is_ours, run_yaml
 
-FORMAT = "neurosurgery-results/3"
+FORMAT = "neurosurgery-results/4"
 
 _OWN_FOLDERS = tuple(
-    "eval_results samples cells statistics masks logs path_patching failed deltas training".split()
+    "eval_results cells statistics masks logs path_patching failed deltas training".split()
 )
 _DERIVED = ("models", "report", "consistency.csv", RUN_FILE)
 """Deleted with the results, but can exist without them."""
@@ -54,6 +53,7 @@ class ResultStore:
     def __init__(self, save_path: Path, model_label: str) -> None:
         self.root = save_path
         self.model = model_label
+        self._known: dict[Path, tuple[tuple[int, int], CellKey | None]] = {}
 
     def open_log(self, name: str = "lm_eval") -> TextIO:
         """Open a log of the libraries' output for appending."""
@@ -69,12 +69,6 @@ class ResultStore:
         folder = self.root / "eval_results" / self.model
         return folder / f"{key.stem}.json", folder / f"{key.stem}_train_task.json"
 
-    def _sample_file(self, key: CellKey) -> Path:
-        return self.root / "samples" / self.model / f"{key.stem}.jsonl"
-
-    def _record_file(self, key: CellKey) -> Path:
-        return self.root / "cells" / self.model / f"{key.stem}.json"
-
     def mask_file(self, key: SelectionKey) -> Path:
         """The path of a selection's mask, which all of its edits share."""
         return self.root / "masks" / self.model / f"{key.stem}.safetensors"
@@ -87,76 +81,79 @@ class ResultStore:
         """The path of a cell's edited model (`--save_model`)."""
         return self.root / "models" / self.model / key.stem
 
-    def cell_files(self, key: CellKey) -> tuple[Path, ...]:
-        """The files that a finished cell has."""
-        return (*self._result_files(key), self._record_file(key), self._sample_file(key))
+    def record_file(self, key: CellKey) -> Path:
+        """The path of a cell's record: the one file that makes it done."""
+        return self._records / f"{key.stem}.json"
+
+    @property
+    def _records(self) -> Path:
+        return self.root / "cells" / self.model
 
     def is_done(self, key: CellKey) -> bool:
-        """Whether all files of the cell exist."""
-        return all(path.exists() for path in self.cell_files(key))
+        """Whether the cell has a whole record; a damaged one is named once, and counts as none."""
+        return self._key_of(self.record_file(key)) == key
+
+    def keys(self) -> list[CellKey]:
+        """The keys of all finished cells: the baseline first, then the grid's order."""
+        found = (self._key_of(path) for path in self._records.rglob("*.json"))
+        return sorted((key for key in found if key is not None), key=lambda key: key.order)
+
+    def _key_of(self, path: Path) -> CellKey | None:
+        """The key of a record; None where there is none, or a damaged one.
+
+        A record is read once, and again where size or time have changed.
+        """
+        try:
+            state = path.stat()
+        except OSError:
+            return None
+        signature = state.st_size, state.st_mtime_ns
+        there = self._known.get(path)
+        if there is None or there[0] != signature:
+            key: CellKey | None = None
+            try:
+                key = _read_record(path).record.key
+            except DamagedFile as error:
+                say_error(f"{error}; it counts as not done")
+            there = self._known[path] = signature, key
+        return there[1]
+
+    @property
+    def damaged(self) -> list[Path]:
+        """The records that were found damaged."""
+        return [path for path, (_, key) in self._known.items() if key is None and path.exists()]
 
     def write_cell(self, result: CellResult) -> None:
-        """Write samples, record and, last, the harness's results."""
-        key = result.record.key
-        documents = (*result.math.documents, *result.other.documents)
-        lines = (json.dumps(document, ensure_ascii=False) for document in documents)
-        write_atomically(self._sample_file(key), "".join(f"{line}\n" for line in lines))
-        record = replace(result.record, documents=_count(documents))
-        write_atomically(self._record_file(key), _to_json(record.to_json()))
-        other_file, math_file = self._result_files(key)
-        write_atomically(other_file, _to_json(result.other.results))
-        write_atomically(math_file, _to_json(result.math.results))
+        """Write the harness's results and, last, the record."""
+        cell = Cell(
+            replace(result.record, notes=result.notes),
+            {"math": result.math.results, "other": result.other.results},
+            [*result.math.documents, *result.other.documents],
+        )
+        self._export(cell)
+        content = cell.to_json()
+        content["sha256"] = _checksum(content)
+        write_atomically(self.record_file(cell.record.key), _to_json(content))
+
+    def _export(self, cell: Cell) -> None:
+        """Write the results as the published scripts do, where they are not there."""
+        for path, part in zip(self._result_files(cell.record.key), ("other", "math"), strict=True):
+            text = _to_json(cell.parts[part])
+            if not path.is_file() or path.read_bytes() != text.encode():
+                write_atomically(path, text)
+
+    def export(self) -> None:
+        """Write the published files of all finished cells again, where they lack or differ."""
+        for key in self.keys():
+            self._export(self.read_cell(key))
 
     def read_cell(self, key: CellKey) -> Cell:
         """Read a finished cell.
 
         Raises:
-            DamagedFile: one of its files is damaged, or does not fit the others.
+            DamagedFile: its record is damaged.
         """
-        path = self._record_file(key)
-        with _whole(path):
-            record = CellRecord.from_json(read_object(path))
-        parts: dict[Path, dict[str, dict[str, Any]]] = {}
-        for path in reversed(self._result_files(key)):
-            with _whole(path):
-                parts[path] = read_object(path)
-        results = {task: numbers for part in parts.values() for task, numbers in part.items()}
-        # The file with the fewest tasks is the likeliest to lack one.
-        with _whole(min(parts, key=lambda path: len(parts[path]))):
-            _check_tasks(record, results)
-        documents: dict[tuple[str, str], list[dict[str, Any]]] = {}
-        path = self._sample_file(key)
-        with _whole(path):
-            with path.open("rb") as file:
-                for line in file:
-                    document = parse_json(line)
-                    place = document["task"], document["filter"]
-                    documents.setdefault(place, []).append(document)
-            _check_counts(record, chain.from_iterable(documents.values()))
-        return Cell(record, results, documents)
-
-    def check_cells(self) -> None:
-        """Read every finished cell, only to see that it is whole.
-
-        Raises:
-            DamagedFile: a file of a cell is damaged.
-        """
-        for key in self.keys():
-            self.read_cell(key)
-
-    def keys(self) -> Iterator[CellKey]:
-        """The keys of all finished cells: the baseline first, then the grid's order.
-
-        Raises:
-            DamagedFile: a record is damaged.
-        """
-        yield from sorted(filter(self.is_done, self._recorded()), key=lambda key: key.order)
-
-    def _recorded(self) -> Iterator[CellKey]:
-        for path in (self.root / "cells" / self.model).rglob("*.json"):
-            with _whole(path):
-                key = CellKey.from_record(read_object(path)["key"])
-            yield key
+        return _read_record(self.record_file(key))
 
     def statistics_file(self, kind: str, name: str, repeat: int) -> Path:
         """The path of the activation statistics of one kind, set and repeat."""
@@ -180,11 +177,12 @@ class ResultStore:
 
     def clear_cells(self, methods: Collection[str]) -> None:
         """Delete the cells of some methods, with their masks and edited models."""
-        for key in list(self._recorded()):
+        for key in self.keys():
             if key.method not in methods or key.selection is None:
                 continue
             for path in (
-                *self.cell_files(key),
+                *self._result_files(key),
+                self.record_file(key),
                 self.mask_file(key.selection),
                 self.unit_file(key.selection),
                 self.model_folder(key),
@@ -276,8 +274,10 @@ class ResultStore:
         """Write the last settings of every script; a file of the user's by that name stays."""
         path = self.root / RUN_FILE
         if not path.exists() or is_ours(path):
-            last = {run["script"]: run["settings"] for run in runs if "settings" in run}
-            write_atomically(path, run_yaml(last))
+            scripts = [run for run in runs if str(run.get("script")).endswith(".py")]
+            if scripts:
+                last = {run["script"]: run["settings"] for run in scripts}
+                write_atomically(path, run_yaml(last))
 
     def _config(self) -> dict[str, Any]:
         path = self.root / "config.json"
@@ -295,55 +295,33 @@ class ResultStore:
 
 
 class DamagedFile(RunError):
-    """A file of a finished cell cannot be read as what it was."""
+    """The record of a cell cannot be read as what was written."""
 
     def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(
-            f"{path} is damaged ({reason}); without it the same command computes its cell again"
-        )
-        self.path = path
-        self.reason = reason
+        super().__init__(f"{path} is damaged ({reason})")
 
 
-def _count(documents: Iterable[Mapping[str, Any]]) -> dict[str, int]:
-    return dict(Counter(document["task"] for document in documents))
-
-
-def _check_counts(record: CellRecord, documents: Iterable[Mapping[str, Any]]) -> None:
-    """Refuse samples that were cut, or doubled, between two lines.
+def _read_record(path: Path) -> Cell:
+    """Read the record of a cell.
 
     Raises:
-        ValueError: a task has not as many as the record says.
+        DamagedFile: it is not what was written.
     """
-    if record.documents is None:
-        return
-    found = _count(documents)
-    for task in record.documents.keys() | found.keys():
-        there, expected = found.get(task, 0), record.documents.get(task, 0)
-        if there != expected:
-            raise ValueError(f"{there} lines of {task}, not {expected}")
-
-
-def _check_tasks(record: CellRecord, results: Mapping[str, object]) -> None:
-    """Refuse results without a task that has documents.
-
-    Raises:
-        ValueError: a task is missing.
-    """
-    for task in record.documents or ():
-        if task not in results:
-            raise ValueError(f"no results of {task}")
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[None]:
-    """Turn any error of a damaged file of a cell into one line."""
     try:
-        yield
+        content = read_object(path)
+        whole = content.pop("sha256", None) == _checksum(content)
+        cell = Cell.from_json(content) if whole else None
     except FileNotFoundError:
         raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DamagedFile(path, f"{type(error).__name__}: {first_line(error)}") from error
+    if cell is None:
+        raise DamagedFile(path, "its content is not what was written")
+    return cell
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _short(value: object) -> str:

@@ -1,6 +1,7 @@
 """The reference page of all settings, docs/SETTINGS.md.
 
-`python -m neurosurgery.settings.reference > docs/SETTINGS.md` writes it. Every setting stands once: a script's part leaves out what an earlier script has just so.
+`python -m neurosurgery.settings.reference > docs/SETTINGS.md` writes it. Every setting stands once:
+a script's part leaves out what an earlier script has just so.
 """
 
 from __future__ import annotations

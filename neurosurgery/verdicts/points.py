@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+from bisect import insort
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -93,28 +94,57 @@ class VerdictTable:
         self._rows: dict[str, list[dict[str, Any]]] = {}
         self._metrics: dict[str, dict[MetricKey, Metric | None]] = {}
         self._groups: dict[str, list[str]] = {}
+        self._keys: list[CellKey] | None = None
+        self._written = 0
 
     def update(self) -> None:
         """Take in the cells that have been finished since, and write results.csv."""
-        self._keys = keys = list(self._store.keys())
-        if self._baseline is None and BASELINE_KEY in keys:
+        self._keys = self._store.keys()
+        if self._baseline is None and BASELINE_KEY in self._keys:
             # Rows made before the baseline was there have nothing to compare with.
             self._rows.clear()
-            self._baseline = self._store.read_cell(BASELINE_KEY)
-            self._baseline_metrics = cell_metrics(self._baseline)
-        for key in keys:
+            self._take_in(BASELINE_KEY)
+        for key in self._keys:
             if key.stem not in self._rows:
-                cell = self._store.read_cell(key)
-                self._groups |= cell.record.groups
-                self._metrics[key.stem] = cell_metrics(cell)
-                self._rows[key.stem] = self._cell_rows(cell, self._metrics[key.stem])
-        rows = [row for key in keys for row in self._rows[key.stem]]
+                self._take_in(key)
+        self._write_results()
+
+    def add(self, key: CellKey) -> None:
+        """Take in a cell that has just been finished; results.csv follows soon.
+
+        It is written after every tenth more cells than it has: writing it after every cell would
+        take time that grows with the square of their number.
+        """
+        if self._keys is None or key.is_baseline:
+            self.update()
+            return
+        if key.stem not in self._rows:
+            insort(self._keys, key, key=lambda one: one.order)
+        self._take_in(key)
+        if len(self._keys) >= 1.1 * self._written:
+            self._write_results()
+
+    def _take_in(self, key: CellKey) -> None:
+        cell = self._store.read_cell(key)
+        if key.is_baseline:
+            self._baseline, self._baseline_metrics = cell, cell_metrics(cell)
+        self._groups |= cell.record.groups
+        self._metrics[key.stem] = cell_metrics(cell)
+        self._rows[key.stem] = self._cell_rows(cell, self._metrics[key.stem])
+
+    def _write_results(self) -> None:
+        rows = [row for key in self._finished for row in self._rows[key.stem]]
         self.table = pd.DataFrame(rows, columns=COLUMNS)
+        self._written = len(self._finished)
         _write_csv(self._store.root / "results.csv", self.table)
 
     def finished(self, key: CellKey) -> tuple[int, list[dict[str, Any]]]:
         """The number of finished cells, and the rows of one of them."""
-        return len(self._keys), self._rows[key.stem]
+        return len(self._finished), self._rows[key.stem]
+
+    @property
+    def _finished(self) -> list[CellKey]:
+        return self._keys or []
 
     @property
     def groups(self) -> Mapping[str, Sequence[str]]:
@@ -183,14 +213,14 @@ class VerdictTable:
         """Write every table that is made of all cells, and last what they were made of."""
         self.isolation()
         tables = Tables(self.summary(), self.comparison(), self.training())
-        write_state(self._store, self._keys)
+        write_state(self._store, self._finished)
         return tables
 
     # Points
 
     def summary(self) -> pd.DataFrame:
         """The table of points, over repeats; writes summary.csv."""
-        points = grid_of([key for key in self._keys if not key.is_baseline])
+        points = grid_of([key for key in self._finished if not key.is_baseline])
         spreads = self._spreads(points)
         rows = [
             self._summary_row(point, task, name, spreads.get((task, name)))
@@ -327,7 +357,7 @@ class VerdictTable:
 
     def training(self) -> pd.DataFrame:
         """What trained selections gain and keep (`training_gains`); writes training.csv."""
-        trained = [key for key in self._keys if key.edit and key.edit.kind == TRAIN]
+        trained = [key for key in self._finished if key.edit and key.edit.kind == TRAIN]
         counts = {key: self._rows[key.stem][0]["edited"] for key in trained}
         table = training_gains(self._task_metrics(trained), self.math_task, counts)
         if trained:
@@ -335,7 +365,7 @@ class VerdictTable:
         return table
 
     def _removed(self) -> list[CellKey]:
-        return [key for key in self._keys if key.edit and key.edit.removes]
+        return [key for key in self._finished if key.edit and key.edit.removes]
 
     def _task_metrics(self, keys: Sequence[CellKey]) -> list[TaskMetrics]:
         """Every task by its primary metric: the baseline and these cells, on the same documents."""

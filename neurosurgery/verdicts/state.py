@@ -37,9 +37,8 @@ def is_current(store: ResultStore, keys: Iterable[CellKey]) -> bool:
 def _state(store: ResultStore, keys: Iterable[CellKey]) -> dict[str, Any]:
     digest = hashlib.sha256()
     for key in keys:
-        for path in store.cell_files(key):
-            digest.update(f"{path.relative_to(store.root)}\0".encode(errors="surrogateescape"))
-            digest.update(hashlib.sha256(path.read_bytes()).digest())
+        digest.update(f"{key.stem}\0".encode())
+        digest.update(hashlib.sha256(store.record_file(key).read_bytes()).digest())
     return {"cells": digest.hexdigest(), "tables": {name: _hash(store, name) for name in TABLES}}
 
 

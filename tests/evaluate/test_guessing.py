@@ -132,7 +132,7 @@ def measure(monkeypatch, tmp_path, tokenizer):
         directions = found.higher_is_better
         record = CellRecord(CellKey(), 0, 0.0, None, None, 0.0, {}, None, directions)
         assert CellRecord.from_json(_plain(record.to_json())) == record
-        return Cell(record, found.results, {("own", "none"): found.documents})
+        return Cell(record, {"math": found.results, "other": {}}, found.documents)
 
     return run
 
@@ -167,16 +167,17 @@ def member(task: str, guess: float, right: float, count: int) -> list[dict]:
     ids=["over documents", "over members", "in another way"],
 )
 def test_a_groups_guessing_is_weighted_as_its_number_is(value, expected):
-    documents = {
-        ("one", "none"): member("one", 1 / 2, 1.0, 2),
-        ("two", "none"): member("two", 1 / 4, 0.0, 6),
-        ("three", "none"): [{"task": "three", "metrics": {"perplexity": 7.0}, "guessing": {}}],
-    }
+    documents = [
+        *member("one", 1 / 2, 1.0, 2),
+        *member("two", 1 / 4, 0.0, 6),
+        {"task": "three", "metrics": {"perplexity": 7.0}, "guessing": {}},
+    ]
     record = CellRecord(
         CellKey(), 0, 0.0, None, None, 0.0, {"group": ["one", "two", "three"]}, None,
         {"group": {"acc": True, "odd": None}},
     )  # fmt: skip
-    cell = Cell(record, {"group": {"acc,none": value}}, documents)
+    parts = {"math": {"group": {"acc,none": value}}, "other": {}}
+    cell = Cell(record, parts, [{"filter": "none"} | document for document in documents])
     assert chance(cell, "group", "acc,none") == pytest.approx(expected, nan_ok=True)
     assert direction(cell, "group", "odd,none") is None
     assert direction(cell, "group", "word_perplexity,none") == "lower"

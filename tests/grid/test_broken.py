@@ -62,10 +62,11 @@ def test_a_broken_state_has_a_verdict_and_no_value(tiny_model, tmp_path, capsys)
             numbers = [value for name, value in of_task.items() if "," in name]
             assert numbers
             assert all(value == "N/A" or math.isnan(value) for value in numbers), path
-    files = list((tmp_path / "samples" / "tiny-llama").glob("*scalar1e+38.jsonl"))
+    files = list((tmp_path / "cells" / "tiny-llama").glob("*scalar1e+38.json"))
     assert len(files) == 2
-    lines = [line for path in files for line in path.read_text().splitlines()]
-    assert all(json.loads(line)["broken"] for line in lines)
+    answers = [answer for path in files for answer in json.loads(path.read_text())["answers"]]
+    assert answers
+    assert all(answer["broken"] for answer in answers)
 
 
 def request(kwargs: dict) -> list[Instance]:
@@ -124,11 +125,10 @@ def test_a_perplexity_may_be_infinite():
 
 def cell(documents: list[dict], value: float) -> Cell:
     record = CellRecord(CellKey(), 0, 0.0, None, None, 0.0, {"group": ["one", "two"]})
-    by_task: dict = {}
-    for index, document in enumerate(documents):
-        whole = {"doc_id": index, "doc_hash": "d", "prompt_hash": "p", "broken": False} | document
-        by_task.setdefault((whole["task"], "none"), []).append(whole)
-    return Cell(record, {"group": {"acc,none": value}, "one": {"acc,none": value}}, by_task)
+    facts = {"filter": "none", "doc_hash": "d", "prompt_hash": "p", "broken": False}
+    answers = [{"doc_id": index} | facts | each for index, each in enumerate(documents)]
+    results = {"group": {"acc,none": value}, "one": {"acc,none": value}}
+    return Cell(record, {"math": results, "other": {}}, answers)
 
 
 def test_only_the_members_that_carry_the_metric_count():

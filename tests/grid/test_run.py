@@ -92,8 +92,8 @@ def test_the_harness_agrees_to_the_document(edited, finished, tiny_model, tokeni
         for name, value in metrics.items():
             if isinstance(value, float):
                 assert theirs["results"][task][name] == pytest.approx(value, rel=1e-6), name
-    lines = (finished / "samples" / "tiny-llama" / f"{stem}.jsonl").read_text().splitlines()
-    documents = [json.loads(line) for line in lines]
+    record = json.loads((finished / "cells" / "tiny-llama" / f"{stem}.json").read_text())
+    documents = record["answers"]
     for task, samples in theirs["samples"].items():
         mine = [document for document in documents if document["task"] == task]
         assert [document["doc_hash"] for document in mine] == [s["doc_hash"] for s in samples]

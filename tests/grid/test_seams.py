@@ -192,7 +192,7 @@ def test_a_cell_from_another_process_is_recorded_in_the_same_bytes(tiny_model, t
     ]
     assert names[0] == names[1]
     assert without_timings(tmp_path / "here") == without_timings(tmp_path / "there")
-    recorded = [n for n in names[0] if n.parts[0] in ("eval_results", "samples", "masks")]
+    recorded = [n for n in names[0] if n.parts[0] in ("eval_results", "cells", "masks")]
     assert len({n.parts[0] for n in recorded}) == 3
     for name in recorded:
         here, there = (tmp_path / place / name for place in ("here", "there"))

@@ -219,7 +219,7 @@ def test_only_a_baseline_and_no_table_but_results(tmp_path):
 
 def test_without_the_cells_nothing_is_written(folder, capsys):
     """Tables alone are enough as long as they fit each other; nothing is lost where they do not."""
-    for name in ("cells", "samples", "eval_results"):
+    for name in ("cells", "eval_results"):
         shutil.rmtree(folder / name)
     assert main(["report", str(folder)]) == 0
     (folder / "summary.csv").unlink()

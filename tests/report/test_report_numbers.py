@@ -19,6 +19,7 @@ from report_folder import (
 from small_report import MATH, OTHER, PERPLEXITY, small_folder
 
 from neurosurgery.common.numbers import percent_text
+from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.masks.units import place_of, short_kinds
 from neurosurgery.report.draw.style import one_line
 from neurosurgery.report.page.figures import choose_masks
@@ -32,6 +33,9 @@ from neurosurgery.report.show.isolation import best, isolation_panels, isolation
 from neurosurgery.report.show.panels import grid_panels, size_panels, tick_places
 from neurosurgery.report.show.texts import interval, number
 from neurosurgery.report.show.words import findings
+from neurosurgery.results.cells import CellRecord, CellResult
+from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.keys import BASELINE_KEY
 from neurosurgery.verdicts.text import verdict_text
 
 
@@ -256,10 +260,11 @@ def test_numbers_as_text():
 
 def write_record(path, higher_is_better: dict, groups: dict | None = None) -> None:
     """The baseline's record, in which the harness says which values are better."""
-    cells = path / "cells" / "fake-model"
-    cells.mkdir(parents=True)
-    content = {"key": {"method": "baseline"}, "higher_is_better": higher_is_better}
-    (cells / "pre_results.json").write_text(json.dumps(content | {"groups": groups or {}}))
+    nothing = Evaluation({}, [], {}, {})
+    record = CellRecord(
+        BASELINE_KEY, 0, 0.0, None, None, 1.0, groups or {}, higher_is_better=higher_is_better
+    )
+    ResultStore(path, "fake-model").write_cell(CellResult(record, nothing, nothing))
 
 
 @pytest.mark.parametrize("lower", [True, False], ids=["lower", "higher"])

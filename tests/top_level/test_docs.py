@@ -10,6 +10,9 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
+from neurosurgery.verdicts.columns import COLUMNS, SUMMARY_COLUMNS
+from neurosurgery.verdicts.isolation import COMPARISON_COLUMNS, GAIN_COLUMNS, POINT_COLUMNS
+
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
 
 
@@ -49,3 +52,31 @@ def test_the_added_method_runs_and_is_compared(tmp_path):
     rows = pd.read_csv(tmp_path / "r" / "results.csv").query("method == 'magnitude'")
     assert set(rows["size"]) == {0.05, 0.15}
     assert rows["edited"].min() > 0
+
+
+@pytest.mark.parametrize(
+    ("table", "columns"),
+    [
+        ("results.csv", COLUMNS),
+        ("summary.csv", SUMMARY_COLUMNS),
+        ("isolation.csv", POINT_COLUMNS),
+        ("comparison.csv", COMPARISON_COLUMNS),
+        ("training.csv", GAIN_COLUMNS),
+    ],
+)
+def test_every_column_of_every_table_is_explained(table, columns):
+    """Where it names the cell, in the part of its table, or in that of the table before."""
+    text = (ROOT / "docs" / "TABLES.md").read_text(encoding="utf-8")
+    parts = re.split(r"^## ", text, flags=re.MULTILINE)
+    names = {"What names a cell": parts[1]} | {
+        part.split(":")[0].split(",")[0]: part for part in parts
+    }
+    told = names["What names a cell"] + names[table]
+    told += names["results.csv"] if table == "summary.csv" else ""
+    explained = set(re.findall(r"`(\w+)`", "".join(
+        line.split("|")[1] for line in told.splitlines() if line.startswith("|")
+    )))  # fmt: skip
+    assert not set(columns) - explained
+    # And what the table's own part explains is there.
+    own = [line.split("|")[1] for line in names[table].splitlines() if line.startswith("| `")]
+    assert not set(re.findall(r"`(\w+)`", "".join(own))) - set(columns)

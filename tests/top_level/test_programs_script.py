@@ -54,9 +54,8 @@ def test_the_split_is_listed(finished):
     listing = pd.read_csv(finished / "split.csv")
     assert listing["part"].value_counts().to_dict() == {"sample": 300, "test": 100}
     problems = pd.read_csv(PROGRAMS)
-    first = json.loads(
-        (finished / "samples" / "model" / "pre_results.jsonl").read_text().splitlines()[0]
-    )
+    record = json.loads((finished / "cells" / "model" / "pre_results.json").read_text())
+    first = record["answers"][0]
     row = listing[listing["part"] == "test"].iloc[0]["row"]
     assert first["target"] == problems.iloc[row - 1]["solution"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import json
 import math
 import shutil
 
@@ -374,10 +373,18 @@ def test_other_documents_are_not_paired(folder, tmp_path):
     shutil.copytree(folder, copy)
     store = ResultStore(copy, "a-model")
     key = CellKey(SelectionKey("mathneuro", "math", "MMLU", 0.01, 0), scale_by(0.0))
-    path = copy / "samples" / "a-model" / f"{key.stem}.jsonl"
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    lines[0]["prompt_hash"] = "other"
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    there = store.read_cell(key)
+    there.answers[0]["prompt_hash"] = "other"
+    math_part, other = (
+        Evaluation(
+            there.parts[part],
+            [a for a in there.answers if (a["task"] in there.parts["math"]) == (part == "math")],
+            {},
+            {},
+        )
+        for part in ("math", "other")
+    )
+    store.write_cell(CellResult(there.record, math_part, other))
     table = VerdictTable(store, "a-model", MATH, OTHERS, Margins(0.2, {"texts": 0.1}))
     table.update()
     table.write_all()
@@ -402,7 +409,7 @@ def test_answers_of_another_format_are_refused(tmp_path):
 
 def test_a_folder_without_answers_is_not_collected(folder, tmp_path, capsys):
     shutil.copytree(folder, tmp_path / "small")
-    shutil.rmtree(tmp_path / "small" / "samples")
+    shutil.rmtree(tmp_path / "small" / "cells")
     with pytest.raises(SystemExit) as stopped:
         command.main(["collect", str(tmp_path / "small")])
     assert stopped.value.code == 2

@@ -56,9 +56,9 @@ def test_files_of_a_run(script, finished):
     assert "exact_match,last-number" in of_math["demo_gsm8k_cot"]
     other = json.loads((results / f"{first}.json").read_text())
     assert list(other) == ["demo_race", "demo_mmlu", "demo_stories"]
-    lines = (finished / "samples" / MODEL / f"{first}.jsonl").read_text().splitlines()
-    assert len(lines) == TASKS * 6
-    assert {"task", "doc_id", "metrics", "answer"} <= set(json.loads(lines[0]))
+    answers = json.loads((finished / "cells" / MODEL / f"{first}.json").read_text())["answers"]
+    assert len(answers) == TASKS * 6
+    assert {"task", "doc_id", "metrics", "answer"} <= set(answers[0])
     assert len(list((finished / "statistics").rglob("*.safetensors"))) == 3 * 2
     masks = finished / "masks" / MODEL
     assert set(masks.rglob("*.safetensors")) == {masks / f"{c}.safetensors" for c in script.cells}
@@ -394,22 +394,39 @@ def test_a_set_that_is_all_tests_cannot_be_left_out(script, tiny_model, tmp_path
     assert not (tmp_path / "r").exists()
 
 
-@pytest.mark.parametrize(
-    ("file", "status", "message"),
-    [
-        ("samples", 1, "is damaged"),
-        ("masks", 2, "--save_path "),
-    ],
-)
-def test_a_damaged_file_of_a_finished_folder_is_refused(
-    file, status, message, tiny_model, finished, script, tmp_path, capsys
+def test_a_damaged_mask_of_a_finished_folder_is_refused(
+    tiny_model, finished, script, tmp_path, capsys
 ):
     folder = tmp_path / "copy"
     shutil.copytree(finished, folder)
-    (damaged,) = (folder / file / MODEL).glob(f"{script.cells[0]}.[js]*")
+    damaged = folder / "masks" / MODEL / f"{script.cells[0]}.safetensors"
     content = damaged.read_bytes()
     damaged.write_bytes(content[: content.rstrip(b"\n").rfind(b"\n") + 1])
-    assert script.run(tiny_model, folder, "--pre_train_eval", "--save_masks") == status
+    assert script.run(tiny_model, folder, "--pre_train_eval", "--save_masks") == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert message in error
+    assert "--save_path " in error
     assert str(damaged) in error
+
+
+def test_a_damaged_record_is_computed_again(tiny_model, finished, script, tmp_path, capsys):
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    damaged = folder / "cells" / MODEL / f"{script.cells[0]}.json"
+    whole = json.loads(damaged.read_bytes())
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    flags = ("--pre_train_eval", "--save_masks")
+    assert script.run(tiny_model, folder, *flags, "--dry_run") == 0
+    output = capsys.readouterr()
+    assert f"{damaged} is damaged" in output.err
+    assert "1 to do" in output.out
+    # A report says what it leaves out.
+    assert commands.main(["report", str(folder)]) == 0
+    assert f"{damaged} is damaged" in capsys.readouterr().err
+    page = (folder / "report" / "report.html").read_text(encoding="utf-8")
+    assert "1 cell left out, whose record is damaged" in page
+    assert script.run(tiny_model, folder, *flags) == 0
+    again = json.loads(damaged.read_bytes())
+    for name in ("seconds", "sha256", "notes"):
+        del whole[name], again[name]
+    assert again == whole
+    assert (folder / "summary.csv").read_bytes() == (finished / "summary.csv").read_bytes()

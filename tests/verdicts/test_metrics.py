@@ -187,14 +187,20 @@ def test_no_retention_interval_where_nothing_can_be_said(edited):
 
 def document(doc_id: int, metrics: dict, *, broken: bool = False, prompt: str = "p") -> dict:
     return {
-        **{"task": "t", "doc_id": doc_id, "doc_hash": f"d{doc_id}", "prompt_hash": prompt},
+        **{
+            "task": "t",
+            "filter": "none",
+            "doc_id": doc_id,
+            "doc_hash": f"d{doc_id}",
+            "prompt_hash": prompt,
+        },
         **{"metrics": metrics, "broken": broken},
     }
 
 
 def cell_of(results: dict, documents: list[dict]) -> Cell:
     record = CellRecord(CellKey(), 0, 0.0, None, None, 1.0, {})
-    return Cell(record, {"t": results}, {("t", "none"): documents})
+    return Cell(record, {"math": {"t": results}, "other": {}}, documents)
 
 
 def test_a_cell_gives_every_metric_with_its_documents():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import pandas as pd
 from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.common.json_files import read_object
 from neurosurgery.common.terminal import visible_text
-from neurosurgery.results.store import DamagedFile, ResultStore
-from neurosurgery.settings.keys import BASELINE, MATH, CellKey
+from neurosurgery.results.cells import CellRecord
+from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.keys import BASELINE, MATH
 from neurosurgery.settings.margins import recorded_margins
 from neurosurgery.verdicts.columns import COLUMNS, GRID, SUMMARY_COLUMNS
 from neurosurgery.verdicts.guessing import Recorded, recorded_direction
@@ -57,7 +58,8 @@ class Folder:
     grid point (`verdicts.isolation`), none where nothing was trained; `overlap` one per set of
     samples and task (`activations.used.Overlap`). `factors` maps a grid point to its scalar after
     rounding to the weights' dtype (median, smallest, largest). `higher_is_better` is the harness's,
-    from the records of the cells. `flag` is what errors call the folder.
+    from the records of the cells. `damaged` are records of cells that are left out;
+    `flag` is what errors call the folder.
     """
 
     path: Path
@@ -75,6 +77,7 @@ class Folder:
     other_tasks: tuple[str, ...]
     factors: dict[Point, tuple[float, float, float]]
     higher_is_better: Recorded
+    damaged: Sequence[Path]
     flag: str
 
     def lower_is_better(self, task: str, metric: str) -> bool:
@@ -132,16 +135,16 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
         raise UsageError(flag, path, "holds no finished cell yet; run a script first")
     model = str(results["model"].iloc[0])
     config = read_own_json(path / "config.json", flag)
-    keys = _finished_cells(path, model, flag)
-    files = sorted((path / "cells" / model).rglob("*.json"))
-    records = [read_own_json(file, flag) for file in files]
-    groups = _merged(records, "groups")
+    store = ResultStore(path, model)
+    keys = store.keys()
+    records = [store.read_cell(key).record for key in keys]
+    groups = _merged(record.groups for record in records)
     math, other = _tasks(config, results, groups)
     there = results[[*GRID, "repeat"]].drop_duplicates()
     if len(keys) < len(there):
         _check_whole(path, flag, results, table("summary.csv"))
-    elif not is_current(ResultStore(path, model), keys):
-        _judge_again(path, model, config, (*math, *other))
+    elif not is_current(store, keys):
+        _judge_again(store, config, (*math, *other))
         results = table("results.csv")
     results["skill"] = results["skill"].replace("", MATH)
     results = primary_metrics(results, [*math, *other], groups)
@@ -160,25 +163,10 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
         math_tasks=math,
         other_tasks=other,
         factors=_factors(records),
-        higher_is_better=_merged(records, "higher_is_better"),
+        higher_is_better=_merged(record.higher_is_better for record in records),
+        damaged=store.damaged,
         flag=flag,
     )
-
-
-def _finished_cells(path: Path, model: str, flag: str) -> list[CellKey]:
-    """The cells that have their files, all of which are read.
-
-    Refuses what the scripts refuse: the report would lack cells, or show what no file says.
-
-    Raises:
-        UsageError: a file of a cell is damaged.
-    """
-    store = ResultStore(path, model)
-    try:
-        store.check_cells()
-        return list(store.keys())
-    except DamagedFile as error:
-        raise UsageError(flag, error.path, f"is damaged ({error.reason})") from None
 
 
 def _check_whole(path: Path, flag: str, results: pd.DataFrame, summary: pd.DataFrame) -> None:
@@ -203,14 +191,14 @@ def _check_whole(path: Path, flag: str, results: pd.DataFrame, summary: pd.DataF
         )
 
 
-def _judge_again(path: Path, model: str, config: Mapping[str, Any], tasks: Sequence[str]) -> None:
+def _judge_again(store: ResultStore, config: Mapping[str, Any], tasks: Sequence[str]) -> None:
     """Make the tables again, by the folder's margins."""
     meaning = config.get("meaning")
     meaning = meaning if isinstance(meaning, dict) else {}
     math_task = meaning.get("--train_lm_eval_task") or next(iter(tasks), "")
     others = meaning.get("--eval_datasets") or tasks[1:]
-    margins = recorded_margins(path)
-    verdicts = VerdictTable(ResultStore(path, model), model, str(math_task), others, margins)
+    margins = recorded_margins(store.root)
+    verdicts = VerdictTable(store, store.model, str(math_task), others, margins)
     verdicts.update()
     verdicts.write_all()
 
@@ -272,24 +260,19 @@ def read_own_json(path: Path, flag: str) -> dict[str, Any]:
         raise UsageError(flag, path, f"is damaged ({first_line(error)})") from None
 
 
-def _merged(records: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]:
+def _merged(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """An object that every record has a part of, by task or group."""
-    found: dict[str, Any] = {}
-    for record in records:
-        part = record.get(name)
-        found |= part if isinstance(part, dict) else {}
-    return found
+    return {name: value for part in parts for name, value in part.items()}
 
 
-def _factors(records: Sequence[Mapping[str, Any]]) -> dict[Point, tuple[float, float, float]]:
+def _factors(records: Sequence[CellRecord]) -> dict[Point, tuple[float, float, float]]:
     found: dict[Point, tuple[float, float, float]] = {}
     for record in records:
-        key, factor = record.get("key"), record.get("factor")
-        if isinstance(key, dict) and isinstance(factor, list) and "edit" not in key:
-            columns = CellKey.from_record(key).columns
+        if record.factor is not None:
+            columns = record.key.columns
             size, scalar = (float(columns[name]) for name in ("size", "edit_value"))
             point = (columns["skill"], columns["method"], columns["against"], size, scalar)
-            median, low, high = (float(value) for value in factor)
+            median, low, high = record.factor
             before = found.get(point)
             if before is not None:
                 low, high = min(low, before[1]), max(high, before[2])

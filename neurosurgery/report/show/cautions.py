@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from neurosurgery.common.numbers import count_of
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.read.points import of_training
 from neurosurgery.report.show.panels import records
@@ -39,8 +40,16 @@ def cautions(folder: Folder, points: pd.DataFrame) -> list[str]:
     failed = int(points["failed"].sum())
     if failed:
         said.append(
-            f"{failed} values are broken: the edited model's likelihoods are not numbers (NaN or "
-            "infinite). Their grid points are left out of means and figures."
+            f"{count_of(failed, 'value')} of repeats {'is' if failed == 1 else 'are'} broken: no "
+            "finite number. The points that they belong to have no mean here; elsewhere the "
+            "repeats that are left count, and `repeats` says how many."
+        )
+    if folder.damaged:
+        names = ", ".join(path.name for path in folder.damaged[:_NAMED])
+        more = "" if len(folder.damaged) <= _NAMED else " …"
+        said.append(
+            f"{count_of(len(folder.damaged), 'cell')} left out, whose record is damaged: "
+            f"{names}{more}. The same command computes them again."
         )
     said += _overlap(folder.overlap)
     said += _at_chance(folder, points)
