@@ -92,7 +92,9 @@ def remove_leftovers(path: Path) -> None:
     """
     prefix = f".{path.name}"
     try:
-        near = [each for each in path.parent.iterdir() if each.name.startswith(prefix)]
+        # At every write, also in a folder of thousands of files: no paths are made of the others.
+        names = os.listdir(path.parent)  # noqa: PTH208 - names alone
+        near = [path.parent / name for name in names if name.startswith(prefix)]
     except OSError:
         # No such folder, or one that cannot be listed: there is nothing to do before the write.
         return

@@ -33,6 +33,12 @@ SUMMARY_COLUMNS = [
 """The columns of summary.csv, the table of points: a row per grid point, task and metric."""
 
 
+OVERLAP_COLUMNS = (
+    "samples against count repeated parts templates records records_repeated left_out".split()
+)
+"""The columns of overlap.csv (`activations.used.Overlap`)."""
+
+
 def removed(table: pd.DataFrame) -> pd.Series[bool]:
     """Which rows are those of removed selections: scaled by 0, or knocked out."""
     pruned = (table["edit"] == SCALE) & (table["edit_value"] == 0)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import fields
 
 import pandas as pd
 import pytest
 from conftest import ROOT
 
-from neurosurgery.verdicts.columns import COLUMNS, SUMMARY_COLUMNS
+from neurosurgery.activations.used import Overlap
+from neurosurgery.verdicts.columns import COLUMNS, OVERLAP_COLUMNS, SUMMARY_COLUMNS
 from neurosurgery.verdicts.isolation import COMPARISON_COLUMNS, GAIN_COLUMNS, POINT_COLUMNS
 
 PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
@@ -80,3 +82,7 @@ def test_every_column_of_every_table_is_explained(table, columns):
     # And what the table's own part explains is there.
     own = [line.split("|")[1] for line in names[table].splitlines() if line.startswith("| `")]
     assert not set(re.findall(r"`(\w+)`", "".join(own))) - set(columns)
+
+
+def test_the_columns_of_overlaps_are_those_that_are_written():
+    assert [field.name for field in fields(Overlap)] == OVERLAP_COLUMNS

@@ -16,7 +16,7 @@ from neurosurgery.results.cells import CellRecord
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.keys import BASELINE, MATH
 from neurosurgery.settings.margins import recorded_margins
-from neurosurgery.verdicts.columns import COLUMNS, GRID, SUMMARY_COLUMNS
+from neurosurgery.verdicts.columns import COLUMNS, GRID, OVERLAP_COLUMNS, SUMMARY_COLUMNS
 from neurosurgery.verdicts.guessing import Recorded, recorded_direction
 from neurosurgery.verdicts.points import POINT, VerdictTable
 from neurosurgery.verdicts.primary import primary_metrics
@@ -129,12 +129,14 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
         return _read_table(path / name, flag)
 
     results = table("results.csv")
+    config = read_own_json(path / "config.json", flag)
+    if (not set(results.columns) >= _NEEDED or results.empty) and _made_again(path, config):
+        results = table("results.csv")
     if not set(results.columns) >= _NEEDED:
         raise UsageError(flag, path, "expected a results folder of the scripts")
     if results.empty:
         raise UsageError(flag, path, "holds no finished cell yet; run a script first")
     model = str(results["model"].iloc[0])
-    config = read_own_json(path / "config.json", flag)
     store = ResultStore(path, model)
     keys = store.keys()
     records = [store.read_cell(key).record for key in keys]
@@ -158,7 +160,7 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
         isolation=table("isolation.csv"),
         consistency=table("consistency.csv"),
         training=table("training.csv"),
-        overlap=table("overlap.csv"),
+        overlap=_whole(table("overlap.csv"), path / "overlap.csv", flag),
         config=config,
         math_tasks=math,
         other_tasks=other,
@@ -167,6 +169,30 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
         damaged=store.damaged,
         flag=flag,
     )
+
+
+def _made_again(path: Path, config: Mapping[str, Any]) -> bool:
+    """Make the tables of a folder without results.csv again; False where it has no cells."""
+    meaning = config.get("meaning")
+    model = meaning.get("--model") if isinstance(meaning, dict) else None
+    if not isinstance(model, str) or not (path / "cells" / model).is_dir():
+        return False
+    store = ResultStore(path, model)
+    if not store.keys():
+        return False
+    _judge_again(store, config, ())
+    return True
+
+
+def _whole(table: pd.DataFrame, path: Path, flag: str) -> pd.DataFrame:
+    """A table of overlaps, which no cell could give again.
+
+    Raises:
+        UsageError: it lacks columns.
+    """
+    if len(table.columns) and not set(OVERLAP_COLUMNS) <= set(table.columns):
+        raise UsageError(flag, path, f"lacks columns of {', '.join(OVERLAP_COLUMNS)}")
+    return table
 
 
 def _check_whole(path: Path, flag: str, results: pd.DataFrame, summary: pd.DataFrame) -> None:
