@@ -62,11 +62,13 @@ class Experiment:
         plan = make_plan(keys, config.output, store, with_baseline=config.grid.pre_train_eval)
         of_tasks = cells.load_tasks(tokenizer, resolve_max_length(model_config, tokenizer))
         data = config.data
-        checked = check_sets(self.sets, data.sources, cells.test_records(), drop=data.drop_used)
+        tests = cells.test_records()
+        checked = check_sets(self.sets, data.sources, tests, drop=data.drop_used)
         meaning = self._meaning(store, checked.sets, dtype=str(dtype), commit=commit)
         if config.output.dry_run:
             size = model_size(config.model, model_config, dtype)
-            say("\n".join(PlanText(config, plan, store, size).lines(checked)))
+            asked = {task: len(records) for task, records in tests.items()}
+            say("\n".join(PlanText(config, plan, store, size, asked).lines(checked)))
             return
         for line in checked.lines:
             say(line)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -133,12 +133,16 @@ _CELLS_TIMED = 10
 
 @dataclass(frozen=True)
 class PlanText:
-    """The output of `--dry_run`; `size` is the memory of the model's weights."""
+    """The output of `--dry_run`.
+
+    `size` is the memory of the weights, `asked` the number of documents of every task.
+    """
 
     config: ExperimentConfig
     plan: Plan
     store: ResultStore
     size: ModelSize
+    asked: Mapping[str, int]
 
     def lines(self, checked: CheckedSets) -> list[str]:
         """The lines to print; the sets are compared with the tests."""
@@ -152,7 +156,7 @@ class PlanText:
             f"baseline     {self._baseline()}",
             *(f"overlap      {line}" for line in checked.lines),
             *self._scoring(list(checked.sets.values())),
-            evaluation_line(states, evaluation),
+            evaluation_line(states, evaluation, self.asked),
             *time_lines(
                 self.store,
                 states,
@@ -191,7 +195,7 @@ class PlanText:
         first, *more = power_lines(
             evaluation.other_tasks,
             self.config.output.margins,
-            evaluation.other_documents,
+            self.asked,
             self.config.data.num_repeats,
             self.store.read_cell(BASELINE_KEY) if is_there else None,
             read_points(self.store.root),
@@ -248,8 +252,19 @@ def time_lines(store: ResultStore, states: int, workers: int | None, *, afresh: 
     return lines
 
 
-def evaluation_line(states: int, evaluation: EvaluationConfig) -> str:
-    """How many model states answer which tasks, on how many documents."""
+def evaluation_line(
+    states: int, evaluation: EvaluationConfig, asked: Mapping[str, int] | None = None
+) -> str:
+    """How many model states answer which tasks, on how many documents.
+
+    Args:
+        states: cells to compute, with the baseline.
+        evaluation: the tasks.
+        asked: the documents of every task; None while the tasks are not loaded.
+    """
+    if asked is not None:
+        told = ", ".join(f"{task} on {count:,}" for task, count in asked.items())
+        return f"evaluation   {states} model states × ({told} documents)"
     return (
         f"evaluation   {states} model states × ({evaluation.math_task} on "
         f"{_documents(evaluation.math_documents)}; {', '.join(evaluation.other_tasks)} on "

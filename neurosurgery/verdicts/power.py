@@ -175,7 +175,7 @@ def changed_at_random(accuracy: float) -> float:
 def power_lines(
     tasks: Sequence[str],
     margins: Margins,
-    planned: int | None,
+    asked: Mapping[str, int],
     repeats: int,
     baseline: Cell | None,
     points: pd.DataFrame,
@@ -186,7 +186,7 @@ def power_lines(
     Args:
         tasks: other tasks, as given.
         margins: of every task.
-        planned: the number of documents per task; None means all.
+        asked: the documents of every task that the run asks; those of groups by their members.
         repeats: the number of repeats.
         baseline: the unedited model's cell, where there is one.
         points: summary.csv of the folder, whose own spread is better than a guess; may be empty.
@@ -207,14 +207,14 @@ def power_lines(
             told = "unknown before the first cell: it has no accuracy"
         else:
             told = _guess(margin, accuracies.get(task), repeats, grid_freedom(grid, repeats))
-        lines.append(f"{task} (± {margin:g}): {told}")
-    least = documents_within(min(margins.of(task) for task in tasks)) if tasks else 0
-    if planned is not None and planned < least:
-        margin = min(margins.of(task) for task in tasks)
-        lines.append(
-            f"with {planned} as planned, no accuracy can be within ± {margin:g}: that takes "
-            f"{least:,} if no answer changes"
-        )
+        documents = f", {asked[task]:,} documents" if task in asked else ""
+        lines.append(f"{task} (± {margin:g}{documents}): {told}")
+        least = documents_within(margin)
+        if asked.get(task, least) < least and accuracies.get(task, 0.5) is not None:
+            lines.append(
+                f"    with {asked[task]:,}, no accuracy can be within ± {margin:g}: that takes "
+                f"{least:,} if no answer changes"
+            )
     paired = what_decides(_AHEAD, 0.0, Spread(math.sqrt(2 * _SOME)), 1).documents
     lines.append(
         f"that one method keeps {_AHEAD:g} more than another: {paired:,.0f} documents of one "

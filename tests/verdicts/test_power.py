@@ -161,9 +161,12 @@ def test_the_plan_says_what_decides(tiny_model, tmp_path, capsys):
     dry = [*flags, "--dry_run", "--margin", ".05", "demo_stories=.1"]
     assert MathNeuro.main(dry) == 0
     before = capsys.readouterr().out
-    assert f"demo_race (± 0.05): {documents_within(0.05, 0.05):,} documents if 5%" in before
-    assert "demo_stories (± 0.1):" in before
-    assert "with 6 as planned, no accuracy can be within ± 0.05" in before
+    assert (
+        f"demo_race (± 0.05, 6 documents): {documents_within(0.05, 0.05):,} documents if 5%"
+        in before
+    )
+    assert "demo_stories (± 0.1, 6 documents):" in before
+    assert "with 6, no accuracy can be within ± 0.05" in before
     assert MathNeuro.main(flags) == 0
     points = pd.read_csv(tmp_path / "r" / "summary.csv")
     capsys.readouterr()
@@ -172,4 +175,4 @@ def test_the_plan_says_what_decides(tiny_model, tmp_path, capsys):
     race = points.query("task == 'demo_race'").iloc[0]
     spread = Spread(race["sd_documents"], np.nan_to_num(race["sd_repeats"]), bounded=True)
     text = needed_text(what_decides(0.0, 0.05, spread, int(race["repeats"])), int(race["repeats"]))
-    assert f"demo_race (± 0.05): {text} (by the spread in this folder)" in after
+    assert f"demo_race (± 0.05, 6 documents): {text} (by the spread in this folder)" in after
