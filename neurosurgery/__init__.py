@@ -81,7 +81,7 @@ _MODULES = {
         "read_calibration_set",
     ),
     "activations.collect": ("collect_activation_norms",),
-    "config.experiment": (
+    "settings.experiment": (
         "CalibrationSource",
         "ModelConfig",
     ),

@@ -176,7 +176,7 @@ SELECTORS: dict[str, Selector] = {
     LORA: as_many,
     SHIRA: as_many,
 }
-"""The selector of every method in `config.methods.METHODS`."""
+"""The selector of every method in `settings.methods.METHODS`."""
 
 
 def select(evidence: Evidence, key: SelectionKey) -> Selection:

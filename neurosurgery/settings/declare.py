@@ -56,6 +56,16 @@ def whole(least: int, most: int | None = MOST) -> Range:
     return Range(f"a whole number of at least {least}{at_most}", refuse)
 
 
+def all_of(text: str, *parts: Range) -> Range:
+    """Numbers that every part takes; the first part that does not says what was expected."""
+
+    def refuse(value: Any) -> str | None:
+        reasons = (part.refuse(value) for part in parts)
+        return next((reason for reason in reasons if reason is not None), None)
+
+    return Range(text, refuse)
+
+
 FRACTION = number("a fraction in (0, 1]", lambda value: 0 < value <= 1)
 FINITE = number("a finite number", math.isfinite)
 

@@ -10,6 +10,7 @@ from neurosurgery.settings.declare import (
     FRACTION,
     Groups,
     Setting,
+    all_of,
     number,
     whole,
 )
@@ -35,7 +36,7 @@ from neurosurgery.settings.patching import SCRIPT as PATH_PATCHING
 from neurosurgery.settings.training import TrainingConfig
 
 _REPEATS = whole(1, 10_000)
-_ABOVE_ZERO = number("a number above 0", lambda value: 0 < value < float("inf"))
+_ABOVE_ZERO = number("a number above 0", lambda value: value > 0)
 _SHARE = number("a share between 0 and 1", lambda value: 0 < value < 1)
 _OF_THE_DEMO = "without --model the demo's"
 _TRAINING = TrainingConfig(Path())
@@ -559,7 +560,7 @@ TRAINING = (
         demo=(DEMO.learning_rate,),
         many=True,
         once=True,
-        range=_ABOVE_ZERO,
+        range=all_of(_ABOVE_ZERO.text, FINITE, _ABOVE_ZERO),
     ),
     Setting(
         "epochs",
@@ -574,8 +575,10 @@ TRAINING = (
         int,
         "steps in place of --epochs",
         default=_TRAINING.max_steps,
-        range=number(
-            "1 or more, or -1 for epochs", lambda value: value == -1 or 1 <= value < 2**31
+        range=all_of(
+            "1 or more, or -1 for epochs",
+            number("1 or more, or -1 for epochs", lambda value: value == -1 or value >= 1),
+            whole(-1),
         ),
         otherwise="-1, for epochs",
     ),
@@ -634,9 +637,13 @@ TRAINING = (
         float,
         "steps, or a share of them below 1, between checkpoints and held-out losses",
         default=_TRAINING.save_steps,
-        range=number(
+        range=all_of(
             "a number of steps, or a share of them below 1",
-            lambda value: value > 0 and (value < 1 or value.is_integer()),
+            _ABOVE_ZERO,
+            number(
+                "a number of steps, or a share of them below 1",
+                lambda value: value < 1 or value.is_integer(),
+            ),
         ),
     ),
 )

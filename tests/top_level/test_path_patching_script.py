@@ -219,7 +219,7 @@ REFUSED = [
     ("--top 17", "--top 17: expected at most 16, the heads of the model"),
     ("--top 1.5", "--top 1.5: expected numbers of units, or shares below 1"),
     ("--top 0", "--top 0: expected numbers of units, or shares below 1"),
-    ("--held_out 1", "--held_out 1.0: expected a share between 0 and 1"),
+    ("--held_out 1", "--held_out 1: expected a share between 0 and 1"),
     ("--num_prompts 3", "--num_prompts 3: expected a whole number of at least 4"),
     ("--num_draws 0", "--num_draws 0: expected a whole number of at least 1"),
     ("--margin .1", "--margin: expected with it --train_lm_eval_task and --eval_datasets"),
