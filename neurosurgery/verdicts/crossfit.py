@@ -236,18 +236,15 @@ def judge(
         return Judged(clipped, NO_INTERVAL, math.nan)
     error = error_of(drawn)
     repeats = [term.between(spread) for term in terms if len(term.repeats) > 1]
-    of_documents = t = t_quantile(CONFIDENCE, documents - 1)
-    variance = sum(one.variance for one in repeats)
+    t = t_quantile(CONFIDENCE, documents - 1)
+    between = Between(0.0, math.inf)
     if repeats:
         # Of two terms the one that says more of the sum.
         largest = max(repeats, key=lambda one: one.variance)
-        t = Between(variance, largest.freedom).t_quantile(CONFIDENCE, error, of_documents)
+        between = Between(sum(one.variance for one in repeats), largest.freedom)
     tails = np.quantile(drawn.mean(axis=1), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     below, above = (
-        math.hypot(
-            t / of_documents * max(float(tail), of_documents * math.sqrt(error)),
-            t * math.sqrt(variance),
-        )
+        between.added_to(max(float(tail), t * math.sqrt(error)), CONFIDENCE, t)
         for tail in (value - tails[0], tails[1] - value)
     )
     interval = Interval(value - below, value + above).within(low, high)

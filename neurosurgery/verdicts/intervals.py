@@ -9,10 +9,10 @@ repeats). With one repeat an interval is about this draw.
    bootstrap-t and t.
 3. Between repeats: the variance of their means, shrunken towards the grid's (Smyth 2004,
    Statistical Applications in Genetics and Molecular Biology 3), less what documents × repeats
-   give, which step 2 holds already.
-4. Both are added; the t quantile is their mean, weighted by the variances (Cochran and Cox 1957,
-   Experimental Designs, §4.14). With two repeats Satterthwaite's degrees of freedom cover too
-   little.
+   give, which step 2 holds already; a share of that is left, for few repeats may be alike by luck.
+4. The two half-widths, each with its own t quantile, are added in squares. With two repeats one
+   quantile for both covers too little, by Satterthwaite's degrees of freedom and by the mean of
+   both quantiles (Cochran and Cox 1957, Experimental Designs, §4.14).
 
 `benchmarks/coverage/` simulates what the intervals cover.
 """
@@ -51,6 +51,9 @@ _MOST_RETENTION = 1e3
 _FIT_FREEDOM = 1 / 3
 """Of the freedom of a grid's variances, the most that their fit has: where the variances of its
 points differ twentyfold, more would cover too little (`benchmarks/coverage/`)."""
+_LEAST_OF_NOISE = 1 / 8
+"""The variance between repeats is this share of what documents × repeats give, at least. Without it
+two repeats that differ a little more than documents say are found to differ in .14 of the runs."""
 _TAIL_DOCUMENTS = 20
 """With n documents the tails of bootstrap-t are n / (n + this) of the nominal ones: what it covers
 falls short by about 1 / n where the damage is skewed."""
@@ -352,7 +355,6 @@ def over_documents_and_repeats(
     count, repeats = changes.shape
     if repeats == 1:
         return documents
-    error = float(changes.mean(axis=1).var(ddof=1)) / count
     between = between_repeats(
         float(changes.mean(axis=0).var(ddof=1)), noise_of(changes), repeats, spread
     )
@@ -360,13 +362,11 @@ def over_documents_and_repeats(
 
     def at(confidence: float) -> Interval:
         low, high = documents(confidence)
-        of_documents = t_quantile(confidence, count - 1)
-        t = between.t_quantile(confidence, error, of_documents)
-        reach = t * math.sqrt(between.variance)
-        return Interval(
-            mean - math.hypot(t / of_documents * (mean - low), reach),
-            mean + math.hypot(t / of_documents * (high - mean), reach),
+        least = t_quantile(confidence, count - 1)
+        below, above = (
+            between.added_to(reach, confidence, least) for reach in (mean - low, high - mean)
         )
+        return Interval(mean - below, mean + above)
 
     return at
 
@@ -377,13 +377,18 @@ class Between(NamedTuple):
     variance: float
     freedom: float
 
-    def t_quantile(self, confidence: float, error: float, of_documents: float) -> float:
-        """The t quantile for the sum of this and of the variance over documents, `error`."""
-        total = error + self.variance
-        if self.variance == 0 or total == 0:
-            return of_documents
-        of_repeats = max(t_quantile(confidence, self.freedom), of_documents)
-        return (error * of_documents + self.variance * of_repeats) / total
+    def added_to(self, reach: float, confidence: float, least: float) -> float:
+        """The half-width over documents and repeats.
+
+        Args:
+            reach: the half-width over documents.
+            confidence: of both.
+            least: the t quantile over documents; that over repeats is no smaller.
+        """
+        if self.variance == 0:
+            return reach
+        t = max(t_quantile(confidence, self.freedom), least)
+        return math.hypot(reach, t * math.sqrt(self.variance))
 
 
 def between_repeats(
@@ -399,7 +404,7 @@ def between_repeats(
         spread: the grid's variance between repeats.
     """
     variance, freedom = moderated(variance, repeats - 1, spread)
-    return Between(max(variance - noise, 0.0) / repeats, freedom)
+    return Between(max(variance - noise, _LEAST_OF_NOISE * noise) / repeats, freedom)
 
 
 def grid_freedom(points: int, repeats: int) -> float:

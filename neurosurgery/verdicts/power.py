@@ -101,6 +101,7 @@ def _is_decided(
     """
     center = abs(difference)
     between = spread.repeats**2 / repeats if repeats > 1 else 0.0
+    of_repeats = Between(between, repeats - 1 + spread.prior)
 
     def reach(quantile: float, power: float) -> tuple[float, float]:
         """How far the interval and a run's luck go, and where the interval has its middle."""
@@ -109,13 +110,11 @@ def _is_decided(
         size = documents + (t**2 if spread.bounded else 0)
         middle = center * documents / size
         squares = documents * (spread.documents**2 + center**2) + size - documents
-        # The luck has no pseudo-documents.
         of_documents, luck = squares / size - middle**2, spread.documents**2 * documents / size
         error = max(of_documents, 0.0) / size
-        both = Between(between, repeats - 1 + spread.prior)
-        quantile = both.t_quantile(confidence, error, t)
-        lucky = both.t_quantile(2 * power - 1, error, t_quantile(2 * power - 1, documents - 1))
-        total = quantile * math.sqrt(error + between) + lucky * math.sqrt(luck / size + between)
+        # The luck has no pseudo-documents, and no variance to estimate.
+        lucky = stats.norm.ppf(power) * math.sqrt(luck / size + between)
+        total = of_repeats.added_to(t * math.sqrt(error), confidence, t) + lucky
         return total, middle
 
     excluded, middle = reach((1 + CONFIDENCE) / 2, POWER)

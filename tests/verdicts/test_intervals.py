@@ -224,7 +224,7 @@ def test_the_noise_of_documents_and_repeats_by_hand():
 
 
 def test_repeats_and_documents_are_added_up_by_hand():
-    """d² + between, and a t quantile that is a mean of both, weighted by the variances."""
+    """Two half-widths in squares, each with its own t quantile."""
     before = accuracy([1] * 80 + [0] * 20)
     pruned = [accuracy([1] * right + [0] * (100 - right)) for right in (30, 48, 63)]
     found = compare(pruned, before)
@@ -233,28 +233,33 @@ def test_repeats_and_documents_are_added_up_by_hand():
     assert found.difference == pytest.approx(means.mean())
     between = (means.var(ddof=1) - noise_of(changes)) / 3
     assert between > 0
-    error = changes.mean(axis=1).var(ddof=1) / 100
-    of_documents, of_repeats = stats.t.ppf(0.975, 99), stats.t.ppf(0.975, 2)
-    t = (error * of_documents + between * of_repeats) / (error + between)
+    of_repeats = stats.t.ppf(0.975, 2) * math.sqrt(between)
     low, high = intervals._of_bounded(changes.mean(axis=1))(0.95)
     for end, plain in ((found.interval.low, low), (found.interval.high, high)):
-        of_side = t / of_documents * abs(plain - means.mean())
-        expected = math.hypot(of_side, t * math.sqrt(between))
+        expected = math.hypot(plain - means.mean(), of_repeats)
         assert abs(end - means.mean()) == pytest.approx(expected)
     # Repeats that agree exactly still share the documents' noise.
     same = compare([pruned[0]] * 3, before)
     assert same.interval == pytest.approx(compare(pruned[:1], before).interval, abs=1e-12)
 
 
-def test_repeats_that_differ_by_less_than_their_documents_add_nothing():
-    """The noise of documents × repeats is in the interval over documents already."""
+def test_repeats_that_differ_by_less_than_their_documents_add_an_eighth_of_that():
+    """The noise of documents × repeats is in the interval over documents already, but repeats may
+    be alike by luck."""
     before = accuracy([1] * 200)
     right = np.ones(200)
     repeats = [accuracy(np.where(np.arange(200) % 10 == k, 0.0, right)) for k in (0, 3, 7)]
     changes = intervals.differences(repeats, [before])
     assert changes.mean(axis=0).var(ddof=1) < noise_of(changes)
-    expected = intervals._of_bounded(changes.mean(axis=1))(0.95)
-    assert compare(repeats, before).interval == pytest.approx(expected)
+    low, high = intervals._of_bounded(changes.mean(axis=1))(0.95)
+    added = stats.t.ppf(0.975, 2) * math.sqrt(noise_of(changes) / 8 / 3)
+    found = compare(repeats, before)
+    assert found.difference - found.interval.low == pytest.approx(
+        math.hypot(found.difference - low, added)
+    )
+    assert found.interval.high - found.difference == pytest.approx(
+        math.hypot(high - found.difference, added)
+    )
 
 
 def test_a_grid_tells_the_variance_between_repeats():
