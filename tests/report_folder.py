@@ -51,6 +51,7 @@ class FakeFolder:
     tasks: dict[str, tuple[str, float, float]] = field(default_factory=lambda: dict(TASKS))
     skills: Sequence[str] = ("math",)
     baseline: bool = True
+    skill_name: str = "math"
 
     def rows(self) -> pd.DataFrame:
         """results.csv."""
@@ -63,7 +64,11 @@ class FakeFolder:
                             for repeat in range(self.repeats):
                                 key = (skill, method, against, proportion, scalar, repeat)
                                 rows += [self._row(task, *key) for task in self.tasks]
-        return pd.DataFrame(rows)
+        table = pd.DataFrame(rows)
+        for name in ("skill", "against"):
+            if name in table:
+                table[name] = table[name].replace("math", self.skill_name)
+        return table
 
     def _sets(self, skill: str, method: str) -> Sequence[str]:
         if method in ("wanda", "lape"):
@@ -142,7 +147,11 @@ class FakeFolder:
                 {
                     "command": ["MathNeuro.py", "--save_path", "results/fake", "--overwrite"],
                     "script": "MathNeuro.py",
-                    "settings": {"margin": [str(MARGIN)], "num_samples": 500},
+                    "settings": {
+                        "margin": [str(MARGIN)],
+                        "num_samples": 500,
+                        "skill_name": self.skill_name,
+                    },
                     "started": "2026-11-21T08:27:27+00:00",
                     "python": "3.11.7",
                     "versions": {"torch": "2.13.0"},

@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from neurosurgery.activations.program_files import holds_programs
 from neurosurgery.cli.flags import as_typed, read_settings
@@ -27,7 +28,7 @@ from neurosurgery.settings.experiment import (
     name_calibration_sets,
 )
 from neurosurgery.settings.keys import MATH
-from neurosurgery.settings.margins import Margins, recorded_margins
+from neurosurgery.settings.margins import Margins, recorded_margins, recorded_skill_name
 from neurosurgery.settings.methods import METHODS, methods_of
 from neurosurgery.settings.workers import WorkersConfig
 
@@ -55,7 +56,7 @@ def parse_experiment(script: str, description: str, argv: Sequence[str] | None) 
         evaluation,
         output,
         workers_config(settings),
-        settings.with_values(skill_task=evaluation.math_task, margin=output.margins.values),
+        settings.with_values(skill_task=evaluation.math_task, **judging(output)),
     )
     settings.check_given_with_model(
         ("skill_data", "other_data", *needed_tasks(evaluation), "save_path")
@@ -130,6 +131,7 @@ def output_config(settings: Settings) -> OutputConfig:
         overwrite=settings.overwrite,
         dry_run=settings.dry_run,
         margins=_margins(settings),
+        skill_name=_skill_name(settings),
         report_to=settings.report_to,
     )
 
@@ -141,6 +143,18 @@ def _margins(settings: Settings) -> Margins:
     if settings.given["margin"] is None and there is not None:
         return there
     return Margins.parse(settings.margin)
+
+
+def _skill_name(settings: Settings) -> str:
+    """The skill's name that is given, or else that by which the folder calls it."""
+    if settings.given["skill_name"] is None and not settings.overwrite:
+        return recorded_skill_name(Path(settings.save_path or DEMO.save_path))
+    return settings.skill_name
+
+
+def judging(output: OutputConfig) -> dict[str, Any]:
+    """The settings that a run takes over from its folder where they are not given."""
+    return {"margin": output.margins.values, "skill_name": output.skill_name}
 
 
 def workers_config(settings: Settings) -> WorkersConfig | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from neurosurgery.cli.flags import read_settings
 from neurosurgery.cli.parse import (
     evaluation_config,
+    judging,
     model_config,
     output_config,
     run_script,
@@ -106,7 +107,7 @@ def _written(settings: Settings, cells: CellsConfig | None) -> Settings:
         unused,
         skill_task=evaluation.math_task,
         other_tasks=evaluation.other_tasks,
-        margin=cells.output.margins.values,
+        **judging(cells.output),
     )
 
 

@@ -59,7 +59,12 @@ class CellRun:
         self._store = store
         self._manager = task_manager(evaluation)
         self._verdicts = VerdictTable(
-            store, model.label, evaluation.math_task, evaluation.other_tasks, output.margins
+            store,
+            model.label,
+            evaluation.math_task,
+            evaluation.other_tasks,
+            output.margins,
+            output.skill_name,
         )
         # The log stays in memory until the run can start: bad input must write nothing.
         self._chatter = io.StringIO()
@@ -216,7 +221,8 @@ class CellRun:
             for name, count in self._store.meaning().items()
             if name.startswith(flag)
         }
-        lines = published_lines(self._verdicts.table, self._evaluation.math_task, num_samples)
+        task, skill = self._evaluation.math_task, self._verdicts.skill
+        lines = published_lines(self._verdicts.table, task, num_samples, skill)
         return f"\n{lines}" if lines else ""
 
 

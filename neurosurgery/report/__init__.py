@@ -34,7 +34,7 @@ def make_report(save_path: Path, flag: str = "SAVE_PATH") -> Path:
 
     folder = read_folder(save_path, flag)
     points = grid_points(folder)
-    units = unit_lists(read_units(save_path / "masks" / folder.model, flag))
+    units = unit_lists(read_units(save_path / "masks" / folder.model, flag, folder.skill))
     target = save_path / "report"
     with must_stay(save_path), figure_style():
         sections = draw_all(folder, points)

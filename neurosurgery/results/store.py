@@ -20,6 +20,7 @@ from neurosurgery.common.json_files import read_object
 from neurosurgery.common.terminal import say_error
 from neurosurgery.results.cells import Cell, CellResult
 from neurosurgery.settings.keys import CellKey, SelectionKey
+from neurosurgery.settings.margins import TABLES_STATE
 from neurosurgery.settings.yaml_file import FILE as RUN_FILE
 from neurosurgery.settings.yaml_file import is_ours, run_yaml
 
@@ -30,9 +31,6 @@ _OWN_FOLDERS = tuple(
 )
 _DERIVED = ("models", "report", "consistency.csv", RUN_FILE)
 """Deleted with the results, but can exist without them."""
-
-TABLES_STATE = "tables.json"
-"""What the tables were made of (`verdicts.state`)."""
 
 _OWN_FILES = (
     TABLES_STATE,

@@ -53,6 +53,16 @@ def check_one_place(device: str | None, device_map: str | None) -> None:
         raise UsageError("--device", device, "cannot be had with --device_map")
 
 
+def check_skill_name(name: str, sets: Sequence[str]) -> None:
+    """Refuse a name of the skill that another set has.
+
+    Raises:
+        UsageError: it is taken.
+    """
+    if name.casefold() in (one.casefold() for one in sets if one != MATH):
+        raise UsageError("--skill_name", name, "is the name of a set of other text")
+
+
 def check_set_names(names: Sequence[str]) -> None:
     """Refuse set names that are not valid file names, occur twice, or are `math`.
 

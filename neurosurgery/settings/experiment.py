@@ -13,6 +13,7 @@ from neurosurgery.settings.checks import (
     check_one_place,
     check_path,
     check_set_names,
+    check_skill_name,
     check_writable,
 )
 from neurosurgery.settings.declare import Settings
@@ -192,6 +193,7 @@ class OutputConfig:
     overwrite: bool = False
     dry_run: bool = False
     margins: Margins = field(default_factory=Margins)
+    skill_name: str = MATH
     report_to: tuple[str, ...] = ()
 
     def check(self) -> None:
@@ -231,6 +233,7 @@ class ExperimentConfig:
         if self.workers is not None:
             self.workers.check()
         names = self.data.names
+        check_skill_name(self.output.skill_name, names)
         if self.grid.skill not in names:
             raise UsageError("--skill", self.grid.skill, f"expected one of {', '.join(names)}")
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.settings.checks import check_path
+from neurosurgery.settings.checks import check_path, check_skill_name
 from neurosurgery.settings.declare import Settings
 from neurosurgery.settings.experiment import (
     DataConfig,
@@ -109,6 +109,7 @@ class FineTuneConfig:
         ):
             part.check()
         self.output.margins.check(self.evaluation.tasks)
+        check_skill_name(self.output.skill_name, self.data.names)
         if self.output.save_model and any(METHODS[n].adapter for n in self.selection.methods):
             reason = "expected without lora and shira, whose values stand beside the weights"
             raise UsageError("--save_model", "", reason)

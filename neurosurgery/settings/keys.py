@@ -9,7 +9,9 @@ from typing import Any
 from neurosurgery.settings.methods import METHODS
 
 MATH = "math"
-"""Name of the math set; no calibration set may have it."""
+"""Name of the skill's set in files and identities; no calibration set may have it.
+
+Texts and tables call it by `--skill_name` (`shown_set`)."""
 
 BASELINE = "baseline"
 """The unedited model in the tables' column `method`."""
@@ -228,3 +230,8 @@ class CellKey:
 
 
 BASELINE_KEY = CellKey()
+
+
+def shown_set(name: str, skill: str) -> str:
+    """What a reader is told of a set: that of the skill has a name of its own (`--skill_name`)."""
+    return skill if name == MATH else name

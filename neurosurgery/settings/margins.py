@@ -6,11 +6,18 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.json_files import read_object
+from neurosurgery.settings.keys import MATH
 
 FLAG = "--margin"
+
+TABLES_STATE = "tables.json"
+"""What the tables of a folder were made of (`verdicts.state`)."""
+JUDGED = "judged"
+"""Its settings by which the cells were judged."""
 
 
 @dataclass(frozen=True)
@@ -66,15 +73,33 @@ class Margins:
 
 
 def recorded_margins(root: Path) -> Margins | None:
-    """The margins that the last run of a folder had; None where there is none.
+    """The margins by which a folder was judged; None where there is none.
 
     A run without `--margin` takes them over: otherwise it would judge the cells of others anew.
     """
+    values = _recorded(root, "margin")
+    return Margins.parse([str(value) for value in values]) if isinstance(values, list) else None
+
+
+def recorded_skill_name(root: Path) -> str:
+    """What a folder calls the skill; a run without `--skill_name` goes on so."""
+    return str(_recorded(root, "skill_name") or MATH)
+
+
+def _recorded(root: Path, name: str) -> Any:
+    """A setting of the tables, or else of the last run that had it; None where there is none."""
+    judged = _read(root / TABLES_STATE).get(JUDGED)
+    if isinstance(judged, dict) and judged.get(name):
+        return judged[name]
+    runs = _read(root / "config.json").get("runs")
+    settings = [run.get("settings") for run in runs or () if isinstance(run, dict)]
+    known = [one[name] for one in settings if isinstance(one, dict) and one.get(name)]
+    return known[-1] if known else None
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        runs = read_object(root / "config.json").get("runs")
+        return read_object(path)
     except (OSError, ValueError):
         # A damaged file is refused where the folder is opened.
-        return None
-    settings = [run.get("settings") for run in runs or () if isinstance(run, dict)]
-    known = [one["margin"] for one in settings if isinstance(one, dict) and one.get("margin")]
-    return Margins.parse([str(value) for value in known[-1]]) if known else None
+        return {}

@@ -9,6 +9,7 @@ from neurosurgery.settings.declare import (
     FINITE,
     FRACTION,
     Groups,
+    Range,
     Setting,
     all_of,
     number,
@@ -38,6 +39,15 @@ from neurosurgery.settings.training import TrainingConfig
 _REPEATS = whole(1, 10_000)
 _ABOVE_ZERO = number("a number above 0", lambda value: value > 0)
 _SHARE = number("a share between 0 and 1", lambda value: 0 < value < 1)
+_MOST_OF_NAME = 40
+
+
+def _refuse_name(name: str) -> str | None:
+    """Names that no table or figure could show."""
+    fits = 0 < len(name.strip()) == len(name) <= _MOST_OF_NAME and name.isprintable()
+    return None if fits else f"expected a name of one line, up to {_MOST_OF_NAME} characters"
+
+
 _OF_THE_DEMO = "without --model the demo's"
 _TRAINING = TrainingConfig(Path())
 
@@ -71,7 +81,7 @@ CALIBRATION = (
     Setting(
         "skill_data",
         str,
-        "samples of the skill, math; with a column answer beside question and solution also the "
+        "samples of the skill; with a column answer beside question and solution also the "
         "tests of the task sgsm",
         published="train_dataset",
         metavar="CSV",
@@ -168,8 +178,8 @@ def grid(script: str) -> tuple[Setting, ...]:
         Setting(
             "skill",
             str,
-            "the set whose parameters are sought: math, or the name of a set of other text, math "
-            "then being one of the others",
+            "the set whose parameters are sought: math, which --skill_data holds, or the name of a "
+            "set of other text, math then being one of the others",
             default=MATH,
             metavar="NAME",
         ),
@@ -214,7 +224,7 @@ TASKS = (
     Setting(
         "skill_task",
         str,
-        "the task of the skill, math",
+        "the task of the skill",
         published="train_lm_eval_task",
         metavar="TASK",
         otherwise=f"sgsm where --skill_data has programs with answers; else {_OF_THE_DEMO}",
@@ -298,8 +308,8 @@ OUTPUT = (
     Setting(
         "text_file",
         str,
-        "name, without a folder, of the text file with the verdict and, where math is measured by "
-        "programs, the published lines",
+        "name, without a folder, of the text file with the verdict and, where programs are run, "
+        "the published lines",
         default="results.txt",
     ),
     Setting(
@@ -310,6 +320,14 @@ OUTPUT = (
         default=(f"{Margins.default:g}",),
         many=True,
         metavar="NUMBER or TASK=NUMBER",
+    ),
+    Setting(
+        "skill_name",
+        str,
+        "what texts, tables and figures call the skill; file names stay as they are",
+        default=MATH,
+        metavar="NAME",
+        range=Range("a name of one line, up to 40 characters", _refuse_name),
     ),
     Setting("save_masks", bool, "write every cell's mask"),
     Setting("save_model", bool, "write every cell's edited model as a Hugging Face folder"),

@@ -13,6 +13,9 @@ GRID = "method skill against size size_unit edit edit_value".split()
 `edit_value` the factor of a scaling or the learning rate of a training.
 """
 
+SETS = ["skill", "against"]
+"""The columns that name sets."""
+
 COLUMNS = [
     "model",
     *GRID,

@@ -17,7 +17,7 @@ import pandas as pd
 from neurosurgery.common.files import write_atomically
 from neurosurgery.results.cells import Cell
 from neurosurgery.results.store import ResultStore
-from neurosurgery.settings.keys import BASELINE_KEY, MATH, TRAIN, CellKey
+from neurosurgery.settings.keys import BASELINE_KEY, MATH, TRAIN, CellKey, shown_set
 from neurosurgery.settings.margins import Margins
 from neurosurgery.verdicts.cell_metrics import (
     MetricKey,
@@ -25,7 +25,7 @@ from neurosurgery.verdicts.cell_metrics import (
     standard_error,
     value_of,
 )
-from neurosurgery.verdicts.columns import COLUMNS, GRID, SUMMARY_COLUMNS
+from neurosurgery.verdicts.columns import COLUMNS, GRID, SETS, SUMMARY_COLUMNS
 from neurosurgery.verdicts.crossfit import TaskMetrics
 from neurosurgery.verdicts.guessing import chance, direction, without_guessing
 from neurosurgery.verdicts.intervals import (
@@ -74,6 +74,7 @@ class VerdictTable:
         math_task: the task of the skill; empty if there are no verdicts to make.
         other_tasks: the others, as given on the command line.
         margins: how large a change is small.
+        skill: what tables and texts call the skill.
     """
 
     def __init__(
@@ -83,12 +84,14 @@ class VerdictTable:
         math_task: str = "",
         other_tasks: Sequence[str] = (),
         margins: Margins | None = None,
+        skill: str = MATH,
     ) -> None:
         self._store = store
         self._model = model
         self.math_task = math_task
         self.tasks = [math_task, *other_tasks]
         self._margins = margins or Margins()
+        self.skill = skill
         self._baseline: Cell | None = None
         self._baseline_metrics: dict[MetricKey, Metric | None] = {}
         self._rows: dict[str, list[dict[str, Any]]] = {}
@@ -165,7 +168,7 @@ class VerdictTable:
         for (task, name), metric in metrics.items():
             row: dict[str, Any] = {
                 "model": self._model,
-                **key.columns,
+                **self._named(key.columns),
                 "task": task,
                 "metric": name,
                 "value": value_of(cell, task, name),
@@ -213,7 +216,7 @@ class VerdictTable:
         """Write every table that is made of all cells, and last what they were made of."""
         self.isolation()
         tables = Tables(self.summary(), self.comparison(), self.training())
-        write_state(self._store, self._finished)
+        write_state(self._store, self._finished, self._margins, self.skill)
         return tables
 
     # Points
@@ -262,7 +265,7 @@ class VerdictTable:
         ]
         repeats = pd.DataFrame(rows, columns=COLUMNS)
         failed = int(repeats["value"].isna().sum())
-        columns = point[0].columns
+        columns = self._named(point[0].columns)
         found: dict[str, Any] = {
             "model": self._model,
             **{column: columns[column] for column in GRID},
@@ -345,13 +348,13 @@ class VerdictTable:
     def comparison(self) -> pd.DataFrame:
         """Compare the methods (`compare_methods`) and write comparison.csv."""
         pruned = [key for key in self._removed() if key.selection and key.selection.skill == MATH]
-        table = compare_methods(self._task_metrics(pruned), self.math_task)
+        table = self._shown(compare_methods(self._task_metrics(pruned), self.math_task))
         _write_csv(self._store.root / "comparison.csv", table)
         return table
 
     def isolation(self) -> pd.DataFrame:
         """What every removed selection takes and leaves (`isolation_points`); isolation.csv."""
-        table = isolation_points(self._task_metrics(self._removed()), self.math_task)
+        table = self._shown(isolation_points(self._task_metrics(self._removed()), self.math_task))
         _write_csv(self._store.root / "isolation.csv", table)
         return table
 
@@ -359,10 +362,18 @@ class VerdictTable:
         """What trained selections gain and keep (`training_gains`); writes training.csv."""
         trained = [key for key in self._finished if key.edit and key.edit.kind == TRAIN]
         counts = {key: self._rows[key.stem][0]["edited"] for key in trained}
-        table = training_gains(self._task_metrics(trained), self.math_task, counts)
+        table = self._shown(training_gains(self._task_metrics(trained), self.math_task, counts))
         if trained:
             _write_csv(self._store.root / "training.csv", table)
         return table
+
+    def _named(self, columns: Mapping[str, Any]) -> dict[str, Any]:
+        """The columns of a key, with the skill's name for readers."""
+        sets = {name: shown_set(columns[name], self.skill) for name in SETS if name in columns}
+        return {**columns, **sets}
+
+    def _shown(self, table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(**{name: table[name].replace(MATH, self.skill) for name in SETS})
 
     def _removed(self) -> list[CellKey]:
         return [key for key in self._finished if key.edit and key.edit.removes]

@@ -14,11 +14,12 @@ from neurosurgery.verdicts.columns import GRID
 _RIGHT = "exact_match"
 
 
-def programs_table(summary: pd.DataFrame) -> pd.DataFrame:
+def programs_table(summary: pd.DataFrame, skill: str = MATH) -> pd.DataFrame:
     """One row per task and grid point, and one for the baseline: the shares of every outcome.
 
     Args:
         summary: rows of summary.csv.
+        skill: what they call the skill.
 
     Returns:
         Columns `task`, those of a grid point, `right`, and the outcomes; empty without such tasks.
@@ -34,7 +35,7 @@ def programs_table(summary: pd.DataFrame) -> pd.DataFrame:
     for (task, *point), block in rows.groupby(["task", *GRID], sort=False, dropna=False):
         values = block.set_index("name")
         if not any(row["task"] == task for row in found):
-            unedited = {"task": task, "method": BASELINE, "skill": MATH, "against": ""}
+            unedited = {"task": task, "method": BASELINE, "skill": skill, "against": ""}
             found.append(unedited | _shares(values["baseline"]))
         of_point: dict[str, object] = dict(zip(GRID, point, strict=True))
         found.append({"task": task} | of_point | _shares(values["value"]))
@@ -45,15 +46,15 @@ def _shares(values: pd.Series) -> dict[str, object]:
     return {"right": values[_RIGHT]} | {name: values[name] for name in OUTCOMES}
 
 
-def programs_text(summary: pd.DataFrame) -> str:
+def programs_text(summary: pd.DataFrame, skill: str = MATH) -> str:
     """The table as text; empty without tasks of programs."""
-    table = programs_table(summary)
+    table = programs_table(summary, skill)
     if table.empty:
         return ""
-    return "\n".join(_lines(table)) + "\n"
+    return "\n".join(_lines(table, skill)) + "\n"
 
 
-def _lines(table: pd.DataFrame) -> Iterator[str]:
+def _lines(table: pd.DataFrame, skill: str) -> Iterator[str]:
     names = [name.replace("_", " ") for name in ("right", *OUTCOMES)]
     widths = [max(len(name), 6) for name in names]
     for task, rows in table.groupby("task", sort=False):
@@ -66,14 +67,14 @@ def _lines(table: pd.DataFrame) -> Iterator[str]:
                 f"{'' if pd.isna(share) else f'{share:.3f}':>{width}}"
                 for share, width in zip(shares, widths, strict=True)
             )
-            yield f"  {state_text(row):<46} {cells}".rstrip()
+            yield f"  {state_text(row, skill):<46} {cells}".rstrip()
 
 
-def state_text(row: pd.Series) -> str:
+def state_text(row: pd.Series, skill: str = MATH) -> str:
     """The model state of a row of the table, in words."""
     if row["method"] == BASELINE:
         return BASELINE
     of_set = f" - {row['against']}" if row["against"] else ""
-    of_skill = "" if row["skill"] == MATH else f" (skill {row['skill']})"
+    of_skill = "" if row["skill"] == skill else f" (skill {row['skill']})"
     size = size_text(row["method"], row["size"])
     return f"{row['method']}{of_set}{of_skill}, {size}, {edit_text(row['edit'], row['edit_value'])}"

@@ -14,7 +14,9 @@ from neurosurgery.verdicts.primary import primary_metrics
 _END = "greedy decoding (few-shot)"
 
 
-def published_lines(table: pd.DataFrame, task: str, num_samples: Mapping[str, int]) -> str:
+def published_lines(
+    table: pd.DataFrame, task: str, num_samples: Mapping[str, int], skill: str = MATH
+) -> str:
     """Write one line for every model state, in the words of the published MathNeuro.py.
 
     Its word "%" follows the proportion although that is a fraction. Another method stands in the
@@ -25,6 +27,7 @@ def published_lines(table: pd.DataFrame, task: str, num_samples: Mapping[str, in
         table: rows of results.csv.
         task: the math task.
         num_samples: samples by kind of statistics.
+        skill: what the table calls the skill.
 
     Returns:
         The lines; an empty text if the task is not one of programs.
@@ -39,7 +42,7 @@ def published_lines(table: pd.DataFrame, task: str, num_samples: Mapping[str, in
         if method is None:
             lines.append(f"{what} before training with {_END}: {row['value']}")
             continue
-        if method.counts_units or row["skill"] != MATH or row["edit"] != SCALE:
+        if method.counts_units or row["skill"] != skill or row["edit"] != SCALE:
             continue
         action = "pruning" if row["edit_value"] == 0 else f"scaling by {row['edit_value']:g}"
         kind = "good" if method.against_a_set and not method.twin else method.label

@@ -13,16 +13,22 @@ from typing import Any
 
 from neurosurgery.common.files import write_atomically
 from neurosurgery.common.json_files import read_object
-from neurosurgery.results.store import TABLES_STATE, ResultStore
+from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.keys import CellKey
+from neurosurgery.settings.margins import JUDGED, TABLES_STATE, Margins
 
 TABLES = ("results.csv", "summary.csv", "comparison.csv", "isolation.csv", "training.csv")
 """The tables that are made of the cells."""
 
 
-def write_state(store: ResultStore, keys: Iterable[CellKey]) -> None:
-    """Note that all tables are written."""
-    write_atomically(store.root / TABLES_STATE, json.dumps(_state(store, keys), indent=1) + "\n")
+def write_state(store: ResultStore, keys: Iterable[CellKey], margins: Margins, skill: str) -> None:
+    """Note that all tables are written, and how cells were judged and the skill was called.
+
+    A run that gives neither goes on so, and so does the report (`settings.margins`).
+    """
+    judged = {"margin": list(margins.values), "skill_name": skill}
+    content = json.dumps({JUDGED: judged} | _state(store, keys), indent=1)
+    write_atomically(store.root / TABLES_STATE, content + "\n")
 
 
 def is_current(store: ResultStore, keys: Iterable[CellKey]) -> bool:
@@ -31,7 +37,7 @@ def is_current(store: ResultStore, keys: Iterable[CellKey]) -> bool:
         there = read_object(store.root / TABLES_STATE)
     except (OSError, ValueError):
         return False
-    return there == _state(store, keys)
+    return {**there, JUDGED: None} == {JUDGED: None, **_state(store, keys)}
 
 
 def _state(store: ResultStore, keys: Iterable[CellKey]) -> dict[str, Any]:
@@ -39,7 +45,8 @@ def _state(store: ResultStore, keys: Iterable[CellKey]) -> dict[str, Any]:
     for key in keys:
         digest.update(f"{key.stem}\0".encode())
         digest.update(hashlib.sha256(store.record_file(key).read_bytes()).digest())
-    return {"cells": digest.hexdigest(), "tables": {name: _hash(store, name) for name in TABLES}}
+    tables = {name: _hash(store, name) for name in TABLES}
+    return {"cells": digest.hexdigest(), "tables": tables}
 
 
 def _hash(store: ResultStore, name: str) -> str | None:

@@ -34,7 +34,7 @@ _VERDICT_HEADER = (
 _COMPARISON = "  {:<20} {:>6} {:>8}  {:<24} {:<24} {:<24} {}"
 _COMPARISON_HEADER = (
     ("", "", "", "loss of the other tasks at half", "", "area under kept against", ""),
-    ("", "", "", "of math gone (less is better)", "", "removed (more is better)", ""),
+    ("", "", "", "of the skill gone (less is better)", "", "removed (more is better)", ""),
     ("method", "points", "reached", "mean", "worst task", "mean", "worst task"),
 )
 _TOLD = {"loss_at_half_mean": "loss at half", "area_mean": "area", AT_EQUAL_DAMAGE: "kept"}
@@ -44,7 +44,7 @@ _GAINS_HEADER = (
     "size, rate",
     "repeats",
     "trained",
-    "gain in math",
+    "gain in {skill}",
     "others kept, mean",
     "worst task",
     "gain over the control",
@@ -54,30 +54,38 @@ _GAINS_HEADER = (
 def folder_text(verdicts: VerdictTable) -> str:
     """The text of a results folder: verdict, control runs, comparison."""
     summary, comparison, training = verdicts.write_all()
+    skill = verdicts.skill
     parts = [
-        verdict_text(summary, verdicts.tasks, verdicts.groups),
-        programs_text(summary),
-        control_text(summary, verdicts.tasks, verdicts.groups),
-        training_text(training),
+        verdict_text(summary, verdicts.tasks, verdicts.groups, skill),
+        programs_text(summary, skill),
+        control_text(summary, verdicts.tasks, verdicts.groups, skill),
+        training_text(training, skill),
     ]
     methods = summary["method"][summary["edit"] != TRAIN]
     if len(methods) or training.empty:
-        parts.append(comparison_text(comparison, list(dict.fromkeys(methods))))
+        parts.append(comparison_text(comparison, list(dict.fromkeys(methods)), skill))
     return "\n".join(part for part in parts if part)
 
 
 def verdict_text(
-    summary: pd.DataFrame, tasks: Sequence[str], groups: Mapping[str, Sequence[str]]
+    summary: pd.DataFrame,
+    tasks: Sequence[str],
+    groups: Mapping[str, Sequence[str]],
+    skill: str = MATH,
 ) -> str:
-    """Format a summary (`VerdictTable.summary`): a block per grid point, a line per method."""
+    """Format a summary (`VerdictTable.summary`): a block per grid point, a line per method.
+
+    `skill` is what the table calls the skill, here and below.
+    """
     rows = primary_metrics(summary, tasks, groups)
     lines = ["Edited model against baseline, on the same documents", ""]
     sizes = [size_text(*row) for row in zip(rows["method"], rows["size"], strict=True)]
-    for (skill, size, edit, value), block in rows.assign(size=sizes).groupby(
+    for (edited_skill, size, edit, value), block in rows.assign(size=sizes).groupby(
         ["skill", "size", "edit", "edit_value"], sort=False, dropna=False
     ):
         edited = edit_text(str(edit), float(str(value)))
-        lines.append(_heading(str(skill), str(size), edited, block))
+        of_skill = "" if edited_skill == skill else f"skill {edited_skill}, "
+        lines.append(of_skill + _heading(str(size), edited, block))
         for task, of_task in block.groupby("task", sort=False):
             lines.append(_VERDICT.format(str(task), *_VERDICT_HEADER).rstrip())
             for _, row in of_task.iterrows():
@@ -120,23 +128,22 @@ def _what_decides(rows: pd.DataFrame) -> list[str]:
     return [head, *(f"  {line}" for line in undecided)]
 
 
-def _heading(skill: str, size: str, edited: str, block: pd.DataFrame) -> str:
-    of_skill = "" if skill == MATH else f"skill {skill}, "
+def _heading(size: str, edited: str, block: pd.DataFrame) -> str:
     counts = sorted(set(block["repeats"]))
     repeats = f", mean of {'/'.join(map(str, counts))} repeats" if counts != [1] else ""
-    return f"{of_skill}{size}, {edited}{repeats}"
+    return f"{size}, {edited}{repeats}"
 
 
 def _name(method: str, against: str) -> str:
     return f"{method} - {against}" if against else method
 
 
-def comparison_text(comparison: pd.DataFrame, methods: Sequence[str]) -> str:
+def comparison_text(comparison: pd.DataFrame, methods: Sequence[str], skill: str = MATH) -> str:
     """Format the table of `compare_methods`, and say which of `methods` it leaves out."""
     if comparison.empty:
         return (
             "Methods cannot be compared: that takes pruned cells, and a baseline above chance "
-            "in the\nmath task and in one other.\n"
+            "in the\nskill's task and in one other.\n"
         )
     own = comparison[comparison["other"] == ""]
     lines = [
@@ -153,9 +160,9 @@ def comparison_text(comparison: pd.DataFrame, methods: Sequence[str]) -> str:
     lines.append(
         f"In brackets {INTERVALS_OVER}.\nThe best point is chosen on half of the documents and "
         "judged on the other half; reached: the share of these choices in which\na point removes "
-        "half of math; where none does, all is lost."
+        f"half of {skill}; where none does, all is lost."
     )
-    lines += _difference_lines(comparison)
+    lines += _difference_lines(comparison, skill)
     left_out = [method for method in methods if method not in set(comparison["method"])]
     if left_out:
         lines.append(f"Left out, for want of complete pruned cells: {', '.join(left_out)}.")
@@ -168,7 +175,7 @@ def comparison_text(comparison: pd.DataFrame, methods: Sequence[str]) -> str:
 _VALUE = ["value", "low", "high"]
 
 
-def _difference_lines(comparison: pd.DataFrame) -> list[str]:
+def _difference_lines(comparison: pd.DataFrame, skill: str) -> list[str]:
     """The first method less every other one, paired by documents and repeats."""
     pairs = comparison[comparison["other"] != ""]
     pairs = pairs[pairs["method"] == pairs["method"].iloc[0]] if len(pairs) else pairs
@@ -181,7 +188,7 @@ def _difference_lines(comparison: pd.DataFrame) -> list[str]:
             if row["quantity"] in _TOLD
         ]
         lines.append(f"  {method} less {other}: {'; '.join(told)}")
-    note = "Differences of the same documents and repeats (kept: at equal damage to math):"
+    note = f"Differences of the same documents and repeats (kept: at equal damage to {skill}):"
     return [note, *lines] if lines else []
 
 
@@ -195,11 +202,12 @@ def rate_text(rate: float) -> str:
     return "better rate" if math.isnan(rate) else f"{rate:g}"
 
 
-def training_text(table: pd.DataFrame) -> str:
+def training_text(table: pd.DataFrame, skill: str = MATH) -> str:
     """The table of `training_gains` as text; empty without trained cells."""
     if table.empty:
         return ""
-    lines = ["Trained selections", _GAINS.format(*_GAINS_HEADER)]
+    header = [name.format(skill=skill) for name in _GAINS_HEADER]
+    lines = ["Trained selections", _GAINS.format(*header)]
     for row in table.to_dict("records"):
         cells = [
             with_interval(*(row[f"{name}{end}"] for end in ("", "_low", "_high")), sign=sign)
@@ -230,14 +238,17 @@ def training_text(table: pd.DataFrame) -> str:
 
 
 def control_text(
-    summary: pd.DataFrame, tasks: Sequence[str], groups: Mapping[str, Sequence[str]]
+    summary: pd.DataFrame,
+    tasks: Sequence[str],
+    groups: Mapping[str, Sequence[str]],
+    skill: str = MATH,
 ) -> str:
-    """For every skill except math: the lowest retention of each task over the pruned grid."""
+    """For every other set as the skill: the lowest retention of each task over the pruned grid."""
     rows = primary_metrics(summary, tasks, groups)
-    rows = rows[(rows["skill"] != MATH) & removed(rows) & rows["retention"].notna()]
+    rows = rows[(rows["skill"] != skill) & removed(rows) & rows["retention"].notna()]
     lines = ["Control: pruning another skill; the lowest retention of each task over the grid"]
-    for (skill, method, against), block in rows.groupby(["skill", "method", "against"], sort=False):
-        lines.append(f"  {skill}: {_name(str(method), str(against))}")
+    for (other, method, against), block in rows.groupby(["skill", "method", "against"], sort=False):
+        lines.append(f"  {other}: {_name(str(method), str(against))}")
         for task, of_task in block.groupby("task", sort=False):
             least = of_task.loc[of_task["retention"].idxmin()]
             lines.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -60,6 +61,24 @@ def test_every_figure_of_a_full_folder(tmp_path):
     make_report(path)
     assert not (path / "report" / "consistency.png").exists()
     assert (path / "report" / "mine.png").exists()
+
+
+@pytest.mark.parametrize("scalars", [(0.0,), (0.9, 1.1)])
+def test_the_report_calls_the_skill_by_its_name(tmp_path, scalars):
+    """Page, facts of the figures and captions; no file is named after it."""
+    fake = FakeFolder(skills=("math", "Race"), skill_name="code", scalars=scalars)
+    path = fake.write(tmp_path / "named")
+    write_consistency(path)
+    page = make_report(path).read_text().replace("Math Neurosurgery", "")
+    texts = re.split("[<>]", page)
+    words = [text for text in texts if re.search(r"\b[Mm]ath\b(?!\.[a-z]+\()", text)]
+    assert words == []
+    assert "Which parameters carry code" in page
+    other = FakeFolder(skills=("math", "Race"), scalars=scalars).write(tmp_path / "other")
+    write_consistency(other)
+    make_report(other)
+    names = [{file.name for file in (one / "report").iterdir()} for one in (path, other)]
+    assert names[0] == names[1]
 
 
 def test_control_runs_are_on_their_own(tmp_path):
@@ -226,7 +245,7 @@ def test_pairs_that_are_undecided_are_counted(tmp_path):
 def test_comparison_table(tmp_path):
     path = FakeFolder().write(tmp_path)
     write_comparison(path)
-    table = comparison_table(read_folder(path).comparison)
+    table = comparison_table(read_folder(path).comparison, "math")
     by_name = [dict(zip(table.head, row, strict=True)) for row in table.rows]
     assert [(row["Method"].text, row["Against"].text) for row in by_name] == [
         ("MathNeuro", "mean over sets"), ("MathNeuro", "MMLU"), ("MathNeuro", "Race"),
@@ -246,7 +265,7 @@ def test_the_comparison_shows_the_numbers_of_its_file(tmp_path):
     """Every row of comparison.csv is in one cell of the page, and there is nothing else."""
     path = FakeFolder().write(tmp_path)
     write_comparison(path)
-    table = comparison_table(read_folder(path).comparison)
+    table = comparison_table(read_folder(path).comparison, "math")
     rows = read_csv(path / "comparison.csv")
     told = []
     for _, row in rows.iterrows():

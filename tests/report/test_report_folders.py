@@ -82,7 +82,7 @@ def test_odd_folders(case, tmp_path):
         "one repeat": "One repeat only",
         "no baseline": "There is no baseline in this folder",
         "only a baseline": "holds a baseline only",
-        "one task": "There is no task besides the math task",
+        "one task": "There is no task besides the skill",
         "odd names": "org/&lt;b&gt;&amp;$x$",
     }
     assert expected.get(case, "What was found") in said

@@ -77,7 +77,7 @@ def test_isolation_shows_the_numbers_of_its_file(tmp_path):
             )  # fmt: skip
             assert shown == pytest.approx([row[name] for name in names])
             assert point.worst_task == PERPLEXITY
-        mean, worst = isolation_panels(found)
+        mean, worst = isolation_panels(found, "math")
         for panel, kept in ((mean, "kept_mean"), (worst, "kept_worst")):
             marks = [mark for curve in panel.curves for mark in curve.marks]
             ends = ("removed", kept, f"{kept}_low", f"{kept}_high", "removed_low", "removed_high")

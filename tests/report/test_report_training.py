@@ -41,7 +41,7 @@ def test_gains_are_drawn_against_the_mean_and_the_worst():
         gain_row(),
         gain_row(method="all", against="", size=math.nan, control="", kept_worst=0.4),
     )
-    mean, worst = gains_panels(table)
+    mean, worst = gains_panels(table, "math")
     assert [(curve.method, curve.against) for curve in mean.curves] == [
         ("mathneuro", "Race"),
         ("all", ""),
@@ -63,7 +63,7 @@ def test_gains_are_drawn_against_the_mean_and_the_worst():
 
 def test_a_selection_of_several_sizes_has_a_curve_and_labels_with_each():
     table = gain_table(gain_row(), gain_row(size=0.01), gain_row(method="wanda", against=""))
-    curves = gains_panels(table)[0].curves
+    curves = gains_panels(table, "math")[0].curves
     labels = [[mark.label for mark in curve.marks] for curve in curves]
     assert labels == [[".01 at .001"], [".1 at .001"], [".001"]]
 
@@ -113,7 +113,7 @@ def test_a_mark_outside_stands_at_the_edge():
 
 def test_the_gains_figure_names_and_points_to_what_is_outside():
     table = gain_table(gain_row(), gain_row(edit_value=0.1, **BROKEN))
-    drawing = draw_gains(table, Looks(("mathneuro",), ("Race",)), "exact match")
+    drawing = draw_gains(table, Looks(("mathneuro",), ("Race",)), "exact match", "math")
     assert "proportion 0.1 at 0.1 (gain −0.800" in drawing.caption
     for axes in drawing.figure.axes:
         assert len([text for text in axes.texts if text.get_text() == ""]) == 1
@@ -126,7 +126,7 @@ def test_the_gains_figure_names_and_points_to_what_is_outside():
 
 def test_labels_leave_the_unedited_model_free():
     table = gain_table(gain_row(gain=-0.01, kept_mean=1.0, kept_worst=0.9))
-    drawing = draw_gains(table, Looks(("mathneuro",), ("Race",)), "accuracy")
+    drawing = draw_gains(table, Looks(("mathneuro",), ("Race",)), "accuracy", "math")
     axes = drawing.figure.axes[0]
     cross = axes.transData.transform((0, 1))
     (label,) = (text for text in axes.texts if text.get_text())
@@ -202,41 +202,42 @@ def test_the_largest_gain_and_its_cost_in_words():
         gain_row(edit_value=0.01, gain=0.6, gain_low=-0.1),
         gain_row(method="all", against="", control="", gain=0.4),
     )
-    largest = trained_findings(table)[0]
+    largest = trained_findings(table, "math")[0]
     assert largest.startswith(
         "Of 3 trained selections (each size and learning rate is one), 2 gain in math. The most: "
         "All weights at 0.001, +0.400 [+0.300, +0.500]; the other tasks keep 0.950 [0.850, 1.050] "
         "of the baseline on average, the worst, demo_race, 0.900 [0.800, 1.000]."
     )
-    none = trained_findings(gain_table(gain_row(gain=0.1, gain_low=0.0)))[0]
+    none = trained_findings(gain_table(gain_row(gain=0.1, gain_low=0.0)), "math")[0]
     assert (
         none == "Of 1 trained selection, none gains in math: no interval of the gain lies above 0."
     )
-    assert trained_findings(gain_table()) == []
+    assert trained_findings(gain_table(), "math") == []
 
 
 def test_who_beats_the_control_in_words():
     ahead = gain_row(kept_over_control=-0.3)
     behind = gain_row(edit_value=0.01, gain_over_control=-0.2)
     same = gain_row(edit_value=0.1, gain_over_control=0.1)
-    (_, text) = trained_findings(gain_table(ahead, behind, same, gain_row(control="")))
+    (_, text) = trained_findings(gain_table(ahead, behind, same, gain_row(control="")), "math")
     assert text == (
         "Beside as many weights of the control, trained alike (3 pairs): MathNeuro (Race), "
         "proportion 0.1 at 0.001 gains more (+0.200 [+0.100, +0.300]) and keeps less (−0.300 "
         "[−0.400, −0.200]) than Random. 2 gain or keep less."
     )
-    (_, text) = trained_findings(gain_table(same))
+    (_, text) = trained_findings(gain_table(same), "math")
     assert text == (
         "Beside as many weights of the control, trained alike (1 pair): none gains more or keeps "
         "more, as far as the intervals tell."
     )
-    assert len(trained_findings(gain_table(gain_row(control="")))) == 1
+    assert len(trained_findings(gain_table(gain_row(control="")), "math")) == 1
 
 
 def test_the_table_of_trained_selections():
     table = training_table(
         gain_table(gain_row(), gain_row(method="all", against="", control="", size=math.nan,
-                                        size_unit="whole", gain_over_control=math.nan))
+                                        size_unit="whole", gain_over_control=math.nan)),
+        "math",
     )  # fmt: skip
     first, second = (dict(zip(table.head, row, strict=True)) for row in table.rows)
     assert first["Size"].text == "0.1"
@@ -248,7 +249,7 @@ def test_the_table_of_trained_selections():
     assert (first["Control"].text, second["Control"].text) == ("Random", "–")
     assert (second["Size"].text, second["Size unit"].text) == ("–", "whole")
     assert second["Gain ahead of the control"].text == "–"
-    assert training_table(gain_table()) is None
+    assert training_table(gain_table(), "math") is None
 
 
 def test_the_table_of_trained_selections_shows_the_numbers_of_its_file(tmp_path):
@@ -256,7 +257,7 @@ def test_the_table_of_trained_selections_shows_the_numbers_of_its_file(tmp_path)
     rows = read_csv(path / "training.csv")
     rows.loc[1, ["gain_over_control", "kept_worst"]] = [-0.123, 0.321]
     write_csv(rows, path / "training.csv")
-    table = training_table(read_folder(path).training)
+    table = training_table(read_folder(path).training, "math")
     assert len(table.rows) == len(rows) == 6
     columns = {
         "Gain in math": ("gain", True), "Others kept, mean": ("kept_mean", False),

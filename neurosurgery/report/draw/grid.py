@@ -44,14 +44,21 @@ _KNOWN = (
 )
 
 
-def draw_isolation(name: str, panels: Sequence[Panel], looks: Looks, bars: str) -> Drawing:
-    """Draw math lost against the other tasks kept."""
+def isolation_title(skill: str) -> str:
+    """The title of the isolation figure."""
+    return f"Isolation: {skill} lost against all else kept"
+
+
+def draw_isolation(
+    name: str, panels: Sequence[Panel], looks: Looks, bars: str, skill: str
+) -> Drawing:
+    """Draw the skill lost against the other tasks kept."""
     figure = new_figure(PAGE, 3.1)
     drawing = Drawing(
         name,
-        "Isolation: math lost against all else kept",
+        isolation_title(skill),
         "Each mark is one selection, pruned or knocked out, labelled with its proportion or its "
-        "number of units. Right: more of math is gone; "
+        f"number of units. Right: more of {skill} is gone; "
         "up: more of the other tasks is kept. The star is the ideal. Shares are of the baseline, "
         f"guessing taken off. Bars: {bars}. Worst: the task that kept least, named on hover.",
         figure,
@@ -67,7 +74,7 @@ def draw_isolation(name: str, panels: Sequence[Panel], looks: Looks, bars: str) 
         axes.plot([1], [1], "*", color="black", markersize=9, clip_on=False, zorder=5)
         axes.set_xlim(limits([*x_values, 0, 1]))
         axes.set_ylim(limits([*y_values, 1], _LEAST_SPAN))
-        axes.set_xlabel("math lost (share of baseline)")
+        axes.set_xlabel(f"{skill} lost (share of baseline)")
         # In reverse, so that the first method lies on top.
         for curve in reversed(panel.curves):
             look = looks.look(curve.method, curve.against)

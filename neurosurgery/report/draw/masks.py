@@ -30,7 +30,7 @@ def draw_number(name: str, panels: Sequence[Panel], looks: Looks) -> Drawing:
     drawing = Drawing(
         name,
         "Number: how many weights a mask selects",
-        "Means over repeats. A random mask is as large as the math-specific one that it stands "
+        "Means over repeats. A random mask is as large as the skill-specific one that it stands "
         "beside, and is not drawn.",
         figure,
     )

@@ -30,20 +30,25 @@ _MOST_WITH_TRAINING = 4
 """The most curves of a panel beside which the ragged losses of training are legible."""
 
 
-def draw_gains(table: pd.DataFrame, looks: Looks, metric: str) -> Drawing:
-    """Draw gain in math against the other tasks kept; `metric` measures math."""
+def gains_title(skill: str) -> str:
+    """The title of the figure of gains."""
+    return f"Gain: {skill} gained against all else kept"
+
+
+def draw_gains(table: pd.DataFrame, looks: Looks, metric: str, skill: str) -> Drawing:
+    """Draw gain in the skill against the other tasks kept; `metric` measures the skill."""
     figure = new_figure(PAGE, 3.1)
     frame = gains_frame(table)
     caption = (
         "Each mark is one trained selection. Where there is room, it is labelled with its learning "
-        "rate, after its size where a selection has several. Right: more is gained in math; up: "
+        "rate, after its size where a selection has several. Right: more is gained; up: "
         "more of the other tasks is kept, as a share of the baseline, guessing taken off. Lines "
         f"join the rates of one size. Bars: {BARS}. Worst: the task that kept least, named on "
         "hover."
     )
     caption = f"{caption} {outside_text(table, frame)}".strip()
-    drawing = Drawing("gains", "Gain: math gained against all else kept", caption, figure)
-    panels = gains_panels(table)
+    drawing = Drawing("gains", gains_title(skill), caption, figure)
+    panels = gains_panels(table, skill)
     all_axes = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
     shown = []
     for axes, panel in zip(all_axes, panels, strict=True):
@@ -53,7 +58,7 @@ def draw_gains(table: pd.DataFrame, looks: Looks, metric: str) -> Drawing:
         axes.plot(*_UNEDITED, "+", color="black", markersize=8, markeredgewidth=1.4, zorder=5)
         axes.set_xlim(limits(frame.x, _LEAST_SPAN))
         axes.set_ylim(limits(frame.y, _LEAST_SPAN))
-        axes.set_xlabel(f"gain in math ({metric})")
+        axes.set_xlabel(f"gain in {skill} ({metric})")
         curves = []
         for curve in panel.curves:
             placed = [into_frame(mark, frame) for mark in curve.marks]

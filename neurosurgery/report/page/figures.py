@@ -40,15 +40,15 @@ from neurosurgery.verdicts.columns import removed
 
 
 def draw_all(folder: Folder, points: pd.DataFrame) -> list[tuple[str, list[Drawing | Missing]]]:
-    """The figures by section: first math, then every control run."""
+    """The figures by section: first the skill, then every control run."""
     looks = Looks(folder.methods, folder.sets)
     masks = read_masks(folder.path / "masks" / folder.model, folder.flag)
     sections: list[tuple[str, list[Drawing | Missing]]] = []
     trained = of_training(points)
-    for skill in dict.fromkeys((MATH, *folder.skills)):
+    for skill in dict.fromkeys((folder.skill, *folder.skills)):
         found = isolation_points(folder, points, skill)
         items = [*_grid_figures(folder, points, looks, skill, found)]
-        if skill == MATH:
+        if skill == folder.skill:
             items += _where_figures(folder, found, looks, masks)
             items += _consistency_figures(folder)
             if trained.all() and (trained.any() or only_trains(folder)):
@@ -60,7 +60,7 @@ def draw_all(folder: Folder, points: pd.DataFrame) -> list[tuple[str, list[Drawi
                 sections.insert(0 if trained.all() else 1, training)
         else:
             drawn: list[Drawing | Missing] = [i for i in items if isinstance(i, Drawing)]
-            sections.append((f"Control run: parameters specific to {skill}, not to math", drawn))
+            sections.append((f"Control run: parameters of {skill}, not of {folder.skill}", drawn))
     tables = read_heads(folder.path / HEADS_FOLDER / folder.model)
     metric = str(folder.config.get("meaning", {}).get(METRIC, METRICS[0]))
     heads: list[Drawing | Missing] = [*draw_head_figures(tables, metric)]
@@ -72,10 +72,10 @@ def _grid_figures(
 ) -> Iterator[Drawing | Missing]:
     everything = points[points["skill"] == skill]
     mine = everything[~of_training(everything)]
-    suffix = "" if skill == MATH else f"_control_{_file_name(skill)}"
+    suffix = "" if skill == folder.skill else f"_control_{_file_name(skill)}"
     if found:
         name = f"isolation{suffix}"
-        yield draw_isolation(name, isolation_panels(found), looks, BARS)
+        yield draw_isolation(name, isolation_panels(found, skill), looks, BARS, skill)
     else:
         yield no_isolation(folder, mine)
     of_units = mine["method"].map(counts_units).astype(bool)

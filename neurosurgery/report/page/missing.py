@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from neurosurgery.report.draw.grid import isolation_title
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.show.missing_commands import repeat_with
 from neurosurgery.verdicts.columns import removed
@@ -22,7 +23,7 @@ class Missing:
 
 def no_isolation(folder: Folder, points: pd.DataFrame) -> Missing:
     """Why there is no isolation figure; `points` are the grid points of one skill."""
-    title = "Isolation: math lost against all else kept"
+    title = isolation_title(folder.skill)
     if points.empty:
         return Missing(
             title,
@@ -40,7 +41,7 @@ def no_isolation(folder: Folder, points: pd.DataFrame) -> Missing:
     if not folder.other_tasks:
         return Missing(
             title,
-            "There is no task besides the math task; tasks are fixed for a folder, so that it "
+            "There is no task besides the skill's; tasks are fixed for a folder, so that it "
             "takes a new --save_path and --eval_datasets.",
         )
     return Missing(

@@ -24,7 +24,7 @@ from neurosurgery.report.show.panels import records
 from neurosurgery.report.show.texts import interval, number
 from neurosurgery.report.show.units import UnitList
 from neurosurgery.report.show.words import findings
-from neurosurgery.settings.keys import MATH, SCALE
+from neurosurgery.settings.keys import SCALE
 from neurosurgery.settings.methods import method_label
 from neurosurgery.verdicts.intervals import INTERVALS_OVER
 from neurosurgery.verdicts.judging import is_within, moved
@@ -32,8 +32,8 @@ from neurosurgery.verdicts.judging import is_within, moved
 _PARTS = Path(__file__).parent
 
 _QUANTITIES = {
-    "loss_at_half_mean": "Others' loss at half of math lost, mean",
-    "loss_at_half_worst": "Others' loss at half of math lost, worst task",
+    "loss_at_half_mean": "Others' loss at half of {skill} lost, mean",
+    "loss_at_half_worst": "Others' loss at half of {skill} lost, worst task",
     "area_mean": "Area under the isolation curve, mean",
     "area_worst": "Area under the isolation curve, worst task",
     "kept_at_equal_damage_mean": "Others kept at equal damage, mean",
@@ -58,14 +58,15 @@ def render_page(
     )
     return environment.get_template("page.html.j2").render(
         title=_title(folder),
-        math=", ".join(folder.math_tasks),
+        skill=folder.skill,
+        skill_tasks=", ".join(folder.math_tasks),
         others=", ".join(folder.other_tasks),
         findings=findings(folder, points),
         cautions=cautions(folder, points),
         intervals_over=INTERVALS_OVER,
-        comparison=comparison_table(folder.comparison),
-        training=training_table(folder.training),
-        programs=outcome_table(folder.summary),
+        comparison=comparison_table(folder.comparison, folder.skill),
+        training=training_table(folder.training, folder.skill),
+        programs=outcome_table(folder.summary, folder.skill),
         verdicts=verdict_table(folder, points),
         sections=[(title, [_item(item) for item in items]) for title, items in sections if items],
         units=[(unit.title, unit.note, unit_table(unit.rows)) for unit in units],
@@ -102,7 +103,7 @@ def _item(item: Drawing | Missing) -> dict[str, Any]:
 
 def verdict_table(folder: Folder, points: pd.DataFrame) -> Table:
     """The comparison with the baseline, a row per grid point and task."""
-    controls = bool((points["skill"] != MATH).any())
+    controls = bool((points["skill"] != folder.skill).any())
     head = (
         "Method, Against, Size, Size unit, Edit, Edit value, Task, Verdict, Difference, "
         "95 % interval, Unit, p, Value, Baseline, Repeats, Weights edited, Of the model, "
@@ -172,7 +173,7 @@ def _edit_value(folder: Folder, row: dict[str, Any]) -> str:
     return f"{scalar:g}{applied}"
 
 
-def comparison_table(table: pd.DataFrame) -> Table | None:
+def comparison_table(table: pd.DataFrame, skill: str) -> Table | None:
     """The rows of comparison.csv: every method by itself, then the differences of two."""
     if table.empty:
         return None
@@ -191,8 +192,8 @@ def comparison_table(table: pd.DataFrame) -> Table | None:
         cells += [number_cell(first["reached"], percent_text(first["reached"]))]
         cells += [number_cell(first["repeats"], plain_number(first["repeats"]))]
         rows.append(cells)
-    head = ["Method", "Against", *(_QUANTITIES[name] for name in quantities)]
-    return Table([*head, "Choices that find half of math gone", "Repeats"], rows)
+    head = ["Method", "Against", *(_QUANTITIES[n].format(skill=skill) for n in quantities)]
+    return Table([*head, f"Choices that find half of {skill} gone", "Repeats"], rows)
 
 
 def _quantity_cell(row: dict[str, Any] | None) -> CellText:

@@ -14,7 +14,7 @@ from neurosurgery.settings.methods import method_label
 from neurosurgery.verdicts.text import rate_text
 
 _QUANTITIES = {
-    "gain": "Gain in math",
+    "gain": "Gain in {skill}",
     "kept_mean": "Others kept, mean",
     "kept_worst": "Others kept, worst task",
     "gain_over_control": "Gain ahead of the control",
@@ -23,11 +23,12 @@ _QUANTITIES = {
 _SIGNED = ("gain", "gain_over_control", "kept_over_control")
 
 
-def training_table(table: pd.DataFrame) -> Table | None:
+def training_table(table: pd.DataFrame, skill: str) -> Table | None:
     """The rows of training.csv; one column holds a quantity and its interval."""
     if table.empty:
         return None
-    head = ["Method", "Against", "Size", "Size unit", "Learning rate", *_QUANTITIES.values()]
+    names = (name.format(skill=skill) for name in _QUANTITIES.values())
+    head = ["Method", "Against", "Size", "Size unit", "Learning rate", *names]
     rows = [
         [
             CellText(method_label(row["method"]), row["method"]),

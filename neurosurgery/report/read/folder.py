@@ -14,9 +14,9 @@ from neurosurgery.common.json_files import read_object
 from neurosurgery.common.terminal import visible_text
 from neurosurgery.results.cells import CellRecord
 from neurosurgery.results.store import ResultStore
-from neurosurgery.settings.keys import BASELINE, MATH
-from neurosurgery.settings.margins import recorded_margins
-from neurosurgery.verdicts.columns import COLUMNS, GRID, OVERLAP_COLUMNS, SUMMARY_COLUMNS
+from neurosurgery.settings.keys import BASELINE, shown_set
+from neurosurgery.settings.margins import recorded_margins, recorded_skill_name
+from neurosurgery.verdicts.columns import COLUMNS, GRID, OVERLAP_COLUMNS, SETS, SUMMARY_COLUMNS
 from neurosurgery.verdicts.guessing import Recorded, recorded_direction
 from neurosurgery.verdicts.points import POINT, VerdictTable
 from neurosurgery.verdicts.primary import primary_metrics
@@ -59,7 +59,7 @@ class Folder:
     samples and task (`activations.used.Overlap`). `factors` maps a grid point to its scalar after
     rounding to the weights' dtype (median, smallest, largest). `higher_is_better` is the harness's,
     from the records of the cells. `damaged` are records of cells that are left out;
-    `flag` is what errors call the folder.
+    `flag` is what errors call the folder, `skill` what its tables and texts call the skill.
     """
 
     path: Path
@@ -79,6 +79,7 @@ class Folder:
     higher_is_better: Recorded
     damaged: Sequence[Path]
     flag: str
+    skill: str
 
     def lower_is_better(self, task: str, metric: str) -> bool:
         """Whether lower values of a task's metric (`name,filter`) are better."""
@@ -92,14 +93,14 @@ class Folder:
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Every task, math first."""
+        """Every task, the skill's first."""
         return self.math_tasks + self.other_tasks
 
     @property
     def skills(self) -> tuple[str, ...]:
-        """The edited skills: math, then those of control runs."""
+        """The edited skills: the skill itself, then those of control runs."""
         found = dict.fromkeys(self.cells["skill"])
-        return tuple(sorted(found, key=lambda skill: skill != MATH))
+        return tuple(sorted(found, key=lambda skill: skill != self.skill))
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -108,9 +109,9 @@ class Folder:
 
     @property
     def sets(self) -> tuple[str, ...]:
-        """The calibration sets, sorted by name; math (only in control runs) is last."""
+        """The calibration sets, sorted by name; the skill's (only in control runs) is last."""
         found = {str(name) for name in self.cells["against"] if name}
-        return tuple(sorted(found, key=lambda name: (name == MATH, name)))
+        return tuple(sorted(found, key=lambda name: (name == self.skill, name)))
 
 
 def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
@@ -136,7 +137,7 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
         raise UsageError(flag, path, "expected a results folder of the scripts")
     if results.empty:
         raise UsageError(flag, path, "holds no finished cell yet; run a script first")
-    model = str(results["model"].iloc[0])
+    model, skill = str(results["model"].iloc[0]), recorded_skill_name(path)
     store = ResultStore(path, model)
     keys = store.keys()
     records = [store.read_cell(key).record for key in keys]
@@ -148,7 +149,7 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
     elif not is_current(store, keys):
         _judge_again(store, config, (*math, *other))
         results = table("results.csv")
-    results["skill"] = results["skill"].replace("", MATH)
+    results["skill"] = results["skill"].replace("", skill)
     results = primary_metrics(results, [*math, *other], groups)
     return Folder(
         path=path,
@@ -164,10 +165,11 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
         config=config,
         math_tasks=math,
         other_tasks=other,
-        factors=_factors(records),
+        factors=_factors(records, skill),
         higher_is_better=_merged(record.higher_is_better for record in records),
         damaged=store.damaged,
         flag=flag,
+        skill=skill,
     )
 
 
@@ -224,7 +226,8 @@ def _judge_again(store: ResultStore, config: Mapping[str, Any], tasks: Sequence[
     math_task = meaning.get("--train_lm_eval_task") or next(iter(tasks), "")
     others = meaning.get("--eval_datasets") or tasks[1:]
     margins = recorded_margins(store.root)
-    verdicts = VerdictTable(store, store.model, str(math_task), others, margins)
+    skill = recorded_skill_name(store.root)
+    verdicts = VerdictTable(store, store.model, str(math_task), others, margins, skill)
     verdicts.update()
     verdicts.write_all()
 
@@ -291,13 +294,14 @@ def _merged(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     return {name: value for part in parts for name, value in part.items()}
 
 
-def _factors(records: Sequence[CellRecord]) -> dict[Point, tuple[float, float, float]]:
+def _factors(records: Sequence[CellRecord], skill: str) -> dict[Point, tuple[float, float, float]]:
     found: dict[Point, tuple[float, float, float]] = {}
     for record in records:
         if record.factor is not None:
             columns = record.key.columns
             size, scalar = (float(columns[name]) for name in ("size", "edit_value"))
-            point = (columns["skill"], columns["method"], columns["against"], size, scalar)
+            edited, against = (shown_set(columns[name], skill) for name in SETS)
+            point = (edited, columns["method"], against, size, scalar)
             median, low, high = record.factor
             before = found.get(point)
             if before is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from neurosurgery.report.read.folder import Folder
-from neurosurgery.settings.keys import MATH, TRAIN
+from neurosurgery.settings.keys import TRAIN
 from neurosurgery.settings.methods import method_rank
 from neurosurgery.verdicts.columns import GRID, SUMMARY_COLUMNS
 
@@ -22,11 +22,11 @@ def grid_points(folder: Folder) -> pd.DataFrame:
     shown = folder.cells[["task", "metric"]].drop_duplicates()
     points = folder.summary.merge(shown, on=["task", "metric"])
     order = sorted(GRID, key=lambda name: name != "skill")
-    return points.sort_values(order, kind="stable", ignore_index=True, key=_grid_order)
 
+    def rank(column: pd.Series) -> pd.Series:
+        """The skill before control runs, methods in the order of the legends."""
+        if column.name == "skill":
+            return column.map(lambda skill: (skill != folder.skill, skill))
+        return column.map(method_rank) if column.name == "method" else column
 
-def _grid_order(column: pd.Series) -> pd.Series:
-    """A sort key: math before control runs, methods in the order of the legends."""
-    if column.name == "skill":
-        return column.map(lambda skill: (skill != MATH, skill))
-    return column.map(method_rank) if column.name == "method" else column
+    return points.sort_values(order, kind="stable", ignore_index=True, key=rank)

@@ -7,14 +7,22 @@ from pathlib import Path
 import pandas as pd
 
 from neurosurgery.masks.units import read_unit_csv
+from neurosurgery.settings.keys import MATH
 from neurosurgery.settings.methods import METHODS
+from neurosurgery.verdicts.columns import SETS
+
+PROBABILITY = "probability_"
+"""Before the name of a set: the column of the probabilities of firing on it."""
 
 ORIGIN = "method skill against size size_unit repeat".split()
 """The columns of a unit list that identify its selection (`SelectionKey.columns`)."""
 
 
-def read_units(folder: Path, flag: str) -> pd.DataFrame:
-    """All unit lists under `masks/MODEL` in one table, with the columns of `unit_csv`."""
+def read_units(folder: Path, flag: str, skill: str) -> pd.DataFrame:
+    """All unit lists under `masks/MODEL` in one table, with the columns of `unit_csv`.
+
+    The files, which belong to masks, call the skill `MATH`; the table calls it `skill`.
+    """
     tables = [read_unit_csv(path, flag) for path in sorted(folder.rglob("*.csv"))]
     known = [
         table
@@ -23,4 +31,8 @@ def read_units(folder: Path, flag: str) -> pd.DataFrame:
         and set(ORIGIN) <= set(table.columns)
         and set(table["method"]) <= METHODS.keys()
     ]
-    return pd.concat(known, ignore_index=True) if known else pd.DataFrame(columns=ORIGIN)
+    if not known:
+        return pd.DataFrame(columns=ORIGIN)
+    table = pd.concat(known, ignore_index=True)
+    table = table.assign(**{name: table[name].replace(MATH, skill) for name in SETS})
+    return table.rename(columns={f"{PROBABILITY}{MATH}": f"{PROBABILITY}{skill}"})

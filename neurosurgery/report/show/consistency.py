@@ -41,7 +41,7 @@ def consistency_panels(table: pd.DataFrame) -> list[Consistency]:
             marks = _marks(over_pairs, str(against), name)
             curves.append(Curve(MATHNEURO, str(against), marks, name))
             chance[name] = list(zip(over_pairs["num_samples"], over_pairs["chance"], strict=True))
-        title = f"Against {against}" if against else "Math top-K"
+        title = f"Against {against}" if against else "The skill's top-K"
         panels.append(Consistency(Panel(title, tuple(curves), "overlap of two masks"), chance))
     return panels
 

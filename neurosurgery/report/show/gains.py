@@ -1,4 +1,4 @@
-"""What trained selections gain in math, and what the other tasks keep. Pure functions."""
+"""What trained selections gain in the skill, and what the other tasks keep. Pure functions."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ class Frame(NamedTuple):
     y: tuple[float, float]
 
 
-def gains_panels(table: pd.DataFrame) -> list[Panel]:
-    """Gain in math against the mean of the other tasks, and against the worst of them.
+def gains_panels(table: pd.DataFrame, skill: str) -> list[Panel]:
+    """Gain in the skill against the mean of the other tasks, and against the worst of them.
 
     Args:
         table: the rows of training.csv.
@@ -54,7 +54,7 @@ def gains_panels(table: pd.DataFrame) -> list[Panel]:
             mark = Mark(
                 x=row["gain"],
                 y=row[kept],
-                facts=gain_facts(row),
+                facts=gain_facts(row, skill),
                 y_low=row[f"{kept}_low"],
                 y_high=row[f"{kept}_high"],
                 x_low=row["gain_low"],
@@ -77,11 +77,11 @@ def _label(row: dict[str, Any], table: pd.DataFrame) -> str:
     return f"{row['size']:g}".removeprefix("0") + f" at {rate}"
 
 
-def gain_facts(row: dict[str, Any]) -> Facts:
+def gain_facts(row: dict[str, Any], skill: str) -> Facts:
     """The facts of one row of training.csv."""
     facts = [
         *name_facts(row),
-        ("gain in math", with_interval(row, "gain", sign=True)),
+        (f"gain in {skill}", with_interval(row, "gain", sign=True)),
         ("others kept, mean", with_interval(row, "kept_mean")),
         ("others kept, worst", f"{with_interval(row, 'kept_worst')}, {row['worst_task']}"),
     ]

@@ -1,4 +1,4 @@
-"""Isolation: the share of math lost against the share of other tasks kept. Pure functions."""
+"""Isolation: the share of the skill lost against the share of other tasks kept. Pure functions."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Isolation:
 
     @property
     def distance(self) -> float:
-        """The distance from the ideal point: all math lost, the worst other task unchanged."""
+        """The distance from the ideal: all of the skill lost, the worst other task unchanged."""
         return math.hypot(1 - self.lost, 1 - self.kept_worst)
 
 
@@ -78,8 +78,8 @@ def _point(row: dict[str, Any]) -> Isolation:
     )
 
 
-def isolation_panels(found: Sequence[Isolation]) -> list[Panel]:
-    """Math lost against the mean of the other tasks, and against the worst of them."""
+def isolation_panels(found: Sequence[Isolation], skill: str) -> list[Panel]:
+    """The skill lost against the mean of the other tasks, and against the worst of them."""
     panels = []
     for title, column in (("Mean of the other tasks", "mean"), ("Worst other task", "worst")):
         curves: dict[tuple[str, str], list[Mark]] = {}
@@ -88,7 +88,7 @@ def isolation_panels(found: Sequence[Isolation]) -> list[Panel]:
             mark = Mark(
                 x=point.lost,
                 y=getattr(point, f"kept_{column}"),
-                facts=_facts(point),
+                facts=_facts(point, skill),
                 y_low=low,
                 y_high=high,
                 x_low=point.lost_bar[0],
@@ -120,7 +120,7 @@ def best(found: Sequence[Isolation]) -> dict[tuple[str, str], Isolation]:
     return chosen
 
 
-def _facts(point: Isolation) -> tuple[tuple[str, str], ...]:
+def _facts(point: Isolation, skill: str) -> tuple[tuple[str, str], ...]:
     row: dict[str, Any] = {
         "method": point.method,
         "against": point.against,
@@ -133,7 +133,7 @@ def _facts(point: Isolation) -> tuple[tuple[str, str], ...]:
     }
     return (
         *name_facts(row),
-        ("math lost", _with_bar(point.lost, point.lost_bar)),
+        (f"{skill} lost", _with_bar(point.lost, point.lost_bar)),
         ("others kept, mean", _with_bar(point.kept_mean, point.mean_bar)),
         (
             "others kept, worst",

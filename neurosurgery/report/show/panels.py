@@ -191,7 +191,7 @@ def size_facts(row: dict[str, Any]) -> Facts:
 
 
 def size_panels(points: pd.DataFrame) -> list[Panel]:
-    """The size of the masks, in weights and as a share of the math top-K.
+    """The size of the masks, in weights and as a share of the skill's top-K.
 
     Methods that select units say their number themselves; a method of one size has no curve.
     """

@@ -14,13 +14,13 @@ _AHEAD = {"gain": "gains", "kept": "keeps"}
 """The differences to the control (columns NAME_over_control), each with its verb."""
 
 
-def trained_findings(table: pd.DataFrame) -> list[str]:
+def trained_findings(table: pd.DataFrame, skill: str) -> list[str]:
     """Sentences about training.csv: the largest gain and its cost, and who beats the control."""
     if table.empty:
         return []
     single = table[table["edit_value"].notna()]
     better = table[table["edit_value"].isna()]
-    return [_largest_gain(single), *_against_control(single), *_better_rates(better)]
+    return [_largest_gain(single, skill), *_against_control(single), *_better_rates(better)]
 
 
 def _better_rates(table: pd.DataFrame) -> list[str]:
@@ -38,13 +38,13 @@ def _better_rates(table: pd.DataFrame) -> list[str]:
     ]
 
 
-def _largest_gain(table: pd.DataFrame) -> str:
+def _largest_gain(table: pd.DataFrame, skill: str) -> str:
     count = f"{len(table)} trained selection{'' if len(table) == 1 else 's'}"
     gained = table[table["gain_low"] > 0]
     if gained.empty:
-        return f"Of {count}, none gains in math: no interval of the gain lies above 0."
+        return f"Of {count}, none gains in {skill}: no interval of the gain lies above 0."
     row = records(gained.sort_values("gain", kind="stable").tail(1))[0]
-    how_many = f"{len(gained)} gain{'s' if len(gained) == 1 else ''} in math"
+    how_many = f"{len(gained)} gain{'s' if len(gained) == 1 else ''} in {skill}"
     return (
         f"Of {count} (each size and learning rate is one), {how_many}. The most: "
         f"{trained_name(row)}, {with_interval(row, 'gain', sign=True)}; the other tasks keep "

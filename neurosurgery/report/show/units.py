@@ -6,14 +6,13 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from neurosurgery.report.read.units import ORIGIN
+from neurosurgery.report.read.units import ORIGIN, PROBABILITY
 from neurosurgery.settings.methods import METHODS, PLURALS
 
 _MOST = 200
 """The most rows to show; the files hold all."""
 
 _UNIT = ["layer", "module", "index"]
-_PROBABILITY = "probability_"
 _ORDER = ["entropy", "effect"]
 """What a method chooses units by, the lowest first; each has one of these."""
 
@@ -68,7 +67,7 @@ def _ordered_by(rows: pd.DataFrame) -> list[str]:
 
 def _over_repeats(rows: pd.DataFrame) -> pd.DataFrame:
     values = _ordered_by(rows)
-    values += [str(name) for name in rows if str(name).startswith(_PROBABILITY)]
+    values += [str(name) for name in rows if str(name).startswith(PROBABILITY)]
     means = rows.groupby(_UNIT, dropna=False).agg(
         found=("repeat", "nunique"), **{name: (name, "mean") for name in values}
     )

@@ -14,7 +14,7 @@ from neurosurgery.report.show.missing_commands import repeat_with
 from neurosurgery.report.show.panels import records
 from neurosurgery.report.show.texts import curve_label, interval, number, with_unit
 from neurosurgery.report.show.trained_words import trained_findings
-from neurosurgery.settings.keys import MATH, SCALE
+from neurosurgery.settings.keys import SCALE
 from neurosurgery.settings.methods import (
     METHODS,
     PLURALS,
@@ -42,17 +42,17 @@ def findings(folder: Folder, points: pd.DataFrame) -> list[str]:
     said = [_baseline(folder)] if len(folder.baseline) else []
     said += _counts(points)
     said += _comparison(folder)
-    isolated = isolation_points(folder, points, MATH)
+    isolated = isolation_points(folder, points, folder.skill)
     chosen = sorted(best(isolated).values(), key=lambda point: point.distance)
     said += [_point(folder, points, point) for point in chosen if point.method not in twins()]
     if chosen:
         said.append(
             "These points are examples: those nearest to the ideal of the isolation figure (all of "
-            "math gone, the worst other task untouched), chosen on the documents that they are "
-            "judged on. What a method can do without this luck says the comparison table."
+            f"{folder.skill} gone, the worst other task untouched), chosen on the documents that "
+            "they are judged on. What a method can do without this luck says the comparison table."
         )
     said += _scaling(folder, points)
-    said += trained_findings(folder.training)
+    said += trained_findings(folder.training, folder.skill)
     said += _what_decides(folder, points)
     return said
 
@@ -115,8 +115,9 @@ def _comparison(folder: Folder) -> list[str]:
     own = records(rows[(rows["other"] == "") & (rows["against"] == "")].sort_values("value"))
     parts = [f"{method_label(row['method'])} {_value(row)}" for row in own]
     said = [
-        "By the comparison table, what the other tasks lose on average where half of math is lost "
-        f"is, from the least: {'; '.join(parts)}. Where no point removes half, all counts as lost."
+        "By the comparison table, what the other tasks lose on average where half of "
+        f"{folder.skill} is lost is, from the least: {'; '.join(parts)}. Where no point removes "
+        "half, all counts as lost."
     ]
     pairs = records(rows[rows["other"] != ""])
     decided = [row for row in pairs if moved(row["verdict"])]
@@ -140,14 +141,14 @@ def _value(row: dict[str, Any], *, sign: bool = False) -> str:
 
 def _point(folder: Folder, points: pd.DataFrame, point: Isolation) -> str:
     rows = points[
-        (points["skill"] == MATH)
+        (points["skill"] == folder.skill)
         & removed(points)
         & (points["method"] == point.method)
         & (points["against"] == point.against)
         & (points["size"] == point.size)
     ]
-    of_math = rows[rows["task"].isin(folder.math_tasks)]
-    math_text = "; ".join(_change(row) for row in records(of_math))
+    of_skill = rows[rows["task"].isin(folder.math_tasks)]
+    skill_text = "; ".join(_change(row) for row in records(of_skill))
     others = records(rows[rows["task"].isin(folder.other_tasks)])
     changed = [row for row in others if moved(row["verdict"]) and _beyond_luck(row)]
     by_itself = [row for row in others if moved(row["verdict"]) and not _beyond_luck(row)]
@@ -156,7 +157,7 @@ def _point(folder: Folder, points: pd.DataFrame, point: Isolation) -> str:
     unknown = sum(row["verdict"] == "" for row in others)
     text = (
         f"{curve_label(point.method, point.against)}, "
-        f"{size_text(point.method, point.size)}: {_removing(point)} takes {math_text}. Of "
+        f"{size_text(point.method, point.size)}: {_removing(point)} takes {skill_text}. Of "
         f"the {len(others)} other tasks "
     )
     parts = []
@@ -205,7 +206,7 @@ def _moved(row: dict[str, Any]) -> str:
 
 def _scaling(folder: Folder, points: pd.DataFrame) -> list[str]:
     rows = points[
-        (points["skill"] == MATH)
+        (points["skill"] == folder.skill)
         & (points["edit"] == SCALE)
         & (points["edit_value"] != 0)
         & points["task"].isin(folder.math_tasks)
@@ -220,8 +221,8 @@ def _scaling(folder: Folder, points: pd.DataFrame) -> list[str]:
     falling = [task for task, metric in pairs if folder.lower_is_better(task, metric)]
     note = f" (of {', '.join(falling)} lower is better)" if falling else ""
     text = (
-        f"Scaling by another factor than 0, {len(rows)} grid points: math is higher at {higher}, "
-        f"lower at {lower}{note}, neither at {len(rows) - higher - lower}."
+        f"Scaling by another factor than 0, {len(rows)} grid points: {folder.skill} is higher at "
+        f"{higher}, lower at {lower}{note}, neither at {len(rows) - higher - lower}."
     )
     curve = curve_label(largest["method"], largest["against"])
     size = size_text(largest["method"], largest["size"])
