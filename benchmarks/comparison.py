@@ -18,8 +18,8 @@ from benchmarks import published
 from benchmarks.common import PROPORTIONS
 from benchmarks.llamas import random_ids, token_count
 from neurosurgery.activations.batches import default_batch_tokens, length_sorted_batches
-from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.activations.collect import ByRepeat, collect_activation_norms
+from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.edit.scale import scaled_weights
 from neurosurgery.locate.evidence import Evidence
 from neurosurgery.locate.ranking import TopK

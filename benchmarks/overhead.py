@@ -14,8 +14,8 @@ from unittest.mock import patch
 
 from torch import nn
 
-from neurosurgery.activations.calibration import read_calibration_set
 from neurosurgery.cli.parse import parse_experiment
+from neurosurgery.data.calibration import read_calibration_set
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.evaluate.harness import Harness
 from neurosurgery.grid.experiment import Experiment

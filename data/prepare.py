@@ -18,10 +18,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from neurosurgery.activations.hub_samples import SOURCES  # noqa: E402
-from neurosurgery.activations.prepared import write_samples  # noqa: E402
 from neurosurgery.cli.flags import OneLineParser  # noqa: E402
 from neurosurgery.cli.parse import run_script  # noqa: E402
+from neurosurgery.data.hub_samples import SOURCES  # noqa: E402
+from neurosurgery.data.prepared import write_samples  # noqa: E402
 
 
 def run(argv: Sequence[str] | None) -> None:

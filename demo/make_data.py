@@ -18,9 +18,9 @@ from pathlib import Path
 from demo import facts, passages, stories, word_problems
 from demo.documents import Document, stream
 from demo.new_problems import make_new_problem
-from neurosurgery.activations.hub_samples import SGSM_COLUMNS
-from neurosurgery.activations.programs import TRAINING_SUBSET
 from neurosurgery.common.files import write_atomically
+from neurosurgery.data.hub_samples import SGSM_COLUMNS
+from neurosurgery.data.programs import TRAINING_SUBSET
 
 ROOT = Path(__file__).resolve().parent.parent
 CALIBRATION_SAMPLES = 600

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from neurosurgery.activations.batches import encode_samples
-    from neurosurgery.activations.calibration import CalibrationSet, read_calibration_set
     from neurosurgery.activations.collect import collect_activation_norms
+    from neurosurgery.data.calibration import CalibrationSet, read_calibration_set
     from neurosurgery.edit.delta import Delta, added_delta
     from neurosurgery.edit.export import export_model
     from neurosurgery.edit.knock_out import head_means, knocked_out
@@ -76,7 +76,7 @@ __all__ = [
 
 _MODULES = {
     "activations.batches": ("encode_samples",),
-    "activations.calibration": (
+    "data.calibration": (
         "CalibrationSet",
         "read_calibration_set",
     ),

@@ -23,7 +23,7 @@ from lm_eval.tasks import _index as harness_index
 from matplotlib.figure import Figure
 from transformers import AutoTokenizer, PreTrainedModel
 
-from neurosurgery.activations import overlap
+from neurosurgery.data import overlap
 
 ROOT = Path(__file__).resolve().parent.parent
 

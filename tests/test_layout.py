@@ -15,8 +15,8 @@ from neurosurgery.settings.patching import UNIT_KINDS
 PACKAGE = ROOT / "neurosurgery"
 
 FOLDERS = (
-    "common settings models prompts activations masks locate edit evaluate results verdicts report "
-    "grid cli"
+    "common settings data models prompts activations masks locate edit evaluate results verdicts "
+    "report grid cli"
 ).split()
 """A folder imports only from folders that stand before it."""
 

@@ -18,10 +18,10 @@ from neurosurgery.activations.batches import (
     encode_samples,
     length_sorted_batches,
 )
-from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.activations.sums import ActivationNorms, FiringCounts, SampleSums
 from neurosurgery.common.errors import RunError
 from neurosurgery.common.terminal import progress, say
+from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.models.backbone import find_backbone
 from neurosurgery.models.devices import empty_cache
 from neurosurgery.models.forward import context_length

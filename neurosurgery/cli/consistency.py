@@ -25,7 +25,7 @@ from neurosurgery.settings.parts import (
 )
 
 if TYPE_CHECKING:
-    from neurosurgery.activations.calibration import CalibrationSet
+    from neurosurgery.data.calibration import CalibrationSet
     from neurosurgery.models.load import LoadedModel
 
 DEFAULT_SIZES = (1, 10, 50, 100, 500)
@@ -123,7 +123,7 @@ def run(arguments: argparse.Namespace) -> None:
     _check_file(file, overwrite=settings.overwrite)
 
     # Heavy imports come one by one, so that bad input is refused before the next import.
-    from neurosurgery.activations.calibration import read_calibration_sets
+    from neurosurgery.data.calibration import read_calibration_sets
 
     sets = read_calibration_sets(data.sources, data.random_state)
     _check_sizes(settings.sizes or (), data, sets)

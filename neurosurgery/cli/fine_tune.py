@@ -41,11 +41,11 @@ def run_fine_tuning(description: str, argv: Sequence[str] | None) -> int:
         config = parse(description, argv)
 
         # Heavy imports come one by one, so that bad input is refused before the next import.
-        from neurosurgery.activations.calibration import read_calibration_sets
+        from neurosurgery.data.calibration import read_calibration_sets
 
         sets = read_calibration_sets(config.data.sources, config.data.random_state)
 
-        from neurosurgery.activations.training_data import read_training_data
+        from neurosurgery.data.training_data import read_training_data
 
         data = read_training_data(config.training.data)
 

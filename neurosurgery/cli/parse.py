@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from neurosurgery.activations.program_files import holds_programs
 from neurosurgery.cli.flags import as_typed, read_settings
 from neurosurgery.cli.streams import OutputError, checked_output, usable_streams
 from neurosurgery.common.errors import RunError, Stopped, UsageError, machine_error
 from neurosurgery.common.terminal import be_quiet, say_error
+from neurosurgery.data.program_files import holds_programs
 from neurosurgery.settings.declare import Settings, is_given
 from neurosurgery.settings.demo import DEMO, PROGRAM_TASK
 from neurosurgery.settings.experiment import (
@@ -202,7 +202,7 @@ def run_experiment_script(script: str, description: str, argv: Sequence[str] | N
         config = parse_experiment(script, description, argv)
 
         # Heavy imports come one by one, so that bad input is refused before the next import.
-        from neurosurgery.activations.calibration import read_calibration_sets
+        from neurosurgery.data.calibration import read_calibration_sets
 
         sets = read_calibration_sets(config.data.sources, config.data.random_state)
 

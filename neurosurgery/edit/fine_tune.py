@@ -27,11 +27,11 @@ from transformers import (
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, EvalLoopOutput
 from transformers.utils import SAFE_WEIGHTS_NAME, logging
 
-from neurosurgery.activations.training_data import IGNORED
 from neurosurgery.common.environment import settings_hidden
 from neurosurgery.common.errors import RunError
 from neurosurgery.common.files import write_atomically
 from neurosurgery.common.json_files import read_object
+from neurosurgery.data.training_data import IGNORED
 from neurosurgery.edit.training_bar import TrainingBar
 from neurosurgery.settings.training import TrainingConfig
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from lm_eval.api.task import Task
 
-from neurosurgery.activations.overlap import Record, document_record, identified
+from neurosurgery.data.overlap import Record, document_record, identified
 from neurosurgery.evaluate.engine.broken import is_broken
 from neurosurgery.evaluate.guessing import guessing_scores
 

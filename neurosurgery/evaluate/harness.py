@@ -15,8 +15,8 @@ from lm_eval.tasks import TaskManager
 from lm_eval.utils import handle_non_serializable
 from transformers import PreTrainedTokenizerBase
 
-from neurosurgery.activations.overlap import Record
 from neurosurgery.common.errors import UsageError, first_line
+from neurosurgery.data.overlap import Record
 from neurosurgery.evaluate.aggregation import aggregate_to_infinity, errors_of_large_values
 from neurosurgery.evaluate.checks import UnfitTaskError, check_task
 from neurosurgery.evaluate.documents import (

@@ -12,10 +12,10 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict
 
-from neurosurgery.activations.prepared import can_be_prepared, write_samples
-from neurosurgery.activations.programs import program_prompt, read_programs
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import say
+from neurosurgery.data.prepared import can_be_prepared, write_samples
+from neurosurgery.data.programs import program_prompt, read_programs
 from neurosurgery.evaluate.outcomes import OUTCOMES, RAN
 from neurosurgery.evaluate.sandbox import shared_sandbox
 from neurosurgery.settings.demo import ROOT

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     # transformers takes seconds to import, so bad flags are refused first.
     from transformers import PreTrainedTokenizerBase
 
-    from neurosurgery.activations.overlap import Record
+    from neurosurgery.data.overlap import Record
     from neurosurgery.evaluate.harness import Harness
     from neurosurgery.grid.executors import Executor, Failed
     from neurosurgery.grid.training import TrainingRecipe

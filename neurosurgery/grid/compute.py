@@ -10,8 +10,8 @@ from typing import Protocol
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
-from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.common.terminal import say
+from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.grid.cell_run import CellRun, quantised_origin
 from neurosurgery.grid.gather import Given
 from neurosurgery.grid.plan import Plan
@@ -67,7 +67,7 @@ class Computation:
         cells: the tasks, loaded.
         store: the folder's files.
         lock: the folder's, held by this process.
-        overlap: which samples repeat tests (`activations.used.overlap_table`).
+        overlap: which samples repeat tests (`data.used.overlap_table`).
     """
 
     config: RunSettings

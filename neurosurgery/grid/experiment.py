@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 
-from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.common.terminal import say
+from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.grid.cell_run import CellRun
 from neurosurgery.grid.plan import PlanText, grid_keys, make_plan
 from neurosurgery.models.devices import choose_device, choose_dtype
@@ -47,7 +47,7 @@ class Experiment:
 
         from lm_eval.models.utils import resolve_max_length
 
-        from neurosurgery.activations.used import check_sets
+        from neurosurgery.data.used import check_sets
         from neurosurgery.models.load import load_tokenizer, read_model_config
         from neurosurgery.models.shapes import model_size
         from neurosurgery.models.vocabulary import check_end_token

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.common.environment import settings_found
 from neurosurgery.common.terminal import say, say_error
+from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.grid.cell_run import CellRun
 from neurosurgery.grid.fine_tuning_plan import training_keys, training_lines
 from neurosurgery.grid.plan import make_plan
@@ -24,7 +24,7 @@ from neurosurgery.settings.keys import MATH
 
 if TYPE_CHECKING:
     # transformers takes seconds to import, so bad flags are refused first.
-    from neurosurgery.activations.training_data import TrainingData
+    from neurosurgery.data.training_data import TrainingData
 
 
 class FineTuning:
@@ -69,8 +69,8 @@ class FineTuning:
 
         from lm_eval.models.utils import resolve_max_length
 
-        from neurosurgery.activations.training_data import without_used
-        from neurosurgery.activations.used import check_sets
+        from neurosurgery.data.training_data import without_used
+        from neurosurgery.data.used import check_sets
         from neurosurgery.grid.fine_tuning_inputs import (
             check_kept_effects,
             check_trainable,

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from neurosurgery.activations.training_data import TrainingData, encode_training
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import say
+from neurosurgery.data.training_data import TrainingData, encode_training
 from neurosurgery.edit.adapters import check_adapter
 from neurosurgery.grid.kept_effects import check_effects, effects_folder
 from neurosurgery.grid.patching_folder import VALUES

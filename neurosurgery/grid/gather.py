@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.activations.collect import STATISTICS, ByRepeat, collect_from_set
 from neurosurgery.common.errors import RunError
+from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.grid.kept_effects import kept_effects
 from neurosurgery.locate.evidence import Evidence, Statistics
 from neurosurgery.locate.key_units import UnitEffects

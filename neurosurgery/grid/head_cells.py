@@ -10,10 +10,10 @@ import numpy as np
 from lm_eval.models.utils import resolve_max_length
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from neurosurgery.activations.overlap import identified, sample_record
-from neurosurgery.activations.used import READ_WITH_CARE, compare, overlap_table
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import say
+from neurosurgery.data.overlap import identified, sample_record
+from neurosurgery.data.used import READ_WITH_CARE, compare, overlap_table
 from neurosurgery.edit.knock_out import ALL, head_means
 from neurosurgery.grid.cell_run import CellRun, quantised_origin
 from neurosurgery.grid.executors import Executor

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from neurosurgery.activations.calibration import generator
 from neurosurgery.common.errors import UsageError
+from neurosurgery.common.generator import generator
 from neurosurgery.edit.knock_out import end_vectors, head_means, knocked_out, resampled
 from neurosurgery.grid.patching_prompts import Prompts
 from neurosurgery.masks.head_units import HEAD

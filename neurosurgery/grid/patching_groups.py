@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from neurosurgery.activations.calibration import generator
+from neurosurgery.common.generator import generator
 from neurosurgery.grid.knock_out import Answers
 from neurosurgery.grid.patching_prompts import Prompts
 from neurosurgery.locate.key_units import strongest, top_overlap

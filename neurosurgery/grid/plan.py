@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from neurosurgery.activations.calibration import CalibrationSet
-from neurosurgery.activations.used import CheckedSets
 from neurosurgery.common.numbers import duration_text
+from neurosurgery.data.calibration import CalibrationSet
+from neurosurgery.data.used import CheckedSets
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.checks import check_file_names
 from neurosurgery.settings.experiment import (

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from transformers import PreTrainedTokenizerBase
 
-from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.common.terminal import progress, say
+from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.grid.cell_run import CellRun
 from neurosurgery.grid.executors import Executor
 from neurosurgery.grid.gather import (

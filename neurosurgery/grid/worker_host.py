@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.activations.collect import ByRepeat
+from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.evaluate.tasks import task_manager
 from neurosurgery.grid.gather import Given, describe_evidence, make_evidence, score_set
 from neurosurgery.grid.jobs import Done, Job, carry_out, without_bulk

@@ -13,10 +13,11 @@ import numpy as np
 import pandas as pd
 import torch
 
-from neurosurgery.activations.calibration import CalibrationSet, generator
 from neurosurgery.activations.collect import collect_from_set
+from neurosurgery.common.generator import generator
 from neurosurgery.common.numbers import number_text
 from neurosurgery.common.terminal import progress
+from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.locate.ranking import TopK, scored_targets
 from neurosurgery.masks.overlap import Overlap, overlap_by_parameter, total
 from neurosurgery.models.load import LoadedModel

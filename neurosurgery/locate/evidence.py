@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from neurosurgery.activations.calibration import generator
 from neurosurgery.activations.collect import ByRepeat
 from neurosurgery.activations.sums import TOKENS
 from neurosurgery.common.errors import RunError
+from neurosurgery.common.generator import generator
 from neurosurgery.locate.key_units import UnitEffects
 from neurosurgery.locate.ranking import TopK, scored_targets
 from neurosurgery.masks.mask import ParameterMask, Shapes

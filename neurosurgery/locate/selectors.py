@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from neurosurgery.activations.calibration import generator
+from neurosurgery.common.generator import generator
 from neurosurgery.locate.evidence import Evidence
 from neurosurgery.locate.key_units import UnitEffects, effect_table
 from neurosurgery.locate.lape import entropy, select_neurons

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import torch
 
-from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.common.environment import arithmetic_settings
+from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.results.file_hashes import file_hash, json_object
 from neurosurgery.settings.declare import Settings
 from neurosurgery.settings.experiment import DataConfig, EvaluationConfig, GridConfig, ModelConfig

@@ -253,7 +253,7 @@ class ResultStore:
         """Write how many samples repeat records of sets and tasks; other rows stay.
 
         Args:
-            table: what `samples` were compared `against`, and counts (`activations.used.Overlap`).
+            table: what `samples` were compared `against`, and counts (`data.used.Overlap`).
         """
         path = self.root / "overlap.csv"
         there = [pd.read_csv(path, dtype=str, keep_default_na=False)] if path.is_file() else []

@@ -39,7 +39,7 @@ SUMMARY_COLUMNS = [
 OVERLAP_COLUMNS = (
     "samples against count repeated parts templates records records_repeated left_out".split()
 )
-"""The columns of overlap.csv (`activations.used.Overlap`)."""
+"""The columns of overlap.csv (`data.used.Overlap`)."""
 
 
 def removed(table: pd.DataFrame) -> pd.Series[bool]:

@@ -13,8 +13,8 @@ from conftest import ROOT
 from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
-from neurosurgery.activations import prepared
 from neurosurgery.common.errors import UsageError
+from neurosurgery.data import prepared
 from neurosurgery.evaluate.harness import load_harnesses
 from neurosurgery.evaluate.outcomes import OUTCOMES, RAN
 from neurosurgery.evaluate.program_of_thought import (

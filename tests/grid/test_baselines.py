@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from scripts import MODEL, SCRIPTS, table
 from transformers import AutoModelForCausalLM
 
-from neurosurgery.activations.calibration import CalibrationSet, generator
 from neurosurgery.activations.collect import STATISTICS, collect_activation_norms
+from neurosurgery.common.generator import generator
+from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.locate.ranking import TopK
 from neurosurgery.locate.twins import random_twin
 from neurosurgery.masks.files import load_mask

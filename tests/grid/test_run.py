@@ -16,7 +16,7 @@ from lm_eval.tasks import TaskManager
 from scripts import SCRIPTS, table
 from transformers import AutoModelForCausalLM
 
-from neurosurgery.activations.calibration import CalibrationSet
+from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.masks.files import load_mask
 from neurosurgery.settings.demo import TASKS_FOLDER
 

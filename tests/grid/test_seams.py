@@ -14,8 +14,8 @@ import torch
 from scripts import COMMON, DEMO_DATA, DEMO_TASKS, MODEL, files_with_times, without_timings
 from weights import bits
 
-from neurosurgery.activations.calibration import read_calibration_set
 from neurosurgery.cli.parse import parse_experiment, run_experiment_script
+from neurosurgery.data.calibration import read_calibration_set
 from neurosurgery.edit.edits import EDITS
 from neurosurgery.edit.scale import changed_weights
 from neurosurgery.evaluate.harness import load_harnesses

@@ -11,8 +11,8 @@ import pytest
 import torch
 from conftest import build_model
 
-from neurosurgery.activations.calibration import CalibrationSet
 from neurosurgery.activations.collect import collect_activation_norms
+from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.grid.checkpoint import SubsetCheckpoint
 from neurosurgery.locate.consistency import (
     Checkpoint,

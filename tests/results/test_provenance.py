@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from neurosurgery.activations.calibration import CalibrationSet
+from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.results import file_hashes, provenance
 from neurosurgery.results.provenance import meaning, model_fingerprint
 from neurosurgery.settings.experiment import (

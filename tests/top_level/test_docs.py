@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
-from neurosurgery.activations.used import Overlap
+from neurosurgery.data.used import Overlap
 from neurosurgery.verdicts.columns import COLUMNS, OVERLAP_COLUMNS, SUMMARY_COLUMNS
 from neurosurgery.verdicts.isolation import COMPARISON_COLUMNS, GAIN_COLUMNS, POINT_COLUMNS
 

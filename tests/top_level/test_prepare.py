@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from neurosurgery.activations import hub_samples, prepared
-from neurosurgery.activations.calibration import read_calibration_sets
 from neurosurgery.common.errors import UsageError
+from neurosurgery.data import hub_samples, prepared
+from neurosurgery.data.calibration import read_calibration_sets
 from neurosurgery.settings.experiment import CalibrationSource
 
 SHARED_CACHE = ROOT.parent / "shared" / "data" / "hf_datasets"

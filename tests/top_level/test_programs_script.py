@@ -17,7 +17,7 @@ from conftest import ROOT
 from scripts import SCRIPTS, table
 
 import MathNeuro
-from neurosurgery.activations import prepared
+from neurosurgery.data import prepared
 from neurosurgery.settings.demo import DEMO
 
 PROGRAMS = str(ROOT / "data" / "demo" / "sgsm.csv")

@@ -56,7 +56,7 @@ class Folder:
     `cells` has a row per edited cell and task, `baseline` a row per task; `summary` one per grid
     point, task and metric. `isolation` has a row per removed selection, `training` one per trained
     grid point (`verdicts.isolation`), none where nothing was trained; `overlap` one per set of
-    samples and task (`activations.used.Overlap`). `factors` maps a grid point to its scalar after
+    samples and task (`data.used.Overlap`). `factors` maps a grid point to its scalar after
     rounding to the weights' dtype (median, smallest, largest). `higher_is_better` is the harness's,
     from the records of the cells. `damaged` are records of cells that are left out;
     `flag` is what errors call the folder, `skill` what its tables and texts call the skill.

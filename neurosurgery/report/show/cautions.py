@@ -90,7 +90,7 @@ def _repeats(points: pd.DataFrame) -> list[str]:
 
 
 def _overlap(table: pd.DataFrame) -> list[str]:
-    """Sentences about samples that repeat test documents (`activations.used.Overlap`)."""
+    """Sentences about samples that repeat test documents (`data.used.Overlap`)."""
     if table.empty:
         return []
     said = []

@@ -5,8 +5,9 @@ import hashlib
 import numpy as np
 import pytest
 
-from neurosurgery.activations.calibration import CalibrationSet, generator, read_calibration_set
 from neurosurgery.common.errors import UsageError
+from neurosurgery.common.generator import generator
+from neurosurgery.data.calibration import CalibrationSet, read_calibration_set
 from neurosurgery.settings.experiment import CalibrationSource
 
 

@@ -6,18 +6,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurosurgery.activations.calibration import CalibrationSet
-from neurosurgery.activations.hub_samples import gsm8k_sample, mmlu_sample, race_sample
-from neurosurgery.activations.overlap import (
+from neurosurgery.common.errors import UsageError
+from neurosurgery.data.calibration import CalibrationSet
+from neurosurgery.data.hub_samples import gsm8k_sample, mmlu_sample, race_sample
+from neurosurgery.data.overlap import (
     document_record,
     identified,
     of_one_template,
     repeats,
     sample_record,
 )
-from neurosurgery.activations.programs import program_sample
-from neurosurgery.activations.used import check_sets, compare
-from neurosurgery.common.errors import UsageError
+from neurosurgery.data.programs import program_sample
+from neurosurgery.data.used import check_sets, compare
 from neurosurgery.settings.experiment import CalibrationSource
 
 

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurosurgery.activations.calibration import read_calibration_set, read_calibration_sets
-from neurosurgery.activations.program_files import holds_programs
-from neurosurgery.activations.programs import (
+from neurosurgery.common.errors import UsageError
+from neurosurgery.data.calibration import read_calibration_set, read_calibration_sets
+from neurosurgery.data.program_files import holds_programs
+from neurosurgery.data.programs import (
     NUM_SAMPLES,
     program_prompt,
     program_sample,
     read_programs,
     split_programs,
 )
-from neurosurgery.common.errors import UsageError
 from neurosurgery.settings.experiment import CalibrationSource
 
 FILE = Path("mine.csv")

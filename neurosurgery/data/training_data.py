@@ -12,11 +12,11 @@ import pandas as pd
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from neurosurgery.activations.overlap import identified, sample_record
-from neurosurgery.activations.programs import program_prompt
-from neurosurgery.activations.used import Compared, Overlap, Records, compare, overlap_table
 from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.common.tables import first_empty, read_csv
+from neurosurgery.data.overlap import identified, sample_record
+from neurosurgery.data.programs import program_prompt
+from neurosurgery.data.used import Compared, Overlap, Records, compare, overlap_table
 
 FLAG = "--train_data"
 _TEMPLATE = "--apply_chat_template"

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
-from neurosurgery.activations.prepared import can_be_prepared
+from neurosurgery.data.prepared import can_be_prepared
 
 COLUMNS = ("question", "solution", "answer")
 _SGSM = "sgsm"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from neurosurgery.activations.program_files import COLUMNS, has_programs
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.tables import first_empty, read_csv
+from neurosurgery.data.program_files import COLUMNS, has_programs
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurosurgery.activations.normal_text import Role, normal, segments
+from neurosurgery.data.normal_text import Role, normal, segments
 
 
 @pytest.mark.parametrize(

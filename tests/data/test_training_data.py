@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurosurgery.activations.overlap import identified, sample_record
-from neurosurgery.activations.training_data import (
+from neurosurgery.common.errors import UsageError
+from neurosurgery.data.overlap import identified, sample_record
+from neurosurgery.data.training_data import (
     IGNORED,
     TrainingData,
     TrainingSample,
@@ -15,7 +16,6 @@ from neurosurgery.activations.training_data import (
     read_training_data,
     without_used,
 )
-from neurosurgery.common.errors import UsageError
 
 
 def write(folder, text: str):

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from neurosurgery.activations.normal_text import (
+from neurosurgery.data.normal_text import (
     Role,
     Segment,
     Tokens,

@@ -8,10 +8,10 @@ import io
 from collections.abc import Iterable
 from pathlib import Path
 
-from neurosurgery.activations.hub_samples import SOURCES, Row, Source
 from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.common.files import write_atomically
 from neurosurgery.common.terminal import progress
+from neurosurgery.data.hub_samples import SOURCES, Row, Source
 
 FOLDER = "data"
 """Only in a folder of this name are missing files made: elsewhere a name may mean another file."""

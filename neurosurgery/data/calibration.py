@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from neurosurgery.activations.hub_samples import SOURCES
-from neurosurgery.activations.prepared import can_be_prepared, write_samples
-from neurosurgery.activations.program_files import has_programs
-from neurosurgery.activations.programs import ProgramSplit, program_sample, split_programs
 from neurosurgery.common.errors import UsageError
+from neurosurgery.common.generator import generator
 from neurosurgery.common.tables import first_empty, read_csv
 from neurosurgery.common.terminal import say
+from neurosurgery.data.hub_samples import SOURCES
+from neurosurgery.data.prepared import can_be_prepared, write_samples
+from neurosurgery.data.program_files import has_programs
+from neurosurgery.data.programs import ProgramSplit, program_sample, split_programs
 from neurosurgery.settings.experiment import CalibrationSource
 from neurosurgery.settings.keys import MATH
 
@@ -62,12 +63,6 @@ class CalibrationSet:
                 for repeat in range(num_repeats)
             ]
         )
-
-
-def generator(seed: int, repeat: int, name: str, role: str) -> np.random.Generator:
-    """The random generator of one (seed, repeat, set, role)."""
-    digest = hashlib.sha256(f"{name}\0{role}".encode()).digest()
-    return np.random.default_rng([seed, repeat, int.from_bytes(digest[:8], "big")])
 
 
 def read_calibration_sets(

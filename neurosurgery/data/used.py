@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass, fields
 
 import pandas as pd
 
-from neurosurgery.activations.calibration import CalibrationSet, flag_of
-from neurosurgery.activations.overlap import (
+from neurosurgery.common.errors import UsageError
+from neurosurgery.data.calibration import CalibrationSet, flag_of
+from neurosurgery.data.overlap import (
     Record,
     identified,
     of_one_template,
     repeats,
     sample_record,
 )
-from neurosurgery.common.errors import UsageError
 from neurosurgery.settings.experiment import CalibrationSource
 
 Records = Mapping[str, Sequence[Record]]

@@ -1,0 +1,1 @@
+"""What a run reads: calibration sets, samples to train on, programs, data sets of the hub."""
