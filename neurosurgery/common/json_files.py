@@ -12,6 +12,15 @@ DEEPEST = 100
 """Levels of nesting that are read; deeper ones end Python's own functions in a RecursionError."""
 
 
+_LINES = (".jsonl", ".ndjson")
+"""Suffixes of files with a JSON object on every line."""
+
+
+def is_of_lines(path: Path) -> bool:
+    """Whether a file has a JSON object on every line, by its suffix."""
+    return path.suffix.lower() in _LINES
+
+
 class NoJson(ValueError):
     """A text that is no JSON at all."""
 

@@ -1,18 +1,28 @@
-"""Read a table that a user gives as a CSV file; refuse what is none in one line."""
+"""Read a table that a user gives: CSV, JSONL or a data set of the hub; refuse others in one line.
+
+1. The suffix, or `hub:` in front, says which of the three it is.
+2. Every cell becomes text; an empty cell, or a field that is missing, is the empty text.
+3. `matched` finds the columns that a reader asked for, `check_filled` refuses empty cells.
+"""
 
 from __future__ import annotations
 
 import codecs
 import csv
+import hashlib
 import io
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from neurosurgery.common.errors import UsageError, first_line
+from neurosurgery.common.hub import hub_place, is_of_hub, load_rows
+from neurosurgery.common.json_files import is_of_lines, parse_json
 
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 
@@ -20,28 +30,84 @@ _LONGER = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")
 """What pandas says of a row that is longer than the first."""
 
 
-def read_csv(flag: str, path: Path, *, how_to_get: str = "") -> tuple[bytes, pd.DataFrame]:
-    """Read a CSV file in UTF-8; every cell is text and an empty cell is the empty text.
+def read_table(
+    flag: str, source: Path, *, texts: Sequence[str] = (), how_to_get: str = ""
+) -> tuple[str, pd.DataFrame]:
+    """Read a table; every cell is text and an empty cell is the empty text.
 
     Args:
-        flag: the flag that gave the path, for the error.
-        path: the file.
+        flag: the flag that gave it, for the error.
+        source: a CSV or JSONL file in UTF-8, or `hub:OWNER/NAME[@CONFIG]:SPLIT[:COLUMN]`, whose
+            single column is called `text`.
+        texts: the columns that hold texts; of others, lists and objects stay JSON.
         how_to_get: what the error says of a file that is not there.
 
     Returns:
-        The file's bytes and its table.
+        The SHA-256 of its content, and its table.
 
     Raises:
-        UsageError: the file is missing, empty or not UTF-8 CSV; its columns are not separated by
-            commas.
+        UsageError: it is missing, empty, not in UTF-8, no table, or the data set cannot be had.
     """
+    if is_of_hub(source):
+        rows: list[Mapping[str, Any]] = [dict(row) for row in load_rows(flag, str(source))]
+        column = hub_place(flag, str(source)).column
+        if column is not None:
+            if rows and column not in rows[0]:
+                found = ", ".join(rows[0])
+                raise UsageError(flag, source, f"has the columns {found}; expected {column}")
+            rows = [{"text": row[column]} for row in rows]
+        content = "\n".join(json.dumps(row, default=str, ensure_ascii=False) for row in rows)
+        table = _of_rows(flag, source, rows, texts or ("text",), "row")
+        return hashlib.sha256(content.encode()).hexdigest(), table
+    content_bytes = _content(flag, source, how_to_get)
+    text = _decoded(flag, source, content_bytes).replace("\r\n", "\n")
+    of_lines = is_of_lines(source)
+    table = _read_lines(flag, source, text, texts) if of_lines else _read_csv(flag, source, text)
+    return hashlib.sha256(content_bytes).hexdigest(), table
+
+
+def matched(
+    flag: str, source: Path, table: pd.DataFrame, choices: Sequence[Sequence[str]]
+) -> tuple[str, ...]:
+    """The first of several choices of columns that a table has.
+
+    Raises:
+        UsageError: it has none of them; says which it has and what was expected.
+    """
+    for columns in choices:
+        if set(columns) <= set(table.columns):
+            return tuple(columns)
+    found = ", ".join(map(str, table.columns))
+    expected = [(" and " if len(columns) == 2 else ", ").join(columns) for columns in choices]
+    reason = ", ".join(expected[:-1]) + (", or " if len(expected) > 1 else "") + expected[-1]
+    raise UsageError(flag, source, f"has the columns {found}; expected {reason}")
+
+
+def check_filled(
+    flag: str, source: Path, table: pd.DataFrame, columns: Sequence[str], row: str = "sample"
+) -> None:
+    """Refuse an empty or blank cell in these columns; `row` is what a row is called.
+
+    Raises:
+        UsageError: names the first by its row in the file, counted from 1.
+    """
+    for column in columns:
+        empty = np.flatnonzero(table[column].str.strip() == "")
+        if len(empty):
+            number = table.index[empty[0]] + 1
+            reason = f"{row} {number} is empty in column {column}; expected a text"
+            raise UsageError(flag, source, reason)
+
+
+def _content(flag: str, path: Path, how_to_get: str) -> bytes:
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
-        reason = f"{error.strerror}; expected a CSV file{how_to_get}"
+        reason = f"{error.strerror}; expected a CSV or JSONL file{how_to_get}"
         raise UsageError(flag, path, reason) from None
-    # Windows line ends inside a text would be other tokens.
-    text = _decoded(flag, path, content).replace("\r\n", "\n")
+
+
+def _read_csv(flag: str, path: Path, text: str) -> pd.DataFrame:
     try:
         header = [name.strip() for name in next(csv.reader(io.StringIO(text)), [])]
         _check_commas(flag, path, header)
@@ -64,7 +130,46 @@ def read_csv(flag: str, path: Path, *, how_to_get: str = "") -> tuple[bytes, pd.
         raise UsageError(flag, path, f"has two columns {twice[0]}; expected every column once")
     if len(header) == len(table.columns):
         table.columns = pd.Index(header)
-    return content, table
+    return table
+
+
+def _read_lines(flag: str, path: Path, text: str, texts: Sequence[str]) -> pd.DataFrame:
+    """A JSON object on every line; blank lines are skipped."""
+    rows = []
+    # Not splitlines: a text may hold other line separators of Unicode.
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            row = parse_json(line)
+        except ValueError as error:
+            raise UsageError(flag, path, f"line {number}: {first_line(error)}") from None
+        if not isinstance(row, dict):
+            raise UsageError(flag, path, f"line {number}: expected a JSON object")
+        rows.append(row)
+    if not rows:
+        raise UsageError(flag, path, "is empty; expected a JSON object on every line")
+    return _of_rows(flag, path, rows, texts, "object")
+
+
+def _of_rows(
+    flag: str, source: Path, rows: Sequence[Mapping[str, Any]], texts: Sequence[str], what: str
+) -> pd.DataFrame:
+    """A table of objects; a column for every name that any of them has."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    for number, row in enumerate(rows, 1):
+        for name in texts:
+            if isinstance(row.get(name), (dict, list)):
+                reason = f"{what} {number} has no text in {name}; expected one"
+                raise UsageError(flag, source, reason)
+    cells = {str(name): [_cell(row.get(name)) for row in rows] for name in names}
+    return pd.DataFrame(cells, dtype=str)
+
+
+def _cell(value: Any) -> str:
+    if value is None or value != value:  # noqa: PLR0124 (NaN)
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
 
 
 def _decoded(flag: str, path: Path, content: bytes) -> str:
@@ -92,9 +197,3 @@ def _check_commas(flag: str, path: Path, header: Sequence[str]) -> None:
         if len(header) == 1 and separator in header[0]:
             reason = f"has {name} between its columns; expected commas, and quoted texts with them"
             raise UsageError(flag, path, reason)
-
-
-def first_empty(column: pd.Series) -> int | None:
-    """The number of the first row whose cell is empty or blank, from 1; None if none is."""
-    empty = np.flatnonzero(column.str.strip() == "")
-    return int(empty[0]) + 1 if len(empty) else None

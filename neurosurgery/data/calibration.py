@@ -1,8 +1,7 @@
-"""Read a calibration set from a CSV file, check it, draw samples from it."""
+"""Read a calibration set, check it, draw samples from it."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -12,7 +11,8 @@ import pandas as pd
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.generator import generator
-from neurosurgery.common.tables import first_empty, read_csv
+from neurosurgery.common.hub import is_of_hub
+from neurosurgery.common.tables import check_filled, matched, read_table
 from neurosurgery.common.terminal import say
 from neurosurgery.data.hub_samples import SOURCES
 from neurosurgery.data.prepared import can_be_prepared, write_samples
@@ -25,9 +25,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+SAMPLES = (("qa",), ("question", "solution"), ("text",))
+"""The columns that a calibration set may have; the first of these that it has are read."""
+_TEXTS = tuple({name for columns in SAMPLES for name in columns})
+
+
 @dataclass(frozen=True)
 class CalibrationSet:
-    """The samples of one CSV file, and the file's SHA-256.
+    """The samples of one file or data set, and the SHA-256 of its content.
 
     The samples stand in the file's order; those of a math set of programs, which is split into
     samples and tests (`programs`), in the order of the split. `left_out` counts the samples of the
@@ -102,38 +107,32 @@ def read_calibration_sets(
 
 
 def read_calibration_set(source: CalibrationSource, random_state: int = 42) -> CalibrationSet:
-    """Read a CSV file with a column `qa`, or with `question` and `solution`.
+    """Read a table with one of the choices of columns of `SAMPLES`.
 
-    A math set that also has a column `answer` is split into samples and tests (`split_programs`).
+    A skill's set that also has a column `answer` is split into samples and tests
+    (`split_programs`).
 
     Raises:
-        UsageError: the file is missing, empty, not UTF-8 CSV, has other columns or empty samples.
+        UsageError: it cannot be read (`read_table`), has other columns or empty samples.
     """
     flag, path = flag_of(source), source.path
-    content, table = read_csv(flag, path, how_to_get=_how_to_get(path))
+    how_to_get = _how_to_get(path)
+    sha256, table = read_table(flag, path, texts=_TEXTS, how_to_get=how_to_get)
     split = None
-    if source.name == MATH and has_programs(table.columns) and len(table):
+    if source.name == MATH and not is_of_hub(path) and has_programs(table.columns) and len(table):
         split = split_programs(table, random_state, flag, path)
         table = split.samples
     samples = _samples(table, flag, path)
     if not samples:
         raise UsageError(flag, path, "has a header but no rows")
-    return CalibrationSet(source.name, tuple(samples), hashlib.sha256(content).hexdigest(), split)
+    return CalibrationSet(source.name, tuple(samples), sha256, split)
 
 
 def _samples(table: pd.DataFrame, flag: str, path: Path) -> list[str]:
-    wanted = ("qa",) if "qa" in table.columns else ("question", "solution")
-    if not set(wanted) <= set(table.columns):
-        found = ", ".join(map(str, table.columns))
-        raise UsageError(
-            flag, path, f"has the columns {found}; expected qa, or question and solution"
-        )
-    for column in wanted:
-        empty = first_empty(table[column])
-        if empty is not None:
-            raise UsageError(flag, path, f"sample {empty} is empty in column {column}")
-    if wanted == ("qa",):
-        return table["qa"].tolist()
+    columns = matched(flag, path, table, SAMPLES)
+    check_filled(flag, path, table, columns)
+    if len(columns) == 1:
+        return table[columns[0]].tolist()
     return list(map(program_sample, table["question"], table["solution"]))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.common.files import write_atomically
+from neurosurgery.common.hub import HubPlace, load_split
 from neurosurgery.common.terminal import progress
 from neurosurgery.data.hub_samples import SOURCES, Row, Source
 
@@ -58,14 +59,8 @@ def _load_rows(name: str, source: Source, config: str | None) -> Iterable[Row]:
     Raises:
         UsageError: neither the hub nor the local cache has it.
     """
-    # Seconds to import, and rarely needed.
-    from datasets import load_dataset, logging
-
-    told = logging.get_verbosity()
-    # Offline it would say three lines for each of 41 subjects.
-    logging.set_verbosity_error()
     try:
-        return load_dataset(source.path, config, split=source.split)
+        return load_split(HubPlace(source.path, config, source.split, None))
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(
             source.path,
@@ -73,5 +68,3 @@ def _load_rows(name: str, source: Source, config: str | None) -> Iterable[Row]:
             f"neither the hub nor the local cache has it ({first_line(error)}); with network, "
             f"python data/prepare.py {name} writes data/{name}.csv",
         ) from None
-    finally:
-        logging.set_verbosity(told)

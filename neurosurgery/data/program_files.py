@@ -6,6 +6,7 @@ import csv
 from collections.abc import Iterable
 from pathlib import Path
 
+from neurosurgery.common.json_files import is_of_lines, parse_json
 from neurosurgery.data.prepared import can_be_prepared
 
 COLUMNS = ("question", "solution", "answer")
@@ -13,16 +14,23 @@ _SGSM = "sgsm"
 
 
 def holds_programs(path: Path) -> bool:
-    """Whether a CSV file has questions, programs and answers; a file that can be made may have."""
+    """Whether a file has questions, programs and answers; a file that can be made may have."""
     if can_be_prepared(path):
         return path.stem == _SGSM
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            header = next(csv.reader(file), [])
-    except (OSError, UnicodeDecodeError, csv.Error):
+            header = _names(file) if is_of_lines(path) else next(csv.reader(file), [])
+    except (OSError, ValueError, csv.Error):
         # Reading the samples says what is wrong with it.
         return False
     return has_programs(name.strip() for name in header)
+
+
+def _names(lines: Iterable[str]) -> list[str]:
+    """The names of the first object."""
+    first = next((line for line in lines if line.strip()), "{}")
+    content = parse_json(first)
+    return [str(name) for name in content] if isinstance(content, dict) else []
 
 
 def has_programs(columns: Iterable[str]) -> bool:

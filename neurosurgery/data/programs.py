@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.common.tables import first_empty, read_csv
-from neurosurgery.data.program_files import COLUMNS, has_programs
+from neurosurgery.common.tables import check_filled, matched, read_table
+from neurosurgery.data.program_files import COLUMNS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,10 +73,8 @@ def read_programs(flag: str, path: Path, random_state: int) -> ProgramSplit:
     Raises:
         UsageError: it is no CSV file, or another one.
     """
-    _, table = read_csv(flag, path)
-    if not has_programs(table.columns):
-        found = ", ".join(map(str, table.columns))
-        raise UsageError(flag, path, f"has the columns {found}; expected {', '.join(COLUMNS)}")
+    _, table = read_table(flag, path, texts=COLUMNS)
+    matched(flag, path, table, [COLUMNS])
     return split_programs(table, random_state, flag, path)
 
 
@@ -102,11 +100,7 @@ def split_programs(table: pd.DataFrame, random_state: int, flag: str, path: Path
     table = table.assign(row=np.arange(1, len(table) + 1))
     chosen = table[table[SUBSET] == TRAINING_SUBSET] if SUBSET in table else table
     chosen = chosen[["row", *COLUMNS]]
-    for column in ("question", "solution"):
-        empty = first_empty(chosen[column])
-        if empty is not None:
-            row = chosen["row"].iloc[empty - 1]
-            raise UsageError(flag, path, f"sample {row} is empty in column {column}")
+    check_filled(flag, path, chosen, ("question", "solution"))
     shuffled = _shuffle(chosen, random_state)
     numbers = pd.to_numeric(shuffled["answer"], errors="coerce")
     is_number = np.isfinite(numbers)

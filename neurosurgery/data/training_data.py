@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from neurosurgery.common.errors import UsageError, first_line
-from neurosurgery.common.tables import first_empty, read_csv
+from neurosurgery.common.tables import check_filled, matched, read_table
 from neurosurgery.data.overlap import identified, sample_record
 from neurosurgery.data.programs import program_prompt
 from neurosurgery.data.used import Compared, Overlap, Records, compare, overlap_table
@@ -22,6 +21,8 @@ FLAG = "--train_data"
 _TEMPLATE = "--apply_chat_template"
 NAME = "train_data"
 """What tables call the samples."""
+COLUMNS = (("qa",), ("prompt", "answer"), ("question", "solution"), ("text",))
+"""The columns that samples may have; the first of these that a table has are read."""
 IGNORED = -100
 """The label of a token that the loss leaves out, in transformers and torch."""
 
@@ -55,42 +56,30 @@ class TrainingData:
 
 
 def read_training_data(path: Path) -> TrainingData:
-    """Read a CSV file with the columns `qa`, `prompt` and `answer`, or `question` and `solution`.
+    """Read a table with one of the choices of columns of `COLUMNS`.
 
-    Of `qa` the whole text counts in the loss, else the answer or the solution alone. Questions with
-    solutions become the prompt of the published programs (SGSM).
+    Of `qa` and `text` the whole text counts in the loss, else the answer or the solution alone.
+    Questions with solutions become the prompt of the published programs (SGSM).
 
     Raises:
-        UsageError: the file is missing, empty, not UTF-8 CSV, or has other columns or empty texts.
+        UsageError: it cannot be read (`read_table`), has other columns, empty texts or one row.
     """
-    content, table = read_csv(FLAG, path)
-    columns = _columns(table, path)
-    for column in columns:
-        empty = first_empty(table[column])
-        if empty is not None:
-            raise UsageError(FLAG, path, f"sample {empty} is empty in column {column}")
+    texts = tuple({name for columns in COLUMNS for name in columns})
+    sha256, table = read_table(FLAG, path, texts=texts)
+    columns = matched(FLAG, path, table, COLUMNS)
+    check_filled(FLAG, path, table, columns)
     if len(table) < 2:
         raise UsageError(FLAG, path, f"has {len(table)} rows; expected two samples or more")
-    texts = [table[column].tolist() for column in columns]
-    if columns == ("qa",):
-        samples = [TrainingSample("", text) for text in texts[0]]
+    rows = table[list(columns)].itertuples(index=False, name=None)
+    if len(columns) == 1:
+        samples = [TrainingSample("", text) for (text,) in rows]
     elif columns == ("question", "solution"):
         samples = [
-            TrainingSample(f"{program_prompt(question)}\n", solution)
-            for question, solution in zip(*texts, strict=True)
+            TrainingSample(f"{program_prompt(question)}\n", solution) for question, solution in rows
         ]
     else:
-        samples = [TrainingSample(*pair) for pair in zip(*texts, strict=True)]
-    return TrainingData(tuple(samples), hashlib.sha256(content).hexdigest())
-
-
-def _columns(table: pd.DataFrame, path: Path) -> tuple[str, ...]:
-    for wanted in (("qa",), ("prompt", "answer"), ("question", "solution")):
-        if set(wanted) <= set(table.columns):
-            return wanted
-    found = ", ".join(map(str, table.columns))
-    reason = "expected qa, prompt and answer, or question and solution"
-    raise UsageError(FLAG, path, f"has the columns {found}; {reason}")
+        samples = [TrainingSample(*pair) for pair in rows]
+    return TrainingData(tuple(samples), sha256)
 
 
 @dataclass(frozen=True)

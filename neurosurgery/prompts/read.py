@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.common.tables import first_empty, read_csv
+from neurosurgery.common.tables import check_filled, read_table
 from neurosurgery.prompts.pairs import PromptPair
 
 NEEDED = ("prompt", "counterfactual", "answer")
@@ -35,7 +35,7 @@ def read_prompts(path: Path) -> list[PromptPair]:
             prompt, counterfactual or answer, a missing value written as a word, or whole numbers
             written as fractions.
     """
-    _, table = read_csv(_FLAG, path)
+    _, table = read_table(_FLAG, path, texts=(*NEEDED, *OPTIONAL))
     columns = [str(column) for column in table.columns]
     if columns[0] == "" or columns[0].startswith("Unnamed: "):
         reason = "has a first column without a name, as of row numbers (in pandas: index=False)"
@@ -49,10 +49,7 @@ def read_prompts(path: Path) -> list[PromptPair]:
         )
     if table.empty:
         raise UsageError(_FLAG, path, "has a header but no rows; expected a prompt in each row")
-    for column in NEEDED:
-        row = first_empty(table[column])
-        if row is not None:
-            raise UsageError(_FLAG, path, f"row {row} is empty in column {column}; expected a text")
+    check_filled(_FLAG, path, table, NEEDED, "row")
     _check_numbers(path, table)
     given = [column for column in (*NEEDED, *OPTIONAL) if column in columns]
     return [

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
+from neurosurgery.common.hub import hub_place, is_of_hub
 from neurosurgery.settings.checks import (
     check_file_names,
     check_model_folder,
@@ -27,7 +28,7 @@ from neurosurgery.settings.workers import WorkersConfig
 
 @dataclass(frozen=True)
 class CalibrationSource:
-    """A named CSV file of calibration samples."""
+    """A named file, or data set of the hub, of calibration samples."""
 
     name: str
     path: Path
@@ -35,6 +36,8 @@ class CalibrationSource:
     def __post_init__(self) -> None:
         flag = "--train_dataset" if self.name == MATH else "--calibration_datasets"
         check_path(flag, str(self.path))
+        if is_of_hub(self.path):
+            hub_place(flag, str(self.path))
 
 
 @dataclass(frozen=True)
@@ -241,13 +244,13 @@ class ExperimentConfig:
 def name_calibration_sets(
     paths: Sequence[str], names: Sequence[str] | None
 ) -> tuple[CalibrationSource, ...]:
-    """Pair files with names; the default is the file name without suffix.
+    """Pair files with names; the default is the file's without suffix, or the data set's.
 
     Raises:
         UsageError: the numbers of names and files differ.
     """
     if names is None:
-        names = [Path(path).stem for path in paths]
+        names = [set_name(path) for path in paths]
     if len(names) != len(paths):
         raise UsageError(
             "--calibration_dataset_names",
@@ -257,3 +260,14 @@ def name_calibration_sets(
     return tuple(
         CalibrationSource(name, Path(path)) for name, path in zip(names, paths, strict=True)
     )
+
+
+def set_name(path: str) -> str:
+    """What a set of other text is called if nobody names it.
+
+    Raises:
+        UsageError: the path names no data set of the hub, though it begins like one.
+    """
+    if is_of_hub(path):
+        return hub_place("--calibration_datasets", path).name.rpartition("/")[2]
+    return Path(path).stem

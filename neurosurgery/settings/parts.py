@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from neurosurgery.common.hub import FORM
 from neurosurgery.settings.declare import (
     FINITE,
     FRACTION,
@@ -84,7 +85,7 @@ CALIBRATION = (
         "samples of the skill; with a column answer beside question and solution also the "
         "tests of the task sgsm",
         published="train_dataset",
-        metavar="CSV",
+        metavar="TABLE",
         demo=DEMO.train_dataset,
         otherwise=_OF_THE_DEMO,
         is_file=True,
@@ -95,7 +96,7 @@ CALIBRATION = (
         "samples of other text, one file a set",
         published="calibration_datasets",
         many=True,
-        metavar="CSV",
+        metavar="TABLE",
         otherwise=_OF_THE_DEMO,
         is_file=True,
     ),
@@ -383,7 +384,7 @@ PROMPTS = (
         "prompts",
         Path,
         "columns prompt, counterfactual, answer, optional wrong_answer, operator, family",
-        metavar="CSV",
+        metavar="TABLE",
     ),
     Setting(
         "operators",
@@ -563,9 +564,9 @@ TRAINING = (
     Setting(
         "train_data",
         str,
-        "samples to train on: qa (the whole text counts), or prompt + answer, or question + "
-        "solution (the answer alone counts); those that calibration or tests use are left out",
-        metavar="CSV",
+        "samples to train on: qa or text (the whole text counts), or prompt + answer, or question "
+        "+ solution (the answer alone counts); those that calibration or tests use are left out",
+        metavar="TABLE",
         demo=DEMO.train_data,
         otherwise=f"{_OF_THE_DEMO} new kinds of word problems",
         is_file=True,
@@ -666,7 +667,10 @@ TRAINING = (
     ),
 )
 
-CALIBRATION_TITLE = "calibration data (CSV: a column qa, or question + solution)"
+CALIBRATION_TITLE = (
+    "calibration data: a CSV or JSONL file with qa, question + solution, or text; or a data set, "
+    f"{FORM}"
+)
 _TASKS_TITLE = "evaluation (lm-eval)"
 _WORKERS_TITLE = "workers (Ray: pip install -r requirements-ray.txt)"
 

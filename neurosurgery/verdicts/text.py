@@ -34,7 +34,7 @@ _VERDICT_HEADER = (
 _COMPARISON = "  {:<20} {:>6} {:>8}  {:<24} {:<24} {:<24} {}"
 _COMPARISON_HEADER = (
     ("", "", "", "loss of the other tasks at half", "", "area under kept against", ""),
-    ("", "", "", "of the skill gone (less is better)", "", "removed (more is better)", ""),
+    ("", "", "", "of the skill (less is better)", "", "removed (more is better)", ""),
     ("method", "points", "reached", "mean", "worst task", "mean", "worst task"),
 )
 _TOLD = {"loss_at_half_mean": "loss at half", "area_mean": "area", AT_EQUAL_DAMAGE: "kept"}

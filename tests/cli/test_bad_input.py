@@ -28,7 +28,7 @@ from neurosurgery.settings.demo import DEMO, PUBLISHED_GRID
 @pytest.fixture
 def folder(tmp_path):
     """Files to point bad flags at."""
-    (tmp_path / "columns.csv").write_text("text\na\n")
+    (tmp_path / "columns.csv").write_text("words\na\n")
     (tmp_path / "empty.csv").write_text("")
     (tmp_path / "latin.csv").write_bytes("qa\ncafé\n".encode("latin-1"))
     (tmp_path / "good.csv").write_text("qa\nhello\n")
@@ -47,7 +47,10 @@ CASES = [
     ("--train_dataset {0}/none.csv", "--train_dataset {0}/none.csv: No such file"),
     ("--train_dataset {0}/gsm8k.csv", "python data/prepare.py gsm8k writes it"),
     ("--train_dataset {0}/empty.csv", "is empty"),
-    ("--train_dataset {0}/columns.csv", "has the columns text; expected qa, or question and"),
+    (
+        "--train_dataset {0}/columns.csv",
+        "has the columns words; expected qa, question and solution, or text",
+    ),
     ("--calibration_datasets {0}/latin.csv", "expected UTF-8 text"),
     (
         "--calibration_datasets {0}/good.csv {0}/latin.csv --calibration_dataset_names A",

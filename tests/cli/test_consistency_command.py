@@ -70,7 +70,7 @@ def folder(tmp_path_factory):
     """Files to point bad flags at."""
     folder = tmp_path_factory.mktemp("bad")
     (folder / "good.csv").write_text("qa\nhello\nyou\n")
-    (folder / "columns.csv").write_text("text\na\n")
+    (folder / "columns.csv").write_text("words\na\n")
     for name, meaning in (("another", {"--model": "gpt2"}), ("revised", {"--revision": "v9"})):
         (folder / name).mkdir()
         config = {"format": FORMAT, "meaning": meaning}
@@ -97,7 +97,7 @@ def folder(tmp_path_factory):
         ("--train_dataset {0}/none.csv", "--train_dataset {0}/none.csv: No such file"),
         (
             "--calibration_datasets {0}/columns.csv --calibration_dataset_names A",
-            "has the columns text; expected qa",
+            "has the columns words; expected qa, question and solution, or text",
         ),
         (
             "--calibration_datasets {0}/good.csv --calibration_dataset_names math",

@@ -37,8 +37,8 @@ def test_columns_question_and_solution(tmp_path):
         (b"", "is empty"),
         (b"qa\n", "has a header but no rows"),
         (
-            b"text,label\na,b\n",
-            "has the columns text, label; expected qa, or question and solution",
+            b"words,label\na,b\n",
+            "has the columns words, label; expected qa, question and solution, or text",
         ),
         (b"question\na\n", "has the columns question"),
         (b"qa\nhello, world\n", "more fields than the header; quote texts that hold commas"),

@@ -1,0 +1,75 @@
+"""Data sets of the Hugging Face hub, by name. Imports `datasets` only where one is loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from neurosurgery.common.errors import UsageError, first_line
+
+PREFIX = "hub:"
+FORM = "hub:OWNER/NAME[@CONFIG]:SPLIT[:COLUMN]"
+
+_PLACE = re.compile(
+    r"hub:(?P<name>[\w.-]+(/[\w.-]+)?)(@(?P<config>[^:@]+))?"
+    # A split may be cut: train[:100].
+    r":(?P<split>[^:\[]+(\[[^\]]*\])?)(:(?P<column>[^:]+))?"
+)
+
+
+class HubPlace(NamedTuple):
+    """A split of a data set of the hub, and one column of it or all (None)."""
+
+    name: str
+    config: str | None
+    split: str
+    column: str | None
+
+
+def is_of_hub(source: Path | str) -> bool:
+    """Whether a source of samples is a data set of the hub."""
+    return str(source).startswith(PREFIX)
+
+
+def hub_place(flag: str, source: str) -> HubPlace:
+    """Take a source of the form `FORM` apart.
+
+    Raises:
+        UsageError: it has another form.
+    """
+    found = _PLACE.fullmatch(source)
+    if found is None:
+        raise UsageError(
+            flag, source, f"expected {FORM}, like hub:openai/gsm8k@main:train:question"
+        )
+    return HubPlace(**{name: found[name] for name in HubPlace._fields})
+
+
+def load_rows(flag: str, source: str) -> Iterable[Mapping[str, Any]]:
+    """The rows of a source of the form `FORM`, from the hub or the local cache.
+
+    Raises:
+        UsageError: it has another form, or neither has it.
+    """
+    place = hub_place(flag, source)
+    try:
+        return load_split(place)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = f"neither the hub nor the local cache has it ({first_line(error)})"
+        raise UsageError(flag, source, reason) from None
+
+
+def load_split(place: HubPlace) -> Iterable[Mapping[str, Any]]:
+    """Load one split; what `datasets` raises is left to the caller."""
+    # Seconds to import, and rarely needed.
+    from datasets import load_dataset, logging
+
+    told = logging.get_verbosity()
+    # Offline it would say three lines for each of 41 subjects.
+    logging.set_verbosity_error()
+    try:
+        return load_dataset(place.name, place.config, split=place.split)
+    finally:
+        logging.set_verbosity(told)
