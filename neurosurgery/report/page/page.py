@@ -17,7 +17,7 @@ from neurosurgery.report.page.missing import Missing
 from neurosurgery.report.page.programs import outcome_table
 from neurosurgery.report.page.table import CellText, Table, number_cell, plain_number
 from neurosurgery.report.page.training import training_table
-from neurosurgery.report.read.folder import Folder
+from neurosurgery.report.read.folder import Folder, meaning_of
 from neurosurgery.report.show.cautions import cautions
 from neurosurgery.report.show.missing_commands import command_text, of_demo, recorded, settings_of
 from neurosurgery.report.show.panels import records
@@ -221,11 +221,8 @@ def _run(run: dict[str, Any]) -> dict[str, Any]:
 
 
 def _meaning(folder: Folder) -> list[tuple[str, str]]:
-    meaning = folder.config.get("meaning")
-    if not isinstance(meaning, dict):
-        return []
     return [
         (flag, " ".join(map(str, value)) if isinstance(value, list) else str(value))
-        for flag, value in meaning.items()
+        for flag, value in meaning_of(folder.config).items()
         if value is not None and value is not False
     ]

@@ -173,10 +173,15 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
     )
 
 
+def meaning_of(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that define a folder's cells; empty where config.json lacks them."""
+    meaning = config.get("meaning")
+    return meaning if isinstance(meaning, dict) else {}
+
+
 def _made_again(path: Path, config: Mapping[str, Any]) -> bool:
     """Make the tables of a folder without results.csv again; False where it has no cells."""
-    meaning = config.get("meaning")
-    model = meaning.get("--model") if isinstance(meaning, dict) else None
+    model = meaning_of(config).get("--model")
     if not isinstance(model, str) or not (path / "cells" / model).is_dir():
         return False
     store = ResultStore(path, model)
@@ -221,8 +226,7 @@ def _check_whole(path: Path, flag: str, results: pd.DataFrame, summary: pd.DataF
 
 def _judge_again(store: ResultStore, config: Mapping[str, Any], tasks: Sequence[str]) -> None:
     """Make the tables again, by the folder's margins."""
-    meaning = config.get("meaning")
-    meaning = meaning if isinstance(meaning, dict) else {}
+    meaning = meaning_of(config)
     math_task = meaning.get("--train_lm_eval_task") or next(iter(tasks), "")
     others = meaning.get("--eval_datasets") or tasks[1:]
     margins = recorded_margins(store.root)
@@ -262,8 +266,7 @@ def _tasks(
 
     If the math task is a tag without a result of its own, its members precede the other tasks.
     """
-    meaning = config.get("meaning")
-    meaning = meaning if isinstance(meaning, dict) else {}
+    meaning = meaning_of(config)
     math, others = meaning.get("--train_lm_eval_task"), meaning.get("--eval_datasets")
     others = others if isinstance(others, list) else []
     asked = [str(task) for task in (math, *others)] if others else list(results["task"])
