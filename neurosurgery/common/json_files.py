@@ -12,7 +12,7 @@ DEEPEST = 100
 """Levels of nesting that are read; deeper ones end Python's own functions in a RecursionError."""
 
 
-_LINES = (".jsonl", ".ndjson")
+_LINES = (".jsonl", ".ndjson", ".json")
 """Suffixes of files with a JSON object on every line."""
 
 

@@ -30,6 +30,10 @@ _LONGER = re.compile(r"Expected (\d+) fields in line (\d+), saw (\d+)")
 """What pandas says of a row that is longer than the first."""
 
 
+_OF_ONE_LINE = re.compile(r": line 1 column (\d+) \(char \d+\)")
+"""Where in a line json found a fault."""
+
+
 def read_table(
     flag: str, source: Path, *, texts: Sequence[str] = (), how_to_get: str = ""
 ) -> tuple[str, pd.DataFrame]:
@@ -57,7 +61,7 @@ def read_table(
                 raise UsageError(flag, source, f"has the columns {found}; expected {column}")
             rows = [{"text": row[column]} for row in rows]
         content = "\n".join(json.dumps(row, default=str, ensure_ascii=False) for row in rows)
-        table = _of_rows(flag, source, rows, texts or ("text",), "row")
+        table = _of_rows(flag, source, rows, texts or ("text",), "sample")
         return hashlib.sha256(content.encode()).hexdigest(), table
     content_bytes = _content(flag, source, how_to_get)
     text = _decoded(flag, source, content_bytes).replace("\r\n", "\n")
@@ -143,13 +147,14 @@ def _read_lines(flag: str, path: Path, text: str, texts: Sequence[str]) -> pd.Da
         try:
             row = parse_json(line)
         except ValueError as error:
-            raise UsageError(flag, path, f"line {number}: {first_line(error)}") from None
+            reason = _OF_ONE_LINE.sub(r" at column \1", first_line(error))
+            raise UsageError(flag, path, f"line {number}: {reason}") from None
         if not isinstance(row, dict):
             raise UsageError(flag, path, f"line {number}: expected a JSON object")
         rows.append(row)
     if not rows:
         raise UsageError(flag, path, "is empty; expected a JSON object on every line")
-    return _of_rows(flag, path, rows, texts, "object")
+    return _of_rows(flag, path, rows, texts, "sample")
 
 
 def _of_rows(
@@ -160,8 +165,10 @@ def _of_rows(
     for number, row in enumerate(rows, 1):
         for name in texts:
             if isinstance(row.get(name), (dict, list)):
-                reason = f"{what} {number} has no text in {name}; expected one"
-                raise UsageError(flag, source, reason)
+                held = "a list" if isinstance(row[name], list) else "an object"
+                raise UsageError(
+                    flag, source, f"{what} {number}: {name} is {held}; expected a text"
+                )
     cells = {str(name): [_cell(row.get(name)) for row in rows] for name in names}
     return pd.DataFrame(cells, dtype=str)
 

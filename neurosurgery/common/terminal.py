@@ -60,6 +60,11 @@ class _State:
     quiet = False
 
 
+def is_quiet() -> bool:
+    """Whether errors alone are printed."""
+    return _State.quiet
+
+
 def progress(*arguments: Any, **options: Any) -> tqdm:
     """A progress bar, as tqdm takes it; none where everything is quiet."""
     return tqdm(*arguments, **options | {"disable": _State.quiet or options.get("disable")})

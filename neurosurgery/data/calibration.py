@@ -15,7 +15,7 @@ from neurosurgery.common.hub import is_of_hub
 from neurosurgery.common.tables import check_filled, matched, read_table
 from neurosurgery.common.terminal import say
 from neurosurgery.data.hub_samples import SOURCES
-from neurosurgery.data.prepared import can_be_prepared, write_samples
+from neurosurgery.data.prepared import FOLDER, can_be_prepared, write_samples
 from neurosurgery.data.program_files import has_programs
 from neurosurgery.data.programs import ProgramSplit, program_sample, split_programs
 from neurosurgery.settings.experiment import CalibrationSource
@@ -100,7 +100,13 @@ def read_calibration_sets(
     if refused:
         raise refused[0]
     sets = {source.name: read_calibration_set(source, random_state) for source in sources}
+    seen: dict[str, CalibrationSource] = {}
     for source in sources:
+        if (twin := seen.setdefault(sets[source.name].sha256, source)) is not source:
+            say(
+                f"{flag_of(source)} {source.path}: has the content of {twin.path}; what differs "
+                "between the two sets is the draw of samples alone"
+            )
         if (split := sets[source.name].programs) is not None:
             say(split.summary(source.path))
     return sets
@@ -142,6 +148,8 @@ def flag_of(source: CalibrationSource) -> str:
 
 
 def _how_to_get(path: Path) -> str:
-    if path.stem in SOURCES and path.suffix == ".csv":
-        return f"; python data/prepare.py {path.stem} writes it"
-    return ""
+    if path.stem not in SOURCES or path.suffix != ".csv":
+        return ""
+    name = path.stem
+    written = "it" if path.absolute().parent.name == FOLDER else f"{FOLDER}/{name}.csv"
+    return f"; python data/prepare.py {name} writes {written}"

@@ -40,10 +40,11 @@ def task_manager(config: EvaluationConfig, *, of_math: bool = False) -> TaskMana
     if of_math and config.programs is not None:
         metadata[PROGRAMS_FILE] = str(config.programs)
     manager = TaskManager(include_path=TASKS_FOLDER, include_defaults=False, metadata=metadata)
-    if config.include_path is not None or not names.keys() <= set(manager.all_tasks):
-        paths = [path for path in (TASKS_FOLDER, config.include_path) if path is not None]
-        manager = _whole_index(paths, metadata, config.include_path)
-    own = config.include_path
+    # The suite's own folder is indexed already.
+    own = config.include_path if config.has_own_tasks else None
+    if own is not None or not names.keys() <= set(manager.all_tasks):
+        paths = [path for path in (TASKS_FOLDER, own) if path is not None]
+        manager = _whole_index(paths, metadata, own)
     for name, flag in names.items():
         if name in manager.task_index:
             if own is not None:

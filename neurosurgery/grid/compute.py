@@ -144,4 +144,4 @@ class Computation:
         self.store.sweep()
         if (split := self.sets[self.config.data.math.name].programs) is not None:
             self.store.write_split(split.listing())
-        self.store.write_overlap(self.overlap)
+        self.store.write_overlap(self.overlap, self.config.output.skill_name)

@@ -143,7 +143,8 @@ class HeadCells:
         plan = make_plan(keys, cells.output, self._store, with_baseline=cells.pre_train_eval)
         self._store.sweep()
         self._run.start_log()
-        self._store.write_overlap(overlap_table(self._compared.rows_of_tasks(left_out=False)))
+        overlap = overlap_table(self._compared.rows_of_tasks(left_out=False))
+        self._store.write_overlap(overlap, cells.output.skill_name)
         if line := self._compared.line("prompts", READ_WITH_CARE):
             say(line)
         if not plan.is_done:

@@ -18,7 +18,14 @@ from neurosurgery.settings.experiment import (
     GridConfig,
     OutputConfig,
 )
-from neurosurgery.settings.keys import BASELINE_KEY, MATH, CellKey, SelectionKey, scale_by
+from neurosurgery.settings.keys import (
+    BASELINE_KEY,
+    MATH,
+    CellKey,
+    SelectionKey,
+    scale_by,
+    shown_set,
+)
 from neurosurgery.settings.methods import METHODS, statistics_of
 from neurosurgery.verdicts.points import read_points
 from neurosurgery.verdicts.power import power_lines
@@ -218,11 +225,14 @@ class PlanText:
             )
             total += passes
             lines.append(
-                f"scoring      {calibration_set.name}: {data.num_samples} of "
+                f"scoring      {self._shown(calibration_set.name)}: {data.num_samples} of "
                 f"{len(calibration_set.samples)} samples × {data.num_repeats} repeats = {unique} "
                 f"forward passes{'' if passes else ' (not needed)'}"
             )
         return [*lines, f"             {total} forward passes in all, of the base model"]
+
+    def _shown(self, name: str) -> str:
+        return shown_set(name, self.config.output.skill_name)
 
     def _is_missing(self, kind: str, name: str) -> bool:
         return self.config.output.overwrite or not all(

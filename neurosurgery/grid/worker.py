@@ -23,7 +23,7 @@ from neurosurgery.masks.selection import Selection
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.settings.experiment import EvaluationConfig
-from neurosurgery.settings.keys import TRAIN, CellKey, SelectionKey
+from neurosurgery.settings.keys import TRAIN, CellKey, SelectionKey, shown_set
 from neurosurgery.settings.methods import METHODS, PLURALS
 
 
@@ -188,8 +188,9 @@ def _broken_notes(key: CellKey, *evaluations: Evaluation) -> Iterator[str]:
 
 def _units_text(counts: Mapping[str, int], key: SelectionKey) -> str:
     units = PLURALS[METHODS[key.method].unit]
+    skill = shown_set(key.skill, "the skill")
     text = (
         f"{counts['selected']:,} of {counts['all']:,} {units} selected, "
-        f"{counts['skill']:,} belong to {key.skill}"
+        f"{counts['skill']:,} belong to {skill}"
     )
     return text if counts["skill"] else f"{text}; the model is evaluated unedited"

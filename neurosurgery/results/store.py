@@ -19,8 +19,8 @@ from neurosurgery.common.folders import make_folder
 from neurosurgery.common.json_files import read_object
 from neurosurgery.common.terminal import say_error
 from neurosurgery.results.cells import Cell, CellResult
-from neurosurgery.settings.keys import CellKey, SelectionKey
-from neurosurgery.settings.margins import TABLES_STATE
+from neurosurgery.settings.keys import MATH, CellKey, SelectionKey
+from neurosurgery.settings.margins import TABLES_STATE, recorded_skill_name
 from neurosurgery.settings.yaml_file import FILE as RUN_FILE
 from neurosurgery.settings.yaml_file import is_ours, run_yaml
 
@@ -249,16 +249,38 @@ class ResultStore:
         """Write which rows of a file of programs are samples and which are tests."""
         write_atomically(self.root / "split.csv", listing.to_csv(index=False))
 
-    def write_overlap(self, table: pd.DataFrame) -> None:
+    def write_overlap(self, table: pd.DataFrame | None, skill: str) -> None:
         """Write how many samples repeat records of sets and tasks; other rows stay.
 
         Args:
-            table: what `samples` were compared `against`, and counts (`data.used.Overlap`).
+            table: what `samples` were compared `against`, and counts (`data.used.Overlap`); None
+                for no new rows.
+            skill: what the table calls the skill from now on.
         """
         path = self.root / "overlap.csv"
         there = [pd.read_csv(path, dtype=str, keep_default_na=False)] if path.is_file() else []
-        rows = pd.concat([*there, table]).drop_duplicates(["samples", "against"], keep="last")
+        if not (parts := [*there, *([] if table is None else [table])]):
+            return
+        rows = pd.concat(parts)
+        names = {MATH: skill, recorded_skill_name(self.root): skill}
+        for column in ("samples", "against"):
+            rows[column] = rows[column].replace(names)
+        rows = rows.drop_duplicates(["samples", "against"], keep="last")
         write_atomically(path, rows.to_csv(index=False))
+
+    def note_judging(self, judged: Mapping[str, Any]) -> None:
+        """Take settings by which the whole folder is judged now into every script's last run."""
+        content = self._config()
+        runs = [run for run in content.get("runs", []) if isinstance(run.get("settings"), dict)]
+        last = {run.get("script"): run["settings"] for run in runs}
+        changed = False
+        for settings in last.values():
+            new = {name: value for name, value in judged.items() if name in settings}
+            changed |= {**settings, **new} != settings
+            settings.update(new)
+        if changed:
+            write_atomically(self.root / "config.json", _to_json(content))
+            self._write_run_file(content["runs"])
 
     def write_config(self, meaning: Mapping[str, object], run: Mapping[str, object]) -> None:
         """Add a run to config.json: its flags, versions, hardware and data hashes."""

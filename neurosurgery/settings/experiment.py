@@ -182,7 +182,8 @@ class EvaluationConfig:
             raise UsageError("--include_path", self.include_path, "expected a folder of task files")
         for task in self.tasks:
             if self.tasks.count(task) > 1:
-                raise UsageError("--eval_datasets", task, "expected every task once")
+                own = " (it is --train_lm_eval_task, too)" if task == self.math_task else ""
+                raise UsageError("--eval_datasets", task, f"expected every task once{own}")
 
 
 @dataclass(frozen=True)

@@ -72,6 +72,11 @@ class Margins:
         return (str(self.default), *(f"{task}={one}" for task, one in self.by_task.items()))
 
 
+def judged_by(margins: Margins, skill_name: str) -> dict[str, Any]:
+    """The settings by which a folder's cells are judged, as plain data."""
+    return {"margin": list(margins.values), "skill_name": skill_name}
+
+
 def recorded_margins(root: Path) -> Margins | None:
     """The margins by which a folder was judged; None where there is none.
 

@@ -325,7 +325,7 @@ OUTPUT = (
     Setting(
         "skill_name",
         str,
-        "what texts, tables and figures call the skill; file names stay as they are",
+        "what texts, tables and figures call the skill; file names, masks and records say math",
         default=MATH,
         metavar="NAME",
         range=Range("a name of one line, up to 40 characters", _refuse_name),

@@ -22,6 +22,26 @@ FILE = "run.yaml"
 _HEADER = "# python SCRIPT --config THIS_FILE --save_path ANOTHER_FOLDER repeats the run.\n"
 
 
+_SCRIPT = ".py"
+"""How the name of a script ends, under which a file may hold its settings."""
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader, which takes the last of two equal keys, refusing them."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Make a dictionary of a node.
+
+        Raises:
+            ValueError: a key stands twice.
+        """
+        names = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for place, name in enumerate(names):
+            if name in names[:place]:
+                raise ValueError(f"{name} stands there twice")
+        return super().construct_mapping(node, deep)
+
+
 def words_of(path: Path, script: str, declared: Sequence[Setting]) -> list[str]:
     """The settings of a file as words of a command line.
 
@@ -52,25 +72,33 @@ def words_of(path: Path, script: str, declared: Sequence[Setting]) -> list[str]:
 def _section(path: Path, script: str) -> Mapping[Any, Any]:
     """The part of a file that is about a script."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeError, yaml.YAMLError, RecursionError, ValueError) as error:
+        content = _Loader(path.read_text(encoding="utf-8")).get_single_data()
+    except OSError as error:
+        reason = f"expected a YAML file of settings, found: {error.strerror}"
+        raise UsageError(FLAG, path, reason) from None
+    except (UnicodeError, yaml.YAMLError, RecursionError, ValueError) as error:
         reason = "expected a YAML file of settings"
         raise UsageError(FLAG, path, f"{reason} ({first_line(error)})") from None
     if not isinstance(content, dict):
         raise UsageError(FLAG, path, "expected a YAML file of settings, NAME: VALUE")
-    sections = {key: part for key, part in content.items() if isinstance(part, dict)}
+    sections = {key: part for key, part in content.items() if str(key).endswith(_SCRIPT)}
     if not sections:
         return content
     if script not in sections:
         raise UsageError(FLAG, path, f"has no settings of {script}, only of {', '.join(sections)}")
+    if not isinstance(sections[script], dict):
+        raise UsageError(FLAG, path, f"{script}: expected settings, NAME: VALUE")
     return sections[script]
 
 
 def _words(path: Path, key: str, one: Setting, value: Any) -> Iterator[str]:
-    """One setting as words; none for a value that is left out."""
+    """One setting as words."""
     if value is None:
-        return
+        raise UsageError(FLAG, path, f"{key} is empty; expected a value, or no line of it")
     flag = f"--{key}"
+    if isinstance(value, dict):
+        expected = "one value or more" if one.many else "one value"
+        raise UsageError(FLAG, path, f"{key} is a mapping; expected {expected}")
     if one.kind is bool:
         if not isinstance(value, bool):
             raise UsageError(FLAG, path, f"{key} is {value!r}; expected true or false")

@@ -15,7 +15,7 @@ from neurosurgery.common.files import write_atomically
 from neurosurgery.common.json_files import read_object
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.keys import CellKey
-from neurosurgery.settings.margins import JUDGED, TABLES_STATE, Margins
+from neurosurgery.settings.margins import JUDGED, TABLES_STATE, Margins, judged_by
 
 TABLES = ("results.csv", "summary.csv", "comparison.csv", "isolation.csv", "training.csv")
 """The tables that are made of the cells."""
@@ -26,8 +26,7 @@ def write_state(store: ResultStore, keys: Iterable[CellKey], margins: Margins, s
 
     A run that gives neither goes on so, and so does the report (`settings.margins`).
     """
-    judged = {"margin": list(margins.values), "skill_name": skill}
-    content = json.dumps({JUDGED: judged} | _state(store, keys), indent=1)
+    content = json.dumps({JUDGED: judged_by(margins, skill)} | _state(store, keys), indent=1)
     write_atomically(store.root / TABLES_STATE, content + "\n")
 
 

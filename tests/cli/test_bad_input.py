@@ -45,7 +45,7 @@ LONG = "x" * 300
 
 CASES = [
     ("--train_dataset {0}/none.csv", "--train_dataset {0}/none.csv: No such file"),
-    ("--train_dataset {0}/gsm8k.csv", "python data/prepare.py gsm8k writes it"),
+    ("--train_dataset {0}/gsm8k.csv", "python data/prepare.py gsm8k writes data/gsm8k.csv"),
     ("--train_dataset {0}/empty.csv", "is empty"),
     (
         "--train_dataset {0}/columns.csv",

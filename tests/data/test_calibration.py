@@ -63,7 +63,8 @@ def test_missing_files_name_the_flag_and_how_to_get_them(tmp_path):
         read(tmp_path / "other.csv")
     assert "prepare.py" not in str(caught.value)
     with pytest.raises(
-        UsageError, match=r"--train_dataset .*; python data/prepare\.py gsm8k writes it"
+        UsageError,
+        match=r"--train_dataset .*; python data/prepare\.py gsm8k writes data/gsm8k\.csv",
     ):
         read(tmp_path / "gsm8k.csv", name="math")
 

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.whole
 
 MATHNEURO = SCRIPTS["mathneuro"]
 ONE = MATHNEURO.one("--num_samples", "6", "--eval_limit", "3", "--pre_train_eval")
-TABLES = ("results.csv", "summary.csv", "isolation.csv", "comparison.csv")
+TABLES = ("results.csv", "summary.csv", "isolation.csv", "comparison.csv", "overlap.csv")
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,8 @@ def words_of_math(text: str) -> list[str]:
 def test_tables_and_texts_say_the_name(named):
     for name in TABLES:
         table = read_csv(named / name)
-        assert "math" not in {*table.get("skill", ()), *table.get("against", ())}, name
+        columns = ("skill", "against", "samples")
+        assert "math" not in {value for column in columns for value in table.get(column, ())}, name
     summary = read_csv(named / "summary.csv")
     assert {*summary["skill"]} == {"code", "Race"}
     assert {*summary["against"]} == {"code", "Race", "MMLU"}
@@ -55,6 +56,9 @@ def test_file_names_and_identity_are_those_of_any_skill(named, tiny_model, tmp_p
     assert MATHNEURO.run(tiny_model, there, *ONE, "--skill_name", "Sums of two") == 0
     assert {path: path.stat().st_mtime_ns for path in records} == records
     assert {*read_csv(there / "summary.csv")["skill"]} == {"Sums of two", "Race"}
+    assert "Sums of two" in {*read_csv(there / "overlap.csv")["samples"]}
+    assert "skill_name: Sums of two" in (there / "run.yaml").read_text()
+    assert "code" not in (there / "run.yaml").read_text()
 
 
 @pytest.mark.parametrize("lost", ["summary.csv", "tables.json"])
