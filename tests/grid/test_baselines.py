@@ -187,7 +187,7 @@ def test_lape_says_how_many_neurons(shared, tiny_model, tmp_path, capsys):
     flags = ["--ratio", "0.005", "--num_repeats", "1", "--pre_train_eval"]
     assert SCRIPTS["lape"].run(tiny_model, tmp_path, *flags) == 0
     output = capsys.readouterr().out
-    assert "lape/run0_ratio0.005: 0 of 80 neurons selected, 0 belong to math" in output
+    assert "lape/run0_ratio0.005: 0 of 80 neurons selected, 0 belong to the skill" in output
     assert "the model is evaluated unedited" in output
     rows = table(tmp_path).query("method == 'lape'")
     assert rows["edited"].eq(0).all()
