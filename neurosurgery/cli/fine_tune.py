@@ -9,7 +9,6 @@ from neurosurgery.cli.flags import read_settings
 from neurosurgery.cli.parse import (
     data_config,
     evaluation_config,
-    judging,
     model_config,
     needed_tasks,
     output_config,
@@ -91,7 +90,7 @@ def parse(description: str, argv: Sequence[str] | None) -> FineTuneConfig:
         settings=settings.with_values(
             (),
             skill_task=evaluation.math_task,
-            **judging(output),
+            **output.judged,
             **_used(selection),
         ),
     )

@@ -8,7 +8,6 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from neurosurgery.cli.flags import as_typed, read_settings
 from neurosurgery.cli.streams import OutputError, checked_output, usable_streams
@@ -56,7 +55,7 @@ def parse_experiment(script: str, description: str, argv: Sequence[str] | None) 
         evaluation,
         output,
         workers_config(settings),
-        settings.with_values(skill_task=evaluation.math_task, **judging(output)),
+        settings.with_values(skill_task=evaluation.math_task, **output.judged),
     )
     settings.check_given_with_model(
         ("skill_data", "other_data", *needed_tasks(evaluation), "save_path")
@@ -150,11 +149,6 @@ def _skill_name(settings: Settings) -> str:
     if settings.given["skill_name"] is None and not settings.overwrite:
         return recorded_skill_name(Path(settings.save_path or DEMO.save_path))
     return settings.skill_name
-
-
-def judging(output: OutputConfig) -> dict[str, Any]:
-    """The settings that a run takes over from its folder where they are not given."""
-    return {"margin": output.margins.values, "skill_name": output.skill_name}
 
 
 def workers_config(settings: Settings) -> WorkersConfig | None:

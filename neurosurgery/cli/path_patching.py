@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from neurosurgery.cli.flags import read_settings
 from neurosurgery.cli.parse import (
     evaluation_config,
-    judging,
     model_config,
     output_config,
     run_script,
@@ -107,7 +106,7 @@ def _written(settings: Settings, cells: CellsConfig | None) -> Settings:
         unused,
         skill_task=evaluation.math_task,
         other_tasks=evaluation.other_tasks,
-        **judging(cells.output),
+        **cells.output.judged,
     )
 
 

@@ -47,18 +47,26 @@ def hub_place(flag: str, source: str) -> HubPlace:
     return HubPlace(**{name: found[name] for name in HubPlace._fields})
 
 
-def load_rows(flag: str, source: str) -> Iterable[Mapping[str, Any]]:
+def load_rows(flag: str, source: str) -> list[Mapping[str, Any]]:
     """The rows of a source of the form `FORM`, from the hub or the local cache.
 
+    Of one with a column they hold this column alone, called `text`.
+
     Raises:
-        UsageError: it has another form, or neither has it.
+        UsageError: it has another form or lacks the column, or neither has it.
     """
     place = hub_place(flag, source)
     try:
-        return load_split(place)
+        rows: list[Mapping[str, Any]] = list(load_split(place))
     except (OSError, ValueError, RuntimeError) as error:
         reason = f"neither the hub nor the local cache has it ({first_line(error)})"
         raise UsageError(flag, source, reason) from None
+    if place.column is None:
+        return rows
+    if rows and place.column not in rows[0]:
+        found = ", ".join(rows[0])
+        raise UsageError(flag, source, f"has the columns {found}; expected {place.column}")
+    return [{"text": row[place.column]} for row in rows]
 
 
 def load_split(place: HubPlace) -> Iterable[Mapping[str, Any]]:

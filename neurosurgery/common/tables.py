@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from neurosurgery.common.errors import UsageError, first_line
-from neurosurgery.common.hub import hub_place, is_of_hub, load_rows
+from neurosurgery.common.hub import is_of_hub, load_rows
 from neurosurgery.common.json_files import is_of_lines, parse_json
 
 _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -53,15 +53,9 @@ def read_table(
         UsageError: it is missing, empty, not in UTF-8, no table, or the data set cannot be had.
     """
     if is_of_hub(source):
-        rows: list[Mapping[str, Any]] = [dict(row) for row in load_rows(flag, str(source))]
-        column = hub_place(flag, str(source)).column
-        if column is not None:
-            if rows and column not in rows[0]:
-                found = ", ".join(rows[0])
-                raise UsageError(flag, source, f"has the columns {found}; expected {column}")
-            rows = [{"text": row[column]} for row in rows]
+        rows = load_rows(flag, str(source))
         content = "\n".join(json.dumps(row, default=str, ensure_ascii=False) for row in rows)
-        table = _of_rows(flag, source, rows, texts or ("text",), "sample")
+        table = _of_rows(flag, source, rows, texts)
         return hashlib.sha256(content.encode()).hexdigest(), table
     content_bytes = _content(flag, source, how_to_get)
     text = _decoded(flag, source, content_bytes).replace("\r\n", "\n")
@@ -154,11 +148,11 @@ def _read_lines(flag: str, path: Path, text: str, texts: Sequence[str]) -> pd.Da
         rows.append(row)
     if not rows:
         raise UsageError(flag, path, "is empty; expected a JSON object on every line")
-    return _of_rows(flag, path, rows, texts, "sample")
+    return _of_rows(flag, path, rows, texts)
 
 
 def _of_rows(
-    flag: str, source: Path, rows: Sequence[Mapping[str, Any]], texts: Sequence[str], what: str
+    flag: str, source: Path, rows: Sequence[Mapping[str, Any]], texts: Sequence[str]
 ) -> pd.DataFrame:
     """A table of objects; a column for every name that any of them has."""
     names = list(dict.fromkeys(name for row in rows for name in row))
@@ -167,7 +161,7 @@ def _of_rows(
             if isinstance(row.get(name), (dict, list)):
                 held = "a list" if isinstance(row[name], list) else "an object"
                 raise UsageError(
-                    flag, source, f"{what} {number}: {name} is {held}; expected a text"
+                    flag, source, f"sample {number}: {name} is {held}; expected a text"
                 )
     cells = {str(name): [_cell(row.get(name)) for row in rows] for name in names}
     return pd.DataFrame(cells, dtype=str)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SAMPLES = (("qa",), ("question", "solution"), ("text",))
 """The columns that a calibration set may have; the first of these that it has are read."""
-_TEXTS = tuple({name for columns in SAMPLES for name in columns})
+_TEXTS = tuple(name for columns in SAMPLES for name in columns)
 
 
 @dataclass(frozen=True)

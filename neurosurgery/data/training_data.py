@@ -64,7 +64,7 @@ def read_training_data(path: Path) -> TrainingData:
     Raises:
         UsageError: it cannot be read (`read_table`), has other columns, empty texts or one row.
     """
-    texts = tuple({name for columns in COLUMNS for name in columns})
+    texts = tuple(name for columns in COLUMNS for name in columns)
     sha256, table = read_table(FLAG, path, texts=texts)
     columns = matched(FLAG, path, table, COLUMNS)
     check_filled(FLAG, path, table, columns)

@@ -19,7 +19,6 @@ from neurosurgery.results.provenance import model_fingerprint
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.experiment import EvaluationConfig, ModelConfig, OutputConfig
 from neurosurgery.settings.keys import BASELINE_KEY, CellKey
-from neurosurgery.settings.margins import judged_by
 from neurosurgery.verdicts.points import VerdictTable
 
 if TYPE_CHECKING:
@@ -195,7 +194,7 @@ class CellRun:
         # A later run may give the skill another name.
         self._store.write_overlap(None, output.skill_name)
         text = folder_text(self._verdicts)
-        self._store.note_judging(judged_by(output.margins, output.skill_name))
+        self._store.note_judging(output.judged)
         write_atomically(
             self._store.text_file(self._output.text_file),
             visible_text(text + self._published_lines()),

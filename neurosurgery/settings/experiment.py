@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.hub import hub_place, is_of_hub
@@ -21,7 +22,7 @@ from neurosurgery.settings.declare import Settings
 from neurosurgery.settings.demo import TASKS_FOLDER
 from neurosurgery.settings.keys import MATH
 from neurosurgery.settings.loggers import check_loggers
-from neurosurgery.settings.margins import Margins
+from neurosurgery.settings.margins import Margins, judged_by
 from neurosurgery.settings.methods import statistics_of
 from neurosurgery.settings.workers import WorkersConfig
 
@@ -199,6 +200,11 @@ class OutputConfig:
     margins: Margins = field(default_factory=Margins)
     skill_name: str = MATH
     report_to: tuple[str, ...] = ()
+
+    @property
+    def judged(self) -> dict[str, Any]:
+        """What a run takes over from its folder where it is not given (`judged_by`)."""
+        return judged_by(self.margins, self.skill_name)
 
     def check(self) -> None:
         """Check the folder, the name of the text file, and what else is told of cells.
