@@ -137,12 +137,12 @@ class FakeFolder:
         math_task, *others = self.tasks
         config = {
             "format": FORMAT,
-            "meaning": {
-                "--model": self.model,
-                "--train_lm_eval_task": math_task,
-                "--eval_datasets": sorted(others),
-                "--random_state": 42,
-            },
+            "identity": [
+                {"setting": "model", "value": self.model},
+                {"setting": "skill_task", "value": math_task},
+                {"setting": "other_tasks", "value": sorted(others)},
+                {"setting": "random_state", "value": 42},
+            ],
             "runs": [
                 {
                     "command": ["MathNeuro.py", "--save_path", "results/fake", "--overwrite"],

@@ -13,6 +13,7 @@ from neurosurgery.report.page.figures import draw_all
 from neurosurgery.report.page.missing import Missing
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
+from neurosurgery.settings.identity import Fact, Identity
 
 MATH, OTHER, PERPLEXITY = "demo_gsm8k_cot", "demo_race", "demo_stories"
 
@@ -46,8 +47,8 @@ def small_folder(path, repeats):
             )  # fmt: skip
     path.mkdir(exist_ok=True)
     write_tables(path, complete(pd.DataFrame(rows)), MATH)
-    meaning = {"--train_lm_eval_task": MATH, "--eval_datasets": [OTHER, PERPLEXITY]}
-    (path / "config.json").write_text(json.dumps({"meaning": meaning}))
+    identity = Identity([Fact("skill_task", MATH), Fact("other_tasks", [OTHER, PERPLEXITY])])
+    (path / "config.json").write_text(json.dumps({"identity": identity.to_json()}))
     return read_folder(path)
 
 

@@ -23,6 +23,7 @@ from neurosurgery.masks.files import load_mask
 from neurosurgery.masks.overlap import by_layer, overlap_by_parameter
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.demo import ROOT
+from neurosurgery.settings.identity import Identity
 from neurosurgery.settings.keys import MATH, SCALE
 from neurosurgery.settings.margins import Margins, recorded_margins
 from neurosurgery.verdicts.columns import GRID
@@ -98,8 +99,8 @@ def collect(folder: Path, output: Path = FOLDER) -> list[Path]:
     """
     name = folder.resolve().name
     config = read_object(folder / "config.json")
-    meaning = config["meaning"]
-    math_task, others = meaning["--train_lm_eval_task"], meaning["--eval_datasets"]
+    identity = Identity.from_json(config["identity"])
+    math_task, others = identity.value("skill_task"), identity.value("other_tasks")
     label = str(read_table(folder / "summary.csv")["model"].iloc[0])
     answers = answers_of(
         ResultStore(folder, label), math_task, others, recorded_margins(folder) or Margins()

@@ -16,6 +16,7 @@ from neurosurgery.settings.checks import check_writable
 from neurosurgery.settings.declare import FRACTION, Groups, Setting, resolve, whole
 from neurosurgery.settings.demo import DEMO, PUBLISHED_GRID
 from neurosurgery.settings.experiment import DataConfig, ModelConfig
+from neurosurgery.settings.identity import Fact, Identity
 from neurosurgery.settings.parts import (
     BATCH_TOKENS,
     CALIBRATION,
@@ -150,7 +151,7 @@ def run(arguments: argparse.Namespace) -> None:
         keep_freed_memory(device)
         loaded = _load(model, sets)
         sizes = usable_sizes(sorted(set(settings.sizes or DEFAULT_SIZES)), sets)
-        meaning = {
+        basis = {
             "model": model_fingerprint(model.name, commit),
             "dtype": loaded.dtype,
             "device": str(device),
@@ -162,11 +163,10 @@ def run(arguments: argparse.Namespace) -> None:
             "seed": data.random_state,
         }
         store = ResultStore(save_path, model.label)
-        if not store.meaning():
+        if not store.identity:
             # It proves the folder ours, so that the same command may go on from what is kept.
-            place = {"--model": model.label, "--revision": model.revision}
-            store.write_config(place, describe_run(settings, str(device)))
-        checkpoint = SubsetCheckpoint(save_path / "statistics" / model.label, meaning)
+            store.write_config(_facts(model), describe_run(settings, str(device)))
+        checkpoint = SubsetCheckpoint(save_path / "statistics" / model.label, basis)
         table = measure_consistency(
             loaded, data, sets, sizes, settings.num_subsets, proportions, checkpoint
         )
@@ -215,12 +215,9 @@ def _check_folder(save_path: Path, model: ModelConfig) -> None:
 
     store = ResultStore(save_path, model.label)
     store.check_folder()
-    there = store.meaning()
-    for flag, value in (("--model", model.label), ("--revision", model.revision)):
-        if flag in there and there[flag] != value:
-            raise UsageError(
-                flag,
-                value,
-                f"the results in {save_path} were made with {there[flag]}; choose another "
-                "--save_path",
-            )
+    store.check(_facts(model))
+
+
+def _facts(model: ModelConfig) -> Identity:
+    """Which model it is; its number format does not matter, which masks are compared in."""
+    return Identity([Fact("model", model.label), Fact("revision", model.revision)])

@@ -13,6 +13,7 @@ from neurosurgery.cli.parse import (
     needed_tasks,
     output_config,
     run_script,
+    with_tasks,
     workers_config,
 )
 from neurosurgery.common.errors import UsageError
@@ -87,12 +88,7 @@ def parse(description: str, argv: Sequence[str] | None) -> FineTuneConfig:
         evaluation=evaluation,
         output=output,
         workers=workers_config(settings),
-        settings=settings.with_values(
-            (),
-            skill_task=evaluation.math_task,
-            **output.judged,
-            **_used(selection),
-        ),
+        settings=with_tasks(settings, evaluation, output).with_values(**_used(selection)),
     )
     settings.check_given_with_model(
         ("skill_data", "other_data", "train_data", *needed_tasks(evaluation), "save_path")

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from neurosurgery.cli.flags import as_typed, read_settings
@@ -55,12 +55,27 @@ def parse_experiment(script: str, description: str, argv: Sequence[str] | None) 
         evaluation,
         output,
         workers_config(settings),
-        settings.with_values(skill_task=evaluation.math_task, **output.judged),
+        with_tasks(settings, evaluation, output),
     )
     settings.check_given_with_model(
         ("skill_data", "other_data", *needed_tasks(evaluation), "save_path")
     )
     return config
+
+
+def with_tasks(
+    settings: Settings,
+    evaluation: EvaluationConfig,
+    output: OutputConfig,
+    unused: Collection[str] = (),
+) -> Settings:
+    """The settings with what data and folder bring, where it is not given."""
+    return settings.with_values(
+        unused,
+        skill_task=evaluation.math_task,
+        other_tasks=evaluation.other_tasks,
+        **output.judged,
+    )
 
 
 def needed_tasks(evaluation: EvaluationConfig) -> tuple[str, ...]:
@@ -95,7 +110,6 @@ def data_config(settings: Settings) -> DataConfig:
 
 def evaluation_config(settings: Settings) -> EvaluationConfig:
     """Tasks and documents; by default the demo's tasks."""
-    limit = settings.documents
     programs = _programs(settings)
     by_default = DEMO.train_lm_eval_task
     if programs is not None:
@@ -103,8 +117,8 @@ def evaluation_config(settings: Settings) -> EvaluationConfig:
     return EvaluationConfig(
         math_task=settings.skill_task or by_default,
         other_tasks=settings.other_tasks or DEMO.eval_datasets,
-        math_documents=_smaller(settings.skill_documents, limit),
-        other_documents=_smaller(settings.other_documents, limit),
+        math_documents=settings.capped("skill_documents"),
+        other_documents=settings.capped("other_documents"),
         num_fewshot=settings.num_fewshot,
         apply_chat_template=settings.apply_chat_template,
         include_path=settings.include_path,
@@ -183,10 +197,6 @@ def calibration_sets(settings: Settings) -> tuple[CalibrationSource, ...]:
     if settings.other_data is None:
         names = names or DEMO.calibration_dataset_names
     return name_calibration_sets(settings.other_data or DEMO.calibration_datasets, names)
-
-
-def _smaller(size: int | None, limit: int | None) -> int | None:
-    return size if limit is None else limit if size is None else min(size, limit)
 
 
 def run_experiment_script(script: str, description: str, argv: Sequence[str] | None) -> int:

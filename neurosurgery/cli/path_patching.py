@@ -10,6 +10,7 @@ from neurosurgery.cli.parse import (
     model_config,
     output_config,
     run_script,
+    with_tasks,
     workers_config,
 )
 from neurosurgery.common.errors import UsageError
@@ -101,13 +102,7 @@ def _written(settings: Settings, cells: CellsConfig | None) -> Settings:
     unused = _OF_FILE if settings.prompts is not None else ()
     if cells is None:
         return settings.with_values((*unused, *_of_cells(), "skill_task", "other_tasks"))
-    evaluation = cells.evaluation
-    return settings.with_values(
-        unused,
-        skill_task=evaluation.math_task,
-        other_tasks=evaluation.other_tasks,
-        **cells.output.judged,
-    )
+    return with_tasks(settings, cells.evaluation, cells.output, unused)
 
 
 def _cells(settings: Settings) -> CellsConfig | None:

@@ -34,6 +34,8 @@ from neurosurgery.evaluate.tasks import task_manager
 from neurosurgery.models.devices import empty_cache
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.settings.experiment import EvaluationConfig
+from neurosurgery.settings.identity import Fact, Identity
+from neurosurgery.settings.parts import flag_of
 
 
 class Harness:
@@ -44,10 +46,11 @@ class Harness:
     """
 
     def __init__(
-        self, manager: TaskManager, flag: str, names: Sequence[str], config: EvaluationConfig
+        self, manager: TaskManager, setting: str, names: Sequence[str], config: EvaluationConfig
     ) -> None:
         self._config = config
-        self._flag = flag
+        self._setting = setting
+        self._flag = flag = flag_of(setting)
         self._names = tuple(names)
         self._guessing: Guessing = {}
         self._notes: list[str] = []
@@ -102,7 +105,7 @@ class Harness:
 
     def prepare(
         self, tokenizer: PreTrainedTokenizerBase, longest: int, limit: int | None
-    ) -> dict[str, str]:
+    ) -> Identity:
         """Build and check the requests for the first `limit` documents of each task.
 
         Args:
@@ -111,13 +114,12 @@ class Harness:
             limit: the number of documents per task; None means all.
 
         Returns:
-            Labels mapped to texts that name the task: what results of these tasks depend on
-            (`task_identity`).
+            What results of these tasks depend on (`task_identity`).
 
         Raises:
             UsageError: the requests cannot be built or scored (`check_task`).
         """
-        meaning = self._membership()
+        facts = self._membership()
         with preserved_generators():
             for name, task in self._loaded["tasks"].items():
                 with _refused(self._flag, name, "cannot be asked"):
@@ -131,22 +133,22 @@ class Harness:
                         f"context of {longest} tokens; their start is cut"
                     )
                 for part, value in task_identity(task, requests).items():
-                    meaning[f"{self._flag}[{name} {part}]"] = f"{name} ({part} {value})"
-        return meaning
+                    facts.append(Fact(self._setting, {part: value}, f"{name} {part}", name))
+        return Identity(facts)
 
-    def _membership(self) -> dict[str, str]:
+    def _membership(self) -> list[Fact]:
         """Which tasks the groups and tags stand for: a new task file can add one."""
-        found = {
-            f"{self._flag}[{name} group]": f"{name} (group {group_identity(group, members)})"
+        found = [
+            Fact(self._setting, {"group": digest}, f"{name} group", name)
             for name, group in self._loaded["groups"].items()
-            for members in [self._groups[name]]
-        }
+            for digest in [group_identity(group, self._groups[name])]
+        ]
         if tags := [
             name for name in self._names if name not in self._loaded["tasks"] | self._groups
         ]:
             in_groups = {member for members in self._groups.values() for member in members}
             of_tags = sorted(self.leaves - in_groups - set(self._names))
-            found[f"{self._flag}[tags]"] = f"{' '.join(tags)} ({', '.join(of_tags)})"
+            found.append(Fact(self._setting, {"tasks": of_tags}, "tags", " ".join(tags)))
         return found
 
     def evaluate(self, lm: HFLM, limit: int | None) -> Evaluation:
@@ -190,8 +192,8 @@ def load_harnesses(manager: TaskManager, config: EvaluationConfig) -> dict[str, 
     """
     of_math = manager if config.programs is None else task_manager(config, of_math=True)
     harnesses = {
-        "math": Harness(of_math, "--train_lm_eval_task", [config.math_task], config),
-        "other": Harness(manager, "--eval_datasets", config.other_tasks, config),
+        "math": Harness(of_math, "skill_task", [config.math_task], config),
+        "other": Harness(manager, "other_tasks", config.other_tasks, config),
     }
     twice = sorted(harnesses["math"].leaves & harnesses["other"].leaves)
     if twice:

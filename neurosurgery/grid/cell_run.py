@@ -18,6 +18,7 @@ from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.provenance import model_fingerprint
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.experiment import EvaluationConfig, ModelConfig, OutputConfig
+from neurosurgery.settings.identity import Identity
 from neurosurgery.settings.keys import BASELINE_KEY, CellKey
 from neurosurgery.verdicts.points import VerdictTable
 
@@ -70,11 +71,11 @@ class CellRun:
         self._chatter = io.StringIO()
         self._failed: list[Failed] = []
 
-    def load_tasks(self, tokenizer: PreTrainedTokenizerBase, longest: int) -> dict[str, str]:
+    def load_tasks(self, tokenizer: PreTrainedTokenizerBase, longest: int) -> Identity:
         """Load the tasks and build their requests; refuse a folder made with other tasks.
 
         Returns:
-            What the tasks add to the folder's meaning.
+            What results of these tasks depend on.
 
         Raises:
             UsageError: a task cannot be used with this tokenizer, or the folder has other tasks.
@@ -92,11 +93,11 @@ class CellRun:
         with chatter_to(self._chatter):
             self._harnesses: Mapping[str, Harness] = load_harnesses(self._manager, evaluation)
             math, other = self._harnesses["math"], self._harnesses["other"]
-            meaning = math.prepare(tokenizer, longest, evaluation.math_documents)
-            meaning |= other.prepare(tokenizer, longest, evaluation.other_documents)
+            identity = math.prepare(tokenizer, longest, evaluation.math_documents)
+            identity |= other.prepare(tokenizer, longest, evaluation.other_documents)
         if not self._output.overwrite:
-            self._store.check_meaning(meaning)
-        return meaning
+            self._store.check(identity)
+        return identity
 
     def start_log(self) -> None:
         """Write what the libraries have said while the tasks were loaded."""
@@ -219,12 +220,7 @@ class CellRun:
         """What the published scripts write into the text file, if math is measured by programs."""
         from neurosurgery.verdicts.published_lines import published_lines
 
-        flag = "--num_samples["
-        num_samples = {
-            name.removeprefix(flag).removesuffix("]"): count
-            for name, count in self._store.meaning().items()
-            if name.startswith(flag)
-        }
+        num_samples = self._store.identity.values("num_samples")
         task, skill = self._evaluation.math_task, self._verdicts.skill
         lines = published_lines(self._verdicts.table, task, num_samples, skill)
         return f"\n{lines}" if lines else ""

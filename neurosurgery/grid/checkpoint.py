@@ -20,16 +20,16 @@ _FOLDER = "consistency"
 
 
 class SubsetCheckpoint:
-    """Norms and overlaps of an unfinished measurement, in a folder named by its meaning.
+    """Norms and overlaps of an unfinished measurement, in a folder named by what they depend on.
 
     Args:
         parent: the parent of the folder.
-        meaning: everything that the numbers depend on (model, files, seed), in JSON types.
+        basis: everything that the numbers depend on (model, files, seed), in JSON types.
     """
 
-    def __init__(self, parent: Path, meaning: Mapping[str, object]) -> None:
+    def __init__(self, parent: Path, basis: Mapping[str, object]) -> None:
         self._parent = parent / _FOLDER
-        text = json.dumps(meaning, sort_keys=True)
+        text = json.dumps(basis, sort_keys=True)
         self._folder = self._parent / hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def norms(self, name: str) -> Norms | None:

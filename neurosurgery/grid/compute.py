@@ -23,6 +23,7 @@ from neurosurgery.results.provenance import describe_run
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.declare import Settings
 from neurosurgery.settings.experiment import DataConfig, EvaluationConfig, ModelConfig, OutputConfig
+from neurosurgery.settings.identity import Identity
 from neurosurgery.settings.workers import WorkersConfig
 
 
@@ -83,7 +84,7 @@ class Computation:
     def run(
         self,
         plan: Plan,
-        meaning: Mapping[str, object],
+        identity: Identity,
         scalars: Sequence[float] = (),
         given: Given | None = None,
         training: TrainingRecipe | None = None,
@@ -92,7 +93,7 @@ class Computation:
 
         Args:
             plan: the cells.
-            meaning: what they depend on.
+            identity: what they depend on.
             scalars: the factors of the grid.
             given: what selections need besides statistics.
             training: what selections are trained with; None for grids without trainings.
@@ -104,7 +105,7 @@ class Computation:
         data = self.config.data
         with ExitStack() as stack:
             source = self._source(stack)
-            self._start(meaning, source)
+            self._start(identity, source)
             self.cells.start_log()
             for note in (source.quantised, *self.cells.notes(plan, scalars)):
                 if note is not None:
@@ -134,13 +135,13 @@ class Computation:
         workers = stack.enter_context(RayWorkers(config.workers, recipe, say))
         return RemoteSource(workers, config.data, self.sets)
 
-    def _start(self, meaning: Mapping[str, object], source: LocalSource | RemoteSource) -> None:
+    def _start(self, identity: Identity, source: LocalSource | RemoteSource) -> None:
         """Start to write the folder, once the model is known to be usable."""
         if self.config.output.overwrite:
             self.store.clear()
         # The first file, because it marks the folder as ours.
         run = describe_run(self.config.settings, source.device, source.quantised)
-        self.store.write_config(meaning, run)
+        self.store.write_config(identity, run)
         self.store.sweep()
         if (split := self.sets[self.config.data.math.name].programs) is not None:
             self.store.write_split(split.listing())

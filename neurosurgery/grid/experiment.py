@@ -11,10 +11,11 @@ from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.grid.cell_run import CellRun
 from neurosurgery.grid.plan import PlanText, grid_keys, make_plan
 from neurosurgery.models.devices import choose_device, choose_dtype
-from neurosurgery.results import provenance
 from neurosurgery.results.lock import FolderLock
+from neurosurgery.results.provenance import facts_of_model, facts_of_sets, facts_of_tasks
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.experiment import ExperimentConfig
+from neurosurgery.settings.identity import CELLS, Identity
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Experiment:
         store.check_folder()
         device = choose_device(config.model)
         dtype = choose_dtype(config.model, device)
-        self._meaning(store, self.sets, dtype=str(dtype), commit=None)
+        name = str(dtype).removeprefix("torch.")
+        self._identity(store, self.sets, name, commit=None)
         cells = CellRun(config.model, config.evaluation, config.output, store)
 
         from lm_eval.models.utils import resolve_max_length
@@ -54,7 +56,7 @@ class Experiment:
 
         model_config = read_model_config(config.model)
         commit = getattr(model_config, "_commit_hash", None)
-        self._meaning(store, self.sets, dtype=str(dtype), commit=commit)
+        self._identity(store, self.sets, name, commit)
         with_template = config.evaluation.apply_chat_template
         tokenizer = load_tokenizer(config.model, with_chat_template=with_template)
         check_end_token(tokenizer, config.model.name)
@@ -64,7 +66,7 @@ class Experiment:
         data = config.data
         tests = cells.test_records()
         checked = check_sets(self.sets, data.sources, tests, drop=data.drop_used)
-        meaning = self._meaning(store, checked.sets, dtype=str(dtype), commit=commit)
+        identity = self._identity(store, checked.sets, name, commit)
         if config.output.dry_run:
             size = model_size(config.model, model_config, dtype)
             asked = {task: len(records) for task, records in tests.items()}
@@ -82,35 +84,26 @@ class Experiment:
                 config,
                 checked.sets,
                 tokenizer,
-                str(dtype).removeprefix("torch."),
+                name,
                 commit,
                 cells,
                 store,
                 lock,
                 checked.overlap,
             )
-            run.run(plan, meaning | of_tasks, config.grid.scalars)
+            run.run(plan, identity | of_tasks, config.grid.scalars)
         cells.publish()
 
-    def _meaning(
-        self,
-        store: ResultStore,
-        sets: Mapping[str, CalibrationSet],
-        dtype: str,
-        commit: str | None,
-    ) -> dict[str, object]:
-        """The meaning of the cells (`provenance.meaning`); refuses a folder with another one."""
+    def _identity(
+        self, store: ResultStore, sets: Mapping[str, CalibrationSet], dtype: str, commit: str | None
+    ) -> Identity:
+        """What the cells depend on, besides what tasks ask; refuses a folder of other results.
+
+        The grid is left out: more proportions, scalars, repeats or sets only add cells.
+        """
         config = self.config
-        meaning = provenance.meaning(
-            config.model,
-            config.data,
-            config.grid,
-            config.evaluation,
-            sets,
-            dtype.removeprefix("torch."),
-            commit,
-            config.settings.identity,
-        )
-        if not self.config.output.overwrite:
-            store.check_meaning(meaning)
-        return meaning
+        identity = facts_of_model(config.model, dtype, commit) | config.settings.facts(CELLS)
+        identity |= facts_of_tasks() | facts_of_sets(config.data, config.grid.methods, sets)
+        if not config.output.overwrite:
+            store.check(identity)
+        return identity

@@ -15,12 +15,11 @@ from neurosurgery.grid.cell_run import CellRun
 from neurosurgery.grid.fine_tuning_plan import training_keys, training_lines
 from neurosurgery.grid.plan import make_plan
 from neurosurgery.models.devices import choose_device, choose_dtype
-from neurosurgery.results import provenance
 from neurosurgery.results.lock import FolderLock
+from neurosurgery.results.provenance import facts_of_model, facts_of_sets, facts_of_tasks
 from neurosurgery.results.store import ResultStore
-from neurosurgery.settings.experiment import GridConfig
 from neurosurgery.settings.fine_tuning import FineTuneConfig
-from neurosurgery.settings.keys import MATH
+from neurosurgery.settings.identity import CELLS, Identity
 
 if TYPE_CHECKING:
     # transformers takes seconds to import, so bad flags are refused first.
@@ -64,7 +63,7 @@ class FineTuning:
         store.check_folder()
         device = choose_device(config.model)
         dtype = str(choose_dtype(config.model, device)).removeprefix("torch.")
-        self._meaning(self._sets, dtype, commit=None)
+        self._identity(self._sets, dtype, commit=None)
         cells = CellRun(config.model, config.evaluation, config.output, store)
 
         from lm_eval.models.utils import resolve_max_length
@@ -75,11 +74,10 @@ class FineTuning:
             check_kept_effects,
             check_trainable,
             encode_samples,
-            meaning_of_masks,
-            meaning_of_training,
+            facts_of_masks,
+            facts_of_training,
             needs_effects,
             read_masks,
-            setting,
             training_recipe,
         )
         from neurosurgery.models.forward import configured_context
@@ -89,29 +87,29 @@ class FineTuning:
         architecture = read_model_config(config.model)
         commit = getattr(architecture, "_commit_hash", None)
         masks = read_masks(config.selection, config.model, commit)
-        of_masks = self._checked(meaning_of_masks(masks))
+        of_masks = self._checked(facts_of_masks(config.selection, masks))
         of_effects = self._checked(
             check_kept_effects(config.selection, store, overwrite=config.output.overwrite)
         )
         with_template = config.evaluation.apply_chat_template
         tokenizer = load_tokenizer(config.model, with_chat_template=with_template)
         check_end_token(tokenizer, config.model.name)
-        self._meaning(self._sets, dtype, commit)
+        self._identity(self._sets, dtype, commit)
         of_tasks = cells.load_tasks(tokenizer, resolve_max_length(architecture, tokenizer))
         checked = check_sets(
             self._sets, config.data.sources, cells.test_records(), drop=config.data.drop_used
         )
-        meaning = self._meaning(checked.sets, dtype, commit) | of_masks | of_effects | of_tasks
+        identity = self._identity(checked.sets, dtype, commit) | of_masks | of_effects | of_tasks
         # A trained model may be evaluated on more documents later.
         tests = cells.test_records(of_all=True)
         new, left_out = without_used(self._data, checked.records, tests, config.training.data)
-        of_training = self._checked(meaning_of_training(config.training, new))
+        of_training = self._checked(facts_of_training(config, new))
         samples = encode_samples(
             config, new, tokenizer, configured_context(architecture, tokenizer)
         )
         check_trainable(config, architecture, samples)
         about_samples = [line for line in (left_out.text, *samples.notes) if line]
-        keys = training_keys(config, setting(of_training))
+        keys = training_keys(config, of_training.sha256[:16])
         plan = make_plan(keys, config.output, store, with_baseline=True)
         if config.output.dry_run:
             say(
@@ -148,33 +146,25 @@ class FineTuning:
             lock,
             overlap,
         )
-        run.run(plan, meaning | of_training, (), given, recipe)
+        run.run(plan, identity | of_training, (), given, recipe)
         cells.publish()
 
-    def _meaning(
+    def _identity(
         self, sets: Mapping[str, CalibrationSet], dtype: str, commit: str | None
-    ) -> dict[str, object]:
-        """The meaning of the cells; refuses a folder with another one."""
+    ) -> Identity:
+        """What the cells depend on, besides tasks and training; refuses a folder of other ones."""
         config = self._config
-        grid = GridConfig(config.selection.methods, MATH, (), (), pre_train_eval=True)
+        identity = facts_of_model(config.model, dtype, commit) | config.settings.facts(CELLS)
+        methods = config.selection.methods
         return self._checked(
-            provenance.meaning(
-                config.model,
-                config.data,
-                grid,
-                config.evaluation,
-                sets,
-                dtype,
-                commit,
-                config.settings.identity,
-            )
+            identity | facts_of_tasks() | facts_of_sets(config.data, methods, sets)
         )
 
-    def _checked(self, meaning: dict[str, object]) -> dict[str, object]:
+    def _checked(self, identity: Identity) -> Identity:
         """The same; refuses a folder with another one."""
         if not self._config.output.overwrite:
-            self._store.check_meaning(meaning)
-        return meaning
+            self._store.check(identity)
+        return identity
 
 
 def _warn_of_environment() -> None:

@@ -24,18 +24,13 @@ from neurosurgery.models.shapes import model_shapes, model_without_weights
 from neurosurgery.models.targets import find_targets
 from neurosurgery.models.vocabulary import embedding_rows
 from neurosurgery.report.read.heads import EFFECTS as EFFECTS_TABLE
-from neurosurgery.results.provenance import content_text, model_fingerprint
+from neurosurgery.results.file_hashes import file_hash
+from neurosurgery.results.provenance import model_fingerprint
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.experiment import ModelConfig
 from neurosurgery.settings.fine_tuning import FineTuneConfig, SelectionConfig
+from neurosurgery.settings.identity import TRAININGS, Fact, Identity, content_of
 from neurosurgery.settings.methods import EFFECTS, METHODS
-from neurosurgery.settings.training import TrainingConfig
-
-_FLAGS = (
-    "epochs max_steps train_batch_size gradient_accumulation_steps warmup_ratio weight_decay "
-    "max_length train_seed held_out"
-).split()
-"""The flags that are the same for all trainings of a folder."""
 
 
 def read_masks(
@@ -73,19 +68,21 @@ def read_masks(
     return found
 
 
-def meaning_of_masks(masks: Mapping[str, ParameterMask]) -> dict[str, object]:
-    """What the user's masks add to a folder's meaning: which weights each name stands for.
+def facts_of_masks(selection: SelectionConfig, masks: Mapping[str, ParameterMask]) -> Identity:
+    """Which weights the name of each of the user's masks stands for.
 
     The provenance in a file does not count.
     """
-    found: dict[str, object] = {}
-    for name, mask in masks.items():
+    found = []
+    for file in selection.files:
+        mask = masks[file.name]
         digest = hashlib.sha256()
         for parameter in sorted(mask):
             digest.update(json.dumps([parameter, mask.shapes[parameter]]).encode())
             digest.update(mask.packed[parameter].tobytes())
-        found[f"--selection[{name}]"] = f"{name} ({content_text(digest.hexdigest())})"
-    return found
+        content = content_of(digest.hexdigest())
+        found.append(Fact("selection", content, file.name, file.path.name))
+    return Identity(found)
 
 
 def needs_effects(selection: SelectionConfig) -> bool:
@@ -95,7 +92,7 @@ def needs_effects(selection: SelectionConfig) -> bool:
 
 def check_kept_effects(
     selection: SelectionConfig, store: ResultStore, *, overwrite: bool
-) -> dict[str, object]:
+) -> Identity:
     """Refuse methods that take effects where there are none, or fewer units than `--top`.
 
     Args:
@@ -104,14 +101,14 @@ def check_kept_effects(
         overwrite: its results are deleted before.
 
     Returns:
-        What these effects add to the folder's meaning.
+        The content of these effects.
 
     Raises:
         UsageError: names what to run first, or how many units there are; or the effects would be
             deleted.
     """
     if not needs_effects(selection):
-        return {}
+        return Identity()
     root = selection.found_in or store.root
     if overwrite and root.resolve() == store.root.resolve():
         reason = "would delete what PathPatching.py has found; expected another --path_patching"
@@ -121,29 +118,24 @@ def check_kept_effects(
             largest = max(selection.sizes_of(name))
             check_effects(root, store.model, name, largest, METHODS[name].unit)
     folder = effects_folder(root, store.model)
-    content = {
-        # The table says of which unit each row of the numbers is.
-        f"--path_patching[{name}]": hashlib.sha256((folder / file).read_bytes()).hexdigest()
-        for name, file in (("effects", VALUES), ("units", EFFECTS_TABLE))
-    }
-    return {flag: content_text(sha256) for flag, sha256 in content.items()}
+    # The table says of which unit each row of the numbers is.
+    files = {"effects": folder / VALUES, "units": folder / EFFECTS_TABLE}
+    return Identity(
+        Fact("path_patching", content_of(file_hash(path)), about, path.name)
+        for about, path in files.items()
+    )
 
 
-def meaning_of_training(config: TrainingConfig, new: TrainingData) -> dict[str, object]:
+def facts_of_training(config: FineTuneConfig, new: TrainingData) -> Identity:
     """What every training of a folder depends on, besides its rate and selection.
 
     Args:
         config: the settings.
         new: the samples that neither calibration nor tests use.
     """
-    samples = f"{content_text(new.sha256)}, {len(new.samples)} of its samples"
-    return {"--train_data": samples, **{f"--{name}": getattr(config, name) for name in _FLAGS}}
-
-
-def setting(meaning: Mapping[str, object]) -> str:
-    """A hash of `meaning_of_training`, which names it in the cells."""
-    text = json.dumps(dict(meaning), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    content = content_of(new.sha256, samples=len(new.samples))
+    data = Fact("train_data", content, source=config.training.data.name)
+    return Identity([data]) | config.settings.facts(TRAININGS)
 
 
 @dataclass(frozen=True)
@@ -235,7 +227,7 @@ def training_recipe(
     config: FineTuneConfig,
     samples: EncodedSamples,
     commit: str | None,
-    meaning: Mapping[str, object],
+    identity: Identity,
 ) -> TrainingRecipe:
     """Put together what every process trains with.
 
@@ -243,13 +235,13 @@ def training_recipe(
         config: the settings.
         samples: the tokens to train on.
         commit: the commit of a hub model.
-        meaning: `meaning_of_training`, for the provenance.
+        identity: `facts_of_training`, for the provenance.
     """
     origin = {
         "model": config.model.name,
         "revision": config.model.revision,
         "model_content": model_fingerprint(config.model.name, commit),
-        "training": dict(meaning),
+        "training": {fact.setting: fact.value for fact in identity},
     }
     path = config.output.save_path
     return TrainingRecipe(config.training, samples.train, samples.held_out, path, origin)

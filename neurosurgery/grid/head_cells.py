@@ -25,14 +25,15 @@ from neurosurgery.masks.units import Unit
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.models.vocabulary import check_end_token
 from neurosurgery.results.lock import FolderLock
-from neurosurgery.results.provenance import meaning_of_evaluation
+from neurosurgery.results.provenance import facts_of_tasks
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.identity import CELLS, Fact, Identity
 from neurosurgery.settings.keys import SCALE, CellKey, SelectionKey
 from neurosurgery.settings.methods import METHODS, methods_of
 from neurosurgery.settings.patching import SCRIPT, CellsConfig, PatchingConfig
 
-REMOVAL = "--scalar/--ablation[heads and MLPs]"
-"""How units are removed, in the meaning of a folder, in which it is one way."""
+REMOVAL = "ablation", "cells"
+"""How units are removed, in the identity of a folder, in which it is one way."""
 
 
 def head_keys(
@@ -70,10 +71,10 @@ class HeadCells:
         self._config = config
         self._cells = cells
         self._store = store
-        self._meaning: dict[str, object] = meaning_of_evaluation(cells.evaluation)
-        store.check_meaning(self._meaning)
+        self._identity = config.settings.facts(CELLS) | facts_of_tasks()
+        store.check(self._identity)
         removal = cells.removal(config.ablation)
-        there = store.meaning().get(REMOVAL, removal)
+        there = store.identity.value(*REMOVAL) or removal
         if removal not in (None, there) and not config.overwrite:
             flag, value = ("--scalar", "0") if cells.scalars else ("--ablation", config.ablation)
             reason = (
@@ -81,7 +82,8 @@ class HeadCells:
                 "choose another --save_path, or --overwrite"
             )
             raise UsageError(flag, value, reason)
-        self._meaning |= {} if removal is None else {REMOVAL: removal}
+        setting, about = REMOVAL
+        self._identity |= [] if removal is None else [Fact(setting, removal, about)]
         self._run = CellRun(config.model, cells.evaluation, cells.output, store)
 
     def load_tasks(
@@ -89,21 +91,21 @@ class HeadCells:
         tokenizer: PreTrainedTokenizerBase,
         architecture: PretrainedConfig,
         prompts: Sequence[str],
-    ) -> Mapping[str, object]:
+    ) -> Identity:
         """Load the tasks, and look which of their documents are among the prompts.
 
         Returns:
-            What the cells add to the folder's meaning.
+            What the cells depend on.
 
         Raises:
             UsageError: a task cannot be used, or the folder was made with other tasks.
         """
         check_end_token(tokenizer, self._config.model.name)
         longest = resolve_max_length(architecture, tokenizer)
-        meaning = self._meaning | self._run.load_tasks(tokenizer, longest)
+        identity = self._identity | self._run.load_tasks(tokenizer, longest)
         records = identified([sample_record(prompt) for prompt in prompts])
         self._compared = compare("prompts", records, self._run.test_records())
-        return meaning
+        return identity
 
     def check_units(self, units: Sequence[Unit]) -> None:
         """Refuse to scale units that have no weights of their own.

@@ -123,7 +123,7 @@ class _Logger:
             arguments = {n: v for n, v in arguments.items() if _VARIABLES[n] not in os.environ}
             quiet = {n: v for n, v in _QUIET.items() if f"WANDB_{n.upper()}" not in os.environ}
             arguments["settings"] = quiet
-        config = {flag.lstrip("-"): value for flag, value in self._store.meaning().items()}
+        config = {fact.name: fact.value for fact in self._store.identity}
         self._run = importlib.import_module(self._name).init(config=config, **arguments)
 
     def _finish(self, *, failed: bool) -> None:

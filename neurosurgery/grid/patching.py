@@ -7,6 +7,7 @@ import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -44,7 +45,7 @@ from neurosurgery.report.read.heads import (
     read_heads,
 )
 from neurosurgery.results.lock import FolderLock
-from neurosurgery.results.provenance import content_text
+from neurosurgery.settings.identity import Identity, content_of
 from neurosurgery.settings.patching import UNIT_KINDS, PatchingConfig
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
@@ -84,7 +85,7 @@ class Patching:
         dtype = choose_dtype(config.model, device)
         architecture = read_model_config(config.model)
         commit = getattr(architecture, "_commit_hash", None)
-        folder = PatchingFolder(config, commit, str(dtype), self._hash())
+        folder = PatchingFolder(config, commit, str(dtype), self._content())
         folder.check()
         cells = None
         if config.cells is not None:
@@ -101,7 +102,7 @@ class Patching:
             return
         pairs, tally = tokenised_prompts(tokenizer, config, self._given)
         texts = [pair.source.prompt for pair in pairs]
-        of_cells = cells.load_tasks(tokenizer, architecture, texts) if cells else {}
+        of_cells = cells.load_tasks(tokenizer, architecture, texts) if cells else Identity()
         keep_freed_memory(device)
         loaded = load_model(config.model, tokenizer)
         check_backbone(loaded.model)
@@ -168,11 +169,12 @@ class Patching:
             looks = attention_from_end(loaded.model, loaded.tokenizer, key, prompts_read)
             folder.write(ATTENTION, looks)
 
-    def _hash(self) -> str | None:
+    def _content(self) -> dict[str, Any] | None:
+        """What a file of prompts holds."""
         if self._given is None:
             return None
         text = json.dumps([asdict(pair) for pair in self._given])
-        return content_text(hashlib.sha256(text.encode()).hexdigest())
+        return content_of(hashlib.sha256(text.encode()).hexdigest())
 
     def _effects(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,10 +14,11 @@ from safetensors.torch import load_file, save
 from neurosurgery.common.files import write_atomically
 from neurosurgery.common.folders import make_folder
 from neurosurgery.report.read.heads import HEADS_FOLDER, KNOCK_OUT
-from neurosurgery.results.provenance import describe_run, meaning_of_model
+from neurosurgery.results.provenance import describe_run, facts_of_model
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.identity import EFFECTS, Fact, Identity
 from neurosurgery.settings.methods import methods_of
-from neurosurgery.settings.patching import METRIC, SCRIPT, PatchingConfig
+from neurosurgery.settings.patching import SCRIPT, PatchingConfig
 
 VALUES = "effects.safetensors"
 """The file of the effects of every unit on every prompt."""
@@ -31,33 +33,20 @@ class PatchingFolder:
         config: the settings of the run.
         commit: the commit of a hub model.
         dtype: the number format of the weights.
-        prompts: a hash of the prompts, where they come from a file.
+        prompts: what their file depends on; None where they are made.
     """
 
     def __init__(
-        self, config: PatchingConfig, commit: str | None, dtype: str, prompts: str | None
+        self, config: PatchingConfig, commit: str | None, dtype: str, prompts: Any
     ) -> None:
         self.path = config.save_path / HEADS_FOLDER / config.model.label
         self.store = ResultStore(config.save_path, config.model.label)
         self._overwrite = config.overwrite
         self._settings = config.settings
-        self._shared = meaning_of_model(config.model, dtype.removeprefix("torch."), commit)
-        self._shared |= config.settings.identity
-        made = config.prompts
-        self._own: dict[str, object] = {
-            "--prompts[path patching]": prompts,
-            "--operators[path patching]": list(made.operators),
-            "--templates[path patching]": list(made.templates),
-            "--digits[path patching]": made.digits,
-            "--number_words[path patching]": made.number_words,
-            "--shots[path patching]": made.shots,
-            "--num_prompts[path patching]": made.number,
-            "--held_out[path patching]": made.held_out,
-            METRIC: config.metric,
-            "--freeze_mlps[path patching]": config.freeze_mlps,
-            "--units[path patching]": list(config.units),
-            "--random_state[path patching]": config.random_state,
-        }
+        self._shared = facts_of_model(config.model, dtype.removeprefix("torch."), commit)
+        self._own = config.settings.facts(EFFECTS) | [
+            Fact("prompts", prompts, EFFECTS, Path(config.prompts.file or "").name)
+        ]
 
     def check(self) -> None:
         """Refuse a folder of something else, and settings other than those of what is there.
@@ -66,29 +55,29 @@ class PatchingFolder:
             UsageError: names the first flag that differs.
         """
         self.store.check_folder()
-        self.store.check_meaning(self._shared)
+        self.store.check(self._shared)
         if not self._overwrite:
-            self.store.check_meaning(self._own)
+            self.store.check(self._own)
 
     def start(
         self,
         device: str,
         quantised: str | None,
-        of_cells: Mapping[str, object],
+        of_cells: Identity,
     ) -> None:
         """Note the run in config.json; with `--overwrite`, delete what path patching left before.
 
         Args:
             device: where the model is.
             quantised: what of its weights was quantised.
-            of_cells: what the cells of the grid mean besides (`grid.head_cells`).
+            of_cells: what the cells of the grid depend on besides (`grid.head_cells`).
         """
         if self._overwrite:
             shutil.rmtree(self.path, ignore_errors=True)
             self.store.clear_cells(methods_of(SCRIPT))
         make_folder(self.path)
         run = describe_run(self._settings, device, quantised)
-        self.store.write_config(self._shared | self._own | dict(of_cells), run)
+        self.store.write_config(self._shared | self._own | of_cells, run)
 
     def effects(self, units: int, prompts: int) -> torch.Tensor | None:
         """The kept effects, (units, prompts), float64; None if there are none of this shape."""

@@ -7,7 +7,7 @@ import importlib.metadata
 import platform
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -17,9 +17,11 @@ from neurosurgery.common.environment import arithmetic_settings
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.results.file_hashes import file_hash, json_object
 from neurosurgery.settings.declare import Settings
-from neurosurgery.settings.experiment import DataConfig, EvaluationConfig, GridConfig, ModelConfig
+from neurosurgery.settings.experiment import CalibrationSource, DataConfig, ModelConfig
 from neurosurgery.settings.gguf import gguf_file
-from neurosurgery.settings.methods import METHODS
+from neurosurgery.settings.identity import Fact, Identity, content_of
+from neurosurgery.settings.keys import MATH
+from neurosurgery.settings.methods import METHODS, statistics_of
 
 _PACKAGES = ("torch", "transformers", "lm_eval", "accelerate", "datasets", "numpy", "scipy")
 _NOT_OF_THE_MODEL = re.compile(
@@ -37,72 +39,47 @@ _ADAPTER = "adapter_config.json"
 _INDEX = ".index.json"
 
 
-def meaning(
-    model: ModelConfig,
-    data: DataConfig,
-    grid: GridConfig,
-    evaluation: EvaluationConfig,
-    sets: Mapping[str, CalibrationSet],
-    dtype: str,
-    commit: str | None,
-    identity: Mapping[str, object],
-) -> dict[str, object]:
-    """Map every flag that changes the meaning of a result to its value.
-
-    The grid is not included: more proportions, scalars, repeats or sets only add cells.
-    `--num_samples` belongs to a kind of statistics, because methods share statistics. What the
-    tasks themselves ask is added once they are loaded (`Harness.prepare`). Which samples
-    `--drop_used` leaves is left out, too, while it is unknown. `identity` has the settings that are
-    declared to be part of it (`Settings.identity`).
-    """
-    content = meaning_of_model(model, dtype, commit) | meaning_of_evaluation(evaluation)
-    content |= {f"--num_samples[{kind}]": data.num_samples for kind in grid.statistics}
-    content |= identity
-    if not (data.drop_used and sets[data.math.name].left_out is None):
-        content["--train_dataset"] = _samples_text(sets[data.math.name])
-        for source in data.calibration:
-            flag = f"--calibration_datasets[{source.name}]"
-            content[flag] = _samples_text(sets[source.name])
-    for method in grid.methods:
-        if METHODS[method].over_all_sets:
-            # For such a method, another set changes the cells instead of adding some.
-            names = sorted(source.name for source in data.calibration)
-            content[f"--calibration_dataset_names[{method}]"] = names
-    return content
-
-
-def _samples_text(found: CalibrationSet) -> str:
-    """Which samples of which file a calibration set has."""
-    split = "" if found.programs is None else f", {len(found.programs.samples)} of its problems"
-    left_out = f", {found.left_out} left out by --drop_used" if found.left_out else ""
-    return content_text(found.sha256) + split + left_out
-
-
-def meaning_of_model(model: ModelConfig, dtype: str, commit: str | None) -> dict[str, object]:
-    """The entries for the model; its files' are left out while a hub model's commit is unknown."""
-    content: dict[str, object] = {
-        "--model": model.label,
-        "--revision": model.revision,
-        "--dtype": dtype,
-    }
+def facts_of_model(model: ModelConfig, dtype: str, commit: str | None) -> Identity:
+    """Model and number format; the files are left out while a hub model's commit is unknown."""
     state = model_fingerprint(model.name, commit)
-    return content if state is None else content | {"--model[files]": content_text(state)}
+    files = () if state is None else (Fact("model", content_of(state), "files", model.label),)
+    named = {"model": model.label, "revision": model.revision, "dtype": dtype}
+    return Identity([*(Fact(name, value) for name, value in named.items()), *files])
 
 
-def meaning_of_evaluation(evaluation: EvaluationConfig) -> dict[str, object]:
-    """The entries for the tasks; what the tasks themselves ask is added by `Harness.prepare`."""
-    return {
-        "--train_lm_eval_task": evaluation.math_task,
-        "--eval_datasets": sorted(evaluation.other_tasks),
-        "--eval_dataset_subset/--eval_limit": evaluation.math_documents,
-        "--eval_dataset_size/--eval_limit": evaluation.other_documents,
-        "lm-eval": importlib.metadata.version("lm_eval"),
-    }
+def facts_of_tasks() -> Identity:
+    """What every task depends on; what tasks themselves ask is added by `Harness.prepare`."""
+    return Identity([Fact("lm-eval", importlib.metadata.version("lm_eval"))])
 
 
-def content_text(sha256: str) -> str:
-    """A short text for the content of a file."""
-    return f"content {sha256[:16]}"
+def facts_of_sets(
+    data: DataConfig, methods: Collection[str], sets: Mapping[str, CalibrationSet]
+) -> Identity:
+    """The samples of every set, and how many of them the methods' statistics take.
+
+    `--num_samples` belongs to a kind of statistics, because methods share statistics. While it is
+    unknown which samples `--drop_used` leaves, no set is a fact.
+    """
+    facts = [Fact("num_samples", data.num_samples, kind) for kind in statistics_of(methods)]
+    if not (data.drop_used and sets[data.math.name].left_out is None):
+        facts.append(_fact_of_set("skill_data", data.math, sets[MATH]))
+        for source in data.calibration:
+            facts.append(_fact_of_set("other_data", source, sets[source.name], source.name))
+    # For a method over all sets, another set changes the cells instead of adding some.
+    names = sorted(source.name for source in data.calibration)
+    facts += [
+        Fact("other_names", names, method) for method in methods if METHODS[method].over_all_sets
+    ]
+    return Identity(facts)
+
+
+def _fact_of_set(
+    setting: str, source: CalibrationSource, found: CalibrationSet, about: str = ""
+) -> Fact:
+    """Which samples of which file a set has."""
+    problems = 0 if found.programs is None else len(found.programs.samples)
+    value = content_of(found.sha256, problems=problems, left_out=found.left_out or 0)
+    return Fact(setting, value, about, source.path.name)
 
 
 def model_fingerprint(name: str, commit: str | None) -> str | None:

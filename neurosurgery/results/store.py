@@ -19,12 +19,14 @@ from neurosurgery.common.folders import make_folder
 from neurosurgery.common.json_files import read_object
 from neurosurgery.common.terminal import say_error
 from neurosurgery.results.cells import Cell, CellResult
+from neurosurgery.settings.identity import Identity
 from neurosurgery.settings.keys import MATH, CellKey, SelectionKey
 from neurosurgery.settings.margins import TABLES_STATE, recorded_skill_name
+from neurosurgery.settings.parts import flag_of
 from neurosurgery.settings.yaml_file import FILE as RUN_FILE
 from neurosurgery.settings.yaml_file import is_ours, run_yaml
 
-FORMAT = "neurosurgery-results/4"
+FORMAT = "neurosurgery-results/5"
 
 _OWN_FOLDERS = tuple(
     "eval_results cells statistics masks logs path_patching failed deltas training".split()
@@ -223,27 +225,25 @@ class ResultStore:
                     f"holds {name}, but no results of ours; expected a new folder",
                 )
 
-    def meaning(self) -> dict[str, Any]:
-        """The flags (to values) that define the existing cells; empty for a new folder."""
-        return self._config().get("meaning", {})
+    @property
+    def identity(self) -> Identity:
+        """What the existing results depend on; empty for a new folder."""
+        return Identity.from_json(self._config().get("identity", []))
 
-    def check_meaning(self, meaning: Mapping[str, object]) -> None:
-        """Refuse flags that would change the meaning of existing cells.
-
-        A flag that only one side has (another calibration set, another method) only adds cells.
+    def check(self, identity: Identity) -> None:
+        """Refuse a run whose results would be of another kind than those that exist.
 
         Raises:
-            UsageError: a flag differs; the message names the first one.
+            UsageError: names the first setting that differs.
         """
-        there = self.meaning()
-        for flag, value in meaning.items():
-            if flag in there and there[flag] != json.loads(json.dumps(value)):
-                raise UsageError(
-                    flag.partition("[")[0],
-                    _short(value),
-                    f"the results in {self.root} were made with {_short(there[flag])}; choose "
-                    "another --save_path, or --overwrite to start afresh",
-                )
+        if (difference := identity.difference(self.identity)) is not None:
+            mine, there = difference
+            raise UsageError(
+                flag_of(mine.setting),
+                _short(mine.text),
+                f"the results in {self.root} were made with {_short(there.text)}; choose another "
+                "--save_path, or --overwrite to start afresh",
+            )
 
     def write_split(self, listing: pd.DataFrame) -> None:
         """Write which rows of a file of programs are samples and which are tests."""
@@ -282,10 +282,10 @@ class ResultStore:
             write_atomically(self.root / "config.json", _to_json(content))
             self._write_run_file(content["runs"])
 
-    def write_config(self, meaning: Mapping[str, object], run: Mapping[str, object]) -> None:
+    def write_config(self, identity: Identity, run: Mapping[str, object]) -> None:
         """Add a run to config.json: its flags, versions, hardware and data hashes."""
         content = {"format": FORMAT} | self._config()
-        content["meaning"] = content.get("meaning", {}) | dict(meaning)
+        content["identity"] = (self.identity | identity).to_json()
         content["runs"] = [*content.get("runs", []), dict(run)]
         write_atomically(self.root / "config.json", _to_json(content))
         self._write_run_file(content["runs"])
@@ -302,7 +302,8 @@ class ResultStore:
     def _config(self) -> dict[str, Any]:
         path = self.root / "config.json"
         try:
-            return read_object(path)
+            content = read_object(path)
+            Identity.from_json(content.get("identity", []))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
@@ -312,6 +313,7 @@ class ResultStore:
                 f"has a damaged config.json ({first_line(error)}), without which nobody knows what "
                 "its results mean; restore it, or choose another folder",
             ) from None
+        return content
 
 
 class DamagedFile(RunError):
@@ -344,9 +346,9 @@ def _checksum(content: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _short(value: object) -> str:
-    text = " ".join(value) if isinstance(value, (list, tuple)) else str(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+def _short(text: str) -> str:
+    """A text that fits into a message; of a file's content the end, which is its hash, stays."""
+    return text if len(text) <= 80 else f"{text[:30]}...{text[-47:]}"
 
 
 def _to_json(content: object) -> str:

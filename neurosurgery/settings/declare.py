@@ -3,7 +3,7 @@
 1. A `Setting` says name, type, default, range and help of one setting. `add_to` makes its flag;
    what nobody gives is None.
 2. `resolve` takes what was given, checks the ranges, and fills in defaults: `Settings`.
-3. From `Settings` follow the run's identity (`identity`), what its run.yaml holds (`travelling`),
+3. From `Settings` follow the run's identity (`facts`), what its run.yaml holds (`travelling`),
    and the configuration of every room (`cli/parse.py`).
 
 The reference page (`reference.py`) and the report's table of settings come from the same
@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from neurosurgery.common.errors import UsageError
+from neurosurgery.settings.identity import CELLS, Fact, Identity
 
 MOST = 2**31 - 1
 """Larger counts are typing errors, which would run for ever or end deep in a library."""
@@ -89,7 +90,10 @@ class Setting:
         range: the numbers that it takes.
         metavar: what stands for its value in the help.
         is_file: its value is a path; of the demo's it is not written down.
-        identity: results with other values may not share a folder.
+        identity: the part of a results folder (`settings.identity`) in which no two runs may differ
+            in this setting; empty where they may.
+        capped_by: a setting that its value may not exceed.
+        ordered: whether the order of its values counts.
         travels: a YAML file may hold it; no file may delete, run foreign code, or say where to.
     """
 
@@ -107,7 +111,9 @@ class Setting:
     range: Range | None = None
     metavar: str = ""
     is_file: bool = False
-    identity: bool = False
+    identity: str = ""
+    capped_by: str = ""
+    ordered: bool = True
     travels: bool = True
 
     @property
@@ -234,14 +240,23 @@ class Settings:
         """Whether the embedded demo runs."""
         return self.given.get("model") is None
 
-    @property
-    def identity(self) -> dict[str, Any]:
-        """The flags whose values no results of a folder may differ in."""
-        return {
-            one.flag: plain(self.values[one.name])
+    def facts(self, part: str) -> Identity:
+        """What a part of a results folder depends on, as far as settings alone tell."""
+        return Identity(
+            Fact(one.name, self._identifying(one), "" if part == CELLS else part)
             for one in self.declared
-            if one.identity and one.name not in self.unused
-        }
+            if one.identity == part and one.name not in self.unused
+        )
+
+    def _identifying(self, one: Setting) -> Any:
+        value = plain(self.capped(one.name))
+        return value if one.ordered or value is None else sorted(value)
+
+    def capped(self, name: str) -> Any:
+        """The value of a setting, at most that of the setting which caps it."""
+        cap_name = next(one.capped_by for one in self.declared if one.name == name)
+        value, cap = self.values[name], self.values.get(cap_name)
+        return value if cap is None else cap if value is None else min(value, cap)
 
     @property
     def travelling(self) -> dict[str, Any]:
@@ -324,4 +339,4 @@ def plain(value: Any) -> Any:
     """A value in the types of JSON and YAML."""
     if isinstance(value, (list, tuple)):
         return [plain(one) for one in value]
-    return value if isinstance(value, (bool, int, float, str)) else str(value)
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 MATHNEURO = "mathneuro"
@@ -241,7 +242,7 @@ def method_rank(name: str) -> tuple[int, str]:
     return known.index(name) if name in METHODS else len(known), name
 
 
-def statistics_of(methods: tuple[str, ...]) -> tuple[str, ...]:
+def statistics_of(methods: Collection[str]) -> tuple[str, ...]:
     """The kinds of statistics of samples that these methods need, without repetition."""
     kinds = (METHODS[name].statistics for name in methods)
     return tuple(kind for kind in dict.fromkeys(kinds) if kind in _OF_SAMPLES)

@@ -19,6 +19,7 @@ from neurosurgery.settings.declare import (
 from neurosurgery.settings.demo import DEMO, PUBLISHED_GRID
 from neurosurgery.settings.fine_tuning import SCRIPT as FINE_TUNE
 from neurosurgery.settings.fine_tuning import SELECTIONS
+from neurosurgery.settings.identity import CELLS, EFFECTS, TRAININGS
 from neurosurgery.settings.keys import MATH
 from neurosurgery.settings.loggers import LOGGERS
 from neurosurgery.settings.margins import Margins
@@ -124,7 +125,7 @@ RANDOM_STATE = Setting(
     "seed of the draws",
     default=42,
     range=whole(0, None),
-    identity=True,
+    identity=CELLS,
 )
 
 
@@ -229,6 +230,7 @@ TASKS = (
         published="train_lm_eval_task",
         metavar="TASK",
         otherwise=f"sgsm where --skill_data has programs with answers; else {_OF_THE_DEMO}",
+        identity=CELLS,
     ),
     Setting(
         "other_tasks",
@@ -238,6 +240,8 @@ TASKS = (
         many=True,
         metavar="TASK",
         demo=DEMO.eval_datasets,
+        identity=CELLS,
+        ordered=False,
     ),
 )
 
@@ -249,6 +253,8 @@ EVALUATION = (
         published="eval_dataset_subset",
         default=100,
         range=whole(1),
+        identity=CELLS,
+        capped_by="documents",
     ),
     Setting(
         "other_documents",
@@ -257,6 +263,8 @@ EVALUATION = (
         published="eval_dataset_size",
         range=whole(1),
         otherwise="all",
+        identity=CELLS,
+        capped_by="documents",
     ),
     Setting(
         "documents",
@@ -267,9 +275,9 @@ EVALUATION = (
     ),
     Setting("eval_batch_size", int, "requests at once", default=16, range=whole(1)),
     Setting(
-        "num_fewshot", int, "shots", range=whole(0), otherwise="each task's own", identity=True
+        "num_fewshot", int, "shots", range=whole(0), otherwise="each task's own", identity=CELLS
     ),
-    Setting("apply_chat_template", bool, "prompt through the chat template", identity=True),
+    Setting("apply_chat_template", bool, "prompt through the chat template", identity=CELLS),
     Setting(
         "include_path",
         Path,
@@ -396,6 +404,7 @@ PROMPTS = (
         once=True,
         choices=OPERATORS,
         otherwise="all",
+        identity=EFFECTS,
     ),
     Setting(
         "templates",
@@ -407,9 +416,18 @@ PROMPTS = (
         once=True,
         choices=FAMILIES,
         otherwise=f"all but {DEMO_FAMILY}, the form that the demo's model was trained on",
+        identity=EFFECTS,
     ),
-    Setting("digits", int, "of an operand, 1 to 4", default=1, demo=2, range=whole(1, 10_000)),
-    Setting("number_words", bool, "operands as number words"),
+    Setting(
+        "digits",
+        int,
+        "of an operand, 1 to 4",
+        default=1,
+        demo=2,
+        range=whole(1, 10_000),
+        identity=EFFECTS,
+    ),
+    Setting("number_words", bool, "operands as number words", identity=EFFECTS),
     Setting(
         "shots",
         int,
@@ -417,8 +435,11 @@ PROMPTS = (
         default=2,
         demo=0,
         range=whole(0, 10_000),
+        identity=EFFECTS,
     ),
-    Setting("num_prompts", int, "per operator", default=96, range=whole(4, 1_000_000)),
+    Setting(
+        "num_prompts", int, "per operator", default=96, range=whole(4, 1_000_000), identity=EFFECTS
+    ),
 )
 """Prompts of a file, or arithmetic that is made for the model's tokenizer."""
 
@@ -428,9 +449,10 @@ HELD_OUT_PROMPTS = Setting(
     "share of the prompts to knock out on, none found with them",
     default=0.5,
     range=_SHARE,
+    identity=EFFECTS,
 )
 
-EFFECTS = (
+PATCHING = (
     Setting(
         "metric",
         str,
@@ -438,8 +460,9 @@ EFFECTS = (
         "of the clean value, which must be well above 0",
         default=METRICS[0],
         choices=METRICS,
+        identity=EFFECTS,
     ),
-    Setting("freeze_mlps", bool, "keep later MLPs too: the direct path alone"),
+    Setting("freeze_mlps", bool, "keep later MLPs too: the direct path alone", identity=EFFECTS),
     Setting(
         "units",
         str,
@@ -449,6 +472,7 @@ EFFECTS = (
         once=True,
         choices=tuple(UNIT_KINDS),
         otherwise="both",
+        identity=EFFECTS,
     ),
 )
 
@@ -481,7 +505,14 @@ KNOCK_OUT = (
         choices=POSITIONS,
     ),
     Setting("num_draws", int, "of random units", default=5, range=whole(1, 10_000)),
-    Setting("random_state", int, "seed of prompts and draws", default=42, range=whole(0, None)),
+    Setting(
+        "random_state",
+        int,
+        "seed of prompts and draws",
+        default=42,
+        range=whole(0, None),
+        identity=EFFECTS,
+    ),
 )
 
 HEAD_CELLS = (
@@ -588,6 +619,7 @@ TRAINING = (
         default=_TRAINING.epochs,
         demo=DEMO.epochs,
         range=number("a number above 0 and up to 1,000,000", lambda value: 0 < value <= 1e6),
+        identity=TRAININGS,
     ),
     Setting(
         "max_steps",
@@ -600,6 +632,7 @@ TRAINING = (
             whole(-1),
         ),
         otherwise="-1, for epochs",
+        identity=TRAININGS,
     ),
     Setting(
         "train_batch_size",
@@ -607,6 +640,7 @@ TRAINING = (
         "samples of one batch",
         default=_TRAINING.train_batch_size,
         range=whole(1),
+        identity=TRAININGS,
     ),
     Setting(
         "gradient_accumulation_steps",
@@ -614,6 +648,7 @@ TRAINING = (
         "batches of one step",
         default=_TRAINING.gradient_accumulation_steps,
         range=whole(1),
+        identity=TRAININGS,
     ),
     Setting(
         "warmup_ratio",
@@ -621,6 +656,7 @@ TRAINING = (
         "share of the steps in which the rate rises; then it falls to 0",
         default=_TRAINING.warmup_ratio,
         range=number("a share of the steps, 0 or more and below 1", lambda value: 0 <= value < 1),
+        identity=TRAININGS,
     ),
     Setting(
         "weight_decay",
@@ -628,6 +664,7 @@ TRAINING = (
         "AdamW's; pulls to the weights from before the training",
         default=_TRAINING.weight_decay,
         range=number("a number of 0 or more", lambda value: 0 <= value < float("inf")),
+        identity=TRAININGS,
     ),
     Setting(
         "max_length",
@@ -635,6 +672,7 @@ TRAINING = (
         "tokens of a sample",
         default=_TRAINING.max_length,
         range=whole(2),
+        identity=TRAININGS,
     ),
     Setting(
         "train_seed",
@@ -643,6 +681,7 @@ TRAINING = (
         default=_TRAINING.train_seed,
         # numpy takes seeds below 2^32, and every repeat has one of its own.
         range=whole(0, 2**32 - 10_001),
+        identity=TRAININGS,
     ),
     Setting(
         "held_out",
@@ -650,6 +689,7 @@ TRAINING = (
         "share of the samples that only measures the loss",
         default=_TRAINING.held_out,
         range=number("a share of the samples between 0 and 1", lambda value: 0 < value < 1),
+        identity=TRAININGS,
     ),
     Setting(
         "save_steps",
@@ -675,6 +715,9 @@ _TASKS_TITLE = "evaluation (lm-eval)"
 _WORKERS_TITLE = "workers (Ray: pip install -r requirements-ray.txt)"
 
 
+SCRIPTS = ("MathNeuro.py", "MathNeuro_Ablations.py", "LAPE.py", PATH_PATCHING, FINE_TUNE)
+
+
 def groups_of(script: str) -> Groups:
     """The settings of a script, by the titles of its help."""
     if script == PATH_PATCHING:
@@ -698,7 +741,7 @@ def _of_path_patching() -> Groups:
     return {
         "model": MODEL,
         "prompts (default: arithmetic, made for the tokenizer)": (*PROMPTS, HELD_OUT_PROMPTS),
-        "effects": EFFECTS,
+        "effects": PATCHING,
         "knock-out": KNOCK_OUT,
         "grid: the same units edited and evaluated on tasks, beside the other methods "
         "(with --skill_task and --other_tasks; the demo brings its own)": HEAD_CELLS,
@@ -720,3 +763,11 @@ def _of_fine_tuning() -> Groups:
         "output": output(DEMO.trained_save_path),
         _WORKERS_TITLE: WORKERS,
     }
+
+
+def flag_of(name: str) -> str:
+    """What messages call the setting that a fact names; what is no setting has its own name."""
+    every = [one for script in SCRIPTS for group in groups_of(script).values() for one in group]
+    flags = {one.name: one.flag for one in every}
+    cap = next((one.capped_by for one in every if one.name == name), "")
+    return "/".join(flags.get(part, part) for part in (name, cap) if part)

@@ -19,8 +19,6 @@ METRICS = ("logprob", "logit", "logit_diff")
 log-probability and no difference."""
 RELATIVE = ("logit", "logit_diff")
 """Metrics whose effects are shares of their clean value; effects on the other are in nats."""
-METRIC = "--metric[path patching]"
-"""The metric of a folder's effects, in the folder's meaning."""
 UNIT_KINDS = {"heads": HEAD, "mlps": MLP}
 """The values of `--units`, and the kind of unit that each means."""
 OPERATORS = ("+", "-", "*", "/")

@@ -10,11 +10,7 @@ from collections.abc import Iterator
 
 from neurosurgery.common.terminal import say
 from neurosurgery.settings.declare import Setting
-from neurosurgery.settings.fine_tuning import SCRIPT as FINE_TUNE
-from neurosurgery.settings.parts import groups_of
-from neurosurgery.settings.patching import SCRIPT as PATH_PATCHING
-
-SCRIPTS = ("MathNeuro.py", "MathNeuro_Ablations.py", "LAPE.py", PATH_PATCHING, FINE_TUNE)
+from neurosurgery.settings.parts import SCRIPTS, groups_of
 
 _HEAD = """\
 # Settings
@@ -67,7 +63,7 @@ def _lines() -> Iterator[str]:
 
 
 def _row(one: Setting) -> str:
-    marks = {"flag only": not one.travels, "identity": one.identity}
+    marks = {"flag only": not one.travels, "identity": one.identity != ""}
     what = one.help + "".join(f" *({mark})*" for mark, holds in marks.items() if holds)
     default = one.default_text
     if one.kind is bool:

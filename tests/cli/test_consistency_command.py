@@ -15,6 +15,7 @@ import MathNeuro
 from neurosurgery.__main__ import main
 from neurosurgery.results.lock import NAME as LOCK
 from neurosurgery.results.store import FORMAT
+from neurosurgery.settings.identity import Fact, Identity
 
 pytestmark = pytest.mark.whole
 
@@ -71,9 +72,9 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bad")
     (folder / "good.csv").write_text("qa\nhello\nyou\n")
     (folder / "columns.csv").write_text("words\na\n")
-    for name, meaning in (("another", {"--model": "gpt2"}), ("revised", {"--revision": "v9"})):
+    for name, fact in (("another", Fact("model", "gpt2")), ("revised", Fact("revision", "v9"))):
         (folder / name).mkdir()
-        config = {"format": FORMAT, "meaning": meaning}
+        config = {"format": FORMAT, "identity": Identity([fact]).to_json()}
         (folder / name / "config.json").write_text(json.dumps(config))
     (folder / "foreign").mkdir()
     (folder / "foreign" / "results.csv").write_text("mine")

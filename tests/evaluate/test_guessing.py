@@ -126,7 +126,7 @@ def measure(monkeypatch, tmp_path, tokenizer):
         tasks = write_task(tmp_path / "tasks", documents, **fields)
         (tasks / "utils.py").write_text(MC2)
         config = EvaluationConfig("own", (), None, None, None, False, tasks, 4)
-        harness = Harness(task_manager(config), "--train_lm_eval_task", ["own"], config)
+        harness = Harness(task_manager(config), "skill_task", ["own"], config)
         lm = harness_model(LoadedModel(build_model("llama"), tokenizer, "float32"), 4)
         found = harness.evaluate(lm, None)
         directions = found.higher_is_better

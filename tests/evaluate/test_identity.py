@@ -7,6 +7,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import ROOT
@@ -72,7 +73,8 @@ def test_a_changed_task_is_refused_by_name(only_own_tasks, tiny_model, tmp_path,
     assert rows["ci_low"].notna().all()
     # Another version of the harness is another way to ask.
     config = json.loads((save_path / "config.json").read_text())
-    config["meaning"]["lm-eval"] = "0.4.2"
+    facts = [fact for fact in config["identity"] if fact["setting"] != "lm-eval"]
+    config["identity"] = [*facts, {"setting": "lm-eval", "value": "0.4.2"}]
     (save_path / "config.json").write_text(json.dumps(config))
     capsys.readouterr()
     assert CASE.main(flags(tiny_model, save_path, tasks, "0.01")) == 2
@@ -99,10 +101,10 @@ def test_what_is_part_of_a_task(change, only_own_tasks, tmp_path, tokenizer):
     before = identity(write_task(tmp_path / "tasks"), tokenizer)
     assert identity(write_task(tmp_path / "tasks"), tokenizer) == before
     after = identity(write_task(tmp_path / "tasks", documents, **fields), tokenizer)
-    assert list(before) == [f"--eval_datasets[own {n}]" for n in PARTS]
+    assert list(before) == [label(n) for n in PARTS]
     changed = [name for name in PARTS if before[label(name)] != after[label(name)]]
     assert changed == expected.split()
-    assert after[label("version")] == f"own (version {2.0 if change == 'version' else 1.0})"
+    assert after[label("version")] == {"version": "2.0" if change == "version" else "1.0"}
 
 
 def test_a_task_is_the_same_from_another_folder(only_own_tasks, tmp_path, tokenizer):
@@ -115,7 +117,7 @@ PARTS = ["version", "configuration", "prompts"]
 
 
 def label(part: str) -> str:
-    return f"--eval_datasets[own {part}]"
+    return f"own {part}"
 
 
 def settings(tasks: Path, **changes) -> EvaluationConfig:
@@ -134,11 +136,11 @@ def settings(tasks: Path, **changes) -> EvaluationConfig:
     )
 
 
-def identity(tasks: Path, tokenizer, names=("own",), **changes) -> dict[str, str]:
+def identity(tasks: Path, tokenizer, names=("own",), **changes) -> dict[str, Any]:
     changes = {"math_task": names[0]} | changes
     config = settings(tasks, **changes)
-    harness = Harness(task_manager(config), "--eval_datasets", list(names), config)
-    return harness.prepare(tokenizer, 512, None)
+    harness = Harness(task_manager(config), "other_tasks", list(names), config)
+    return harness.prepare(tokenizer, 512, None).values("other_tasks")
 
 
 def test_functions_count_with_their_helpers(only_own_tasks, tmp_path, tokenizer):
@@ -195,7 +197,7 @@ def test_installed_code_counts_by_its_version_alone(only_own_tasks, tmp_path, to
     (tasks / "utils.py").write_text(
         "import numpy\nimport json\nimport neurosurgery\ndef ask(document):\n    return 'a'\n"
     )
-    function = Harness(task_manager(settings(tasks)), "--eval_datasets", ["own"], settings(tasks))
+    function = Harness(task_manager(settings(tasks)), "other_tasks", ["own"], settings(tasks))
     ask = function._loaded["tasks"]["own"].config.doc_to_text
     assert _files_behind(tasks / "utils.py", ask.__globals__) == []
 
@@ -221,9 +223,8 @@ def test_a_group_is_its_members_and_how_they_are_averaged(only_own_tasks, tmp_pa
     ):
         tasks = write_group(tmp_path / str(len(found)), members, weights)
         found += [identity(tasks, tokenizer, other_tasks=("own_group",), names=["own_group"])]
-    groups = [meaning["--eval_datasets[own_group group]"] for meaning in found]
-    assert len(set(groups)) == 3
-    assert all(text.startswith("own_group (group ") for text in groups)
+    groups = [facts["own_group group"] for facts in found]
+    assert len({group["group"] for group in groups}) == 3
 
 
 def test_a_tag_is_its_members(only_own_tasks, tmp_path, tokenizer):
@@ -231,8 +232,8 @@ def test_a_tag_is_its_members(only_own_tasks, tmp_path, tokenizer):
     both = identity(tasks, tokenizer, other_tasks=("own_tag",), names=["own_tag"])
     write_task(tasks / "b", task="own_b")
     one = identity(tasks, tokenizer, other_tasks=("own_tag",), names=["own_tag"])
-    assert both["--eval_datasets[tags]"] == "own_tag (own_a, own_b)"
-    assert one["--eval_datasets[tags]"] == "own_tag (own_a)"
+    assert both["tags"] == {"tasks": ["own_a", "own_b"]}
+    assert one["tags"] == {"tasks": ["own_a"]}
 
 
 def test_a_hash_is_the_same_in_every_process():

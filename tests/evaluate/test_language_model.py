@@ -149,7 +149,7 @@ def demo_harness() -> Harness:
     )
     manager = TaskManager(include_path=str(TASKS_FOLDER), include_defaults=False)
     tasks = ["demo_gsm8k_cot", "demo_race", "demo_mmlu", "demo_stories"]
-    return Harness(manager, "--eval_datasets", tasks, config)
+    return Harness(manager, "other_tasks", tasks, config)
 
 
 def test_the_demo_agrees_document_by_document(demo_model, demo_harness, tokenizer):

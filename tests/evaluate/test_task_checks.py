@@ -119,7 +119,7 @@ def only_own_tasks(monkeypatch):
 
 def harness(tasks: Path, num_fewshot: int | None = None) -> Harness:
     config = EvaluationConfig("own", (), None, None, num_fewshot, False, tasks, 4)
-    return Harness(task_manager(config), "--train_lm_eval_task", ["own"], config)
+    return Harness(task_manager(config), "skill_task", ["own"], config)
 
 
 @pytest.mark.parametrize("case", UNFIT)

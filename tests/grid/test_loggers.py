@@ -18,6 +18,7 @@ from scripts import SCRIPTS
 from neurosurgery.grid.loggers import cell_row, told_of_cells
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings import loggers as config
+from neurosurgery.settings.identity import Fact, Identity
 from neurosurgery.settings.loggers import LOGGERS
 
 CASE = SCRIPTS["mathneuro"]
@@ -78,7 +79,8 @@ def fakes(monkeypatch):
 @pytest.fixture
 def store(tmp_path):
     store = ResultStore(tmp_path / "folder", "meta-llama/Llama")
-    store.write_config({"--model": "m", "--num_samples[norms]": 3}, {"started": "today"})
+    facts = [Fact("model", "m"), Fact("num_samples", 3, "norms")]
+    store.write_config(Identity(facts), {"started": "today"})
     return store
 
 
@@ -100,14 +102,14 @@ def test_a_folder_has_one_run_in_each(fakes, store, capsys):
     for number in (1, 2):
         with told_of_cells(LOGGERS, store, print) as tell:
             tell(number, ROWS)
-        store.write_config({}, {"started": "tomorrow"})
+        store.write_config(Identity(), {"started": "tomorrow"})
     for name, fake in fakes.items():
         (first,), (second,) = fake.named("init")
         assert first == second
         assert first["resume"] == "allow"
         assert first["project"] == "neurosurgery"
         assert first["name"].startswith("folder meta-llama--Llama ")
-        assert first["config"] == {"model": "m", "num_samples[norms]": 3}
+        assert first["config"] == {"model": "m", "num_samples (norms)": 3}
         assert first.get("id") == (first["name"].split()[-1] if name == "wandb" else None)
         assert fake.named("log") == [(1, ROW), (2, ROW)]
         assert fake.named("finish") == [(0,), (0,)]
@@ -115,7 +117,7 @@ def test_a_folder_has_one_run_in_each(fakes, store, capsys):
     assert "chatter of wandb" in (store.root / "logs" / "report_to.log").read_text()
     # Another folder is another run.
     other = ResultStore(store.root.parent / "new" / "folder", store.model)
-    other.write_config({}, {"started": "yesterday"})
+    other.write_config(Identity(), {"started": "yesterday"})
     with told_of_cells(["trackio"], other, print):
         pass
     assert fakes["trackio"].named("init")[-1][0]["name"] != first["name"]

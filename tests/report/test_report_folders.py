@@ -136,7 +136,9 @@ def test_a_foreign_mask_file_is_refused(tmp_path):
         make_report(path)
 
 
-@pytest.mark.parametrize("content", ["{", "[1]", "[" * 5000 + "]" * 5000, '{"meaning": \xff}', ""])
+@pytest.mark.parametrize(
+    "content", ["{", "[1]", "[" * 5000 + "]" * 5000, '{"identity": \xff}', "", '{"identity": [3]}']
+)
 def test_a_damaged_config_is_named(content, tmp_path, capsys):
     path = FakeFolder(methods=("mathneuro",)).write(tmp_path)
     damaged = path / "config.json"

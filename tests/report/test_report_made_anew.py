@@ -18,6 +18,7 @@ from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.store import FORMAT, ResultStore
+from neurosurgery.settings.identity import Fact, Identity
 from neurosurgery.settings.keys import BASELINE_KEY, CellKey, SelectionKey, scale_by
 from neurosurgery.settings.margins import Margins, recorded_margins
 from neurosurgery.verdicts.points import VerdictTable
@@ -67,9 +68,9 @@ def make_run(path, margins: Margins) -> VerdictTable:
     """A run of two methods, two sizes and two repeats, with its tables."""
     store = ResultStore(path, MODEL)
     path.mkdir(parents=True, exist_ok=True)
-    meaning = {"--train_lm_eval_task": TASK, "--eval_datasets": [OTHER, STORIES]}
+    identity = Identity([Fact("skill_task", TASK), Fact("other_tasks", [OTHER, STORIES])])
     run = {"script": "MathNeuro.py", "settings": {"margin": list(margins.values)}}
-    config = {"format": FORMAT, "meaning": meaning, "runs": [run]}
+    config = {"format": FORMAT, "identity": identity.to_json(), "runs": [run]}
     (path / "config.json").write_text(json.dumps(config))
     store.write_cell(cell(BASELINE_KEY, 50, 55, 1.0))
     for index, method in enumerate(("mathneuro", "random")):

@@ -301,7 +301,7 @@ def test_members_of_a_group_do_not_count_beside_it(tmp_path):
     tasks = {MATH: TASKS[MATH], "suite": TASKS[OTHER], "part": TASKS[OTHER], "tagged": TASKS[OTHER]}
     FakeFolder(methods=("wanda",), proportions=(0.01,), tasks=tasks).write(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    config["meaning"]["--eval_datasets"] = ["a_tag", "suite"]
+    config["identity"].append({"setting": "other_tasks", "value": ["a_tag", "suite"]})
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert set(read_folder(tmp_path).cells["task"]) == set(tasks)
     write_record(tmp_path, {}, {"suite": ["part"]})

@@ -22,6 +22,8 @@ DAMAGES = {
     "deep": b"[" * 50_000 + b"]" * 50_000,
     "no UTF-8": b'{"format": "\xff"}',
     "a long number": b'{"format": ' + b"9" * 5_000 + b"}",
+    "no facts": b'{"format": "neurosurgery-results/5", "identity": {"--model": "m"}}',
+    "facts of another kind": b'{"identity": [{"flag": "--model"}]}',
     "twice": b'{"format": 1, "format": 2}',
 }
 
@@ -30,11 +32,11 @@ def check(folder: Path) -> None:
     ResultStore(folder, "m").check_folder()
 
 
-def meaning(folder: Path) -> None:
-    ResultStore(folder, "m").meaning()
+def identity(folder: Path) -> None:
+    assert not ResultStore(folder, "m").identity
 
 
-@pytest.mark.parametrize("read", [check, meaning])
+@pytest.mark.parametrize("read", [check, identity])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_config_is_called_damaged(damage, read, tmp_path):
     (tmp_path / "results.csv").write_text("model\n")

@@ -1,4 +1,4 @@
-"""Whatever changes what a number means is part of a folder's meaning."""
+"""Whatever a number depends on is part of a folder's identity."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,106 +18,162 @@ from conftest import ROOT
 
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.results import file_hashes, provenance
-from neurosurgery.results.provenance import meaning, model_fingerprint
-from neurosurgery.settings.experiment import (
-    CalibrationSource,
-    DataConfig,
-    EvaluationConfig,
-    GridConfig,
-    ModelConfig,
+from neurosurgery.results.provenance import (
+    facts_of_model,
+    facts_of_sets,
+    facts_of_tasks,
+    model_fingerprint,
 )
+from neurosurgery.settings.declare import Setting, resolve
+from neurosurgery.settings.experiment import CalibrationSource, DataConfig, ModelConfig
+from neurosurgery.settings.identity import CELLS, EFFECTS, TRAININGS, Fact, Identity
+from neurosurgery.settings.parts import SCRIPTS, flag_of, groups_of
 
 CSV = Path("some.csv")
 SOURCES = (CalibrationSource("Race", CSV), CalibrationSource("MMLU", CSV))
 MODEL = ModelConfig("some/model")
 DATA = DataConfig(CalibrationSource("math", CSV), SOURCES, 500, 5, 42)
-GRID = GridConfig(("mathneuro",), "math", (0.05,), (0.0,), True)
-EVALUATION = EvaluationConfig("gsm8k_cot", ("race", "mmlu"), 200, 100, None, False, None, 8)
 SETS = {
     name: CalibrationSet(name, ("a", "b"), sha256)
     for name, sha256 in (("math", "a" * 64), ("Race", "b" * 64), ("MMLU", "c" * 64))
 }
 
-# Of every field: another value, where that is another meaning; None where it adds cells or changes
-# only how they are computed (the device, the batch) or where a result comes from (paths), or where
-# its declaration says that it is part of the identity (`settings.parts`).
-MEANS = {
-    ModelConfig: {
-        **{"name": "other/model", "revision": "v2", "dtype": None, "device": None},
-        **{"device_map": None, "trust_remote_code": None},
-    },
-    DataConfig: {
-        **{"math": None, "calibration": None, "num_samples": 100, "num_repeats": None},
-        # What it leaves out is part of the sets (the last test).
-        **{"random_state": None, "batch_tokens": None, "drop_used": None},
-    },
-    GridConfig: dict.fromkeys(("methods", "skill", "sizes", "scalars", "pre_train_eval")),
-    EvaluationConfig: {
-        **{"math_task": "gsm8k", "other_tasks": ("race",), "math_documents": None},
-        **{"other_documents": 50, "num_fewshot": None, "apply_chat_template": None},
-        **{"include_path": None, "batch_size": None},
-        # Of tasks of programs; what these ask is in the hash of their prompts.
-        **{"programs": None, "random_state": None},
-    },
+COMPUTED = {
+    "model, revision and dtype, once they are resolved": "model revision dtype",
+    "by content": "skill_data other_data train_data prompts",
+    "with a kind of statistics, of a method over all sets": "num_samples other_names",
+    "of files and folders, by content": "selection path_patching",
+    "of the units that are removed": "ablation",
+    "as far as it lowers other counts": "documents",
+    "by the samples that stay": "drop_used",
 }
-CHANGES = [
-    (part, name, value)
-    for part, values in MEANS.items()
-    for name, value in values.items()
-    if value is not None
-]
+"""Settings that are part of the identity in another form than their value."""
+
+OTHERS = {
+    "more of them add cells": "methods skill proportion ratio top scalar num_repeats "
+    "pre_train_eval learning_rate",
+    "how cells are computed": "device device_map batch_tokens eval_batch_size workers "
+    "gpus_per_worker cpus_per_worker ray_address verbose save_steps",
+    "points of the curve, which say them themselves": "positions num_draws",
+    "where to, what else is written, how it is shown": "save_path text_file margin skill_name "
+    "save_masks save_model report_to overwrite dry_run quiet",
+    "what is trusted; its task files are part of the tasks": "trust_remote_code include_path",
+}
+"""Settings in which the runs of a folder may differ."""
 
 
-def meaning_of(*, sets=SETS, dtype="float32", commit=None, **parts):
-    place = {"model": MODEL, "data": DATA, "grid": GRID, "evaluation": EVALUATION} | parts
-    return meaning(*place.values(), sets, dtype, commit, {})
+def declared(script: str) -> list[Setting]:
+    return [one for group in groups_of(script).values() for one in group]
 
 
-@pytest.mark.parametrize("part", MEANS)
-def test_every_setting_is_judged_here(part):
-    assert {field.name for field in fields(part)} == set(MEANS[part])
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_setting_is_judged_here(script):
+    without = {name for names in (COMPUTED | OTHERS).values() for name in names.split()}
+    for one in declared(script):
+        assert (one.name in without) != bool(one.identity) or (
+            # Of path patching the seed makes prompts; elsewhere it draws samples of every cell.
+            one.name == "random_state"
+        ), one.name
 
 
-@pytest.mark.parametrize(("part", "name", "value"), CHANGES)
-def test_a_changed_setting_is_another_meaning(part, name, value):
-    for key, base in (("model", MODEL), ("data", DATA), ("evaluation", EVALUATION)):
-        if isinstance(base, part):
-            changed = meaning_of(**{key: replace(base, **{name: value})})
-    before = meaning_of()
-    different = {flag for flag in before.keys() | changed if before.get(flag) != changed.get(flag)}
-    assert len(different) == 1, f"one flag is named, not {different}"
+def facts(script: str, **given: object) -> Identity:
+    """The facts that the settings of a script tell of."""
+    nothing = {one.name: None for one in declared(script)}
+    # Without a model the demo's values would hold.
+    settings = resolve(script, [], groups_of(script), nothing | {"model": "m"} | given)
+    return settings.facts(CELLS) | settings.facts(EFFECTS) | settings.facts(TRAININGS)
 
 
-def test_the_number_of_math_documents():
-    none = meaning_of(evaluation=replace(EVALUATION, math_documents=None))
-    assert none != meaning_of()
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_changed_setting_is_another_identity(script):
+    """Exactly the settings that are declared so; one fact is named."""
+    samples = {bool: [True], int: [7], float: [0.25, 3.0], str: ["x"], Path: [Path("x")]}
+    for one in declared(script):
+        values = [value for value in one.choices or samples[one.kind] if value != one.default]
+        value = next(v for v in values if one.range is None or one.range.refuse(v) is None)
+        changed = facts(script, **{one.name: [value] if one.many else value})
+        before = facts(script)
+        different = [fact.setting for fact in changed if fact not in list(before)]
+        caps = [other.name for other in declared(script) if other.capped_by == one.name]
+        assert different == ([one.name] if one.identity else caps), one.name
+
+
+def test_the_order_of_tasks_does_not_count():
+    first, second = (
+        facts("MathNeuro.py", other_tasks=names) for names in (["race", "mmlu"], ["mmlu", "race"])
+    )
+    assert first.difference(second) is None
+
+
+def test_the_number_of_documents_is_the_smaller_one():
+    names = ("skill_documents", "other_documents")
+    for given, expected in (
+        ({}, (100, None)),
+        ({"documents": 20}, (20, 20)),
+        ({"documents": 200, "other_documents": 30}, (100, 30)),
+        ({"skill_documents": 7, "documents": 9}, (7, 9)),
+    ):
+        found = facts("MathNeuro.py", **given)
+        assert tuple(found.value(name) for name in names) == expected
+    assert flag_of("skill_documents") == "--eval_dataset_subset/--eval_limit"
 
 
 def test_number_format_commit_and_harness(monkeypatch):
-    assert meaning_of(dtype="bfloat16") != meaning_of()
-    assert meaning_of(commit="abc") != meaning_of(commit="def")
-    before = meaning_of()
+    def of(dtype: str, commit: str | None) -> Identity:
+        return facts_of_model(MODEL, dtype, commit)
+
+    assert of("bfloat16", None).difference(of("float32", None))[0].setting == "dtype"
+    assert of("float32", "abc").difference(of("float32", "def"))[0].name == "model (files)"
+    assert of("float32", "abc").difference(of("float32", None)) is None, "unknown is no difference"
+    before = facts_of_tasks()
     monkeypatch.setattr(provenance.importlib.metadata, "version", lambda _name: "9.9")
-    assert meaning_of() != before
+    assert before.difference(facts_of_tasks())[0].setting == "lm-eval"
+
+
+def of_sets(sets=SETS, *, data=DATA, methods=("mathneuro",)) -> Identity:
+    return facts_of_sets(data, methods, sets)
 
 
 @pytest.mark.parametrize("name", SETS)
 def test_the_contents_of_every_calibration_set(name):
-    changed = meaning_of(sets=SETS | {name: replace(SETS[name], sha256="d" * 64)})
-    different = [flag for flag, value in meaning_of().items() if changed[flag] != value]
-    assert len(different) == 1
-    assert different[0] == (
-        "--train_dataset" if name == "math" else f"--calibration_datasets[{name}]"
-    )
+    changed = of_sets(SETS | {name: replace(SETS[name], sha256="d" * 64)})
+    (different,) = [fact for fact in of_sets() if fact not in list(changed)]
+    expected = ("skill_data", "") if name == "math" else ("other_data", name)
+    assert (different.setting, different.about) == expected
+    # Where it comes from is told, and does not count.
+    elsewhere = replace(DATA, math=CalibrationSource("math", Path("else.csv")))
+    assert of_sets(data=elsewhere).difference(of_sets()) is None
 
 
 def test_another_set_adds_cells_but_changes_those_of_a_method_over_all_sets():
     fewer = replace(DATA, calibration=SOURCES[:1])
-    mathneuro = meaning_of(data=fewer)
-    assert mathneuro.items() <= meaning_of().items()
-    lape = replace(GRID, methods=("lape",))
-    whole, part = meaning_of(grid=lape), meaning_of(grid=lape, data=fewer)
-    assert not part.items() <= whole.items()
+    assert of_sets(data=fewer).difference(of_sets()) is None
+    whole, part = (of_sets(data=data, methods=("lape",)) for data in (DATA, fewer))
+    assert part.difference(whole)[0].name == "other_names (lape)"
+
+
+def test_a_kind_of_statistics_has_its_own_number_of_samples():
+    other = of_sets(data=replace(DATA, num_samples=100), methods=("lape",))
+    assert other.difference(of_sets()) is None
+    assert of_sets(data=replace(DATA, num_samples=100)).difference(of_sets())
+
+
+def test_an_identity_is_read_as_it_was_written():
+    whole = Identity(
+        [Fact("a", (1, 2)), Fact("b", {"content": "x", "left out": 3}, "set", "f.csv")]
+    )
+    again = Identity.from_json(json.loads(json.dumps(whole.to_json())))
+    assert whole.difference(again) is None
+    assert again.difference(whole) is None
+    assert again.sha256 == whole.sha256 == (Identity() | reversed(list(whole))).sha256
+    assert again.value("b", "set") == {"content": "x", "left out": 3}
+    changed = whole | [Fact("b", {"content": "y"}, "set", "g.csv")]
+    assert [fact.text for fact in whole.difference(changed)] == [
+        "f.csv (content x, left out 3)",
+        "g.csv (content y)",
+    ]
+    assert changed.sha256 != whole.sha256
+    assert len(whole | changed) == 2
 
 
 @pytest.mark.parametrize(
@@ -139,7 +195,7 @@ def test_a_changed_file_of_a_local_model(tmp_path, name):
     assert model_fingerprint(str(tmp_path), None) == before
     (tmp_path / name).unlink()
     assert model_fingerprint(str(tmp_path), None) != before
-    assert meaning_of(model=ModelConfig(str(tmp_path)))["--model[files]"]
+    assert facts_of_model(ModelConfig(str(tmp_path)), "float32", None).value("model", "files")
 
 
 LARGE = 20_000_000
@@ -343,17 +399,14 @@ def test_the_base_of_an_adapter_belongs_to_the_model(tmp_path):
 def test_a_hub_model_is_its_commit():
     assert model_fingerprint("some/model", "abc") == "abc"
     assert model_fingerprint("some/model", None) is None
-    assert "--model[files]" not in meaning_of()
+    assert facts_of_model(MODEL, "float32", None).value("model", "files") is None
 
 
-def test_what_is_left_out_of_a_set_is_part_of_its_meaning():
+def test_what_is_left_out_of_a_set_is_part_of_it():
     drop = replace(DATA, drop_used=True)
-    left = meaning_of(data=drop, sets=SETS | {"MMLU": replace(SETS["MMLU"], left_out=3)})
-    assert "--train_dataset" not in left, "it is unknown before the sets are compared"
+    left = of_sets(SETS | {"MMLU": replace(SETS["MMLU"], left_out=3)}, data=drop)
+    assert left.value("skill_data") is None, "it is unknown before the sets are compared"
     known = {name: replace(found, left_out=0) for name, found in SETS.items()}
-    assert meaning_of(data=drop, sets=known) == meaning_of()
+    assert of_sets(known, data=drop).difference(of_sets()) is None
     known["MMLU"] = replace(SETS["MMLU"], left_out=3)
-    changed = meaning_of(data=drop, sets=known)
-    assert [flag for flag, value in meaning_of().items() if changed[flag] != value] == [
-        "--calibration_datasets[MMLU]"
-    ]
+    assert of_sets(known, data=drop).difference(of_sets())[0].name == "other_data (MMLU)"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,13 +19,15 @@ from neurosurgery.cli.fine_tune import parse as parse_fine_tuning
 from neurosurgery.cli.parse import parse_experiment
 from neurosurgery.cli.path_patching import parse as parse_path_patching
 from neurosurgery.common.errors import UsageError
+from neurosurgery.results.store import ResultStore
 from neurosurgery.settings import parts
-from neurosurgery.settings.declare import FRACTION, Setting, resolve, whole
+from neurosurgery.settings.declare import FRACTION, Setting, whole
 from neurosurgery.settings.demo import DEMO
+from neurosurgery.settings.identity import CELLS
 from neurosurgery.settings.reference import reference_text
 from neurosurgery.settings.yaml_file import run_yaml
 
-NEW = Setting("loudness", float, "how loud it is", default=0.5, range=FRACTION, identity=True)
+NEW = Setting("loudness", float, "how loud it is", default=0.5, range=FRACTION, identity=CELLS)
 MODEL = ["--model", DEMO.model, *DEMO_DATA, *DEMO_TASKS, "--save_path", "r"]
 
 
@@ -65,8 +66,7 @@ def test_a_new_setting_is_one_declaration(monkeypatch, tmp_path, capsys, tiny_mo
     assert MathNeuro.main(again) == 0
     first, second = ((tmp_path / name / "summary.csv").read_bytes() for name in ("r", "again"))
     assert first == second
-    config = json.loads((tmp_path / "again" / "config.json").read_text())
-    assert config["meaning"]["--loudness"] == 0.25
+    assert ResultStore(tmp_path / "again", "").identity.value("loudness") == 0.25
     assert yaml.safe_load((tmp_path / "again" / "run.yaml").read_text()) == yaml.safe_load(
         run.read_text()
     )
@@ -258,21 +258,6 @@ def test_a_users_own_run_yaml_stays(tmp_path, tiny_model, capsys):
     flags = SCRIPTS["mathneuro"].flags(tiny_model, tmp_path / "r")
     assert MathNeuro.main([*flags, "--config", str(tmp_path / "r" / "run.yaml")]) == 0
     assert (tmp_path / "r" / "run.yaml").read_text() == "num_samples: 3\n"
-
-
-def test_every_identity_is_noticed():
-    """Every declared part of the identity changes it, and nothing else does."""
-    for script in ("MathNeuro.py", "LAPE.py", "FineTune.py"):
-        groups = parts.groups_of(script)
-        declared = [one for group in groups.values() for one in group]
-        nothing = {one.name: None for one in declared}
-        before = resolve(script, [], groups, nothing).identity
-        for one in declared:
-            if one.kind not in (bool, int, float) or one.many:
-                continue
-            value = True if one.kind is bool else 2 if one.kind is int else 0.5
-            after = resolve(script, [], groups, nothing | {one.name: value}).identity
-            assert (after != before) is one.identity, one.name
 
 
 def test_ranges_tell_what_was_expected():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,7 +13,9 @@ from transformers import AutoModelForCausalLM
 import PathPatching
 from neurosurgery.grid import patching
 from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
+from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.demo import DEMO
+from neurosurgery.settings.identity import EFFECTS
 from neurosurgery.settings.patching import DEMO_FAMILY
 
 MADE = [*"--operators + --digits 2 --shots 0 --num_prompts 40 --templates".split(), DEMO_FAMILY]
@@ -48,8 +49,7 @@ def test_files_of_a_run(finished):
     assert sorted(path.name for path in folder(finished).iterdir()) == sorted(
         [*TABLES, *FIGURES, "effects.safetensors"]
     )
-    meaning = json.loads((finished / "config.json").read_text())["meaning"]
-    assert meaning["--operators[path patching]"] == ["+"]
+    assert ResultStore(finished, "").identity.value("operators", EFFECTS) == ["+"]
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,7 @@ from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.demo import DEMO
+from neurosurgery.settings.identity import Fact, Identity
 from neurosurgery.settings.keys import BASELINE_KEY, CellKey, SelectionKey, scale_by
 from neurosurgery.settings.margins import Margins
 from neurosurgery.verdicts.points import VerdictTable
@@ -310,9 +311,9 @@ def cell(key: CellKey, seed: int, damage: float, nats: float = 1.0) -> CellResul
 def folder(tmp_path_factory):
     """A results folder with its tables: two methods, three sizes, two repeats, one broken state."""
     store = ResultStore(tmp_path_factory.mktemp("real") / "small", "a-model")
-    meaning = {"--train_lm_eval_task": MATH, "--eval_datasets": OTHERS}
+    identity = Identity([Fact("skill_task", MATH), Fact("other_tasks", OTHERS)])
     store.write_config(
-        meaning, {"script": "MathNeuro.py", "settings": {"margin": ["0.2", "texts=0.1"]}}
+        identity, {"script": "MathNeuro.py", "settings": {"margin": ["0.2", "texts=0.1"]}}
     )
     store.write_cell(cell(BASELINE_KEY, 0, 0.0))
     for place, size in enumerate((0.001, 0.01, 0.1)):

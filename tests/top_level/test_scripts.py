@@ -23,6 +23,7 @@ from transformers import AutoModelForCausalLM
 
 from neurosurgery import __main__ as commands
 from neurosurgery.masks.files import load_mask
+from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.demo import DEMO, TASKS_FOLDER
 from neurosurgery.verdicts.columns import COLUMNS, SUMMARY_COLUMNS
 
@@ -195,7 +196,7 @@ def test_a_folder_grows_by_cells(script, finished, tiny_model, tmp_path):
         ("--model {1}/demo/model", "--model model: the results in {0} were made with tiny-llama"),
     ],
 )
-def test_flags_that_change_the_meaning_are_refused(
+def test_flags_that_change_the_identity_are_refused(
     flags, message, script, finished, tiny_model, capsys
 ):
     before = files_with_times(finished)
@@ -212,8 +213,7 @@ def test_overwrite_starts_afresh_and_spares_foreign_files(script, tiny_model, tm
     again = script.one("--num_samples", "3", "--overwrite")
     assert script.run(tiny_model, tmp_path, *again) == 0
     assert (tmp_path / "notes.txt").read_text() == "mine"
-    meaning = json.loads((tmp_path / "config.json").read_text())["meaning"]
-    assert [value for flag, value in meaning.items() if flag.startswith("--num_samples")] == [3]
+    assert {*ResultStore(tmp_path, "").identity.values("num_samples").values()} == {3}
 
 
 @pytest.mark.parametrize("flags", [[], ["--overwrite"]], ids=["plain", "overwrite"])
@@ -372,8 +372,7 @@ def test_calibration_samples_that_tests_ask_are_counted_and_can_be_left_out(
     assert "12 of 14 samples" in output
     assert not target.exists()
     assert script.run(tiny_model, target, *flags, "--drop_used") == 0
-    meaning = json.loads((target / "config.json").read_text())["meaning"]
-    assert meaning["--calibration_datasets[Mixed]"].endswith(", 6 left out by --drop_used")
+    assert ResultStore(target, "").identity.value("other_data", "Mixed")["left out"] == 6
     done = files_with_times(target / "cells")
     assert script.run(tiny_model, target, *flags, "--drop_used") == 0
     assert files_with_times(target / "cells") == done

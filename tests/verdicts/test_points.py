@@ -15,6 +15,7 @@ from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.report import make_report
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.identity import Fact, Identity
 from neurosurgery.settings.keys import BASELINE_KEY, CellKey, SelectionKey, scale_by
 from neurosurgery.settings.margins import Margins
 from neurosurgery.verdicts.intervals import compare, retention_interval
@@ -123,12 +124,14 @@ def cell(key: CellKey, nats: float, reported: float | None = None, right: int = 
     )
 
 
+TASKS = Identity([Fact("skill_task", "sums"), Fact("other_tasks", ["texts"])])
+
+
 @pytest.fixture(scope="module")
 def destroyed(tmp_path_factory):
     """A folder with perplexities of every magnitude: a proportion for each, two repeats."""
     store = ResultStore(tmp_path_factory.mktemp("destroyed"), "m")
-    config = {"--train_lm_eval_task": "sums", "--eval_datasets": ["texts"]}
-    store.write_config(config, {})
+    store.write_config(TASKS, {})
     store.write_cell(cell(BASELINE_KEY, 0.7, right=11))
     for place, nats in enumerate((*LOGARITHMS, *UNUSABLE)):
         for repeat in range(2):
@@ -194,7 +197,7 @@ def test_a_mean_over_repeats_is_finite_where_every_value_is(tmp_path):
 def test_figures_of_huge_numbers_without_a_logarithmic_axis(least, tmp_path):
     """Negative numbers have no logarithm, and numbers alike need none."""
     store = ResultStore(tmp_path, "m")
-    store.write_config({"--train_lm_eval_task": "sums", "--eval_datasets": ["texts"]}, {})
+    store.write_config(TASKS, {})
     store.write_cell(cell(BASELINE_KEY, 0.7, least, right=11))
     for place, value in enumerate((1e307, 1.7e308)):
         key = CellKey(SelectionKey("wanda", "math", "", 0.01 * (place + 1), 0), scale_by(0.0))

@@ -15,7 +15,7 @@ from neurosurgery.report.draw.where import draw_bars, draw_heat_map
 from neurosurgery.report.page.head_figures import draw_head_figures
 from neurosurgery.report.page.missing import Missing, no_isolation
 from neurosurgery.report.page.training_figures import training_figures
-from neurosurgery.report.read.folder import Folder, meaning_of
+from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.read.heads import HEADS_FOLDER, read_heads
 from neurosurgery.report.read.points import of_training
 from neurosurgery.report.read.where import MaskCounts, read_masks
@@ -33,9 +33,10 @@ from neurosurgery.report.show.missing_commands import (
     repeat_with,
 )
 from neurosurgery.report.show.panels import grid_panels, size_panels
+from neurosurgery.settings.identity import EFFECTS
 from neurosurgery.settings.keys import MATH, SCALE, edit_text
 from neurosurgery.settings.methods import counts_units, size_text, without_own_counts
-from neurosurgery.settings.patching import METRIC, METRICS
+from neurosurgery.settings.patching import METRICS
 from neurosurgery.verdicts.columns import removed
 
 
@@ -62,7 +63,7 @@ def draw_all(folder: Folder, points: pd.DataFrame) -> list[tuple[str, list[Drawi
             drawn: list[Drawing | Missing] = [i for i in items if isinstance(i, Drawing)]
             sections.append((f"Control run: parameters of {skill}, not of {folder.skill}", drawn))
     tables = read_heads(folder.path / HEADS_FOLDER / folder.model)
-    metric = str(meaning_of(folder.config).get(METRIC, METRICS[0]))
+    metric = folder.identity.value("metric", EFFECTS) or METRICS[0]
     heads: list[Drawing | Missing] = [*draw_head_figures(tables, metric)]
     return [*sections, ("Heads and MLPs, by path patching", heads)] if heads else sections
 

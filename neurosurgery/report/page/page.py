@@ -17,13 +17,14 @@ from neurosurgery.report.page.missing import Missing
 from neurosurgery.report.page.programs import outcome_table
 from neurosurgery.report.page.table import CellText, Table, number_cell, plain_number
 from neurosurgery.report.page.training import training_table
-from neurosurgery.report.read.folder import Folder, meaning_of
+from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.show.cautions import cautions
 from neurosurgery.report.show.missing_commands import command_text, of_demo, recorded, settings_of
 from neurosurgery.report.show.panels import records
 from neurosurgery.report.show.texts import interval, number
 from neurosurgery.report.show.units import UnitList
 from neurosurgery.report.show.words import findings
+from neurosurgery.settings.declare import is_given
 from neurosurgery.settings.keys import SCALE
 from neurosurgery.settings.methods import method_label
 from neurosurgery.verdicts.intervals import INTERVALS_OVER
@@ -72,7 +73,7 @@ def render_page(
         units=[(unit.title, unit.note, unit_table(unit.rows)) for unit in units],
         facts={drawing.name: drawing.facts for drawing in drawings},
         runs=[_run(run) for run in folder.runs],
-        meaning=_meaning(folder),
+        identity=[(fact.name, fact.text) for fact in folder.identity if is_given(fact.value)],
     )
 
 
@@ -218,11 +219,3 @@ def _run(run: dict[str, Any]) -> dict[str, Any]:
             for name, value in settings_of(run).items()
         },
     }
-
-
-def _meaning(folder: Folder) -> list[tuple[str, str]]:
-    return [
-        (flag, " ".join(map(str, value)) if isinstance(value, list) else str(value))
-        for flag, value in meaning_of(folder.config).items()
-        if value is not None and value is not False
-    ]

@@ -14,6 +14,7 @@ from neurosurgery.common.json_files import read_object
 from neurosurgery.common.terminal import visible_text
 from neurosurgery.results.cells import CellRecord
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.identity import Identity
 from neurosurgery.settings.keys import BASELINE, shown_set
 from neurosurgery.settings.margins import recorded_margins, recorded_skill_name
 from neurosurgery.verdicts.columns import COLUMNS, GRID, OVERLAP_COLUMNS, SETS, SUMMARY_COLUMNS
@@ -73,6 +74,7 @@ class Folder:
     training: pd.DataFrame
     overlap: pd.DataFrame
     config: dict[str, Any]
+    identity: Identity
     math_tasks: tuple[str, ...]
     other_tasks: tuple[str, ...]
     factors: dict[Point, tuple[float, float, float]]
@@ -130,8 +132,8 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
         return _read_table(path / name, flag)
 
     results = table("results.csv")
-    config = read_own_json(path / "config.json", flag)
-    if (not set(results.columns) >= _NEEDED or results.empty) and _made_again(path, config):
+    config, identity = _read_config(path / "config.json", flag)
+    if (not set(results.columns) >= _NEEDED or results.empty) and _made_again(path, identity):
         results = table("results.csv")
     if not set(results.columns) >= _NEEDED:
         raise UsageError(flag, path, "expected a results folder of the scripts")
@@ -142,12 +144,12 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
     keys = store.keys()
     records = [store.read_cell(key).record for key in keys]
     groups = _merged(record.groups for record in records)
-    math, other = _tasks(config, results, groups)
+    math, other = _tasks(identity, results, groups)
     there = results[[*GRID, "repeat"]].drop_duplicates()
     if len(keys) < len(there):
         _check_whole(path, flag, results, table("summary.csv"))
     elif not is_current(store, keys):
-        _judge_again(store, config, (*math, *other))
+        _judge_again(store, identity, (*math, *other))
         results = table("results.csv")
     results["skill"] = results["skill"].replace("", skill)
     results = primary_metrics(results, [*math, *other], groups)
@@ -163,6 +165,7 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
         training=table("training.csv"),
         overlap=_whole(table("overlap.csv"), path / "overlap.csv", flag),
         config=config,
+        identity=identity,
         math_tasks=math,
         other_tasks=other,
         factors=_factors(records, skill),
@@ -173,21 +176,15 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
     )
 
 
-def meaning_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags that define a folder's cells; empty where config.json lacks them."""
-    meaning = config.get("meaning")
-    return meaning if isinstance(meaning, dict) else {}
-
-
-def _made_again(path: Path, config: Mapping[str, Any]) -> bool:
+def _made_again(path: Path, identity: Identity) -> bool:
     """Make the tables of a folder without results.csv again; False where it has no cells."""
-    model = meaning_of(config).get("--model")
+    model = identity.value("model")
     if not isinstance(model, str) or not (path / "cells" / model).is_dir():
         return False
     store = ResultStore(path, model)
     if not store.keys():
         return False
-    _judge_again(store, config, ())
+    _judge_again(store, identity, ())
     return True
 
 
@@ -224,11 +221,10 @@ def _check_whole(path: Path, flag: str, results: pd.DataFrame, summary: pd.DataF
         )
 
 
-def _judge_again(store: ResultStore, config: Mapping[str, Any], tasks: Sequence[str]) -> None:
+def _judge_again(store: ResultStore, identity: Identity, tasks: Sequence[str]) -> None:
     """Make the tables again, by the folder's margins."""
-    meaning = meaning_of(config)
-    math_task = meaning.get("--train_lm_eval_task") or next(iter(tasks), "")
-    others = meaning.get("--eval_datasets") or tasks[1:]
+    math_task = identity.value("skill_task") or next(iter(tasks), "")
+    others = identity.value("other_tasks") or tasks[1:]
     margins = recorded_margins(store.root)
     skill = recorded_skill_name(store.root)
     verdicts = VerdictTable(store, store.model, str(math_task), others, margins, skill)
@@ -260,15 +256,13 @@ def _read_table(path: Path, flag: str) -> pd.DataFrame:
 
 
 def _tasks(
-    config: Mapping[str, Any], results: pd.DataFrame, groups: Mapping[str, Sequence[str]]
+    identity: Identity, results: pd.DataFrame, groups: Mapping[str, Sequence[str]]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The math tasks and the other tasks, in the order of the table (`primary_metrics`).
 
     If the math task is a tag without a result of its own, its members precede the other tasks.
     """
-    meaning = meaning_of(config)
-    math, others = meaning.get("--train_lm_eval_task"), meaning.get("--eval_datasets")
-    others = others if isinstance(others, list) else []
+    math, others = identity.value("skill_task"), identity.value("other_tasks") or []
     asked = [str(task) for task in (math, *others)] if others else list(results["task"])
     chosen = primary_metrics(results, asked, groups)["task"]
     found = [str(task) for task in dict.fromkeys(chosen)]
@@ -276,6 +270,19 @@ def _tasks(
         return (str(math),), tuple(task for task in found if task != math)
     first = next((i for i, task in enumerate(found) if task in others), len(found))
     return tuple(found[:first]), tuple(found[first:])
+
+
+def _read_config(path: Path, flag: str) -> tuple[dict[str, Any], Identity]:
+    """Read config.json, and what it says of the folder's identity.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    content = read_own_json(path, flag)
+    try:
+        return content, Identity.from_json(content.get("identity", []))
+    except ValueError as error:
+        raise UsageError(flag, path, f"is damaged ({error})") from None
 
 
 def read_own_json(path: Path, flag: str) -> dict[str, Any]:
