@@ -18,10 +18,12 @@ from pathlib import Path
 
 import numpy as np
 
+from neurosurgery.edit.kinds import scale_by
 from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.results.cells import CellRecord, CellResult
+from neurosurgery.results.keys import BASELINE_KEY, CellKey
 from neurosurgery.results.store import ResultStore
-from neurosurgery.settings.keys import BASELINE_KEY, CellKey, SelectionKey, scale_by
 from neurosurgery.verdicts.points import VerdictTable
 
 DOCUMENTS = 200

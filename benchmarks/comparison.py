@@ -19,16 +19,18 @@ from benchmarks.common import PROPORTIONS
 from benchmarks.llamas import random_ids, token_count
 from neurosurgery.activations.batches import default_batch_tokens, length_sorted_batches
 from neurosurgery.activations.collect import ByRepeat, collect_activation_norms
+from neurosurgery.activations.kinds import ACTIVATION_NORMS
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.edit.scale import scaled_weights
 from neurosurgery.locate.evidence import Evidence
 from neurosurgery.locate.ranking import TopK
 from neurosurgery.locate.selectors import select
+from neurosurgery.methods.keys import SelectionKey
+from neurosurgery.methods.registry import MATHNEURO
 from neurosurgery.models.load import load_model, load_tokenizer
 from neurosurgery.models.targets import find_targets
 from neurosurgery.settings.experiment import ModelConfig
-from neurosurgery.settings.keys import MATH, SelectionKey
-from neurosurgery.settings.methods import ACTIVATION_NORMS, MATHNEURO
+from neurosurgery.settings.identity import MATH
 
 REPEATS = 5
 CELLS = REPEATS * len(PROPORTIONS)

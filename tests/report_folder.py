@@ -12,13 +12,15 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from neurosurgery.edit.kinds import scale_by
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.masks.files import write_mask_file
 from neurosurgery.masks.mask import ParameterMask
+from neurosurgery.methods.keys import SelectionKey
+from neurosurgery.methods.registry import METHODS
 from neurosurgery.results.cells import CellRecord, CellResult
+from neurosurgery.results.keys import CellKey
 from neurosurgery.results.store import FORMAT, ResultStore
-from neurosurgery.settings.keys import CellKey, SelectionKey, scale_by
-from neurosurgery.settings.methods import METHODS
 from neurosurgery.verdicts.columns import COLUMNS, GRID, SUMMARY_COLUMNS
 from neurosurgery.verdicts.isolation import AT_EQUAL_DAMAGE, COMPARISON_COLUMNS, POINT_COLUMNS
 

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
-from neurosurgery.settings.methods import METHODS
-from neurosurgery.settings.patching import UNIT_KINDS
+from neurosurgery.masks.kinds import UNIT_KINDS
+from neurosurgery.methods.registry import METHODS
 
 PACKAGE = ROOT / "neurosurgery"
 
 FOLDERS = (
-    "common settings data models prompts activations masks locate edit evaluate results verdicts "
-    "report grid cli"
+    "common settings data models prompts activations masks methods locate edit evaluate results "
+    "verdicts report grid cli"
 ).split()
 """A folder imports only from folders that stand before it."""
 
@@ -28,6 +30,9 @@ REPORT_MAY = {
     "masks.files",
     "masks.units",
     "masks.overlap",
+    "masks.kinds",
+    "methods",
+    "edit.kinds",
     "report",
 }
 REPORT_FOLDERS = ["read", "show", "draw", "page"]
@@ -184,9 +189,24 @@ def test_a_method_is_named_in_its_descriptor_and_its_selector_alone():
     # PEFT has two configurations.
     adapters = "edit/adapters.py"
     assert named - {model_card_tag, consistency_figure, adapters} == {
-        "settings/methods.py",
+        "methods/registry.py",
         "locate/selectors.py",
     }
+
+
+REGISTRIES = (
+    "activations.kinds masks.kinds methods.registry methods.keys edit.kinds cli.scripts"
+).split()
+
+
+@pytest.mark.parametrize("name", REGISTRIES)
+def test_a_registry_is_free_of_torch(name):
+    """`--help` and the checks of flags read them."""
+    code = (
+        f"import sys, neurosurgery.{name}\n"
+        "assert not {'torch', 'transformers', 'pandas'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_only_the_scripts_and_main_use_the_command_line():

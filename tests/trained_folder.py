@@ -10,11 +10,13 @@ from pathlib import Path
 import pandas as pd
 from report_folder import FakeFolder, complete, read_csv, write_csv, write_tables
 
+from neurosurgery.edit.kinds import train_at
 from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.methods.keys import SelectionKey
+from neurosurgery.methods.registry import METHODS
 from neurosurgery.results.cells import CellRecord, CellResult
+from neurosurgery.results.keys import CellKey
 from neurosurgery.results.store import ResultStore
-from neurosurgery.settings.keys import CellKey, SelectionKey, train_at
-from neurosurgery.settings.methods import METHODS
 from neurosurgery.verdicts.columns import GRID
 from neurosurgery.verdicts.isolation import GAIN_COLUMNS
 
@@ -83,7 +85,7 @@ class Trainings:
 
     def _gain(self, point: CellKey) -> dict[str, object]:
         talent = _talent(point.method, point.selection.against) * point.selection.size**0.1
-        strength = (4 + math.log10(point.edit.learning_rate)) / 3 * talent
+        strength = (4 + math.log10(point.edit.value)) / 3 * talent
         return gain_row(
             **{name: point.columns[name] for name in GRID},
             repeats=self.repeats, control=METHODS[point.method].control,
@@ -97,7 +99,7 @@ class Trainings:
         losses = path / "training" / MODEL / f"{key.stem}.csv"
         losses.parent.mkdir(parents=True, exist_ok=True)
         lines = ["step,epoch,loss,learning_rate,held_out_loss"]
-        speed = 40 * key.edit.learning_rate * _talent(key.method, key.selection.against)
+        speed = 40 * key.edit.value * _talent(key.method, key.selection.against)
         for step in range(0, 101, 2):
             loss = 5 * math.exp(-speed * step / 4) + 0.1 * key.selection.repeat + 0.05
             training = f"{loss * (1 + 0.2 * math.sin(step))}" if step else ""

@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 from scipy.special import ndtr, ndtri
 
-from neurosurgery.settings.keys import CellKey
+from neurosurgery.results.keys import CellKey
 from neurosurgery.verdicts.isolation import TaskMetrics
 from neurosurgery.verdicts.metrics import Metric, mean_metric, metric_from_documents
 

@@ -14,7 +14,9 @@ import pandas as pd
 
 from benchmarks.coverage.data import Answers, Losses, Model, task_of
 from benchmarks.coverage.single import Cell, Draw, DrawOne, found_seen, row_seen
-from neurosurgery.settings.keys import CellKey, SelectionKey, scale_by
+from neurosurgery.edit.kinds import scale_by
+from neurosurgery.methods.keys import SelectionKey
+from neurosurgery.results.keys import CellKey
 from neurosurgery.verdicts.isolation import compare_methods
 
 Methods = Mapping[str, Sequence[tuple[float, float]]]

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from benchmarks.coverage.data import Model, task_of, truths
-from neurosurgery.settings.keys import CellKey, SelectionKey, train_at
+from neurosurgery.edit.kinds import train_at
+from neurosurgery.methods.keys import SelectionKey
+from neurosurgery.results.keys import CellKey
 from neurosurgery.verdicts.intervals import compare, repeat_spread, retention_interval
 from neurosurgery.verdicts.isolation import training_gains
 

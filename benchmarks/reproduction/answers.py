@@ -20,8 +20,8 @@ import pandas as pd
 
 from neurosurgery.common.files import write_atomically
 from neurosurgery.results.cells import Cell, CellRecord
+from neurosurgery.results.keys import CellKey
 from neurosurgery.results.store import ResultStore
-from neurosurgery.settings.keys import CellKey
 from neurosurgery.settings.margins import Margins
 from neurosurgery.verdicts.broken import is_broken
 from neurosurgery.verdicts.cell_metrics import cell_metrics

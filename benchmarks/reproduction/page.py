@@ -19,8 +19,8 @@ from benchmarks.reproduction.claims import (
 )
 from benchmarks.reproduction.runs import FOLDER, Run, read_run
 from neurosurgery.common.numbers import percent_text
+from neurosurgery.edit.kinds import edit_text
 from neurosurgery.settings.demo import ROOT
-from neurosurgery.settings.keys import edit_text
 from neurosurgery.verdicts.isolation import AT_EQUAL_DAMAGE
 
 PAGE = ROOT / "docs" / "REPRODUCTION.md"

@@ -19,12 +19,12 @@ from benchmarks.reproduction.answers import (
 )
 from neurosurgery.common.files import write_atomically
 from neurosurgery.common.json_files import read_object
+from neurosurgery.edit.kinds import SCALE
 from neurosurgery.masks.files import load_mask
 from neurosurgery.masks.overlap import by_layer, overlap_by_parameter
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.demo import ROOT
-from neurosurgery.settings.identity import Identity
-from neurosurgery.settings.keys import MATH, SCALE
+from neurosurgery.settings.identity import MATH, Identity
 from neurosurgery.settings.margins import Margins, recorded_margins
 from neurosurgery.verdicts.columns import GRID
 from neurosurgery.verdicts.primary import primary_metrics

@@ -18,6 +18,7 @@ from neurosurgery.activations.batches import (
     encode_samples,
     length_sorted_batches,
 )
+from neurosurgery.activations.kinds import ACTIVATION_NORMS, FIRING_COUNTS
 from neurosurgery.activations.sums import ActivationNorms, FiringCounts, SampleSums
 from neurosurgery.common.errors import RunError
 from neurosurgery.common.terminal import progress, say
@@ -29,7 +30,6 @@ from neurosurgery.models.hooks import input_hooks, output_hooks
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.models.neurons import NeuronLayer, find_neuron_layers
 from neurosurgery.models.targets import Target, find_targets
-from neurosurgery.settings.methods import ACTIVATION_NORMS, FIRING_COUNTS
 
 ByRepeat = list[dict[str, torch.Tensor]]
 """The statistics of one set: per repeat, module name to a vector."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from neurosurgery.activations.kinds import EFFECTS
 from neurosurgery.cli.flags import read_settings
 from neurosurgery.cli.parse import (
     data_config,
@@ -18,10 +19,7 @@ from neurosurgery.cli.parse import (
 )
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import be_quiet
-from neurosurgery.settings.checks import check_path
-from neurosurgery.settings.declare import Settings
-from neurosurgery.settings.demo import DEMO
-from neurosurgery.settings.fine_tuning import (
+from neurosurgery.grid.fine_tuning_config import (
     SCRIPT,
     SELECTIONS,
     SIZES,
@@ -30,7 +28,10 @@ from neurosurgery.settings.fine_tuning import (
     SelectionConfig,
     has_sizes,
 )
-from neurosurgery.settings.methods import EFFECTS, METHODS
+from neurosurgery.methods.registry import METHODS
+from neurosurgery.settings.checks import check_path
+from neurosurgery.settings.declare import Settings
+from neurosurgery.settings.demo import DEMO
 from neurosurgery.settings.training import TrainingConfig
 
 
@@ -71,19 +72,10 @@ def parse(description: str, argv: Sequence[str] | None) -> FineTuneConfig:
         model=model_config(settings),
         data=data_config(settings),
         selection=selection,
-        training=TrainingConfig(
+        training=settings.part(
+            TrainingConfig,
             data=Path(settings.train_data or DEMO.train_data),
             learning_rates=settings.learning_rate,
-            epochs=settings.epochs,
-            max_steps=settings.max_steps,
-            train_batch_size=settings.train_batch_size,
-            gradient_accumulation_steps=settings.gradient_accumulation_steps,
-            warmup_ratio=settings.warmup_ratio,
-            weight_decay=settings.weight_decay,
-            max_length=settings.max_length,
-            train_seed=settings.train_seed,
-            held_out=settings.held_out,
-            save_steps=settings.save_steps,
         ),
         evaluation=evaluation,
         output=output,

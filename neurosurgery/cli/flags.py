@@ -11,10 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from neurosurgery.cli.scripts import groups_of
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import error_line, say
 from neurosurgery.settings.declare import Groups, Settings, resolve
-from neurosurgery.settings.parts import CALIBRATION, EVALUATION, TASKS, groups_of
+from neurosurgery.settings.parts import CALIBRATION, EVALUATION, TASKS
 
 _VERSIONS = ("torch", "transformers", "lm_eval")
 

@@ -14,6 +14,7 @@ from neurosurgery.cli.streams import OutputError, checked_output, usable_streams
 from neurosurgery.common.errors import RunError, Stopped, UsageError, machine_error
 from neurosurgery.common.terminal import be_quiet, say_error
 from neurosurgery.data.program_files import holds_programs
+from neurosurgery.methods.registry import METHODS, methods_of
 from neurosurgery.settings.declare import Settings, is_given
 from neurosurgery.settings.demo import DEMO, PROGRAM_TASK
 from neurosurgery.settings.experiment import (
@@ -26,9 +27,8 @@ from neurosurgery.settings.experiment import (
     OutputConfig,
     name_calibration_sets,
 )
-from neurosurgery.settings.keys import MATH
+from neurosurgery.settings.identity import MATH
 from neurosurgery.settings.margins import Margins, recorded_margins, recorded_skill_name
-from neurosurgery.settings.methods import METHODS, methods_of
 from neurosurgery.settings.workers import WorkersConfig
 
 
@@ -85,26 +85,13 @@ def needed_tasks(evaluation: EvaluationConfig) -> tuple[str, ...]:
 
 def model_config(settings: Settings) -> ModelConfig:
     """The model; the demo's without `--model`."""
-    return ModelConfig(
-        name=settings.model or DEMO.model,
-        revision=settings.revision,
-        dtype=settings.dtype,
-        device=settings.device,
-        device_map=settings.device_map,
-        trust_remote_code=settings.trust_remote_code,
-    )
+    return settings.part(ModelConfig, name=settings.model or DEMO.model)
 
 
 def data_config(settings: Settings) -> DataConfig:
     """The calibration sets and their draws."""
-    return DataConfig(
-        math=math_set(settings),
-        calibration=calibration_sets(settings),
-        num_samples=settings.num_samples,
-        num_repeats=settings.num_repeats,
-        random_state=settings.random_state,
-        batch_tokens=settings.batch_tokens,
-        drop_used=settings.drop_used,
+    return settings.part(
+        DataConfig, math=math_set(settings), calibration=calibration_sets(settings)
     )
 
 
@@ -114,17 +101,14 @@ def evaluation_config(settings: Settings) -> EvaluationConfig:
     by_default = DEMO.train_lm_eval_task
     if programs is not None:
         by_default = DEMO.program_task if settings.of_demo else PROGRAM_TASK
-    return EvaluationConfig(
+    return settings.part(
+        EvaluationConfig,
         math_task=settings.skill_task or by_default,
         other_tasks=settings.other_tasks or DEMO.eval_datasets,
         math_documents=settings.capped("skill_documents"),
         other_documents=settings.capped("other_documents"),
-        num_fewshot=settings.num_fewshot,
-        apply_chat_template=settings.apply_chat_template,
-        include_path=settings.include_path,
         batch_size=settings.eval_batch_size,
         programs=programs,
-        random_state=settings.random_state,
     )
 
 
@@ -136,16 +120,11 @@ def _programs(settings: Settings) -> Path | None:
 
 def output_config(settings: Settings) -> OutputConfig:
     """The results folder; by default the demo's."""
-    return OutputConfig(
+    return settings.part(
+        OutputConfig,
         save_path=Path(settings.save_path or DEMO.save_path),
-        text_file=settings.text_file,
-        save_masks=settings.save_masks,
-        save_model=settings.save_model,
-        overwrite=settings.overwrite,
-        dry_run=settings.dry_run,
         margins=_margins(settings),
         skill_name=_skill_name(settings),
-        report_to=settings.report_to,
     )
 
 

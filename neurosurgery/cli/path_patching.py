@@ -13,16 +13,13 @@ from neurosurgery.cli.parse import (
     with_tasks,
     workers_config,
 )
+from neurosurgery.cli.scripts import HEAD_CELLS
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import be_quiet
+from neurosurgery.grid.patching_config import CellsConfig, PatchingConfig
 from neurosurgery.settings.declare import Settings, is_given
-from neurosurgery.settings.parts import EVALUATION, HEAD_CELLS, OUTPUT, PROMPTS, WORKERS
-from neurosurgery.settings.patching import (
-    SCRIPT,
-    CellsConfig,
-    PatchingConfig,
-    PromptConfig,
-)
+from neurosurgery.settings.parts import EVALUATION, OUTPUT, PROMPTS, WORKERS
+from neurosurgery.settings.patching import SCRIPT, PromptConfig
 
 
 def run_path_patching(description: str, argv: Sequence[str] | None) -> int:
@@ -57,29 +54,13 @@ def parse(description: str, argv: Sequence[str] | None) -> PatchingConfig:
     _check_prompt_flags(settings)
     cells = _cells(settings)
     output = output_config(settings)
-    config = PatchingConfig(
+    config = settings.part(
+        PatchingConfig,
         model=model_config(settings),
-        prompts=PromptConfig(
-            file=settings.prompts,
-            operators=settings.operators,
-            templates=settings.templates,
-            digits=settings.digits,
-            number_words=settings.number_words,
-            shots=settings.shots,
-            number=settings.num_prompts,
-            held_out=settings.held_out,
-        ),
-        metric=settings.metric,
-        freeze_mlps=settings.freeze_mlps,
-        units=settings.units,
+        prompts=settings.part(PromptConfig, file=settings.prompts, number=settings.num_prompts),
         top=settings.top and tuple(sorted(settings.top)),
-        ablation=settings.ablation,
-        positions=settings.positions,
         draws=settings.num_draws,
-        random_state=settings.random_state,
         save_path=output.save_path,
-        overwrite=output.overwrite,
-        dry_run=output.dry_run,
         cells=cells,
         settings=_written(settings, cells),
     )
@@ -122,12 +103,11 @@ def _cells(settings: Settings) -> CellsConfig | None:
             reason = "expected with it --train_lm_eval_task and --eval_datasets"
             raise UsageError(alone[0], "", reason)
         return None
-    return CellsConfig(
+    return settings.part(
+        CellsConfig,
         evaluation=evaluation_config(settings),
         output=output_config(settings),
         scalars=settings.scalar or (),
-        num_repeats=settings.num_repeats,
-        pre_train_eval=settings.pre_train_eval,
         workers=workers_config(settings),
     )
 

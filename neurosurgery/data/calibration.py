@@ -19,7 +19,7 @@ from neurosurgery.data.prepared import FOLDER, can_be_prepared, write_samples
 from neurosurgery.data.program_files import has_programs
 from neurosurgery.data.programs import ProgramSplit, program_sample, split_programs
 from neurosurgery.settings.experiment import CalibrationSource
-from neurosurgery.settings.keys import MATH
+from neurosurgery.settings.identity import MATH
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -34,7 +34,7 @@ from neurosurgery.common.tensor_files import (
 from neurosurgery.edit.delta import Delta
 from neurosurgery.masks.files import file_errors
 from neurosurgery.masks.mask import ParameterMask
-from neurosurgery.settings.methods import LORA, METHODS
+from neurosurgery.methods.registry import LORA, METHODS
 
 _NAME = "default"
 """What PEFT calls the one adapter of a model."""

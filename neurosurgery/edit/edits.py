@@ -8,10 +8,10 @@ from typing import Protocol
 
 from transformers import PreTrainedModel
 
+from neurosurgery.edit.kinds import KNOCK_OUT, SCALE, EditKey
 from neurosurgery.edit.knock_out import knocked_out
 from neurosurgery.edit.scale import AppliedFactor, scaled_weights
 from neurosurgery.masks.selection import Selection
-from neurosurgery.settings.keys import KNOCK_OUT, SCALE, EditKey
 
 
 class Edit(Protocol):
@@ -38,7 +38,7 @@ class Scale:
         self.key = key
         self.edited = selection.mask.count()
         self._mask = selection.mask
-        self._scalar = key.scalar or 0.0
+        self._scalar = key.value or 0.0
 
     def applied(self, model: PreTrainedModel) -> AbstractContextManager[AppliedFactor | None]:
         """Scale inside the block (`edit.scale.scaled_weights`)."""

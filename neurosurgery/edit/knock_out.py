@@ -14,12 +14,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from neurosurgery.edit.kinds import POSITIONS
 from neurosurgery.masks.units import Unit
 from neurosurgery.models.backbone import find_backbone
 from neurosurgery.models.float32 import float32_arithmetic
 from neurosurgery.models.forward import length_batches
 from neurosurgery.models.hooks import Observe, first_output_hooks, input_hooks
-from neurosurgery.settings.patching import POSITIONS
 
 ALL, END = POSITIONS
 

@@ -11,10 +11,11 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from neurosurgery.common.terminal import visible_line
 from neurosurgery.edit.scale import AppliedFactor
+from neurosurgery.masks.kinds import PLURALS
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.overlap import by_kind, overlap_by_parameter
+from neurosurgery.methods.registry import METHODS, counts_units
 from neurosurgery.settings.gguf import SUFFIX
-from neurosurgery.settings.methods import METHODS, PLURALS, counts_units
 
 _CITATION = """\
     @inproceedings{christ2025math,

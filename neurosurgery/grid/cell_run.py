@@ -14,12 +14,12 @@ from neurosurgery.common.terminal import say, visible_text
 from neurosurgery.evaluate.tasks import task_manager
 from neurosurgery.grid.plan import Plan
 from neurosurgery.results.failures import FOLDER as FAILED
+from neurosurgery.results.keys import BASELINE_KEY, CellKey
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.provenance import model_fingerprint
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.experiment import EvaluationConfig, ModelConfig, OutputConfig
 from neurosurgery.settings.identity import Identity
-from neurosurgery.settings.keys import BASELINE_KEY, CellKey
 from neurosurgery.verdicts.points import VerdictTable
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from neurosurgery.common.terminal import progress
 from neurosurgery.grid.executors import Executor, Failed
 from neurosurgery.grid.jobs import Job
 from neurosurgery.grid.recorder import Recorder
-from neurosurgery.settings.keys import CellKey
+from neurosurgery.results.keys import CellKey
 
 
 def run_cells(

@@ -12,13 +12,13 @@ from neurosurgery.common.environment import settings_found
 from neurosurgery.common.terminal import say, say_error
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.grid.cell_run import CellRun
+from neurosurgery.grid.fine_tuning_config import FineTuneConfig
 from neurosurgery.grid.fine_tuning_plan import training_keys, training_lines
 from neurosurgery.grid.plan import make_plan
 from neurosurgery.models.devices import choose_device, choose_dtype
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.provenance import facts_of_model, facts_of_sets, facts_of_tasks
 from neurosurgery.results.store import ResultStore
-from neurosurgery.settings.fine_tuning import FineTuneConfig
 from neurosurgery.settings.identity import CELLS, Identity
 
 if TYPE_CHECKING:

@@ -10,16 +10,19 @@ from dataclasses import dataclass
 
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
+from neurosurgery.activations.kinds import EFFECTS
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import say
 from neurosurgery.data.training_data import TrainingData, encode_training
 from neurosurgery.edit.adapters import check_adapter
+from neurosurgery.grid.fine_tuning_config import FineTuneConfig, SelectionConfig
 from neurosurgery.grid.kept_effects import check_effects, effects_folder
 from neurosurgery.grid.patching_folder import VALUES
 from neurosurgery.grid.training import TrainingRecipe
 from neurosurgery.masks.files import read_mask_file
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.overlap import first_misfit
+from neurosurgery.methods.registry import METHODS
 from neurosurgery.models.shapes import model_shapes, model_without_weights
 from neurosurgery.models.targets import find_targets
 from neurosurgery.models.vocabulary import embedding_rows
@@ -28,9 +31,7 @@ from neurosurgery.results.file_hashes import file_hash
 from neurosurgery.results.provenance import model_fingerprint
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.experiment import ModelConfig
-from neurosurgery.settings.fine_tuning import FineTuneConfig, SelectionConfig
 from neurosurgery.settings.identity import TRAININGS, Fact, Identity, content_of
-from neurosurgery.settings.methods import EFFECTS, METHODS
 
 
 def read_masks(

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from neurosurgery.edit.kinds import train_at
+from neurosurgery.grid.fine_tuning_config import OF_FILES, FineTuneConfig
 from neurosurgery.grid.plan import Plan, evaluation_line, time_lines
+from neurosurgery.methods.keys import SelectionKey
+from neurosurgery.methods.registry import METHODS
+from neurosurgery.results.keys import CellKey
 from neurosurgery.results.store import ResultStore
 from neurosurgery.results.trainings import TrainingFiles
-from neurosurgery.settings.fine_tuning import OF_FILES, FineTuneConfig
-from neurosurgery.settings.keys import MATH, CellKey, SelectionKey, train_at
-from neurosurgery.settings.methods import METHODS
+from neurosurgery.settings.identity import MATH
 
 if TYPE_CHECKING:
     from neurosurgery.grid.fine_tuning_inputs import EncodedSamples

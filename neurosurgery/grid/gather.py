@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from neurosurgery.activations.collect import STATISTICS, ByRepeat, collect_from_set
+from neurosurgery.activations.kinds import ACTIVATION_NORMS, FIRING_COUNTS
 from neurosurgery.common.errors import RunError
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.grid.kept_effects import kept_effects
@@ -20,7 +21,6 @@ from neurosurgery.models.load import LoadedModel
 from neurosurgery.models.targets import find_targets, scored_share
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.experiment import DataConfig
-from neurosurgery.settings.methods import ACTIVATION_NORMS, FIRING_COUNTS
 
 
 @dataclass(frozen=True)

@@ -14,23 +14,26 @@ from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import say
 from neurosurgery.data.overlap import identified, sample_record
 from neurosurgery.data.used import READ_WITH_CARE, compare, overlap_table
+from neurosurgery.edit.kinds import SCALE
 from neurosurgery.edit.knock_out import ALL, head_means
 from neurosurgery.grid.cell_run import CellRun, quantised_origin
 from neurosurgery.grid.executors import Executor
 from neurosurgery.grid.gather import Given, make_evidence
+from neurosurgery.grid.patching_config import CellsConfig, PatchingConfig
 from neurosurgery.grid.plan import make_plan
 from neurosurgery.grid.worker_host import EvidenceData, Recipe
 from neurosurgery.locate.key_units import UnitEffects
 from neurosurgery.masks.units import Unit
+from neurosurgery.methods.keys import SelectionKey
+from neurosurgery.methods.registry import METHODS, methods_of
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.models.vocabulary import check_end_token
+from neurosurgery.results.keys import CellKey
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.provenance import facts_of_tasks
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.identity import CELLS, Fact, Identity
-from neurosurgery.settings.keys import SCALE, CellKey, SelectionKey
-from neurosurgery.settings.methods import METHODS, methods_of
-from neurosurgery.settings.patching import SCRIPT, CellsConfig, PatchingConfig
+from neurosurgery.settings.patching import SCRIPT
 
 REMOVAL = "ablation", "cells"
 """How units are removed, in the identity of a folder, in which it is one way."""

@@ -12,9 +12,9 @@ from neurosurgery.grid.worker import Worker
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.selection import Selection
 from neurosurgery.results.cells import CellResult
+from neurosurgery.results.keys import BASELINE_KEY, CellKey
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.experiment import OutputConfig
-from neurosurgery.settings.keys import BASELINE_KEY, CellKey
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,14 @@ from transformers import PreTrainedModel
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.generator import generator
 from neurosurgery.edit.knock_out import end_vectors, head_means, knocked_out, resampled
+from neurosurgery.grid.patching_config import PatchingConfig
 from neurosurgery.grid.patching_prompts import Prompts
 from neurosurgery.masks.head_units import HEAD
+from neurosurgery.masks.kinds import PLURALS
 from neurosurgery.masks.units import Unit
 from neurosurgery.models.forward import next_tokens
 from neurosurgery.report.read.heads import RANDOM_UNITS
-from neurosurgery.settings.methods import PLURALS
-from neurosurgery.settings.patching import TOP, PatchingConfig
+from neurosurgery.settings.patching import TOP
 from neurosurgery.verdicts.answers import compare_answers
 
 Answers = Callable[[Sequence[Unit]], Sequence[bool]]

@@ -16,6 +16,7 @@ import torch
 from neurosurgery.common.terminal import progress, say
 from neurosurgery.grid.head_cells import HeadCells
 from neurosurgery.grid.knock_out import KnockOut, left_out, numbers
+from neurosurgery.grid.patching_config import PatchingConfig
 from neurosurgery.grid.patching_folder import PatchingFolder
 from neurosurgery.grid.patching_groups import COMPARED, agreement_of_groups, transfer_of_groups
 from neurosurgery.grid.patching_plan import plan_lines, units_by_config
@@ -26,6 +27,7 @@ from neurosurgery.locate.key_units import effect_table, strongest
 from neurosurgery.locate.patching_metrics import PromptPairs
 from neurosurgery.locate.path_patching import check_clean, head_effects
 from neurosurgery.masks.head_units import HEAD, head_units, mlp_units
+from neurosurgery.masks.kinds import UNIT_KINDS
 from neurosurgery.masks.units import Unit
 from neurosurgery.models.backbone import check_backbone
 from neurosurgery.models.devices import choose_device, choose_dtype, keep_freed_memory
@@ -46,7 +48,6 @@ from neurosurgery.report.read.heads import (
 )
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.settings.identity import Identity, content_of
-from neurosurgery.settings.patching import UNIT_KINDS, PatchingConfig
 
 BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
 ATTENDED = 64

@@ -13,12 +13,13 @@ from safetensors.torch import load_file, save
 
 from neurosurgery.common.files import write_atomically
 from neurosurgery.common.folders import make_folder
+from neurosurgery.grid.patching_config import PatchingConfig
+from neurosurgery.methods.registry import methods_of
 from neurosurgery.report.read.heads import HEADS_FOLDER, KNOCK_OUT
 from neurosurgery.results.provenance import describe_run, facts_of_model
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.identity import EFFECTS, Fact, Identity
-from neurosurgery.settings.methods import methods_of
-from neurosurgery.settings.patching import SCRIPT, PatchingConfig
+from neurosurgery.settings.patching import SCRIPT
 
 VALUES = "effects.safetensors"
 """The file of the effects of every unit on every prompt."""

@@ -8,12 +8,13 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from neurosurgery.grid.head_cells import head_keys
 from neurosurgery.grid.knock_out import left_out, numbers
+from neurosurgery.grid.patching_config import CellsConfig, PatchingConfig
 from neurosurgery.grid.patching_folder import PatchingFolder
 from neurosurgery.grid.patching_prompts import tokenised_prompts
 from neurosurgery.grid.plan import evaluation_line, make_plan
+from neurosurgery.masks.kinds import HEAD, MLP, PLURALS, UNIT_KINDS
+from neurosurgery.methods.registry import METHODS
 from neurosurgery.prompts.pairs import PromptPair
-from neurosurgery.settings.methods import HEAD, METHODS, MLP, PLURALS
-from neurosurgery.settings.patching import UNIT_KINDS, CellsConfig, PatchingConfig
 
 
 def units_by_config(architecture: PretrainedConfig) -> dict[str, int]:

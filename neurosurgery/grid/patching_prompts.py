@@ -8,13 +8,13 @@ from typing import NamedTuple
 from transformers import PreTrainedTokenizerBase
 
 from neurosurgery.common.errors import UsageError
+from neurosurgery.grid.patching_config import PatchingConfig
 from neurosurgery.locate.patching_metrics import LOGIT_DIFF
 from neurosurgery.models.forward import context_length, next_tokens
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.prompts.arithmetic import arithmetic_pairs
 from neurosurgery.prompts.pairs import PromptPair, Tally, TokenPair, keep_right, tokenize_pairs
 from neurosurgery.prompts.split import split_held_out
-from neurosurgery.settings.patching import PatchingConfig
 
 LEAST = 4
 """Prompts that each part needs, for a standard error and an interval to say anything."""

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from neurosurgery.locate.key_units import KEY
+from neurosurgery.masks.kinds import PLURALS
 from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
-from neurosurgery.settings.methods import PLURALS
 from neurosurgery.settings.patching import RELATIVE
 
 _SHOWN = 10

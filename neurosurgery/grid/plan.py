@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING
 from neurosurgery.common.numbers import duration_text
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.data.used import CheckedSets
+from neurosurgery.edit.kinds import scale_by
+from neurosurgery.methods.keys import SelectionKey
+from neurosurgery.methods.registry import METHODS, statistics_of
+from neurosurgery.results.keys import BASELINE_KEY, CellKey, shown_set
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.checks import check_file_names
 from neurosurgery.settings.experiment import (
@@ -18,15 +22,7 @@ from neurosurgery.settings.experiment import (
     GridConfig,
     OutputConfig,
 )
-from neurosurgery.settings.keys import (
-    BASELINE_KEY,
-    MATH,
-    CellKey,
-    SelectionKey,
-    scale_by,
-    shown_set,
-)
-from neurosurgery.settings.methods import METHODS, statistics_of
+from neurosurgery.settings.identity import MATH
 from neurosurgery.verdicts.points import read_points
 from neurosurgery.verdicts.power import power_lines
 

@@ -9,12 +9,13 @@ from neurosurgery.common.terminal import say
 from neurosurgery.masks.files import write_mask_file
 from neurosurgery.masks.selection import Selection
 from neurosurgery.masks.units import unit_csv
+from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.results.cells import CellResult
 from neurosurgery.results.failures import clear_failure, write_failure
+from neurosurgery.results.keys import CellKey
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.experiment import OutputConfig
-from neurosurgery.settings.keys import CellKey, SelectionKey
 from neurosurgery.verdicts.points import VerdictTable
 
 

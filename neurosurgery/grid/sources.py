@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from transformers import PreTrainedTokenizerBase
 
+from neurosurgery.activations.kinds import ACTIVATION_NORMS
 from neurosurgery.common.terminal import progress, say
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.grid.cell_run import CellRun
@@ -22,10 +23,10 @@ from neurosurgery.grid.gather import (
 from neurosurgery.grid.plan import Plan, needed_statistics
 from neurosurgery.grid.training import TrainingRecipe
 from neurosurgery.grid.worker_host import EvidenceData
+from neurosurgery.methods.registry import METHODS
 from neurosurgery.models.checked import load_checked_model
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.experiment import DataConfig, ModelConfig
-from neurosurgery.settings.methods import ACTIVATION_NORMS, METHODS
 
 if TYPE_CHECKING:
     # An extra; nothing of it is imported without workers.

@@ -24,11 +24,11 @@ from neurosurgery.edit.fine_tune import Encoded, Fit, Row, TrainedPart, fit
 from neurosurgery.edit.training import trainable
 from neurosurgery.evaluate.isolation import preserved_generators
 from neurosurgery.masks.selection import Selection
+from neurosurgery.methods.registry import METHODS
 from neurosurgery.models.load import LoadedModel
+from neurosurgery.results.keys import CellKey
 from neurosurgery.results.lock import NAME as LOCK
 from neurosurgery.results.trainings import TrainingFiles
-from neurosurgery.settings.keys import CellKey
-from neurosurgery.settings.methods import METHODS
 from neurosurgery.settings.training import TrainingConfig
 
 LOSSES = ("step", "epoch", "loss", "learning_rate", "held_out_loss")
@@ -84,14 +84,14 @@ class Training:
         return load_delta(path)
 
     def _train(self, key: CellKey, selection: Selection, path: Path) -> None:
-        if key.selection is None or key.edit is None or key.edit.learning_rate is None:
+        if key.selection is None or key.edit is None or key.edit.value is None:
             raise RunError(f"{key.stem}: no training")
         recipe, config = self._recipe, self._recipe.config
         what = Fit(
             key.stem,
             recipe.train,
             recipe.held_out,
-            key.edit.learning_rate,
+            key.edit.value,
             config.train_seed + key.selection.repeat,
             self._files.checkpoints(key),
         )

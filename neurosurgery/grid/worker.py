@@ -12,6 +12,7 @@ from neurosurgery.common.errors import RunError, UsageError
 from neurosurgery.edit.delta import Delta
 from neurosurgery.edit.edits import Edit, Trained, make_edit
 from neurosurgery.edit.export import export_model, export_trained
+from neurosurgery.edit.kinds import SCALE, TRAIN
 from neurosurgery.edit.scale import AppliedFactor
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.evaluate.harness import Harness, harness_model
@@ -19,12 +20,14 @@ from neurosurgery.evaluate.isolation import chatter_to, preserved_generators
 from neurosurgery.grid.training import Training
 from neurosurgery.locate.evidence import Evidence
 from neurosurgery.locate.selectors import select
+from neurosurgery.masks.kinds import PLURALS
 from neurosurgery.masks.selection import Selection
+from neurosurgery.methods.keys import SelectionKey
+from neurosurgery.methods.registry import METHODS
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.results.cells import CellRecord, CellResult
+from neurosurgery.results.keys import CellKey, shown_set
 from neurosurgery.settings.experiment import EvaluationConfig
-from neurosurgery.settings.keys import TRAIN, CellKey, SelectionKey, shown_set
-from neurosurgery.settings.methods import METHODS, PLURALS
 
 
 class Worker:
@@ -113,10 +116,10 @@ class Worker:
             with self._quiet():
                 export_trained(model, tokenizer, change, folder, provenance)
             return
-        if key.edit is None or key.edit.scalar is None:
+        if key.edit is None or key.edit.kind != SCALE or key.edit.value is None:
             raise RunError(f"{key.stem}: only scaled and trained models can be saved")
         with self._quiet():
-            export_model(model, tokenizer, selection.mask, key.edit.scalar, folder, provenance)
+            export_model(model, tokenizer, selection.mask, key.edit.value, folder, provenance)
 
     def _evaluate(
         self,
@@ -157,7 +160,7 @@ class Worker:
         # Where the size is a number of units, the cell's name says all.
         if counts is not None and key.selection and not METHODS[key.method].counts_units:
             yield f"{key.stem}: {_units_text(counts, key.selection)}"
-        scalar = key.edit.scalar if key.edit else None
+        scalar = key.edit.value if key.edit else None
         if factor is not None and scalar is not None and factor.blurs(scalar):
             yield (
                 f"{key.stem}: in {self._loaded.dtype} the factor {scalar} became "

@@ -14,6 +14,7 @@ import pandas as pd
 import torch
 
 from neurosurgery.activations.collect import collect_from_set
+from neurosurgery.activations.kinds import ACTIVATION_NORMS
 from neurosurgery.common.generator import generator
 from neurosurgery.common.numbers import number_text
 from neurosurgery.common.terminal import progress
@@ -23,8 +24,7 @@ from neurosurgery.masks.overlap import Overlap, overlap_by_parameter, total
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.models.targets import Target, find_targets
 from neurosurgery.settings.experiment import DataConfig
-from neurosurgery.settings.keys import MATH
-from neurosurgery.settings.methods import ACTIVATION_NORMS
+from neurosurgery.settings.identity import MATH
 
 
 class Subset(NamedTuple):

@@ -9,15 +9,16 @@ import numpy as np
 import torch
 
 from neurosurgery.activations.collect import ByRepeat
+from neurosurgery.activations.kinds import ACTIVATION_NORMS, FIRING_COUNTS
 from neurosurgery.activations.sums import TOKENS
 from neurosurgery.common.errors import RunError
 from neurosurgery.common.generator import generator
 from neurosurgery.locate.key_units import UnitEffects
 from neurosurgery.locate.ranking import TopK, scored_targets
 from neurosurgery.masks.mask import ParameterMask, Shapes
+from neurosurgery.methods.keys import SelectionKey
+from neurosurgery.methods.registry import METHODS
 from neurosurgery.models.targets import Target
-from neurosurgery.settings.keys import SelectionKey
-from neurosurgery.settings.methods import ACTIVATION_NORMS, FIRING_COUNTS, METHODS
 
 Statistics = Mapping[str, Mapping[str, ByRepeat]]
 """Kind of statistics, then set name, to one entry per repeat."""

@@ -8,20 +8,19 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from neurosurgery.activations.kinds import ACTIVATION_NORMS, FIRING_COUNTS
 from neurosurgery.common.generator import generator
 from neurosurgery.locate.evidence import Evidence
 from neurosurgery.locate.key_units import UnitEffects, effect_table
 from neurosurgery.locate.lape import entropy, select_neurons
 from neurosurgery.locate.twins import random_twin
+from neurosurgery.masks.kinds import NEURON
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.selection import Selection
 from neurosurgery.masks.units import Site, Slice, Unit, place_of, unit_table, units_mask
-from neurosurgery.models.neurons import NeuronLayer
-from neurosurgery.settings.keys import SelectionKey
-from neurosurgery.settings.methods import (
-    ACTIVATION_NORMS,
+from neurosurgery.methods.keys import SelectionKey
+from neurosurgery.methods.registry import (
     ALL,
-    FIRING_COUNTS,
     HEADS,
     LAPE,
     LORA,
@@ -29,12 +28,12 @@ from neurosurgery.settings.methods import (
     MATHNEURO,
     METHODS,
     MLPS,
-    NEURON,
     RANDOM,
     RANDOM_HEADS,
     SHIRA,
     WANDA,
 )
+from neurosurgery.models.neurons import NeuronLayer
 
 
 def by_importance(evidence: Evidence, key: SelectionKey) -> Selection:
@@ -176,7 +175,7 @@ SELECTORS: dict[str, Selector] = {
     LORA: as_many,
     SHIRA: as_many,
 }
-"""The selector of every method in `settings.methods.METHODS`."""
+"""The selector of every method in `methods.registry.METHODS`."""
 
 
 def select(evidence: Evidence, key: SelectionKey) -> Selection:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from transformers import PreTrainedModel
 
+from neurosurgery.masks.kinds import UNIT_KINDS
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.units import Site, Slice, Unit, units_mask
 from neurosurgery.models.heads import Block, find_blocks
 from neurosurgery.models.targets import find_targets
-from neurosurgery.settings.patching import UNIT_KINDS
 
 HEAD, MLP = UNIT_KINDS["heads"], UNIT_KINDS["mlps"]
 

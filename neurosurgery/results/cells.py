@@ -9,7 +9,7 @@ from typing import Any
 
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.masks.selection import Selection
-from neurosurgery.settings.keys import CellKey
+from neurosurgery.results.keys import CellKey
 
 
 @dataclass(frozen=True)

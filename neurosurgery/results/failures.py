@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from neurosurgery.common.files import write_atomically
-from neurosurgery.settings.keys import CellKey
+from neurosurgery.results.keys import CellKey
 
 FOLDER = "failed"
 

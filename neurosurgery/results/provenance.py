@@ -15,13 +15,12 @@ import torch
 
 from neurosurgery.common.environment import arithmetic_settings
 from neurosurgery.data.calibration import CalibrationSet
+from neurosurgery.methods.registry import METHODS, statistics_of
 from neurosurgery.results.file_hashes import file_hash, json_object
 from neurosurgery.settings.declare import Settings
 from neurosurgery.settings.experiment import CalibrationSource, DataConfig, ModelConfig
 from neurosurgery.settings.gguf import gguf_file
-from neurosurgery.settings.identity import Fact, Identity, content_of
-from neurosurgery.settings.keys import MATH
-from neurosurgery.settings.methods import METHODS, statistics_of
+from neurosurgery.settings.identity import MATH, Fact, Identity, content_of
 
 _PACKAGES = ("torch", "transformers", "lm_eval", "accelerate", "datasets", "numpy", "scipy")
 _NOT_OF_THE_MODEL = re.compile(

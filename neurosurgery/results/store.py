@@ -18,9 +18,10 @@ from neurosurgery.common.files import delete, is_leftover, write_atomically
 from neurosurgery.common.folders import make_folder
 from neurosurgery.common.json_files import read_object
 from neurosurgery.common.terminal import say_error
+from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.results.cells import Cell, CellResult
-from neurosurgery.settings.identity import Identity
-from neurosurgery.settings.keys import MATH, CellKey, SelectionKey
+from neurosurgery.results.keys import CellKey
+from neurosurgery.settings.identity import MATH, Identity
 from neurosurgery.settings.margins import TABLES_STATE, recorded_skill_name
 from neurosurgery.settings.parts import flag_of
 from neurosurgery.settings.yaml_file import FILE as RUN_FILE

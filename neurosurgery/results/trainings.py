@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from neurosurgery.settings.keys import CellKey
+from neurosurgery.results.keys import CellKey
 
 LOSSES_FOLDER = "training"
 

@@ -16,7 +16,7 @@ from neurosurgery.common.files import TEMPORARY_ADDS
 from neurosurgery.common.json_files import read_object
 from neurosurgery.settings.declare import whole
 from neurosurgery.settings.gguf import check_gguf, gguf_file
-from neurosurgery.settings.keys import MATH
+from neurosurgery.settings.identity import MATH
 
 _SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 

@@ -15,11 +15,13 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar, cast
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.settings.identity import CELLS, Fact, Identity
+
+T = TypeVar("T")
 
 MOST = 2**31 - 1
 """Larger counts are typing errors, which would run for ever or end deep in a library."""
@@ -279,6 +281,16 @@ class Settings:
             if is_given(value := self.given.get(name)):
                 words += [f"--{name}"] if value is True else [f"--{name}", str(value)]
         return words
+
+    def part(self, room: Callable[..., T], **more: Any) -> T:
+        """The settings of one room: a dataclass, whose fields have the names of settings.
+
+        Args:
+            room: the dataclass.
+            more: fields of another name, or another value.
+        """
+        names = {one.name for one in fields(cast(Any, room))} & self.values.keys()
+        return room(**{name: self.values[name] for name in names} | more)
 
     def with_values(self, unused: Collection[str] = (), /, **values: Any) -> Settings:
         """The same with values that only several settings together tell."""

@@ -20,10 +20,9 @@ from neurosurgery.settings.checks import (
 )
 from neurosurgery.settings.declare import Settings
 from neurosurgery.settings.demo import TASKS_FOLDER
-from neurosurgery.settings.keys import MATH
+from neurosurgery.settings.identity import MATH
 from neurosurgery.settings.loggers import check_loggers
 from neurosurgery.settings.margins import Margins, judged_by
-from neurosurgery.settings.methods import statistics_of
 from neurosurgery.settings.workers import WorkersConfig
 
 
@@ -131,11 +130,6 @@ class GridConfig:
     sizes: tuple[float, ...]
     scalars: tuple[float, ...]
     pre_train_eval: bool
-
-    @property
-    def statistics(self) -> tuple[str, ...]:
-        """The kinds of activation statistics that the methods need."""
-        return statistics_of(self.methods)
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+MATH = "math"
+"""Name of the skill's set in files and identities; no set of other text may have it.
+
+Texts and tables call it by `--skill_name` (`results.keys.shown_set`)."""
+
 CELLS = "cells"
 """The part of a folder that its cells, the baseline included, make."""
 EFFECTS = "path patching"

@@ -10,7 +10,7 @@ from typing import Any
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.json_files import read_object
-from neurosurgery.settings.keys import MATH
+from neurosurgery.settings.identity import MATH
 
 FLAG = "--margin"
 

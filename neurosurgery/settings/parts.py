@@ -1,44 +1,19 @@
-"""Every setting of every script, declared once. Imports no torch."""
+"""The settings that scripts share, declared once; `cli/scripts.py` adds their own. No torch."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from neurosurgery.common.hub import FORM
-from neurosurgery.settings.declare import (
-    FINITE,
-    FRACTION,
-    Groups,
-    Range,
-    Setting,
-    all_of,
-    number,
-    whole,
-)
-from neurosurgery.settings.demo import DEMO, PUBLISHED_GRID
-from neurosurgery.settings.fine_tuning import SCRIPT as FINE_TUNE
-from neurosurgery.settings.fine_tuning import SELECTIONS
-from neurosurgery.settings.identity import CELLS, EFFECTS, TRAININGS
-from neurosurgery.settings.keys import MATH
+from neurosurgery.settings.declare import FINITE, Range, Setting, all_of, number, whole
+from neurosurgery.settings.demo import DEMO
+from neurosurgery.settings.identity import CELLS, EFFECTS, MATH, TRAININGS
 from neurosurgery.settings.loggers import LOGGERS
 from neurosurgery.settings.margins import Margins
-from neurosurgery.settings.methods import METHODS, TRAINED_BY_DEFAULT, methods_of
-from neurosurgery.settings.patching import (
-    ABLATIONS,
-    DEMO_FAMILY,
-    FAMILIES,
-    METRICS,
-    OPERATORS,
-    POSITIONS,
-    TOP,
-    UNIT_KINDS,
-    WORDED,
-)
-from neurosurgery.settings.patching import SCRIPT as PATH_PATCHING
+from neurosurgery.settings.patching import DEMO_FAMILY, FAMILIES, OPERATORS, WORDED
 from neurosurgery.settings.training import TrainingConfig
 
-_REPEATS = whole(1, 10_000)
+REPEATS = whole(1, 10_000)
 _ABOVE_ZERO = number("a number above 0", lambda value: value > 0)
 _SHARE = number("a share between 0 and 1", lambda value: 0 < value < 1)
 _MOST_OF_NAME = 40
@@ -157,57 +132,6 @@ SCALAR = Setting(
     once=True,
     range=FINITE,
 )
-
-
-def grid(script: str) -> tuple[Setting, ...]:
-    """The cells of a script that finds weights or neurons on calibration sets."""
-    methods = methods_of(script)
-    first = METHODS[methods[0]]
-    size = first.size_flag.removeprefix("--")
-    left_out = (size, SCALAR.name, "num_repeats")
-    choice = Setting(
-        "methods",
-        str,
-        "which baselines to run",
-        default=methods,
-        many=True,
-        once=True,
-        choices=methods,
-        otherwise="all",
-    )
-    return (
-        *((choice,) if len(methods) > 1 else ()),
-        Setting(
-            "skill",
-            str,
-            "the set whose parameters are sought: math, which --skill_data holds, or the name of a "
-            "set of other text, math then being one of the others",
-            default=MATH,
-            metavar="NAME",
-        ),
-        Setting(
-            size,
-            float,
-            first.size_help,
-            default=PUBLISHED_GRID,
-            demo=DEMO.proportions,
-            whole_demo=left_out,
-            many=True,
-            once=True,
-            range=FRACTION,
-        ),
-        SCALAR,
-        Setting(
-            "num_repeats",
-            int,
-            "independent draws of calibration samples",
-            default=5,
-            demo=DEMO.num_repeats,
-            whole_demo=left_out,
-            range=_REPEATS,
-        ),
-        RANDOM_STATE,
-    )
 
 
 def evaluation(*, whole_demo: tuple[str, ...] = ()) -> tuple[Setting, ...]:
@@ -452,145 +376,6 @@ HELD_OUT_PROMPTS = Setting(
     identity=EFFECTS,
 )
 
-PATCHING = (
-    Setting(
-        "metric",
-        str,
-        "of the answer's first token; effects on logprob are in nats, those on the others shares "
-        "of the clean value, which must be well above 0",
-        default=METRICS[0],
-        choices=METRICS,
-        identity=EFFECTS,
-    ),
-    Setting("freeze_mlps", bool, "keep later MLPs too: the direct path alone", identity=EFFECTS),
-    Setting(
-        "units",
-        str,
-        "kinds of units",
-        default=tuple(UNIT_KINDS),
-        many=True,
-        once=True,
-        choices=tuple(UNIT_KINDS),
-        otherwise="both",
-        identity=EFFECTS,
-    ),
-)
-
-KNOCK_OUT = (
-    Setting(
-        "top",
-        float,
-        "numbers of units, or shares of all below 1, one unit at least",
-        many=True,
-        once=True,
-        range=number(
-            "numbers of units, or shares below 1",
-            lambda value: 0 < value < 1 or (value >= 1 and value.is_integer()),
-        ),
-        otherwise=f"{' '.join(f'{one:g}' for one in TOP)}, as far as there are so many",
-    ),
-    Setting(
-        "ablation",
-        str,
-        "what replaces a unit: its mean over counterfactuals, zero, or its value on a random "
-        "counterfactual",
-        default="mean",
-        choices=ABLATIONS,
-    ),
-    Setting(
-        "positions",
-        str,
-        "where: at every position, or at the last one",
-        default="all",
-        choices=POSITIONS,
-    ),
-    Setting("num_draws", int, "of random units", default=5, range=whole(1, 10_000)),
-    Setting(
-        "random_state",
-        int,
-        "seed of prompts and draws",
-        default=42,
-        range=whole(0, None),
-        identity=EFFECTS,
-    ),
-)
-
-HEAD_CELLS = (
-    Setting(
-        "scalar",
-        float,
-        "factors for the weights that read a unit, 0 to prune them",
-        many=True,
-        once=True,
-        range=FINITE,
-        otherwise="the units are knocked out by --ablation, at every position",
-    ),
-    Setting(
-        "num_repeats",
-        int,
-        "draws of prompts, with replacement, and of random heads",
-        default=5,
-        demo=DEMO.num_repeats,
-        range=_REPEATS,
-    ),
-)
-
-SELECTION = (
-    Setting(
-        "selection",
-        str,
-        f"{', '.join(SELECTIONS)}, or mask files; heads and MLPs are what PathPatching.py has "
-        "found; lora and shira, by PEFT, train about as many values as the mask of mathneuro has",
-        default=TRAINED_BY_DEFAULT,
-        many=True,
-        once=True,
-        metavar="NAME",
-    ),
-    Setting(
-        "proportion",
-        float,
-        "of mathneuro, random, wanda, lora, shira: top fractions of every weight matrix",
-        many=True,
-        once=True,
-        range=FRACTION,
-        otherwise=f".01; demo: {DEMO.trained_proportion:g}",
-    ),
-    Setting(
-        "ratio",
-        float,
-        "of lape: fractions of the model's neurons",
-        many=True,
-        once=True,
-        range=FRACTION,
-        otherwise=".01",
-    ),
-    Setting(
-        "top",
-        float,
-        "of heads, random_heads, mlps: numbers of units",
-        many=True,
-        once=True,
-        range=number("numbers of units", lambda value: value >= 1 and value.is_integer()),
-        otherwise="5",
-    ),
-    Setting(
-        "path_patching",
-        Path,
-        "results folder of PathPatching.py, for heads and MLPs",
-        metavar="DIR",
-        otherwise="--save_path",
-    ),
-    Setting(
-        "num_repeats",
-        int,
-        "draws of calibration samples; each is trained with a seed of its own",
-        default=3,
-        demo=1,
-        range=_REPEATS,
-    ),
-    RANDOM_STATE,
-)
-
 TRAINING = (
     Setting(
         "train_data",
@@ -711,63 +496,11 @@ CALIBRATION_TITLE = (
     "calibration data: a CSV or JSONL file with qa, question + solution, or text; or a data set, "
     f"{FORM}"
 )
-_TASKS_TITLE = "evaluation (lm-eval)"
-_WORKERS_TITLE = "workers (Ray: pip install -r requirements-ray.txt)"
-
-
-SCRIPTS = ("MathNeuro.py", "MathNeuro_Ablations.py", "LAPE.py", PATH_PATCHING, FINE_TUNE)
-
-
-def groups_of(script: str) -> Groups:
-    """The settings of a script, by the titles of its help."""
-    if script == PATH_PATCHING:
-        return _of_path_patching()
-    if script == FINE_TUNE:
-        return _of_fine_tuning()
-    own = grid(script)
-    size = METHODS[methods_of(script)[0]].size_flag.removeprefix("--")
-    return {
-        "model": MODEL,
-        CALIBRATION_TITLE: CALIBRATION,
-        "scoring": drawing(METHODS[methods_of(script)[0]].num_samples),
-        "grid": own,
-        _TASKS_TITLE: evaluation(whole_demo=(size, SCALAR.name, "num_repeats")),
-        "output": output(DEMO.save_path),
-        _WORKERS_TITLE: WORKERS,
-    }
-
-
-def _of_path_patching() -> Groups:
-    return {
-        "model": MODEL,
-        "prompts (default: arithmetic, made for the tokenizer)": (*PROMPTS, HELD_OUT_PROMPTS),
-        "effects": PATCHING,
-        "knock-out": KNOCK_OUT,
-        "grid: the same units edited and evaluated on tasks, beside the other methods "
-        "(with --skill_task and --other_tasks; the demo brings its own)": HEAD_CELLS,
-        _TASKS_TITLE: evaluation(),
-        "output": output(DEMO.save_path, "replace what this script left in --save_path"),
-        _WORKERS_TITLE: WORKERS,
-    }
-
-
-def _of_fine_tuning() -> Groups:
-    tasks = {"skill_task": DEMO.trained_math_task, "other_tasks": DEMO.trained_tasks}
-    return {
-        "model": MODEL,
-        CALIBRATION_TITLE: CALIBRATION,
-        "scoring": drawing(METHODS[TRAINED_BY_DEFAULT[0]].num_samples),
-        "what is trained": SELECTION,
-        "training (transformers' Trainer and its defaults)": TRAINING,
-        _TASKS_TITLE: (*(replace(one, demo=tasks[one.name]) for one in TASKS), *EVALUATION),
-        "output": output(DEMO.trained_save_path),
-        _WORKERS_TITLE: WORKERS,
-    }
 
 
 def flag_of(name: str) -> str:
-    """What messages call the setting that a fact names; what is no setting has its own name."""
-    every = [one for script in SCRIPTS for group in groups_of(script).values() for one in group]
-    flags = {one.name: one.flag for one in every}
-    cap = next((one.capped_by for one in every if one.name == name), "")
-    return "/".join(flags.get(part, part) for part in (name, cap) if part)
+    """What messages call the setting that a fact names; a library has no flag."""
+    renamed = {one.name: one for one in (*CALIBRATION, *TASKS, *EVALUATION)}
+    parts = [name, renamed[name].capped_by] if name in renamed else [name]
+    flags = [renamed[part].flag if part in renamed else f"--{part}" for part in parts if part]
+    return "/".join(flags) if name.isidentifier() else name

@@ -1,17 +1,9 @@
-"""Settings of `PathPatching.py`. Imports no torch."""
+"""What path patching can be asked for, and which prompts it takes. Imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-
-from neurosurgery.common.errors import UsageError
-from neurosurgery.settings.checks import check_writable
-from neurosurgery.settings.declare import Settings
-from neurosurgery.settings.experiment import EvaluationConfig, ModelConfig, OutputConfig
-from neurosurgery.settings.keys import KNOCK_OUT_KEY, EditKey, scale_by
-from neurosurgery.settings.methods import HEAD, MLP
-from neurosurgery.settings.workers import WorkersConfig
 
 SCRIPT = "PathPatching.py"
 METRICS = ("logprob", "logit", "logit_diff")
@@ -19,8 +11,6 @@ METRICS = ("logprob", "logit", "logit_diff")
 log-probability and no difference."""
 RELATIVE = ("logit", "logit_diff")
 """Metrics whose effects are shares of their clean value; effects on the other are in nats."""
-UNIT_KINDS = {"heads": HEAD, "mlps": MLP}
-"""The values of `--units`, and the kind of unit that each means."""
 OPERATORS = ("+", "-", "*", "/")
 DEMO_FAMILY = "demo"
 """How the embedded demo model learned to calculate."""
@@ -28,8 +18,6 @@ FAMILIES = ("equations", "statements", "questions", "years", "objects", DEMO_FAM
 """Kinds of wordings of arithmetic prompts (`prompts/templates.py`)."""
 WORDED = FAMILIES[:-1]
 """The families for other models than the demo's."""
-ABLATIONS = ("mean", "zero", "resample")
-POSITIONS = ("all", "end")
 TOP = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0)
 """Numbers of units that are knocked out, as in the paper's curve."""
 
@@ -54,83 +42,3 @@ class PromptConfig:
     shots: int
     number: int
     held_out: float
-
-
-@dataclass(frozen=True)
-class CellsConfig:
-    """The cells of the grid: the key units are edited and evaluated on tasks of the harness.
-
-    `scalars` multiply the weights that read the units; without any, the units are knocked out.
-    """
-
-    evaluation: EvaluationConfig
-    output: OutputConfig
-    scalars: tuple[float, ...]
-    num_repeats: int
-    pre_train_eval: bool
-    workers: WorkersConfig | None = None
-
-    def check(self, ablation: str) -> None:
-        """Refuse values that cannot be used.
-
-        Raises:
-            UsageError: names flag, value and what was expected.
-        """
-        self.evaluation.check()
-        self.output.check()
-        self.output.margins.check(self.evaluation.tasks)
-        if self.workers is not None:
-            self.workers.check()
-        if ablation == "resample" and not self.scalars:
-            reason = "expected mean, zero or --scalar with tasks, whose prompts have no counterpart"
-            raise UsageError("--ablation", ablation, reason)
-        if self.output.save_model and ablation == "mean" and not self.scalars:
-            reason = "expected with it --scalar or --ablation zero: a mean is no change of weights"
-            raise UsageError("--save_model", "", reason)
-
-    def edits(self, ablation: str) -> tuple[EditKey, ...]:
-        """What is done to the units of a cell."""
-        if self.scalars:
-            return tuple(scale_by(scalar) for scalar in self.scalars)
-        return (KNOCK_OUT_KEY,) if ablation == "mean" else (scale_by(0.0),)
-
-    def removal(self, ablation: str) -> str | None:
-        """How units are removed, which is one way in a folder; None where none are removed."""
-        removing = [edit for edit in self.edits(ablation) if edit.removes]
-        return ("mean" if removing[0] == KNOCK_OUT_KEY else "zero") if removing else None
-
-
-@dataclass(frozen=True)
-class PatchingConfig:
-    """What is found, and what is knocked out afterwards.
-
-    `top` holds numbers of units of one kind (1 and more) or shares of them (below 1), None for
-    `TOP`; `units` are keys of `UNIT_KINDS`. Without `cells`, no task of the harness is asked.
-    """
-
-    model: ModelConfig
-    prompts: PromptConfig
-    metric: str
-    freeze_mlps: bool
-    units: tuple[str, ...]
-    top: tuple[float, ...] | None
-    ablation: str
-    positions: str
-    draws: int
-    random_state: int
-    save_path: Path
-    overwrite: bool
-    dry_run: bool
-    cells: CellsConfig | None
-    settings: Settings
-
-    def check(self) -> None:
-        """Refuse values that cannot be used, before any model is loaded.
-
-        Raises:
-            UsageError: names flag, value and what was expected.
-        """
-        self.model.check()
-        check_writable(self.save_path)
-        if self.cells is not None:
-            self.cells.check(self.ablation)

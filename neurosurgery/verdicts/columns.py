@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from neurosurgery.settings.keys import MEAN_ABLATION, SCALE
+from neurosurgery.edit.kinds import kind_shown_as
 
 GRID = "method skill against size size_unit edit edit_value".split()
 """The columns that identify a grid point (`CellKey.columns`).
@@ -44,5 +44,6 @@ OVERLAP_COLUMNS = (
 
 def removed(table: pd.DataFrame) -> pd.Series[bool]:
     """Which rows are those of removed selections: scaled by 0, or knocked out."""
-    pruned = (table["edit"] == SCALE) & (table["edit_value"] == 0)
-    return pruned | (table["edit"] == MEAN_ABLATION)
+    edits = zip(table["edit"], table["edit_value"], strict=True)
+    found = [kind_shown_as(edit).removes(value) for edit, value in edits]
+    return pd.Series(found, index=table.index, dtype=bool)

@@ -26,7 +26,7 @@ from functools import cached_property
 import numpy as np
 from scipy import stats
 
-from neurosurgery.settings.keys import CellKey
+from neurosurgery.results.keys import CellKey
 from neurosurgery.verdicts import draws
 from neurosurgery.verdicts.intervals import (
     CONFIDENCE,

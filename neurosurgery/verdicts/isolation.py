@@ -19,8 +19,9 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from neurosurgery.settings.keys import MATH, CellKey
-from neurosurgery.settings.methods import METHODS, method_rank
+from neurosurgery.methods.registry import METHODS, method_rank
+from neurosurgery.results.keys import CellKey
+from neurosurgery.settings.identity import MATH
 from neurosurgery.verdicts.columns import GRID
 from neurosurgery.verdicts.crossfit import (
     MEAN,

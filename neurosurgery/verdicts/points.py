@@ -15,9 +15,11 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from neurosurgery.common.files import write_atomically
+from neurosurgery.edit.kinds import TRAIN
 from neurosurgery.results.cells import Cell
+from neurosurgery.results.keys import BASELINE_KEY, CellKey, shown_set
 from neurosurgery.results.store import ResultStore
-from neurosurgery.settings.keys import BASELINE_KEY, MATH, TRAIN, CellKey, shown_set
+from neurosurgery.settings.identity import MATH
 from neurosurgery.settings.margins import Margins
 from neurosurgery.verdicts.cell_metrics import (
     MetricKey,

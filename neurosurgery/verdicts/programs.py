@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from neurosurgery.edit.kinds import edit_text
 from neurosurgery.evaluate.outcomes import OUTCOMES, RAN
-from neurosurgery.settings.keys import BASELINE, MATH, edit_text
-from neurosurgery.settings.methods import size_text
+from neurosurgery.methods.registry import size_text
+from neurosurgery.results.keys import BASELINE
+from neurosurgery.settings.identity import MATH
 from neurosurgery.verdicts.columns import GRID
 
 _RIGHT = "exact_match"

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 
 import pandas as pd
 
+from neurosurgery.edit.kinds import SCALE
 from neurosurgery.evaluate.outcomes import RAN
-from neurosurgery.settings.keys import MATH, SCALE
-from neurosurgery.settings.methods import METHODS
+from neurosurgery.methods.registry import METHODS
+from neurosurgery.settings.identity import MATH
 from neurosurgery.verdicts.primary import primary_metrics
 
 _END = "greedy decoding (few-shot)"

@@ -13,8 +13,8 @@ from typing import Any
 
 from neurosurgery.common.files import write_atomically
 from neurosurgery.common.json_files import read_object
+from neurosurgery.results.keys import CellKey
 from neurosurgery.results.store import ResultStore
-from neurosurgery.settings.keys import CellKey
 from neurosurgery.settings.margins import JUDGED, TABLES_STATE, Margins, judged_by
 
 TABLES = ("results.csv", "summary.csv", "comparison.csv", "isolation.csv", "training.csv")

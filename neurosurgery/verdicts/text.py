@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from neurosurgery.common.numbers import interval_text, number_text, p_value_text, percent_text
-from neurosurgery.settings.keys import MATH, TRAIN, edit_text
-from neurosurgery.settings.methods import size_text
+from neurosurgery.edit.kinds import TRAIN, edit_text
+from neurosurgery.methods.registry import size_text
+from neurosurgery.settings.identity import MATH
 from neurosurgery.verdicts.columns import removed
 from neurosurgery.verdicts.intervals import INTERVALS_OVER
 from neurosurgery.verdicts.isolation import AT_EQUAL_DAMAGE, QUANTITIES

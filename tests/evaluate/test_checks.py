@@ -23,9 +23,9 @@ from neurosurgery.evaluate.harness import load_harnesses
 from neurosurgery.grid.worker import Worker
 from neurosurgery.locate.evidence import Evidence
 from neurosurgery.models.load import LoadedModel
+from neurosurgery.results.keys import BASELINE_KEY
 from neurosurgery.settings.demo import TASKS_FOLDER
 from neurosurgery.settings.experiment import EvaluationConfig
-from neurosurgery.settings.keys import BASELINE_KEY
 
 SIZES = {"vocab_size": VOCABULARY, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 

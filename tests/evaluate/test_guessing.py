@@ -14,8 +14,8 @@ from neurosurgery.evaluate.harness import Harness, _plain, harness_model
 from neurosurgery.evaluate.tasks import task_manager
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.results.cells import Cell, CellRecord
+from neurosurgery.results.keys import CellKey
 from neurosurgery.settings.experiment import EvaluationConfig
-from neurosurgery.settings.keys import CellKey
 from neurosurgery.verdicts.guessing import chance, direction, without_guessing
 
 TWO = {"question": "a or b?", "options": ["a", "b"], "gold": 1, "labels": [0, 1]}

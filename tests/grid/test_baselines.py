@@ -17,16 +17,19 @@ from scripts import MODEL, SCRIPTS, table
 from transformers import AutoModelForCausalLM
 
 from neurosurgery.activations.collect import STATISTICS, collect_activation_norms
+from neurosurgery.activations.kinds import ACTIVATION_NORMS, FIRING_COUNTS
 from neurosurgery.common.generator import generator
 from neurosurgery.data.calibration import CalibrationSet
+from neurosurgery.edit.kinds import scale_by
 from neurosurgery.locate.ranking import TopK
 from neurosurgery.locate.twins import random_twin
 from neurosurgery.masks.files import load_mask
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.overlap import overlap_by_parameter, total
+from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.models.targets import find_targets
-from neurosurgery.settings.keys import MATH, CellKey, SelectionKey, scale_by
-from neurosurgery.settings.methods import ACTIVATION_NORMS, FIRING_COUNTS
+from neurosurgery.results.keys import CellKey
+from neurosurgery.settings.identity import MATH
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from neurosurgery.evaluate.engine.language_model import LanguageModel
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.results.cells import Cell, CellRecord
-from neurosurgery.settings.keys import CellKey
+from neurosurgery.results.keys import CellKey
 from neurosurgery.verdicts import broken as verdicts
 from neurosurgery.verdicts.cell_metrics import cell_metrics
 from neurosurgery.verdicts.intervals import compare

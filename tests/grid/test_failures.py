@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 
+from neurosurgery.edit.kinds import scale_by
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.grid.cells import run_cells
 from neurosurgery.grid.executors import Failed
 from neurosurgery.grid.jobs import Done, Job
 from neurosurgery.grid.recorder import Recorder
+from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.failures import failure_file
+from neurosurgery.results.keys import CellKey
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.experiment import OutputConfig
-from neurosurgery.settings.keys import CellKey, SelectionKey, scale_by
 from neurosurgery.verdicts.points import VerdictTable
 
 EMPTY = Evaluation({}, [], {}, {})

@@ -12,16 +12,18 @@ from requests_for_models import assert_same_answers, both, option_requests, prom
 from weights import bits
 
 from neurosurgery.edit.edits import make_edit
+from neurosurgery.edit.kinds import KNOCK_OUT_KEY, scale_by
 from neurosurgery.edit.knock_out import head_means, knocked_out
 from neurosurgery.locate.evidence import Evidence
 from neurosurgery.locate.key_units import UnitEffects
 from neurosurgery.locate.selectors import select
 from neurosurgery.masks.head_units import head_units, mlp_units, zero_mask
 from neurosurgery.masks.selection import Selection
+from neurosurgery.methods.keys import SelectionKey
+from neurosurgery.methods.registry import HEADS, MLPS, RANDOM_HEADS
 from neurosurgery.models.heads import find_blocks
 from neurosurgery.models.targets import find_targets
-from neurosurgery.settings.keys import KNOCK_OUT_KEY, CellKey, SelectionKey, scale_by
-from neurosurgery.settings.methods import HEADS, MLPS, RANDOM_HEADS
+from neurosurgery.results.keys import CellKey
 
 PROMPTS = [[5, 6, 7], [8, 9, 10], [11, 12, 13]]
 SEED = 42

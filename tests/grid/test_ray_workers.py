@@ -15,12 +15,14 @@ import pytest
 ray = pytest.importorskip("ray", reason="needs Ray: pip install -r requirements-ray.txt")
 
 from neurosurgery.common.errors import RestoreError, RunError, UsageError  # noqa: E402
+from neurosurgery.edit.kinds import scale_by  # noqa: E402
 from neurosurgery.grid.executors import Failed  # noqa: E402
 from neurosurgery.grid.jobs import Done, Job  # noqa: E402
 from neurosurgery.grid.ray_tasks import Task, take  # noqa: E402
 from neurosurgery.grid.ray_workers import ATTEMPTS, RayWorkers  # noqa: E402
 from neurosurgery.grid.worker_host import EvidenceData, Facts  # noqa: E402
-from neurosurgery.settings.keys import BASELINE_KEY, CellKey, SelectionKey, scale_by  # noqa: E402
+from neurosurgery.methods.keys import SelectionKey  # noqa: E402
+from neurosurgery.results.keys import BASELINE_KEY, CellKey  # noqa: E402
 from neurosurgery.settings.workers import WorkersConfig  # noqa: E402
 
 FAILS, DIES, DIES_ONCE, SPOILS = 3, 5, 7, 8

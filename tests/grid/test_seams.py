@@ -17,6 +17,7 @@ from weights import bits
 from neurosurgery.cli.parse import parse_experiment, run_experiment_script
 from neurosurgery.data.calibration import read_calibration_set
 from neurosurgery.edit.edits import EDITS
+from neurosurgery.edit.kinds import EditKey, scale_by
 from neurosurgery.edit.scale import changed_weights
 from neurosurgery.evaluate.harness import load_harnesses
 from neurosurgery.evaluate.tasks import task_manager
@@ -27,12 +28,13 @@ from neurosurgery.locate.selectors import SELECTORS
 from neurosurgery.masks.files import load_mask
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.selection import Selection
+from neurosurgery.methods.keys import SelectionKey
+from neurosurgery.methods.registry import METHODS, Method
 from neurosurgery.models.load import load_model, load_tokenizer
+from neurosurgery.results.keys import CellKey
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.experiment import OutputConfig
-from neurosurgery.settings.keys import CellKey, EditKey, SelectionKey, scale_by
-from neurosurgery.settings.methods import METHODS, Method
 from neurosurgery.verdicts.points import VerdictTable
 
 TOY = "first_rows"

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import build_model
 
+from neurosurgery.activations.kinds import ACTIVATION_NORMS, FIRING_COUNTS
 from neurosurgery.common.errors import RunError
 from neurosurgery.grid.gather import read_statistics
 from neurosurgery.locate import importance
@@ -16,7 +17,6 @@ from neurosurgery.models.neurons import find_neuron_layers
 from neurosurgery.models.targets import Target, find_targets
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.experiment import CalibrationSource, DataConfig
-from neurosurgery.settings.methods import ACTIVATION_NORMS, FIRING_COUNTS
 
 
 def test_scores_by_hand():

@@ -13,13 +13,15 @@ from scripts import DEMO_DATA, DEMO_TASKS
 
 from neurosurgery.__main__ import main
 from neurosurgery.cli.parse import parse_experiment
+from neurosurgery.edit.kinds import scale_by
 from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.results.cells import CellRecord, CellResult
+from neurosurgery.results.keys import BASELINE_KEY, CellKey
 from neurosurgery.results.store import FORMAT, ResultStore
 from neurosurgery.settings.identity import Fact, Identity
-from neurosurgery.settings.keys import BASELINE_KEY, CellKey, SelectionKey, scale_by
 from neurosurgery.settings.margins import Margins, recorded_margins
 from neurosurgery.verdicts.points import VerdictTable
 from neurosurgery.verdicts.text import folder_text

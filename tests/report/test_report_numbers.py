@@ -34,8 +34,8 @@ from neurosurgery.report.show.panels import grid_panels, size_panels, tick_place
 from neurosurgery.report.show.texts import interval, number
 from neurosurgery.report.show.words import findings
 from neurosurgery.results.cells import CellRecord, CellResult
+from neurosurgery.results.keys import BASELINE_KEY
 from neurosurgery.results.store import ResultStore
-from neurosurgery.settings.keys import BASELINE_KEY
 from neurosurgery.verdicts.text import verdict_text
 
 

@@ -11,6 +11,7 @@ from report_folder import FakeFolder, read_csv, write_csv
 from small_report import drawn, missing, names
 from trained_folder import MODEL, Trainings, gain_row, gain_table
 
+from neurosurgery.methods.registry import METHODS
 from neurosurgery.report import make_report
 from neurosurgery.report.draw.style import Looks
 from neurosurgery.report.draw.training import draw_gains
@@ -27,7 +28,6 @@ from neurosurgery.report.show.panels import Mark, point_facts, records, size_pan
 from neurosurgery.report.show.texts import interval, number
 from neurosurgery.report.show.trained_words import trained_findings
 from neurosurgery.report.show.words import findings
-from neurosurgery.settings.methods import METHODS
 
 pytestmark = pytest.mark.whole
 

@@ -12,8 +12,8 @@ from scripts import SCRIPTS
 from neurosurgery.common.errors import UsageError
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.results.cells import CellRecord, CellResult
+from neurosurgery.results.keys import BASELINE_KEY
 from neurosurgery.results.store import ResultStore
-from neurosurgery.settings.keys import BASELINE_KEY
 
 DAMAGES = {
     "half": b'{"format": ',

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+from neurosurgery.cli.scripts import SCRIPTS, groups_of
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.results import file_hashes, provenance
 from neurosurgery.results.provenance import (
@@ -27,7 +28,7 @@ from neurosurgery.results.provenance import (
 from neurosurgery.settings.declare import Setting, resolve
 from neurosurgery.settings.experiment import CalibrationSource, DataConfig, ModelConfig
 from neurosurgery.settings.identity import CELLS, EFFECTS, TRAININGS, Fact, Identity
-from neurosurgery.settings.parts import SCRIPTS, flag_of, groups_of
+from neurosurgery.settings.parts import flag_of
 
 CSV = Path("some.csv")
 SOURCES = (CalibrationSource("Race", CSV), CalibrationSource("MMLU", CSV))

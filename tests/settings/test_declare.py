@@ -15,16 +15,17 @@ import FineTune
 import MathNeuro
 import PathPatching
 from neurosurgery.__main__ import main as commands
+from neurosurgery.cli import scripts as scripts_settings
 from neurosurgery.cli.fine_tune import parse as parse_fine_tuning
 from neurosurgery.cli.parse import parse_experiment
 from neurosurgery.cli.path_patching import parse as parse_path_patching
+from neurosurgery.cli.reference import reference_text
 from neurosurgery.common.errors import UsageError
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings import parts
 from neurosurgery.settings.declare import FRACTION, Setting, whole
 from neurosurgery.settings.demo import DEMO
 from neurosurgery.settings.identity import CELLS
-from neurosurgery.settings.reference import reference_text
 from neurosurgery.settings.yaml_file import run_yaml
 
 NEW = Setting("loudness", float, "how loud it is", default=0.5, range=FRACTION, identity=CELLS)
@@ -190,7 +191,7 @@ def test_a_file_that_cannot_be_read(content, tmp_path, capsys):
 
 def test_clear_and_published_names_are_one(capsys):
     published = [*DEMO_DATA, *DEMO_TASKS, "--eval_dataset_subset", "7", "--eval_dataset_size", "8"]
-    groups = parts.groups_of("MathNeuro.py")
+    groups = scripts_settings.groups_of("MathNeuro.py")
     clear = {
         f"--{one.published}": f"--{one.name}"
         for group in groups.values()
@@ -269,7 +270,7 @@ def test_ranges_tell_what_was_expected():
 
 
 def test_no_negative_zero():
-    scalar = next(one for one in parts.grid("MathNeuro.py") if one.name == "scalar")
+    scalar = next(one for one in scripts_settings.grid("MathNeuro.py") if one.name == "scalar")
     assert str(scalar.value([-0.0, 0.0, 1.0], {"scalar": None})) == "(0.0, 1.0)"
 
 

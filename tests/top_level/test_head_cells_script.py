@@ -14,10 +14,10 @@ import PathPatching
 from neurosurgery import __main__
 from neurosurgery.grid import head_cells, patching
 from neurosurgery.masks.files import load_mask
+from neurosurgery.methods.registry import HEADS, MLPS, RANDOM_HEADS
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.settings.demo import DEMO
-from neurosurgery.settings.methods import HEADS, MLPS, RANDOM_HEADS
 
 FEW = "--num_prompts 40 --num_draws 2 --top 1 2 --num_repeats 2 --eval_limit 8".split()
 

@@ -9,12 +9,13 @@ from conftest import build_model
 
 from benchmarks import published
 from neurosurgery.activations.collect import collect_activation_norms
+from neurosurgery.activations.kinds import ACTIVATION_NORMS
 from neurosurgery.edit.scale import scaled_weights
 from neurosurgery.locate.evidence import Evidence
 from neurosurgery.locate.selectors import select
+from neurosurgery.methods.keys import SelectionKey
+from neurosurgery.methods.registry import MATHNEURO
 from neurosurgery.models.targets import find_targets
-from neurosurgery.settings.keys import SelectionKey
-from neurosurgery.settings.methods import ACTIVATION_NORMS, MATHNEURO
 
 PROPORTIONS = (0.001, 0.05, 0.3)
 

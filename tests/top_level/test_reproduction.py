@@ -29,12 +29,14 @@ from benchmarks.reproduction.claims import (
 )
 from benchmarks.reproduction.page import PAGE, QUANTITIES, TABLES, rendered
 from benchmarks.reproduction.runs import FOLDER, Run, collect, judge
+from neurosurgery.edit.kinds import scale_by
 from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.results.cells import CellRecord, CellResult
+from neurosurgery.results.keys import BASELINE_KEY, CellKey
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.demo import DEMO
 from neurosurgery.settings.identity import Fact, Identity
-from neurosurgery.settings.keys import BASELINE_KEY, CellKey, SelectionKey, scale_by
 from neurosurgery.settings.margins import Margins
 from neurosurgery.verdicts.points import VerdictTable
 

@@ -7,8 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from neurosurgery.settings.keys import CellKey, SelectionKey, scale_by, train_at
-from neurosurgery.settings.methods import HEADS, LORA, MATHNEURO, RANDOM, RANDOM_HEADS, WANDA
+from neurosurgery.edit.kinds import scale_by, train_at
+from neurosurgery.methods.keys import SelectionKey
+from neurosurgery.methods.registry import HEADS, LORA, MATHNEURO, RANDOM, RANDOM_HEADS, WANDA
+from neurosurgery.results.keys import CellKey
 from neurosurgery.verdicts.crossfit import TaskMetrics
 from neurosurgery.verdicts.isolation import control_of, training_gains
 from neurosurgery.verdicts.metrics import Metric, mean_metric

@@ -11,7 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from neurosurgery.settings.keys import CellKey, SelectionKey, scale_by
+from neurosurgery.edit.kinds import scale_by
+from neurosurgery.methods.keys import SelectionKey
+from neurosurgery.results.keys import CellKey
 from neurosurgery.verdicts import draws
 from neurosurgery.verdicts.crossfit import Curve, Quantity, TaskMetrics, error_of, judge
 from neurosurgery.verdicts.intervals import Interval

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from neurosurgery.results.cells import Cell, CellRecord
-from neurosurgery.settings.keys import CellKey
+from neurosurgery.results.keys import CellKey
 from neurosurgery.verdicts.cell_metrics import cell_metrics, standard_error, value_of
 from neurosurgery.verdicts.intervals import compare, retention_interval
 from neurosurgery.verdicts.metrics import (

@@ -11,12 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from neurosurgery.edit.kinds import scale_by
 from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.report import make_report
 from neurosurgery.results.cells import CellRecord, CellResult
+from neurosurgery.results.keys import BASELINE_KEY, CellKey
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.identity import Fact, Identity
-from neurosurgery.settings.keys import BASELINE_KEY, CellKey, SelectionKey, scale_by
 from neurosurgery.settings.margins import Margins
 from neurosurgery.verdicts.intervals import compare, retention_interval
 from neurosurgery.verdicts.metrics import Metric, mean_metric, metric_from_documents

@@ -13,12 +13,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
+from neurosurgery.masks.kinds import PLURALS
 from neurosurgery.report.draw.canvas import Drawing, draw_curve, handle, legend, new_figure
 from neurosurgery.report.draw.style import COLUMN, PAGE, Look
 from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
 from neurosurgery.report.show.panels import Curve, Facts, Mark, records
 from neurosurgery.report.show.texts import interval, number
-from neurosurgery.settings.methods import PLURALS
 from neurosurgery.settings.patching import effect_unit
 
 _GROUPS = {

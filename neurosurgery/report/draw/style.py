@@ -10,8 +10,8 @@ from pathlib import Path
 import matplotlib as mpl
 
 from neurosurgery.common.terminal import visible_line
+from neurosurgery.methods.registry import METHODS
 from neurosurgery.report.show.texts import curve_label
-from neurosurgery.settings.methods import METHODS
 
 COLUMN = 3.3
 """The width in inches of one column of a paper; `PAGE` is two columns and their gap."""

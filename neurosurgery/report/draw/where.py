@@ -14,11 +14,11 @@ from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from neurosurgery.common.numbers import percent_text
 from neurosurgery.masks.units import Place, layer_order, short_kinds
+from neurosurgery.methods.registry import method_label
 from neurosurgery.report.draw.canvas import LONGEST_LABEL, Drawing, legend, new_figure
 from neurosurgery.report.draw.style import PAGE, Looks, one_line
 from neurosurgery.report.read.where import MaskCounts, Part
 from neurosurgery.report.show.panels import Facts
-from neurosurgery.settings.methods import method_label
 
 _HEAD = "outside"
 

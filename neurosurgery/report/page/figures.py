@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 
 import pandas as pd
 
+from neurosurgery.edit.kinds import SCALE, edit_text
+from neurosurgery.methods.registry import counts_units, size_text, without_own_counts
 from neurosurgery.report.draw.canvas import Drawing
 from neurosurgery.report.draw.grid import draw_grid, draw_isolation
 from neurosurgery.report.draw.masks import draw_consistency, draw_number
@@ -33,9 +35,7 @@ from neurosurgery.report.show.missing_commands import (
     repeat_with,
 )
 from neurosurgery.report.show.panels import grid_panels, size_panels
-from neurosurgery.settings.identity import EFFECTS
-from neurosurgery.settings.keys import MATH, SCALE, edit_text
-from neurosurgery.settings.methods import counts_units, size_text, without_own_counts
+from neurosurgery.settings.identity import EFFECTS, MATH
 from neurosurgery.settings.patching import METRICS
 from neurosurgery.verdicts.columns import removed
 

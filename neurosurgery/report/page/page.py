@@ -12,6 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from neurosurgery.common.numbers import p_value_text, percent_text
 from neurosurgery.common.terminal import visible_text
+from neurosurgery.edit.kinds import SCALE
+from neurosurgery.methods.registry import method_label
 from neurosurgery.report.draw.canvas import Drawing
 from neurosurgery.report.page.missing import Missing
 from neurosurgery.report.page.programs import outcome_table
@@ -25,8 +27,6 @@ from neurosurgery.report.show.texts import interval, number
 from neurosurgery.report.show.units import UnitList
 from neurosurgery.report.show.words import findings
 from neurosurgery.settings.declare import is_given
-from neurosurgery.settings.keys import SCALE
-from neurosurgery.settings.methods import method_label
 from neurosurgery.verdicts.intervals import INTERVALS_OVER
 from neurosurgery.verdicts.judging import is_within, moved
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-from neurosurgery.settings.keys import exact_text
+from neurosurgery.edit.kinds import exact_text
 
 
 class CellText(NamedTuple):

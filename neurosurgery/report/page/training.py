@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
+from neurosurgery.methods.registry import method_label
 from neurosurgery.report.page.table import CellText, Table, number_cell, plain_number
 from neurosurgery.report.show.gains import with_interval
 from neurosurgery.report.show.panels import records
-from neurosurgery.settings.methods import method_label
 from neurosurgery.verdicts.text import rate_text
 
 _QUANTITIES = {

@@ -13,9 +13,9 @@ from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.common.json_files import read_object
 from neurosurgery.common.terminal import visible_text
 from neurosurgery.results.cells import CellRecord
+from neurosurgery.results.keys import BASELINE, shown_set
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.identity import Identity
-from neurosurgery.settings.keys import BASELINE, shown_set
 from neurosurgery.settings.margins import recorded_margins, recorded_skill_name
 from neurosurgery.verdicts.columns import COLUMNS, GRID, OVERLAP_COLUMNS, SETS, SUMMARY_COLUMNS
 from neurosurgery.verdicts.guessing import Recorded, recorded_direction

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from neurosurgery.edit.kinds import TRAIN
 from neurosurgery.report.read.folder import read_own_json
+from neurosurgery.results.keys import CellKey
 from neurosurgery.results.trainings import LOSSES_FOLDER
-from neurosurgery.settings.keys import TRAIN, CellKey
 
 POINT = ["method", "against", "size", "edit_value"]
 """The columns that tell trainings apart, but for the repeat; the last is the learning rate."""

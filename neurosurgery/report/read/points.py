@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pandas as pd
 
+from neurosurgery.edit.kinds import TRAIN
+from neurosurgery.methods.registry import method_rank
 from neurosurgery.report.read.folder import Folder
-from neurosurgery.settings.keys import TRAIN
-from neurosurgery.settings.methods import method_rank
 from neurosurgery.verdicts.columns import GRID, SUMMARY_COLUMNS
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from neurosurgery.masks.units import read_unit_csv
-from neurosurgery.settings.keys import MATH
-from neurosurgery.settings.methods import METHODS
+from neurosurgery.methods.registry import METHODS
+from neurosurgery.settings.identity import MATH
 from neurosurgery.verdicts.columns import SETS
 
 PROBABILITY = "probability_"

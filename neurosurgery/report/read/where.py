@@ -12,7 +12,7 @@ from typing import Literal
 from neurosurgery.common.errors import UsageError
 from neurosurgery.masks.files import MaskInfo, read_mask_info
 from neurosurgery.masks.units import Place, place_of
-from neurosurgery.settings.methods import method_rank
+from neurosurgery.methods.registry import method_rank
 
 Part = Literal["layer", "kind"]
 

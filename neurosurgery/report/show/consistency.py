@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from neurosurgery.methods.registry import MATHNEURO
 from neurosurgery.report.show.panels import Curve, Mark, Panel, records
 from neurosurgery.report.show.texts import number
-from neurosurgery.settings.methods import MATHNEURO
 
 _NEEDED = "against num_samples proportion count_a overlap overlap_by_chance".split()
 

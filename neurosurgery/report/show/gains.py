@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
+from neurosurgery.methods.registry import has_one_size, method_label, method_rank, size_text
 from neurosurgery.report.show.panels import (
     NAN,
     Curve,
@@ -19,7 +20,6 @@ from neurosurgery.report.show.panels import (
     size_order,
 )
 from neurosurgery.report.show.texts import curve_label, interval, number
-from neurosurgery.settings.methods import has_one_size, method_label, method_rank, size_text
 
 _LEAST_KEPT, _MOST_KEPT = -0.25, 1.25
 """What is drawn of the share that is kept; one task near guessing can give far larger ones."""

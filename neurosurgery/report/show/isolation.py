@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from neurosurgery.edit.kinds import SCALE
+from neurosurgery.methods.registry import method_rank
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.show.panels import (
     Curve,
@@ -19,8 +21,6 @@ from neurosurgery.report.show.panels import (
     size_facts,
 )
 from neurosurgery.report.show.texts import number
-from neurosurgery.settings.keys import SCALE
-from neurosurgery.settings.methods import method_rank
 from neurosurgery.verdicts.columns import GRID
 
 BARS = "95 % interval over documents and repeats"

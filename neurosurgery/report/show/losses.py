@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from neurosurgery.methods.registry import has_one_size, method_rank, size_text
 from neurosurgery.report.read.losses import POINT
 from neurosurgery.report.show.gains import trained_name
 from neurosurgery.report.show.panels import Curve, Mark, records, size_order
 from neurosurgery.report.show.texts import number
-from neurosurgery.settings.methods import has_one_size, method_rank, size_text
 
 Line = tuple[tuple[float, float], ...]
 """Steps and losses."""

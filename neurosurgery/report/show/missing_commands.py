@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+from neurosurgery.methods.registry import TRAINED_ONLY
 from neurosurgery.report.read.folder import Folder
-from neurosurgery.settings.keys import MATH
-from neurosurgery.settings.methods import TRAINED_ONLY
+from neurosurgery.settings.identity import MATH
 from neurosurgery.settings.parts import CALIBRATION, MODEL
 from neurosurgery.settings.yaml_file import FILE
 

@@ -10,16 +10,10 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from neurosurgery.common.numbers import percent_text
+from neurosurgery.edit.kinds import SCALE, TRAIN, edit_text
+from neurosurgery.methods.registry import counts_units, has_one_size, method_label, size_text, twins
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.show.texts import interval, number, with_unit
-from neurosurgery.settings.keys import SCALE, TRAIN, edit_text
-from neurosurgery.settings.methods import (
-    counts_units,
-    has_one_size,
-    method_label,
-    size_text,
-    twins,
-)
 from neurosurgery.verdicts.columns import removed
 from neurosurgery.verdicts.judging import moved
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from neurosurgery.common.numbers import interval_text, number_text
-from neurosurgery.settings.methods import method_label
+from neurosurgery.methods.registry import method_label
 
 
 def number(value: float, *, sign: bool = False) -> str:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pandas as pd
 
+from neurosurgery.methods.registry import method_label
 from neurosurgery.report.show.gains import trained_name, with_interval
 from neurosurgery.report.show.panels import records
-from neurosurgery.settings.methods import method_label
 
 _AHEAD = {"gain": "gains", "kept": "keeps"}
 """The differences to the control (columns NAME_over_control), each with its verb."""

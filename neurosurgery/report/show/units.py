@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from neurosurgery.masks.kinds import PLURALS
+from neurosurgery.methods.registry import METHODS
 from neurosurgery.report.read.units import ORIGIN, PROBABILITY
-from neurosurgery.settings.methods import METHODS, PLURALS
 
 _MOST = 200
 """The most rows to show; the files hold all."""

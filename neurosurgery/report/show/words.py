@@ -8,21 +8,15 @@ from typing import Any
 import pandas as pd
 
 from neurosurgery.common.numbers import p_value_text, percent_text
+from neurosurgery.edit.kinds import SCALE
+from neurosurgery.masks.kinds import PLURALS
+from neurosurgery.methods.registry import METHODS, counts_units, method_label, size_text, twins
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.show.isolation import Isolation, best, isolation_points
 from neurosurgery.report.show.missing_commands import repeat_with
 from neurosurgery.report.show.panels import records
 from neurosurgery.report.show.texts import curve_label, interval, number, with_unit
 from neurosurgery.report.show.trained_words import trained_findings
-from neurosurgery.settings.keys import SCALE
-from neurosurgery.settings.methods import (
-    METHODS,
-    PLURALS,
-    counts_units,
-    method_label,
-    size_text,
-    twins,
-)
 from neurosurgery.verdicts.columns import removed
 from neurosurgery.verdicts.intervals import CONFIDENCE
 from neurosurgery.verdicts.judging import (

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
+from neurosurgery.methods.registry import METHODS, TRAINED_ONLY
 from neurosurgery.settings.checks import check_path, check_skill_name
 from neurosurgery.settings.declare import Settings
 from neurosurgery.settings.experiment import (
@@ -16,7 +17,6 @@ from neurosurgery.settings.experiment import (
     ModelConfig,
     OutputConfig,
 )
-from neurosurgery.settings.methods import METHODS, TRAINED_ONLY
 from neurosurgery.settings.training import TrainingConfig
 from neurosurgery.settings.workers import WorkersConfig
 

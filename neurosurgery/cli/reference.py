@@ -1,6 +1,6 @@
 """The reference page of all settings, docs/SETTINGS.md.
 
-`python -m neurosurgery.settings.reference > docs/SETTINGS.md` writes it. Every setting stands once:
+`python -m neurosurgery.cli.reference > docs/SETTINGS.md` writes it. Every setting stands once:
 a script's part leaves out what an earlier script has just so.
 """
 
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from neurosurgery.cli.scripts import SCRIPTS, groups_of
 from neurosurgery.common.terminal import say
 from neurosurgery.settings.declare import Setting
-from neurosurgery.settings.parts import SCRIPTS, groups_of
+from neurosurgery.settings.identity import CELLS
 
 _HEAD = """\
 # Settings
 
-Made from the declarations in `neurosurgery/settings/parts.py` by
-`python -m neurosurgery.settings.reference`; a test holds that it is current.
+Made from the declarations in `neurosurgery/settings/parts.py` and `neurosurgery/cli/scripts.py` by
+`python -m neurosurgery.cli.reference`; a test holds that it is current.
 
 Every setting is a flag `--NAME` and a key NAME of a YAML file: `--config run.yaml`. Flags win over
 the file; `--no_NAME` turns a switch off that the file turns on. Published names of flags work as
@@ -26,9 +27,9 @@ by script, so that
     python MathNeuro.py --config results/x/run.yaml --save_path results/y
 
 repeats it elsewhere. Such a file holds neither where results go nor what deletes them or runs
-foreign code: the settings marked *flag only*. Where results of one folder may not differ in a
-setting, it is marked *identity*; calibration files, tasks, the model and its number format are
-compared by content besides.
+foreign code: the settings marked *flag only*. In a setting that is marked *identity* no two runs in
+a folder may differ: of the whole folder, or of what path patching or the trainings make in it. The
+contents of files and of the model, what tasks ask, and the number format are compared besides.
 
 ## Published names
 
@@ -63,7 +64,8 @@ def _lines() -> Iterator[str]:
 
 
 def _row(one: Setting) -> str:
-    marks = {"flag only": not one.travels, "identity": one.identity != ""}
+    part = "" if one.identity == CELLS else f" of {one.identity}"
+    marks = {"flag only": not one.travels, f"identity{part}": one.identity != ""}
     what = one.help + "".join(f" *({mark})*" for mark, holds in marks.items() if holds)
     default = one.default_text
     if one.kind is bool:

@@ -1,9 +1,12 @@
-"""One descriptor per method. `locate/selectors.py` holds the selection itself."""
+"""One descriptor per method. Imports no torch; `locate/selectors.py` holds the selection itself."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+
+from neurosurgery.activations.kinds import ACTIVATION_NORMS, EFFECTS, FIRING_COUNTS, OF_SAMPLES
+from neurosurgery.masks.kinds import HEAD, MLP, NEURON, PLURALS
 
 MATHNEURO = "mathneuro"
 RANDOM = "random"
@@ -16,18 +19,6 @@ ALL = "all"
 MASK_FILE = "mask_file"
 LORA = "lora"
 SHIRA = "shira"
-
-ACTIVATION_NORMS = "activation_norms"
-FIRING_COUNTS = "firing_counts"
-EFFECTS = "effects"
-"""Effects of path patching on prompts, not statistics of calibration sets."""
-_OF_SAMPLES = (ACTIVATION_NORMS, FIRING_COUNTS)
-
-NEURON = "neuron"
-HEAD = "head"
-MLP = "mlp"
-PLURALS = {NEURON: "neurons", HEAD: "heads", MLP: "MLPs"}
-"""The kinds of units, and each in texts and figures."""
 
 OF_EACH_MATRIX = "fraction of each matrix"
 WHOLE = "whole"
@@ -245,4 +236,4 @@ def method_rank(name: str) -> tuple[int, str]:
 def statistics_of(methods: Collection[str]) -> tuple[str, ...]:
     """The kinds of statistics of samples that these methods need, without repetition."""
     kinds = (METHODS[name].statistics for name in methods)
-    return tuple(kind for kind in dict.fromkeys(kinds) if kind in _OF_SAMPLES)
+    return tuple(kind for kind in dict.fromkeys(kinds) if kind in OF_SAMPLES)

@@ -1,0 +1,270 @@
+"""Which settings each script has; imports no torch.
+
+What methods, units and edits can be asked for comes from their registries.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from neurosurgery.edit.kinds import ABLATIONS, POSITIONS
+from neurosurgery.grid.fine_tuning_config import SCRIPT as FINE_TUNE
+from neurosurgery.grid.fine_tuning_config import SELECTIONS
+from neurosurgery.masks.kinds import UNIT_KINDS
+from neurosurgery.methods.registry import METHODS, TRAINED_BY_DEFAULT, methods_of
+from neurosurgery.settings import parts
+from neurosurgery.settings.declare import FINITE, FRACTION, Groups, Setting, number, whole
+from neurosurgery.settings.demo import DEMO, PUBLISHED_GRID
+from neurosurgery.settings.identity import EFFECTS, MATH
+from neurosurgery.settings.patching import METRICS, TOP
+from neurosurgery.settings.patching import SCRIPT as PATH_PATCHING
+
+_TASKS_TITLE = "evaluation (lm-eval)"
+_WORKERS_TITLE = "workers (Ray: pip install -r requirements-ray.txt)"
+
+SCRIPTS = ("MathNeuro.py", "MathNeuro_Ablations.py", "LAPE.py", PATH_PATCHING, FINE_TUNE)
+"""The scripts, in the order of the reference page."""
+
+SELECTION = (
+    Setting(
+        "selection",
+        str,
+        f"{', '.join(SELECTIONS)}, or mask files; heads and MLPs are what PathPatching.py has "
+        "found; lora and shira, by PEFT, train about as many values as the mask of mathneuro has",
+        default=TRAINED_BY_DEFAULT,
+        many=True,
+        once=True,
+        metavar="NAME",
+    ),
+    Setting(
+        "proportion",
+        float,
+        "of mathneuro, random, wanda, lora, shira: top fractions of every weight matrix",
+        many=True,
+        once=True,
+        range=FRACTION,
+        otherwise=f".01; demo: {DEMO.trained_proportion:g}",
+    ),
+    Setting(
+        "ratio",
+        float,
+        "of lape: fractions of the model's neurons",
+        many=True,
+        once=True,
+        range=FRACTION,
+        otherwise=".01",
+    ),
+    Setting(
+        "top",
+        float,
+        "of heads, random_heads, mlps: numbers of units",
+        many=True,
+        once=True,
+        range=number("numbers of units", lambda value: value >= 1 and value.is_integer()),
+        otherwise="5",
+    ),
+    Setting(
+        "path_patching",
+        Path,
+        "results folder of PathPatching.py, for heads and MLPs",
+        metavar="DIR",
+        otherwise="--save_path",
+    ),
+    Setting(
+        "num_repeats",
+        int,
+        "draws of calibration samples; each is trained with a seed of its own",
+        default=3,
+        demo=1,
+        range=parts.REPEATS,
+    ),
+    parts.RANDOM_STATE,
+)
+
+PATCHING = (
+    Setting(
+        "metric",
+        str,
+        "of the answer's first token; effects on logprob are in nats, those on the others shares "
+        "of the clean value, which must be well above 0",
+        default=METRICS[0],
+        choices=METRICS,
+        identity=EFFECTS,
+    ),
+    Setting("freeze_mlps", bool, "keep later MLPs too: the direct path alone", identity=EFFECTS),
+    Setting(
+        "units",
+        str,
+        "kinds of units",
+        default=tuple(UNIT_KINDS),
+        many=True,
+        once=True,
+        choices=tuple(UNIT_KINDS),
+        otherwise="both",
+        identity=EFFECTS,
+    ),
+)
+
+KNOCK_OUT = (
+    Setting(
+        "top",
+        float,
+        "numbers of units, or shares of all below 1, one unit at least",
+        many=True,
+        once=True,
+        range=number(
+            "numbers of units, or shares below 1",
+            lambda value: 0 < value < 1 or (value >= 1 and value.is_integer()),
+        ),
+        otherwise=f"{' '.join(f'{one:g}' for one in TOP)}, as far as there are so many",
+    ),
+    Setting(
+        "ablation",
+        str,
+        "what replaces a unit: its mean over counterfactuals, zero, or its value on a random "
+        "counterfactual",
+        default="mean",
+        choices=ABLATIONS,
+    ),
+    Setting(
+        "positions",
+        str,
+        "where: at every position, or at the last one",
+        default="all",
+        choices=POSITIONS,
+    ),
+    Setting("num_draws", int, "of random units", default=5, range=whole(1, 10_000)),
+    Setting(
+        "random_state",
+        int,
+        "seed of prompts and draws",
+        default=42,
+        range=whole(0, None),
+        identity=EFFECTS,
+    ),
+)
+
+HEAD_CELLS = (
+    Setting(
+        "scalar",
+        float,
+        "factors for the weights that read a unit, 0 to prune them",
+        many=True,
+        once=True,
+        range=FINITE,
+        otherwise="the units are knocked out by --ablation, at every position",
+    ),
+    Setting(
+        "num_repeats",
+        int,
+        "draws of prompts, with replacement, and of random heads",
+        default=5,
+        demo=DEMO.num_repeats,
+        range=parts.REPEATS,
+    ),
+)
+
+
+def groups_of(script: str) -> Groups:
+    """The settings of a script, by the titles of its help."""
+    if script == PATH_PATCHING:
+        return _of_path_patching()
+    if script == FINE_TUNE:
+        return _of_fine_tuning()
+    own = grid(script)
+    size = METHODS[methods_of(script)[0]].size_flag.removeprefix("--")
+    return {
+        "model": parts.MODEL,
+        parts.CALIBRATION_TITLE: parts.CALIBRATION,
+        "scoring": parts.drawing(METHODS[methods_of(script)[0]].num_samples),
+        "grid": own,
+        _TASKS_TITLE: parts.evaluation(whole_demo=(size, parts.SCALAR.name, "num_repeats")),
+        "output": parts.output(DEMO.save_path),
+        _WORKERS_TITLE: parts.WORKERS,
+    }
+
+
+def _of_path_patching() -> Groups:
+    return {
+        "model": parts.MODEL,
+        "prompts (default: arithmetic, made for the tokenizer)": (
+            *parts.PROMPTS,
+            parts.HELD_OUT_PROMPTS,
+        ),
+        "effects": PATCHING,
+        "knock-out": KNOCK_OUT,
+        "grid: the same units edited and evaluated on tasks, beside the other methods "
+        "(with --skill_task and --other_tasks; the demo brings its own)": HEAD_CELLS,
+        _TASKS_TITLE: parts.evaluation(),
+        "output": parts.output(DEMO.save_path, "replace what this script left in --save_path"),
+        _WORKERS_TITLE: parts.WORKERS,
+    }
+
+
+def _of_fine_tuning() -> Groups:
+    tasks = {"skill_task": DEMO.trained_math_task, "other_tasks": DEMO.trained_tasks}
+    return {
+        "model": parts.MODEL,
+        parts.CALIBRATION_TITLE: parts.CALIBRATION,
+        "scoring": parts.drawing(METHODS[TRAINED_BY_DEFAULT[0]].num_samples),
+        "what is trained": SELECTION,
+        "training (transformers' Trainer and its defaults)": parts.TRAINING,
+        _TASKS_TITLE: (
+            *(replace(one, demo=tasks[one.name]) for one in parts.TASKS),
+            *parts.EVALUATION,
+        ),
+        "output": parts.output(DEMO.trained_save_path),
+        _WORKERS_TITLE: parts.WORKERS,
+    }
+
+
+def grid(script: str) -> tuple[Setting, ...]:
+    """The cells of a script that finds weights or neurons on calibration sets."""
+    methods = methods_of(script)
+    first = METHODS[methods[0]]
+    size = first.size_flag.removeprefix("--")
+    left_out = (size, parts.SCALAR.name, "num_repeats")
+    choice = Setting(
+        "methods",
+        str,
+        "which baselines to run",
+        default=methods,
+        many=True,
+        once=True,
+        choices=methods,
+        otherwise="all",
+    )
+    return (
+        *((choice,) if len(methods) > 1 else ()),
+        Setting(
+            "skill",
+            str,
+            "the set whose parameters are sought: math, which --skill_data holds, or the name of a "
+            "set of other text, math then being one of the others",
+            default=MATH,
+            metavar="NAME",
+        ),
+        Setting(
+            size,
+            float,
+            first.size_help,
+            default=PUBLISHED_GRID,
+            demo=DEMO.proportions,
+            whole_demo=left_out,
+            many=True,
+            once=True,
+            range=FRACTION,
+        ),
+        parts.SCALAR,
+        Setting(
+            "num_repeats",
+            int,
+            "independent draws of calibration samples",
+            default=5,
+            demo=DEMO.num_repeats,
+            whole_demo=left_out,
+            range=parts.REPEATS,
+        ),
+        parts.RANDOM_STATE,
+    )

@@ -1,0 +1,158 @@
+"""The kinds of edits: what tables, texts and file names say of each. Imports no torch.
+
+`edits.py` holds what each of them does to a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SCALE = "scale"
+"""Multiplies the selected weights by a scalar."""
+KNOCK_OUT = "knock_out"
+"""Replaces the selected units by their means over counterfactuals."""
+TRAIN = "train"
+"""Adds what a training of the selected weights has changed."""
+
+ABLATIONS = ("mean", "zero", "resample")
+"""What can take a unit's place in path patching's curve."""
+POSITIONS = ("all", "end")
+"""Where it can."""
+
+
+@dataclass(frozen=True)
+class EditKind:
+    """The facts about a kind of edit that other rooms need.
+
+    Attributes:
+        name: its name in records of cells.
+        shown: its name in the tables' column `edit`.
+        value: which of its values stands in the column `edit_value`; empty for none.
+        removes: whether it takes the selection out, by this value.
+        text: what it does by this value, as a participle.
+        suffix: what file names of cells get by this value; None for kind and all values.
+    """
+
+    name: str
+    shown: str
+    value: str = ""
+    removes: Callable[[float | None], bool] = lambda _value: False
+    text: Callable[[float], str] | None = None
+    suffix: Callable[[float], str] | None = None
+
+
+def exact_text(value: float) -> str:
+    """The short form of a number if it is the number, else all of its digits.
+
+    Two rates of one text would be one cell.
+    """
+    short = f"{value:g}"
+    return short if float(short) == value else repr(value)
+
+
+KINDS: dict[str, EditKind] = {
+    kind.name: kind
+    for kind in (
+        EditKind(
+            SCALE,
+            SCALE,
+            "scalar",
+            removes=lambda value: value == 0,
+            text=lambda value: "pruned" if value == 0 else f"scaled by {value:g}",
+            # As in the published scripts, which know no other edit.
+            suffix=lambda value: f"_scalar{value}",
+        ),
+        EditKind(
+            KNOCK_OUT,
+            "mean ablation",
+            removes=lambda _value: True,
+            text=lambda _value: "knocked out",
+        ),
+        EditKind(
+            TRAIN,
+            TRAIN,
+            "learning_rate",
+            text=lambda value: f"trained at {exact_text(value)}",
+            # A folder holds trainings of one setting (`grid/fine_tuning.py`).
+            suffix=lambda value: f"_trained{exact_text(value)}",
+        ),
+    )
+}
+"""Every kind of edit by its name in records."""
+
+
+@dataclass(frozen=True)
+class EditKey:
+    """Identity of one edit: its kind and its parameter values."""
+
+    kind: str
+    values: tuple[tuple[str, float | int | str], ...]
+
+    @property
+    def of_kind(self) -> EditKind:
+        """The facts about its kind; of one that nobody has registered, its name."""
+        return KINDS.get(self.kind) or EditKind(self.kind, self.kind)
+
+    @property
+    def value(self) -> float | None:
+        """The number that the tables show; None for a kind without one."""
+        value = dict(self.values).get(self.of_kind.value)
+        return None if value is None else float(value)
+
+    @property
+    def removes(self) -> bool:
+        """Whether it takes the selection out: by a factor of 0, or by a knock-out."""
+        return self.of_kind.removes(self.value)
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """The table columns that identify the edit."""
+        return {"edit": self.of_kind.shown, "edit_value": self.value}
+
+    @property
+    def suffix(self) -> str:
+        """Suffix of a cell's file name; empty for a removal, as in the published scripts.
+
+        A folder holds units that are removed in one way only (`grid/head_cells.py`).
+        """
+        if self.removes:
+            return ""
+        if self.of_kind.suffix is not None and self.value is not None:
+            return self.of_kind.suffix(self.value)
+        return f"_{self.kind}" + "".join(f"_{name}{value}" for name, value in self.values)
+
+    def record(self) -> dict[str, Any]:
+        """The edit as JSON."""
+        return {"kind": self.kind, "values": dict(self.values)}
+
+    @classmethod
+    def from_record(cls, content: Mapping[str, Any]) -> EditKey:
+        """The inverse of `record`."""
+        return cls(content["kind"], tuple(content["values"].items()))
+
+
+def scale_by(scalar: float) -> EditKey:
+    """The key of the edit that multiplies by `scalar`; 0 prunes."""
+    return EditKey(SCALE, (("scalar", scalar),))
+
+
+def train_at(learning_rate: float, setting: str) -> EditKey:
+    """The key of a training; `setting` is a hash of its data, seed and other settings."""
+    return EditKey(TRAIN, (("learning_rate", learning_rate), ("setting", setting)))
+
+
+KNOCK_OUT_KEY = EditKey(KNOCK_OUT, (("ablation", "mean"),))
+"""The key of the edit that replaces units by their means."""
+
+
+def kind_shown_as(edit: str) -> EditKind:
+    """The kind of edit that the tables' column `edit` names."""
+    return next((kind for kind in KINDS.values() if kind.shown == edit), EditKind(edit, edit))
+
+
+def edit_text(edit: str, value: float) -> str:
+    """What the tables' columns `edit` and `edit_value` say, as a participle."""
+    text = kind_shown_as(edit).text
+    return text(value) if text is not None else f"{edit} {value:g}"

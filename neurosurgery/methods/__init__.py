@@ -1,0 +1,1 @@
+"""The methods: what other rooms know of each. Imports no torch."""
