@@ -26,9 +26,6 @@ class OneLineParser(argparse.ArgumentParser):
     `--eval-datasets` is read as `--eval_datasets`, and an unknown flag gets the nearest one.
     """
 
-    source = ""
-    """The file that the words come from; empty for the command line."""
-
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse does; what is unknown gets a suggestion."""
         found, unknown = self.parse_known_args(args, namespace)
@@ -70,12 +67,29 @@ class OneLineParser(argparse.ArgumentParser):
         if not (arg_string.strip() or checks_itself):
             name = action.option_strings[0] if action.option_strings else str(action.metavar)
             raise UsageError(name, "", f"expected a value, found {arg_string!r}")
-        return super()._get_value(action, arg_string)
+        try:
+            return super()._get_value(action, arg_string)
+        except argparse.ArgumentError:
+            if (kind := _KINDS.get(action.type)) is None:
+                raise
+            raise UsageError(_flag(action), arg_string, f"expected {kind}") from None
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices and action.option_strings:
+            raise UsageError(_flag(action), value, f"expected {', '.join(action.choices)}")
+        super()._check_value(action, value)
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""
-        place = f" (in {self.source})" if self.source else ""
-        self.exit(2, f"{error_line(f'{self.prog}: error: {message}{place}')}\n")
+        self.exit(2, f"{error_line(f'{self.prog}: error: {message}')}\n")
+
+
+_KINDS: dict[Any, str] = {int: "a whole number", float: "a number"}
+
+
+def _flag(action: argparse.Action) -> str:
+    """What messages call a flag: the published name, which stands behind the clear one."""
+    return action.option_strings[-1]
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -160,8 +174,10 @@ def read_settings(script: str, description: str, argv: Sequence[str] | None) -> 
 
         declared = [setting for group in groups.values() for setting in group]
         words = words_of(file, script, declared)
-        parser.source = str(file)
-        of_file = vars(parser.parse_args(words))
+        try:
+            of_file = vars(parser.parse_args(words))
+        except UsageError as error:
+            raise UsageError("--config", file, str(error)) from None
         given = {name: of_file[name] if one is None else one for name, one in given.items()}
     command = sys.argv if argv is None else [script, *argv]
     return resolve(script, command, groups, given)

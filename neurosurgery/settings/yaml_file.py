@@ -26,8 +26,11 @@ _SCRIPT = ".py"
 """How the name of a script ends, under which a file may hold its settings."""
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader, which takes the last of two equal keys, refusing them."""
+class _Loader(yaml.BaseLoader):
+    """PyYAML's loader of text alone: `010` is no octal number, `1:30` no number of minutes.
+
+    It makes no objects. Of two equal keys it would take the last; they are refused.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Make a dictionary of a node.
@@ -93,28 +96,22 @@ def _section(path: Path, script: str) -> Mapping[Any, Any]:
 
 def _words(path: Path, key: str, one: Setting, value: Any) -> Iterator[str]:
     """One setting as words."""
-    if value is None:
+    expected = "one value or more" if one.many else "one value"
+    values = value if isinstance(value, list) else [value]
+    if isinstance(value, dict) or any(isinstance(each, (list, dict)) for each in values):
+        raise UsageError(FLAG, path, f"{key} holds settings or lists; expected {expected}")
+    if isinstance(value, list) and not (one.many and value):
+        raise UsageError(FLAG, path, f"{key} is a list of {len(value)}; expected {expected}")
+    if not all(each.strip() for each in values):
         raise UsageError(FLAG, path, f"{key} is empty; expected a value, or no line of it")
     flag = f"--{key}"
-    if isinstance(value, dict):
-        expected = "one value or more" if one.many else "one value"
-        raise UsageError(FLAG, path, f"{key} is a mapping; expected {expected}")
     if one.kind is bool:
-        if not isinstance(value, bool):
-            raise UsageError(FLAG, path, f"{key} is {value!r}; expected true or false")
-        yield flag if value else f"--no_{key}"
-        return
-    values = value if isinstance(value, list) else [value]
-    if isinstance(value, list) and not (one.many and value):
-        expected = "one value or more" if one.many else "one value"
-        raise UsageError(FLAG, path, f"{key} is a list of {len(value)}; expected {expected}")
-    for each in values:
-        if isinstance(each, bool) or not isinstance(each, (str, int, float)):
-            expected = "text" if one.kind in (str, Path) else "a number"
-            raise UsageError(FLAG, path, f"{key} is {each!r}; expected {expected}")
-    if one.many:
+        if value not in ("true", "false"):
+            raise UsageError(FLAG, path, f"{key} is {value}; expected true or false")
+        yield flag if value == "true" else f"--no_{key}"
+    elif one.many:
         yield flag
-        yield from map(str, values)
+        yield from values
     else:
         yield f"{flag}={value}"
 

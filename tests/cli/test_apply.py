@@ -51,7 +51,7 @@ def folder(tmp_path_factory, tokenizer) -> Path:
     [
         ("mask --scalar nan", "--scalar nan: expected a finite number"),
         ("mask --scalar inf", "--scalar inf: expected a finite number"),
-        ("mask --scalar ten", "invalid float value: 'ten'"),
+        ("mask --scalar ten", "--scalar ten: expected a number"),
         ("mask", "--scalar: expected with a mask; 0 prunes"),
         ("none --scalar 0", "no such file; expected a mask file"),
         ("mask --scalar 0 --output {0}/full", "is not empty; expected a new folder"),

@@ -65,7 +65,7 @@ def test_a_model_that_cannot_be_used_is_one_line(tmp_path):
 
 BAD = {
     "--workers 0": "--workers 0: expected a whole number of at least 1",
-    "--workers two": "invalid int value",
+    "--workers two": "--workers two: expected a whole number",
     "--workers 99999999999999999999": "expected a whole number of at most 10,000",
     "--workers 1 --cpus_per_worker 0": "--cpus_per_worker 0: expected a whole number of at least 1",
     "--workers 1 --gpus_per_worker -1": "--gpus_per_worker -1: expected a number of GPUs",
