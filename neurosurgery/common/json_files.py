@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,28 @@ def read_object(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError("no JSON object")  # noqa: TRY004 (the file is wrong, not the caller)
     return content
+
+
+def sealed(content: Mapping[str, Any]) -> str:
+    """The text of an object of ours, with a hash of what it holds."""
+    return json.dumps({**content, _SEAL: _hash(content)}, indent=1) + "\n"
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """Read what `sealed` gave, without the hash.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it holds no JSON object, or not what was written.
+    """
+    content = read_object(path)
+    if content.pop(_SEAL, None) != _hash(content):
+        raise ValueError("its content is not what was written")
+    return content
+
+
+_SEAL = "sha256"
+
+
+def _hash(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

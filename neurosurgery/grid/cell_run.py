@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from neurosurgery.common.errors import RunError
 from neurosurgery.common.files import write_atomically
+from neurosurgery.common.numbers import count_of
 from neurosurgery.common.terminal import say, visible_text
 from neurosurgery.evaluate.tasks import task_manager
 from neurosurgery.grid.plan import Plan
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
     from neurosurgery.data.overlap import Record
     from neurosurgery.evaluate.harness import Harness
-    from neurosurgery.grid.executors import Executor, Failed
+    from neurosurgery.grid.executors import Executor
+    from neurosurgery.grid.jobs import Failed
     from neurosurgery.grid.training import TrainingRecipe
     from neurosurgery.locate.evidence import Evidence
     from neurosurgery.models.load import LoadedModel
@@ -189,6 +191,9 @@ class CellRun:
         from neurosurgery.report import make_report
         from neurosurgery.verdicts.text import folder_text
 
+        if not self._store.keys():
+            # There is nothing to judge.
+            self._tell_failed()
         self._verdicts.update()
         self._store.export()
         output = self._output
@@ -208,10 +213,13 @@ class CellRun:
             "comparison.csv these tables in full"
         )
         say(f"figures in {page}")
+        self._tell_failed()
+
+    def _tell_failed(self) -> None:
         if self._failed:
             first = self._failed[0]
             raise RunError(
-                f"{len(self._failed)} cells were given up, {first.job.key.stem} first: "
+                f"{count_of(len(self._failed), 'cell')} given up, {first.job.key.stem} first: "
                 f"{first.reason}; the reasons are in {self._store.root / FAILED}, and the same "
                 "command tries them again"
             )

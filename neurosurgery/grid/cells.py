@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 
 from neurosurgery.common.terminal import progress
-from neurosurgery.grid.executors import Executor, Failed
-from neurosurgery.grid.jobs import Job
+from neurosurgery.grid.executors import Executor
+from neurosurgery.grid.jobs import Failed, Job
 from neurosurgery.grid.recorder import Recorder
 from neurosurgery.results.keys import CellKey
 
@@ -21,7 +21,7 @@ def run_cells(
     """Carry out jobs; each is on disk as soon as it is back, and then `tell` is called.
 
     Returns:
-        The jobs that were given up.
+        The jobs that were given up, or done in part.
     """
     failed = []
     start = time.monotonic()
@@ -40,4 +40,7 @@ def run_cells(
                 bar.update()
                 hourly = 3600 * bar.n / (time.monotonic() - start)
                 bar.set_postfix_str(f"{hourly:,.0f} cells/h")
+            if done.failure:
+                recorder.record_failure(key, done.failure, 1)
+                failed.append(Failed(done.job, done.failure, 1))
     return failed

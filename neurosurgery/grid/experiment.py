@@ -77,6 +77,7 @@ class Experiment:
         if plan.is_done:
             # A run that was killed after its last cell leaves temporary files.
             store.sweep()
+            store.write_overlap(checked.overlap, config.output.skill_name)
         else:
             from neurosurgery.grid.compute import Computation
 

@@ -51,7 +51,7 @@ class FineTuning:
 
         Raises:
             UsageError: the model, a mask, the samples, a task or the folder cannot be used.
-            RunError: a training diverges, or the run cannot go on; what is finished is kept.
+            RunError: cells were given up, or the run cannot go on; what is finished is kept.
         """
         lock = FolderLock(self._config.output.save_path)
         with nullcontext() if self._config.output.dry_run else lock.held():
@@ -91,8 +91,9 @@ class FineTuning:
         of_effects = self._checked(
             check_kept_effects(config.selection, store, overwrite=config.output.overwrite)
         )
-        with_template = config.evaluation.apply_chat_template
-        tokenizer = load_tokenizer(config.model, with_chat_template=with_template)
+        tokenizer = load_tokenizer(
+            config.model, with_chat_template=config.evaluation.apply_chat_template
+        )
         check_end_token(tokenizer, config.model.name)
         self._identity(self._sets, dtype, commit)
         of_tasks = cells.load_tasks(tokenizer, resolve_max_length(architecture, tokenizer))
@@ -118,8 +119,10 @@ class FineTuning:
                 )
             )
             return
+        overlap = pd.concat([checked.overlap, left_out.table])
         if plan.is_done:
             store.sweep()
+            store.write_overlap(overlap, config.output.skill_name)
             cells.publish()
             return
 
@@ -134,7 +137,6 @@ class FineTuning:
         given = Given(
             effects_folder=folder if needs_effects(config.selection) else None, masks=masks
         )
-        overlap = pd.concat([checked.overlap, left_out.table])
         run = Computation(
             config,
             checked.sets,

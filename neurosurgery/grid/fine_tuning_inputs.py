@@ -242,7 +242,10 @@ def training_recipe(
         "model": config.model.name,
         "revision": config.model.revision,
         "model_content": model_fingerprint(config.model.name, commit),
-        "training": {fact.setting: fact.value for fact in identity},
+        "training": {
+            fact.setting: fact.text if isinstance(fact.value, Mapping) else fact.value
+            for fact in identity
+        },
     }
     path = config.output.save_path
     return TrainingRecipe(config.training, samples.train, samples.held_out, path, origin)

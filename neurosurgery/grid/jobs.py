@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from neurosurgery.common.errors import RestoreError, RunError, machine_error
 from neurosurgery.grid.plan import Plan
 from neurosurgery.grid.recorder import mask_provenance
 from neurosurgery.grid.worker import Worker
@@ -40,13 +41,24 @@ class Job:
 class Done:
     """A finished job; `result` is None where nothing was evaluated, and has the selection else.
 
-    `worker` is the number of the worker that did it; None for this process.
+    `worker` is the number of the worker that did it; None for this process. `failure` says why the
+    edited model could not be written, although the cell was computed; empty if it could.
     """
 
     job: Job
     result: CellResult | None
     selection: Selection | None
     worker: int | None = None
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """A job that was given up; the others go on."""
+
+    job: Job
+    reason: str
+    attempts: int
 
 
 def make_jobs(
@@ -63,24 +75,48 @@ def make_jobs(
     return jobs
 
 
-def carry_out(worker: Worker, job: Job) -> Done:
-    """Do a job.
+def carry_out(worker: Worker, job: Job) -> Done | Failed:
+    """Do a job. This is the failure policy of every executor.
+
+    1. What would happen again, whoever computes the cell, is a `Failed`: an error of the method, a
+       training that diverges, too little memory for a single request. The other cells go on.
+    2. Where only the edited model cannot be written, what was measured is kept (`Done.failure`).
+    3. Whatever else happens ends this worker's part: a full disk, or a model that was not restored.
 
     Raises:
-        RunError: the method cannot use the model, or the edited model cannot be written.
+        RestoreError: an edit was not undone; the worker must not be used any more.
+        RunError: a file cannot be read or written.
     """
-    result = worker.run(job.key) if job.evaluate else None
-    if job.key.selection is None:
-        return Done(job, result, None)
-    selection = result.selection if result else None
-    selection = selection or worker.select(job.key.selection)
-    if job.model_folder is not None:
+    try:
+        result = worker.run(job.key) if job.evaluate else None
+        if job.key.selection is None:
+            return Done(job, result, None)
+        selection = result.selection if result else None
+        selection = selection or worker.select(job.key.selection)
+    except (RunError, MemoryError, RuntimeError) as error:
+        return Failed(job, _reason(error), 1)
+    done = Done(job, result, None if result else selection)
+    if job.model_folder is None:
+        return done
+    try:
         origin = mask_provenance(job.origin, job.key.selection, selection)
         worker.export(job.key, selection, job.model_folder, origin)
-    return Done(job, result, None if result else selection)
+    except (RunError, MemoryError, RuntimeError) as error:
+        return replace(done, failure=_reason(error))
+    return done
 
 
-def without_bulk(done: Done) -> Done:
+def _reason(error: RunError | MemoryError | RuntimeError) -> str:
+    """Why a cell has failed for good; raises an error that says nothing about the cell."""
+    of_files = isinstance(error.__cause__, OSError)
+    if isinstance(error, RunError) and not (isinstance(error, RestoreError) or of_files):
+        return str(error)
+    if isinstance(error, RunError) or (text := machine_error(error)) is None:
+        raise error
+    return text
+
+
+def without_bulk(done: Done | Failed) -> Done | Failed:
     """Leave out what nobody writes, before a finished job goes to another process.
 
     A mask has a bit per weight, a gigabyte for a model of 8 billion.
@@ -92,5 +128,7 @@ def without_bulk(done: Done) -> Done:
         mask = selection.mask if done.job.keep_mask else ParameterMask({}, {})
         return replace(selection, mask=mask, means={}, units=())
 
+    if isinstance(done, Failed):
+        return done
     result = done.result and replace(done.result, selection=light(done.result.selection))
-    return Done(done.job, result, light(done.selection))
+    return replace(done, result=result, selection=light(done.selection))

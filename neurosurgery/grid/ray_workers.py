@@ -16,8 +16,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from neurosurgery.common.errors import RestoreError, RunError, UsageError, first_line
-from neurosurgery.grid.executors import Failed
-from neurosurgery.grid.jobs import Done, Job
+from neurosurgery.grid.jobs import Done, Failed, Job
 from neurosurgery.grid.ray_capacity import gpus_of_worker
 from neurosurgery.grid.ray_cluster import start_ray
 from neurosurgery.grid.ray_signals import StopSignals
@@ -223,10 +222,11 @@ class RayWorkers:
         """Why a call failed; a worker that died, or whose model is spoilt, is dropped."""
         cause = error.cause if isinstance(error, RayTaskError) else None
         reason = _DIED if cause is None else first_line(cause)
-        if isinstance(cause, RestoreError):
-            # Its model is spoilt: every later cell of this worker would be wrong.
+        # Its model is spoilt, or its GPU answers no more: later cells would be wrong, or fail, too.
+        useless = isinstance(cause, RestoreError) or "CUDA error" in str(cause)
+        if useless:
             ray.kill(slot.actor)
-        if isinstance(error, RayActorError) or isinstance(cause, RestoreError):
+        if isinstance(error, RayActorError) or useless:
             slot.drop()
         return reason
 

@@ -91,7 +91,8 @@ class Recorder:
         """
         self._lock.check()
         write_failure(self._store.root, self._store.model, key, reason, attempts)
-        say(f"{key.stem}: given up after {attempts} attempts: {reason}")
+        tried = "" if attempts == 1 else f" after {attempts} attempts"
+        say(f"{key.stem}: given up{tried}: {reason}")
 
 
 def mask_provenance(

@@ -130,9 +130,16 @@ class Worker:
         start: float | None = None,
     ) -> CellResult:
         start = time.monotonic() if start is None else start
-        with self._quiet(), preserved_generators():
-            math = self._harnesses["math"].evaluate(self._lm, self._evaluation.math_documents)
-            other = self._harnesses["other"].evaluate(self._lm, self._evaluation.other_documents)
+        usual = self._lm.batch_size
+        try:
+            with self._quiet(), preserved_generators():
+                math = self._harnesses["math"].evaluate(self._lm, self._evaluation.math_documents)
+                other = self._harnesses["other"].evaluate(
+                    self._lm, self._evaluation.other_documents
+                )
+        finally:
+            # Where memory was short for this cell, the next one may have enough.
+            at_once, self._lm.batch_size_per_gpu = self._lm.batch_size, usual
         topk = selection.topk if selection else None
         record = CellRecord(
             key=key,
@@ -148,6 +155,7 @@ class Worker:
         notes = (
             *self._notes(key, selection, factor),
             *_broken_notes(key, math, other),
+            *([] if at_once == usual else [_memory_note(key, usual, at_once)]),
             *self._lm.checks.take_notes(),
         )
         return CellResult(record, math, other, selection, notes, self._take_chatter())
@@ -176,6 +184,10 @@ class Worker:
         chatter = self._chatter.getvalue()
         self._chatter = io.StringIO()
         return chatter
+
+
+def _memory_note(key: CellKey, usual: int, at_once: int) -> str:
+    return f"{key.stem}: too little memory for {usual} requests at once, asked {at_once} at once"
 
 
 def _broken_notes(key: CellKey, *evaluations: Evaluation) -> Iterator[str]:

@@ -14,7 +14,7 @@ from neurosurgery.activations.collect import ByRepeat
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.evaluate.tasks import task_manager
 from neurosurgery.grid.gather import Given, describe_evidence, make_evidence, score_set
-from neurosurgery.grid.jobs import Done, Job, carry_out, without_bulk
+from neurosurgery.grid.jobs import Done, Failed, Job, carry_out, without_bulk
 from neurosurgery.grid.training import Training, TrainingRecipe
 from neurosurgery.grid.worker import Worker
 from neurosurgery.settings.experiment import DataConfig, EvaluationConfig, ModelConfig
@@ -103,7 +103,7 @@ class WorkerHost:
         self._prepare(evidence)
         return self._lines
 
-    def run(self, job: Job, evidence: Sequence[Any]) -> Done:
+    def run(self, job: Job, evidence: Sequence[Any]) -> Done | Failed:
         """Do a job (`jobs.carry_out`).
 
         Args:
@@ -111,7 +111,7 @@ class WorkerHost:
             evidence: one entry, from which `fetch` gets the evidence; it is read once.
 
         Raises:
-            RunError: the job cannot be done.
+            RunError: a file cannot be read or written, or an edit was not undone.
         """
         return without_bulk(carry_out(self._prepare(evidence), job))
 

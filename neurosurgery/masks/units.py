@@ -17,7 +17,7 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
-from neurosurgery.common.errors import UsageError, first_line
+from neurosurgery.common.tables import matched, read_table
 from neurosurgery.masks.mask import ParameterMask, Shapes
 
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.")
@@ -145,12 +145,10 @@ def read_unit_csv(path: Path, flag: str = "MASK") -> pd.DataFrame | None:
     """
     if not path.is_file():
         return None
-    try:
-        table = pd.read_csv(path)
-    except (ValueError, UnicodeDecodeError) as error:
-        reason = first_line(error)
-        raise UsageError(flag, path, f"is no readable list of units ({reason})") from None
-    missing = [name for name in _UNIT_COLUMNS if name not in table]
-    if missing:
-        raise UsageError(flag, path, f"is no list of units: it has no column {missing[0]}")
+    _, table = read_table(flag, path)
+    matched(flag, path, table, [_UNIT_COLUMNS])
+    for name in table.columns:
+        numbers = pd.to_numeric(table[name], errors="coerce")
+        if (numbers.notna() | (table[name] == "")).all():
+            table[name] = numbers
     return table

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import torch
 
+from neurosurgery import __version__
 from neurosurgery.common.environment import arithmetic_settings
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.methods.registry import METHODS, statistics_of
@@ -144,7 +145,10 @@ def describe_run(
         "flags_alone": settings.flags_alone,
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "python": sys.version.split()[0],
-        "versions": {name: importlib.metadata.version(name) for name in _PACKAGES},
+        "versions": {
+            "neurosurgery": __version__,
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "machine": f"{platform.system()} {platform.machine()}",
         "threads": torch.get_num_threads(),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +15,7 @@ from safetensors.torch import load_file, save
 from neurosurgery.common.errors import RunError, UsageError, first_line
 from neurosurgery.common.files import delete, is_leftover, write_atomically
 from neurosurgery.common.folders import make_folder
-from neurosurgery.common.json_files import read_object
+from neurosurgery.common.json_files import read_object, read_sealed, sealed
 from neurosurgery.common.terminal import say_error
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.results.cells import Cell, CellResult
@@ -132,9 +131,7 @@ class ResultStore:
             [*result.math.documents, *result.other.documents],
         )
         self._export(cell)
-        content = cell.to_json()
-        content["sha256"] = _checksum(content)
-        write_atomically(self.record_file(cell.record.key), _to_json(content))
+        write_atomically(self.record_file(cell.record.key), sealed(cell.to_json()))
 
     def _export(self, cell: Cell) -> None:
         """Write the results as the published scripts do, where they are not there."""
@@ -259,7 +256,7 @@ class ResultStore:
             skill: what the table calls the skill from now on.
         """
         path = self.root / "overlap.csv"
-        there = [pd.read_csv(path, dtype=str, keep_default_na=False)] if path.is_file() else []
+        there = _read_overlap(path)
         if not (parts := [*there, *([] if table is None else [table])]):
             return
         rows = pd.concat(parts)
@@ -317,6 +314,19 @@ class ResultStore:
         return content
 
 
+def _read_overlap(path: Path) -> list[pd.DataFrame]:
+    """The rows of overlap.csv; none of a damaged one, which is named."""
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table[["samples", "against"]]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError) as error:
+        say_error(f"{path} is damaged ({first_line(error)}); a run writes its own rows again")
+        return []
+    return [table]
+
+
 class DamagedFile(RunError):
     """The record of a cell cannot be read as what was written."""
 
@@ -331,20 +341,11 @@ def _read_record(path: Path) -> Cell:
         DamagedFile: it is not what was written.
     """
     try:
-        content = read_object(path)
-        whole = content.pop("sha256", None) == _checksum(content)
-        cell = Cell.from_json(content) if whole else None
+        return Cell.from_json(read_sealed(path))
     except FileNotFoundError:
         raise
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise DamagedFile(path, f"{type(error).__name__}: {first_line(error)}") from error
-    if cell is None:
-        raise DamagedFile(path, "its content is not what was written")
-    return cell
-
-
-def _checksum(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _short(text: str) -> str:

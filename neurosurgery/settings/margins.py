@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.common.json_files import read_object
+from neurosurgery.common.json_files import read_object, read_sealed
 from neurosurgery.settings.identity import MATH
 
 FLAG = "--margin"
@@ -93,7 +93,7 @@ def recorded_skill_name(root: Path) -> str:
 
 def _recorded(root: Path, name: str) -> Any:
     """A setting of the tables, or else of the last run that had it; None where there is none."""
-    judged = _read(root / TABLES_STATE).get(JUDGED)
+    judged = _read(root / TABLES_STATE, read_sealed).get(JUDGED)
     if isinstance(judged, dict) and judged.get(name):
         return judged[name]
     runs = _read(root / "config.json").get("runs")
@@ -102,9 +102,9 @@ def _recorded(root: Path, name: str) -> Any:
     return known[-1] if known else None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, how: Callable[[Path], dict[str, Any]] = read_object) -> dict[str, Any]:
     try:
-        return read_object(path)
+        return how(path)
     except (OSError, ValueError):
-        # A damaged file is refused where the folder is opened.
+        # A damaged config.json is refused where the folder is opened, and tables are made again.
         return {}

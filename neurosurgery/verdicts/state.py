@@ -7,12 +7,11 @@ cell has changed since; then it makes the tables again.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterable
 from typing import Any
 
 from neurosurgery.common.files import write_atomically
-from neurosurgery.common.json_files import read_object
+from neurosurgery.common.json_files import read_sealed, sealed
 from neurosurgery.results.keys import CellKey
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.margins import JUDGED, TABLES_STATE, Margins, judged_by
@@ -26,14 +25,14 @@ def write_state(store: ResultStore, keys: Iterable[CellKey], margins: Margins, s
 
     A run that gives neither goes on so, and so does the report (`settings.margins`).
     """
-    content = json.dumps({JUDGED: judged_by(margins, skill)} | _state(store, keys), indent=1)
-    write_atomically(store.root / TABLES_STATE, content + "\n")
+    content = {JUDGED: judged_by(margins, skill)} | _state(store, keys)
+    write_atomically(store.root / TABLES_STATE, sealed(content))
 
 
 def is_current(store: ResultStore, keys: Iterable[CellKey]) -> bool:
     """Whether the tables are those that were made of these cells, to the byte."""
     try:
-        there = read_object(store.root / TABLES_STATE)
+        there = read_sealed(store.root / TABLES_STATE)
     except (OSError, ValueError):
         return False
     return {**there, JUDGED: None} == {JUDGED: None, **_state(store, keys)}

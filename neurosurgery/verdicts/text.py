@@ -100,7 +100,7 @@ def verdict_text(
                     number_text(row["difference"], sign=True),
                     interval_text(row["ci_low"], row["ci_high"]),
                     p_value_text(row["p_value"]),
-                    row["verdict"],
+                    "" if pd.isna(row["verdict"]) else row["verdict"],
                 ]
                 lines.append(_VERDICT.format(*cells).rstrip())
         lines.append("")

@@ -7,8 +7,7 @@ import json
 from neurosurgery.edit.kinds import scale_by
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.grid.cells import run_cells
-from neurosurgery.grid.executors import Failed
-from neurosurgery.grid.jobs import Done, Job
+from neurosurgery.grid.jobs import Done, Failed, Job
 from neurosurgery.grid.recorder import Recorder
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.results.cells import CellRecord, CellResult

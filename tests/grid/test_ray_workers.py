@@ -16,8 +16,11 @@ ray = pytest.importorskip("ray", reason="needs Ray: pip install -r requirements-
 
 from neurosurgery.common.errors import RestoreError, RunError, UsageError  # noqa: E402
 from neurosurgery.edit.kinds import scale_by  # noqa: E402
-from neurosurgery.grid.executors import Failed  # noqa: E402
-from neurosurgery.grid.jobs import Done, Job  # noqa: E402
+from neurosurgery.grid.jobs import (  # noqa: E402
+    Done,
+    Failed,
+    Job,
+)
 from neurosurgery.grid.ray_tasks import Task, take  # noqa: E402
 from neurosurgery.grid.ray_workers import ATTEMPTS, RayWorkers  # noqa: E402
 from neurosurgery.grid.worker_host import EvidenceData, Facts  # noqa: E402
@@ -25,7 +28,7 @@ from neurosurgery.methods.keys import SelectionKey  # noqa: E402
 from neurosurgery.results.keys import BASELINE_KEY, CellKey  # noqa: E402
 from neurosurgery.settings.workers import WorkersConfig  # noqa: E402
 
-FAILS, DIES, DIES_ONCE, SPOILS = 3, 5, 7, 8
+FAILS, DIES, DIES_ONCE, SPOILS, DIVERGES, LOSES_ITS_GPU = 3, 5, 7, 8, 6, 9
 
 
 class Host:
@@ -61,6 +64,11 @@ class Host:
             raise RunError(f"repeat {repeat} cannot be computed")
         if repeat == DIES or (repeat == DIES_ONCE and tries == 1):
             os._exit(1)
+        if repeat == DIVERGES:
+            return Failed(job, "the loss became nan", 1)
+        if repeat == LOSES_ITS_GPU and tries == 1:
+            self.spoilt = True
+            raise RuntimeError("CUDA error: device-side assert triggered")
         if repeat == SPOILS and tries == 1:
             self.spoilt = True
             raise RestoreError("weights were not restored")
@@ -100,18 +108,22 @@ def test_every_job_once_whatever_happens(tmp_path):
     assert not ray.is_initialized()
     assert Counter(each.job.key.stem for each in found) == Counter(job.key.stem for job in jobs)
     given_up = {each.job.key.stem: each for each in found if isinstance(each, Failed)}
+    diverged = given_up.pop(key(DIVERGES).stem)
+    assert (diverged.reason, diverged.attempts) == ("the loss became nan", 1)
     assert set(given_up) == {key(FAILS).stem, key(DIES).stem}
     assert given_up[key(FAILS).stem].reason == f"repeat {FAILS} cannot be computed"
     assert re.search(r"worker [01] \(here, cpu\) died", given_up[key(DIES).stem].reason)
     assert {each.attempts for each in given_up.values()} == {ATTEMPTS}
     assert (tmp_path / str(FAILS)).read_text() == (tmp_path / str(DIES)).read_text() == "3"
-    assert (tmp_path / str(DIES_ONCE)).read_text() == (tmp_path / str(SPOILS)).read_text() == "2"
+    for twice in (DIES_ONCE, SPOILS, LOSES_ITS_GPU):
+        assert (tmp_path / str(twice)).read_text() == "2"
+    assert (tmp_path / str(DIVERGES)).read_text() == "1"
     assert {each.worker for each in found if isinstance(each, Done)} <= {0, 1}
     assert told[0] == "2 workers on this machine, 1 thread each"
     # Who begins what, and where; and who failed at it.
     lines = Counter(re.sub(r"^worker [01] \(here, cpu\): ", "", line) for line in told)
     assert [lines[job.key.stem] for job in jobs] == [
-        {FAILS: ATTEMPTS, DIES: ATTEMPTS, DIES_ONCE: 2, SPOILS: 2}.get(number, 1)
+        {FAILS: ATTEMPTS, DIES: ATTEMPTS, DIES_ONCE: 2, SPOILS: 2, LOSES_ITS_GPU: 2}.get(number, 1)
         for number in range(-1, 10)
     ]
     failed = f"{key(FAILS).stem} failed: repeat {FAILS} cannot be computed"

@@ -110,7 +110,7 @@ def test_every_mark_has_its_facts_and_every_fact_its_mark(text):
 def test_it_says_how_it_was_made(text):
     assert "python MathNeuro.py --save_path results/fake --overwrite" in text
     assert "2.13.0" in text
-    assert "--random_state" in text
+    assert "<dt>random_state</dt><dd>42</dd>" in text
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ DAMAGES = [
     "empty", "half", "null", "list", "not text", "nested", "a digit", "another file", "gone",
     "folder",
 ]  # fmt: skip
-TABLES = ("results.csv", "summary.csv", "comparison.csv", "isolation.csv")
+TABLES = ("results.csv", "summary.csv", "comparison.csv", "isolation.csv", "overlap.csv")
 
 
 @pytest.fixture(scope="module")

@@ -193,21 +193,31 @@ def test_apply_writes_the_trained_model(finished, tiny_model, tmp_path, capsys):
             assert torch.equal(one, other)
     card = (tmp_path / "trained" / "README.md").read_text()
     assert "trained in" in card
-    assert "| --max_steps | 4 |" in card
+    assert "| max_steps | 4 |" in card
     assert json.loads((tmp_path / "trained" / "neurosurgery.json").read_text())["action"] == "train"
     argv = ["apply", str(file), "--scalar", "0", "--output", str(tmp_path / "no")]
     assert main(argv) == 2
     assert "--scalar 0: cannot be had with the changes of a training" in capsys.readouterr().err
 
 
-def test_a_diverging_training_keeps_what_was_finished(tiny_model, tmp_path, capsys):
-    argv = flags(tiny_model, tmp_path, *ALL, "--learning_rate", "0.001", "1e38")
+@pytest.mark.parametrize("rates", [("0.001", "1e38"), ("1e38", "0.001")])
+def test_a_diverging_training_is_given_up_and_the_others_go_on(rates, tiny_model, tmp_path, capsys):
+    argv = flags(tiny_model, tmp_path, *ALL, "--learning_rate", *rates)
     assert FineTune.main(argv) == 1
-    error = capsys.readouterr().err.splitlines()[-1]
-    assert "all/run0_trained1e+38" in error
+    told = capsys.readouterr()
+    error = told.err.splitlines()[-1]
+    assert "1 cell given up, all/run0_trained1e+38 first" in error
     assert "try a smaller --learning_rate" in error
+    assert "all/run0_trained1e+38: given up: " in told.out
+    (note,) = (tmp_path / "failed").rglob("*.json")
+    assert json.loads(note.read_text())["attempts"] == 1
     assert len(list((tmp_path / "cells").rglob("*.json"))) == 2
     assert len(list((tmp_path / "deltas").rglob("*.safetensors"))) == 1
+    # What was finished is judged and shown.
+    assert set(pd.read_csv(tmp_path / "summary.csv")["edit_value"]) == {0.001}
+    assert (tmp_path / "report" / "report.html").is_file()
+    # Without the rate that diverges there is nothing left to do, and nothing wrong.
+    assert FineTune.main(flags(tiny_model, tmp_path, *ALL, "--learning_rate", "0.001")) == 0
 
 
 @pytest.mark.parametrize(
@@ -419,7 +429,7 @@ def test_another_mask_of_the_same_name_is_refused(tiny_model, masks, tmp_path, c
     write_mask_file(file, ParameterMask.from_tensors(inverted), {})
     for more in ([], ["--dry_run"]):
         assert FineTune.main([*argv, *more]) == 2
-        assert "--selection mine (content " in capsys.readouterr().err
+        assert "--selection mine.safetensors (content " in capsys.readouterr().err
     assert without_timings(save_path) == results
     # A mask of another name only adds cells.
     file.rename(tmp_path / "yours.safetensors")
@@ -458,7 +468,7 @@ def test_other_effects_in_the_same_folder_are_refused(name, tiny_model, masks, t
         save_file({"effects": -load_file(file)["effects"]}, file)
     capsys.readouterr()
     assert FineTune.main(argv) == 2
-    assert "--path_patching content " in capsys.readouterr().err
+    assert f"--path_patching {name} (content " in capsys.readouterr().err
 
 
 def test_two_rates_that_look_alike_are_two_cells(tiny_model, tmp_path):

@@ -379,7 +379,7 @@ def test_calibration_samples_that_tests_ask_are_counted_and_can_be_left_out(
     capsys.readouterr()
     for folder, more in (("all", ["--drop_used"]), ("new", [])):
         assert script.run(tiny_model, tmp_path / folder, *flags, *more) == 2
-        assert "--calibration_datasets content" in capsys.readouterr().err
+        assert "--calibration_datasets mixed.csv (content " in capsys.readouterr().err
 
 
 def test_a_set_that_is_all_tests_cannot_be_left_out(script, tiny_model, tmp_path, capsys):
