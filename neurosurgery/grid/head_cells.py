@@ -78,7 +78,8 @@ class HeadCells:
         store.check(self._identity)
         removal = cells.removal(config.ablation)
         there = store.identity.value(*REMOVAL) or removal
-        if removal not in (None, there) and not config.overwrite:
+        removed = any(key.edit and key.edit.removes for key in store.edited(methods_of(SCRIPT)))
+        if removed and removal not in (None, there) and not config.overwrite:
             flag, value = ("--scalar", "0") if cells.scalars else ("--ablation", config.ablation)
             reason = (
                 f"the units in {store.root} are removed by {there}, and a folder holds one way; "

@@ -11,10 +11,13 @@ import pandas as pd
 import torch
 from safetensors.torch import load_file, save
 
+from neurosurgery.common.errors import UsageError
 from neurosurgery.common.files import write_atomically
 from neurosurgery.common.folders import make_folder
+from neurosurgery.common.numbers import count_of
+from neurosurgery.edit.kinds import TRAIN
 from neurosurgery.grid.patching_config import PatchingConfig
-from neurosurgery.methods.registry import methods_of
+from neurosurgery.methods.registry import TRAINED_ONLY, methods_of
 from neurosurgery.report.read.heads import HEADS_FOLDER, KNOCK_OUT
 from neurosurgery.results.provenance import describe_run, facts_of_model
 from neurosurgery.results.store import ResultStore
@@ -53,12 +56,22 @@ class PatchingFolder:
         """Refuse a folder of something else, and settings other than those of what is there.
 
         Raises:
-            UsageError: names the first flag that differs.
+            UsageError: names the first flag that differs; or `--overwrite` would take away what
+                trainings started from.
         """
         self.store.check_folder()
         self.store.check(self._shared)
         if not self._overwrite:
             self.store.check(self._own)
+            return
+        there = self.store.edited(methods_of(SCRIPT))
+        if trained := [key for key in there if key.edit and key.edit.kind == TRAIN]:
+            # They could neither go on nor be judged beside cells of other effects.
+            reason = (
+                f"would delete the effects that {count_of(len(trained), 'training')} of "
+                f"{TRAINED_ONLY} in {self.store.root} started from; choose another --save_path"
+            )
+            raise UsageError("--overwrite", "", reason)
 
     def start(
         self,

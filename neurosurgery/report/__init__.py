@@ -6,7 +6,8 @@ import re
 from pathlib import Path
 
 _OURS = re.compile(
-    r"(isolation|proportion|units|scalar|number|where|consistency|gains|losses)(_.*)?\.(png|pdf)"
+    r"(isolation|proportion|units|scalar|number|where|consistency|gains|losses|effects|attention"
+    r"|knock_out|transfer)(_.*)?\.(png|pdf)"
 )
 
 

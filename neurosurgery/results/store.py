@@ -98,6 +98,11 @@ class ResultStore:
         found = (self._key_of(path) for path in self._records.rglob("*.json"))
         return sorted((key for key in found if key is not None), key=lambda key: key.order)
 
+    def edited(self, methods: Collection[str]) -> list[CellKey]:
+        """The keys of the finished cells of some methods."""
+        found = self.keys()
+        return [key for key in found if key.selection is not None and key.method in methods]
+
     def _key_of(self, path: Path) -> CellKey | None:
         """The key of a record; None where there is none, or a damaged one.
 
@@ -175,16 +180,11 @@ class ResultStore:
 
     def clear_cells(self, methods: Collection[str]) -> None:
         """Delete the cells of some methods, with their masks and edited models."""
-        for key in self.keys():
-            if key.method not in methods or key.selection is None:
-                continue
-            for path in (
-                *self._result_files(key),
-                self.record_file(key),
-                self.mask_file(key.selection),
-                self.unit_file(key.selection),
-                self.model_folder(key),
-            ):
+        for key in self.edited(methods):
+            of_cell = (*self._result_files(key), self.record_file(key), self.model_folder(key))
+            selection = key.selection
+            shared = (self.mask_file(selection), self.unit_file(selection)) if selection else ()
+            for path in (*of_cell, *shared):
                 delete(path)
 
     def sweep(self) -> None:

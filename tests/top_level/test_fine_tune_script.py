@@ -15,11 +15,12 @@ import torch
 import transformers
 from conftest import ROOT
 from safetensors.torch import load_file, save_file
-from scripts import DEMO_DATA, MODEL, without_timings
+from scripts import DEMO_DATA, MODEL, files_with_times, without_timings
 from transformers import AutoModelForCausalLM
 
 import FineTune
 import MathNeuro
+import PathPatching
 from neurosurgery.__main__ import main
 from neurosurgery.edit.delta import added_delta
 from neurosurgery.edit.delta_files import load_delta
@@ -398,6 +399,24 @@ def test_overwrite_does_not_delete_the_effects_that_it_needs(tiny_model, masks, 
     assert "--overwrite: would delete what PathPatching.py has found" in capsys.readouterr().err
     assert FineTune.main([*argv, "--path_patching", str(masks), "--top", "2"]) == 0
     assert len(list((save_path / "deltas").rglob("*.safetensors"))) == 2
+
+
+def test_path_patching_does_not_delete_what_trainings_started_from(
+    tiny_model, masks, tmp_path, capsys
+):
+    save_path = tmp_path / "r"
+    argv = flags(tiny_model, save_path, "--selection", "heads", "--top", "2")
+    argv = [word for word in argv if word not in ("--proportion", "0.2")]
+    assert FineTune.main([*argv, "--path_patching", str(masks)]) == 0
+    shutil.copytree(masks / "path_patching", save_path / "path_patching")
+    before = files_with_times(save_path)
+    capsys.readouterr()
+    where = ["--model", str(tiny_model), "--save_path", str(save_path), "--overwrite"]
+    assert PathPatching.main(where) == 2
+    error = capsys.readouterr().err.strip()
+    assert "--overwrite: would delete the effects that 1 training of FineTune.py in " in error
+    assert len(error.splitlines()) == 1
+    assert files_with_times(save_path) == before
 
 
 def test_a_mask_of_another_model_is_refused(tiny_model, masks, tmp_path, capsys):

@@ -131,6 +131,12 @@ def test_one_folder_with_weights_and_heads(finished, tmp_path):
     assert run(tmp_path, *overwritten) == 0
     assert cells(tmp_path) == {"baseline": 1, "mathneuro": 2, HEADS: 1, RANDOM_HEADS: 1}
     assert not mask.exists()
+    # Figures of what is gone are gone: MLPs were never asked for here, one curve stays.
+    stale = tmp_path / "report" / "knock_out_zero_all.png"
+    stale.write_bytes(b"old")
+    assert __main__.main(["report", str(tmp_path)]) == 0
+    assert not stale.exists()
+    assert (tmp_path / "report" / "knock_out_mean_all.png").is_file()
 
 
 def test_units_are_removed_in_one_way_in_a_folder(finished, capsys):
