@@ -21,14 +21,14 @@ from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import be_quiet
 from neurosurgery.grid.fine_tuning_config import (
     SCRIPT,
-    SELECTIONS,
-    SIZES,
     FineTuneConfig,
     MaskSource,
     SelectionConfig,
-    has_sizes,
+    default_size,
+    selections,
+    sized_by,
 )
-from neurosurgery.methods.registry import METHODS
+from neurosurgery.methods.registry import METHODS, TRAINED_BY_DEFAULT
 from neurosurgery.settings.checks import check_path
 from neurosurgery.settings.declare import Settings
 from neurosurgery.settings.demo import DEMO
@@ -94,7 +94,7 @@ def _used(selection: SelectionConfig) -> dict[str, tuple[float, ...]]:
     return {
         flag.removeprefix("--"): sizes
         for flag, sizes in selection.sizes.items()
-        if any(has_sizes(name, flag) for name in selection.methods)
+        if set(sized_by()[flag]) & set(selection.methods)
     }
 
 
@@ -108,23 +108,23 @@ def _selection(settings: Settings) -> SelectionConfig:
     files: list[MaskSource] = []
     for value in settings.selection:
         check_path("--selection", value)
-        if value in SELECTIONS:
+        if value in selections():
             methods.append(value)
         elif Path(value).is_file():
             files.append(MaskSource(Path(value).stem, Path(value)))
         else:
-            reason = f"expected {', '.join(SELECTIONS)}, or a mask file (--save_masks writes them)"
+            reason = (
+                f"expected {', '.join(selections())}, or a mask file (--save_masks writes them)"
+            )
             raise UsageError("--selection", value, reason)
     sizes = {}
-    for flag, default in SIZES.items():
+    for flag, having in sized_by().items():
         size = settings.values[flag.removeprefix("--")]
-        if size is not None and not any(has_sizes(name, flag) for name in methods):
-            having = ", ".join(n for n in SELECTIONS if has_sizes(n, flag))
-            raise UsageError(flag, f"{size[0]:g}", f"expected with it a --selection of {having}")
-        by_default = (
-            (DEMO.trained_proportion,) if settings.of_demo and flag == "--proportion" else default
-        )
-        sizes[flag] = size or by_default
+        if size is not None and not set(having) & set(methods):
+            reason = f"expected with it a --selection of {', '.join(having)}"
+            raise UsageError(flag, f"{size[0]:g}", reason)
+        of_demo = settings.of_demo and TRAINED_BY_DEFAULT[0] in having
+        sizes[flag] = size or ((DEMO.trained_proportion,) if of_demo else default_size(flag))
     found_in = settings.path_patching
     if found_in is not None and not any(METHODS[name].statistics == EFFECTS for name in methods):
         reason = "expected with it heads, random_heads or mlps as --selection"

@@ -5,16 +5,17 @@ What methods, units and edits can be asked for comes from their registries.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from neurosurgery.edit.kinds import ABLATIONS, POSITIONS
 from neurosurgery.grid.fine_tuning_config import SCRIPT as FINE_TUNE
-from neurosurgery.grid.fine_tuning_config import SELECTIONS
+from neurosurgery.grid.fine_tuning_config import default_size, selections, sized_by
 from neurosurgery.masks.kinds import UNIT_KINDS
 from neurosurgery.methods.registry import METHODS, TRAINED_BY_DEFAULT, methods_of
 from neurosurgery.settings import parts
-from neurosurgery.settings.declare import FINITE, FRACTION, Groups, Setting, number, whole
+from neurosurgery.settings.declare import FINITE, FRACTION, Groups, Setting, number, shown, whole
 from neurosurgery.settings.demo import DEMO, PUBLISHED_GRID
 from neurosurgery.settings.identity import EFFECTS, MATH
 from neurosurgery.settings.patching import METRICS, TOP
@@ -25,62 +26,6 @@ _WORKERS_TITLE = "workers (Ray: pip install -r requirements-ray.txt)"
 
 SCRIPTS = ("MathNeuro.py", "MathNeuro_Ablations.py", "LAPE.py", PATH_PATCHING, FINE_TUNE)
 """The scripts, in the order of the reference page."""
-
-SELECTION = (
-    Setting(
-        "selection",
-        str,
-        f"{', '.join(SELECTIONS)}, or mask files; heads and MLPs are what PathPatching.py has "
-        "found; lora and shira, by PEFT, train about as many values as the mask of mathneuro has",
-        default=TRAINED_BY_DEFAULT,
-        many=True,
-        once=True,
-        metavar="NAME",
-    ),
-    Setting(
-        "proportion",
-        float,
-        "of mathneuro, random, wanda, lora, shira: top fractions of every weight matrix",
-        many=True,
-        once=True,
-        range=FRACTION,
-        otherwise=f".01; demo: {DEMO.trained_proportion:g}",
-    ),
-    Setting(
-        "ratio",
-        float,
-        "of lape: fractions of the model's neurons",
-        many=True,
-        once=True,
-        range=FRACTION,
-        otherwise=".01",
-    ),
-    Setting(
-        "top",
-        float,
-        "of heads, random_heads, mlps: numbers of units",
-        many=True,
-        once=True,
-        range=number("numbers of units", lambda value: value >= 1 and value.is_integer()),
-        otherwise="5",
-    ),
-    Setting(
-        "path_patching",
-        Path,
-        "results folder of PathPatching.py, for heads and MLPs",
-        metavar="DIR",
-        otherwise="--save_path",
-    ),
-    Setting(
-        "num_repeats",
-        int,
-        "draws of calibration samples; each is trained with a seed of its own",
-        default=3,
-        demo=1,
-        range=parts.REPEATS,
-    ),
-    parts.RANDOM_STATE,
-)
 
 PATCHING = (
     Setting(
@@ -208,7 +153,7 @@ def _of_fine_tuning() -> Groups:
         "model": parts.MODEL,
         parts.CALIBRATION_TITLE: parts.CALIBRATION,
         "scoring": parts.drawing(METHODS[TRAINED_BY_DEFAULT[0]].num_samples),
-        "what is trained": SELECTION,
+        "what is trained": selection(),
         "training (transformers' Trainer and its defaults)": parts.TRAINING,
         _TASKS_TITLE: (
             *(replace(one, demo=tasks[one.name]) for one in parts.TASKS),
@@ -217,6 +162,58 @@ def _of_fine_tuning() -> Groups:
         "output": parts.output(DEMO.trained_save_path),
         _WORKERS_TITLE: parts.WORKERS,
     }
+
+
+def selection() -> tuple[Setting, ...]:
+    """What `FineTune.py` trains, with a setting for every kind of size."""
+    return (
+        Setting(
+            "selection",
+            str,
+            f"{', '.join(selections())}, or mask files; heads and MLPs are what PathPatching.py "
+            "has found; lora and shira, by PEFT, train about as many values as the mask of "
+            "mathneuro has",
+            default=TRAINED_BY_DEFAULT,
+            many=True,
+            once=True,
+            metavar="NAME",
+        ),
+        *(_size(flag, names) for flag, names in sized_by().items()),
+        Setting(
+            "path_patching",
+            Path,
+            "results folder of PathPatching.py, for heads and MLPs",
+            metavar="DIR",
+            otherwise="--save_path",
+        ),
+        Setting(
+            "num_repeats",
+            int,
+            "draws of calibration samples; each is trained with a seed of its own",
+            default=3,
+            demo=1,
+            range=parts.REPEATS,
+        ),
+        parts.RANDOM_STATE,
+    )
+
+
+def _size(flag: str, methods: Sequence[str]) -> Setting:
+    """The sizes of the selections of some methods."""
+    first = METHODS[methods[0]]
+    of_demo = f"; demo: {DEMO.trained_proportion:g}" if TRAINED_BY_DEFAULT[0] in methods else ""
+    return Setting(
+        flag.removeprefix("--"),
+        float,
+        f"of {', '.join(methods)}: {first.size_help}",
+        many=True,
+        once=True,
+        range=_UNITS if first.counts_units else FRACTION,
+        otherwise=f"{shown(default_size(flag))}{of_demo}",
+    )
+
+
+_UNITS = number("numbers of units", lambda value: value >= 1 and value.is_integer())
 
 
 def grid(script: str) -> tuple[Setting, ...]:

@@ -21,19 +21,27 @@ from neurosurgery.settings.training import TrainingConfig
 from neurosurgery.settings.workers import WorkersConfig
 
 SCRIPT = TRAINED_ONLY
-SELECTIONS = tuple(name for name, method in METHODS.items() if not method.given)
-"""The values of `--selection` that are not files."""
 OF_FILES = next(name for name, method in METHODS.items() if method.given)
 """The method of the values that are files."""
 
 
-def has_sizes(method: str, flag: str) -> bool:
-    """Whether this flag sets the sizes of a method's selections."""
-    return METHODS[method].size_flag == flag and not METHODS[method].of_one_size
+def selections() -> tuple[str, ...]:
+    """The values of `--selection` that are not files."""
+    return tuple(name for name, method in METHODS.items() if not method.given)
 
 
-SIZES = {"--proportion": (0.01,), "--ratio": (0.01,), "--top": (5.0,)}
-"""The flags for sizes of selections, and their defaults."""
+def sized_by() -> dict[str, list[str]]:
+    """The flags for sizes of selections, and the methods that each is for."""
+    found: dict[str, list[str]] = {}
+    for name in selections():
+        if not METHODS[name].of_one_size:
+            found.setdefault(METHODS[name].size_flag, []).append(name)
+    return found
+
+
+def default_size(flag: str) -> tuple[float]:
+    """The size of a selection where nobody gives one."""
+    return (5.0,) if METHODS[sized_by()[flag][0]].counts_units else (0.01,)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import torch
 from scripts import COMMON, DEMO_DATA, DEMO_TASKS, MODEL, files_with_times, without_timings
 from weights import bits
 
+import FineTune
 from neurosurgery.cli.parse import parse_experiment, run_experiment_script
 from neurosurgery.data.calibration import read_calibration_set
 from neurosurgery.edit.edits import EDITS
@@ -34,6 +35,7 @@ from neurosurgery.models.load import load_model, load_tokenizer
 from neurosurgery.results.keys import CellKey
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.demo import DEMO
 from neurosurgery.settings.experiment import OutputConfig
 from neurosurgery.verdicts.points import VerdictTable
 
@@ -93,6 +95,23 @@ def test_a_method_of_ours_is_compared_on_equal_terms(tmp_path, toy_method):
     assert run_experiment_script("Toy.py", "A toy.", flags) == 0
     assert TOY in set(pd.read_csv(save_path / "comparison.csv")["method"])
     assert (save_path / "report" / "isolation.png").is_file()
+
+
+def test_a_method_of_ours_is_trained_by_fine_tune(tiny_model, tmp_path, toy_method, capsys):
+    """Its name and its size's flag come from the descriptor."""
+    with pytest.raises(SystemExit, match="0"):
+        FineTune.main(["--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "--part PART [PART ...] of first_rows: top fractions of every weight matrix" in told
+    where = ["--model", str(tiny_model), "--save_path", str(tmp_path), *DEMO_DATA, *DEMO_TASKS]
+    argv = [*where, "--train_data", DEMO.train_data, "--num_repeats", "1", "--num_samples", "5"]
+    argv += "--eval_limit 4 --max_steps 2 --train_batch_size 2 --part .2".split()
+    assert FineTune.main([*argv, "--selection", "wanda"]) == 2
+    assert "--part 0.2: expected with it a --selection of first_rows" in capsys.readouterr().err
+    assert FineTune.main([*argv, "--selection", TOY]) == 0
+    rows = pd.read_csv(tmp_path / "results.csv").query("method == @TOY")
+    assert set(rows["size"]) == {0.2}
+    assert set(rows["edit"]) == {"train"}
 
 
 class Noise:
