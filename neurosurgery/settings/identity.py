@@ -63,7 +63,9 @@ class Fact:
             return f"{self.source} ({parts})" if self.source else parts
         if isinstance(self.value, (list, tuple)):
             return " ".join(map(str, self.value))
-        return str(self.value)
+        if isinstance(self.value, bool):
+            return "on" if self.value else "off"
+        return "none" if self.value is None else str(self.value)
 
 
 def content_of(sha256: str, **counts: int) -> dict[str, Any]:
