@@ -1,0 +1,40 @@
+"""The names of the package, with the module that each is in; `__init__.py` reads them here."""
+
+from .activations.batches import encode_samples as encode_samples
+from .activations.collect import collect_activation_norms as collect_activation_norms
+from .data.calibration import CalibrationSet as CalibrationSet
+from .data.calibration import read_calibration_set as read_calibration_set
+from .edit.delta import Delta as Delta
+from .edit.delta import added_delta as added_delta
+from .edit.export import export_model as export_model
+from .edit.knock_out import head_means as head_means
+from .edit.knock_out import knocked_out as knocked_out
+from .edit.scale import scaled_weights as scaled_weights
+from .edit.training import trainable as trainable
+from .locate.patching_metrics import PromptPairs as PromptPairs
+from .locate.path_patching import head_effects as head_effects
+from .locate.ranking import TopK as TopK
+from .locate.twins import random_twin as random_twin
+from .masks.files import read_mask_file as read_mask_file
+from .masks.head_units import find_heads as find_heads
+from .masks.head_units import zero_mask as zero_mask
+from .masks.mask import ParameterMask as ParameterMask
+from .masks.overlap import by_kind as by_kind
+from .masks.overlap import overlap_by_parameter as overlap_by_parameter
+from .masks.overlap import total as total
+from .models.forward import context_length as context_length
+from .models.forward import next_tokens as next_tokens
+from .models.load import load_model as load_model
+from .models.load import load_tokenizer as load_tokenizer
+from .models.targets import find_targets as find_targets
+from .prompts.arithmetic import arithmetic_pairs as arithmetic_pairs
+from .prompts.pairs import keep_right as keep_right
+from .prompts.pairs import tokenize_pairs as tokenize_pairs
+from .settings.experiment import CalibrationSource as CalibrationSource
+from .settings.experiment import ModelConfig as ModelConfig
+from .verdicts.intervals import mcnemar as mcnemar
+from .verdicts.intervals import paired_interval as paired_interval
+from .verdicts.metrics import metric_from_documents as metric_from_documents
+
+__version__: str
+__all__: list[str]
