@@ -176,6 +176,9 @@ def read_settings(script: str, description: str, argv: Sequence[str] | None) -> 
         words = words_of(file, script, declared)
         try:
             of_file = vars(parser.parse_args(words))
+            for setting in declared:
+                if of_file[setting.name] is not None:
+                    setting.check(of_file[setting.name])
         except UsageError as error:
             raise UsageError("--config", file, str(error)) from None
         given = {name: of_file[name] if one is None else one for name, one in given.items()}

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import signal
 
+_LONGEST_SHOWN = 500
+"""Characters of a value; paths are seldom longer."""
+_SHOWN = 60
+
 
 class UsageError(Exception):
     """Bad input (exit status 2): one line with the flag, its value and the expected value."""
 
     def __init__(self, flag: str, value: object, expected: str) -> None:
-        given = flag if value == "" else f"{flag} {value}"
+        text = str(value)
+        text = text if len(text) <= _LONGEST_SHOWN else f"{text[:_SHOWN]}…"
+        given = f"{flag} {text}" if text else flag
         super().__init__(" ".join(f"{given}: {expected}".split()))
 
     def __reduce__(self) -> tuple[object, ...]:

@@ -218,10 +218,12 @@ class CellRun:
     def _tell_failed(self) -> None:
         if self._failed:
             first = self._failed[0]
+            # A diverging training names its cell itself.
+            told = first.reason.removeprefix(f"{first.job.key.stem}: ")
             raise RunError(
-                f"{count_of(len(self._failed), 'cell')} given up, {first.job.key.stem} first: "
-                f"{first.reason}; the reasons are in {self._store.root / FAILED}, and the same "
-                "command tries them again"
+                f"{count_of(len(self._failed), 'cell')} given up, first {first.job.key.stem}: "
+                f"{told}; the reasons are in {self._store.root / FAILED}, and the same command "
+                "tries them again"
             )
 
     def _published_lines(self) -> str:

@@ -22,6 +22,14 @@ def write_failure(root: Path, model: str, key: CellKey, reason: str, attempts: i
     write_atomically(failure_file(root, model, key), json.dumps(content, indent=1) + "\n")
 
 
+def given_up(root: Path, model: str) -> list[str]:
+    """The names of the cells that have a note, sorted."""
+    folder = root / FOLDER / model
+    return sorted(
+        path.relative_to(folder).with_suffix("").as_posix() for path in folder.rglob("*.json")
+    )
+
+
 def clear_failure(root: Path, model: str, key: CellKey) -> None:
     """Delete the note of a cell that is finished now."""
     failure_file(root, model, key).unlink(missing_ok=True)

@@ -344,8 +344,11 @@ def _read_record(path: Path) -> Cell:
         return Cell.from_json(read_sealed(path))
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DamagedFile(path, f"{type(error).__name__}: {first_line(error)}") from error
+    except (OSError, ValueError) as error:
+        raise DamagedFile(path, first_line(error)) from error
+    except (LookupError, TypeError, AttributeError) as error:
+        reason = f"it lacks what a cell has: {first_line(error)}"
+        raise DamagedFile(path, reason) from error
 
 
 def _short(text: str) -> str:

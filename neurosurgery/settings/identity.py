@@ -65,7 +65,7 @@ class Fact:
             return " ".join(map(str, self.value))
         if isinstance(self.value, bool):
             return "on" if self.value else "off"
-        return "none" if self.value is None else str(self.value)
+        return "no value" if self.value is None else str(self.value)
 
 
 def content_of(sha256: str, **counts: int) -> dict[str, Any]:

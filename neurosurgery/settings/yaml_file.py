@@ -55,7 +55,7 @@ def words_of(path: Path, script: str, declared: Sequence[Setting]) -> list[str]:
     known = {name: one for one in declared for name in (one.name, one.published) if name}
     found: dict[str, tuple[str, Any]] = {}
     for key, value in _section(path, script).items():
-        one = known.get(str(key))
+        one = known.get(str(key).replace("-", "_"))
         if one is None:
             near = difflib.get_close_matches(str(key), known, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
@@ -64,7 +64,7 @@ def words_of(path: Path, script: str, declared: Sequence[Setting]) -> list[str]:
             raise UsageError(FLAG, path, f"{key} is taken from the command line alone: {one.flag}")
         if one.name in found:
             raise UsageError(FLAG, path, f"{key} and {found[one.name][0]} are one setting")
-        found[one.name] = str(key), value
+        found[one.name] = str(key).replace("-", "_"), value
     return [
         word
         for name, (key, value) in found.items()

@@ -174,7 +174,7 @@ def test_an_identity_is_read_as_it_was_written():
         "g.csv (content y)",
     ]
     values = (None, True, False, 0, 1, 0.5, "x", ["a", "b"])
-    texts = ["none", "on", "off", "0", "1", "0.5", "x", "a b"]
+    texts = ["no value", "on", "off", "0", "1", "0.5", "x", "a b"]
     assert [Fact("a", value).text for value in values] == texts
     assert changed.sha256 != whole.sha256
     assert len(whole | changed) == 2

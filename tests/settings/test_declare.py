@@ -142,7 +142,9 @@ BAD_FILES = [
     ("proportion: []", "proportion is a list of 0; expected one value or more"),
     ("num_samples: ten", "bad.yaml: --num_samples ten: expected a whole number"),
     ("documents: 1:30", "bad.yaml: --documents 1:30: expected a whole number"),
-    ("num_samples: 0", "--num_samples 0: expected a whole number of at least 1"),
+    ("num_samples: 0", "bad.yaml: --num_samples 0: expected a whole number of at least 1"),
+    (f"num_samples: {'9' * 6000}", "…: expected a whole number"),
+    (f"skill_name: {'x' * 9000}", "…: expected a name of one line"),
     ("num_samples: true", "bad.yaml: --num_samples true: expected a whole number"),
     ("num_samples: {a: 1}", "num_samples holds settings or lists; expected one value"),
     ("MathNeuro.py: 5", "MathNeuro.py: expected settings, NAME: VALUE"),
@@ -229,9 +231,13 @@ def test_a_mistyped_flag_gets_the_nearest(main, capsys):
     assert "did you mean --num_subsets?" in capsys.readouterr().err
 
 
-def test_dashes_are_underscores():
+def test_dashes_are_underscores(tmp_path):
     config = parse_experiment("MathNeuro.py", "", ["--num-samples", "7", "--random-state=3"])
     assert (config.data.num_samples, config.data.random_state) == (7, 3)
+    file = tmp_path / "mine.yaml"
+    file.write_text("num-samples: 8\neval-limit: 3\n")
+    config = parse_experiment("MathNeuro.py", "", ["--config", str(file)])
+    assert (config.data.num_samples, config.evaluation.math_documents) == (8, 3)
 
 
 def test_version(capsys):

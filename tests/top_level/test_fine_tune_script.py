@@ -207,7 +207,7 @@ def test_a_diverging_training_is_given_up_and_the_others_go_on(rates, tiny_model
     assert FineTune.main(argv) == 1
     told = capsys.readouterr()
     error = told.err.splitlines()[-1]
-    assert "1 cell given up, all/run0_trained1e+38 first" in error
+    assert "1 cell given up, first all/run0_trained1e+38: the loss became" in error
     assert "try a smaller --learning_rate" in error
     assert "all/run0_trained1e+38: given up: " in told.out
     (note,) = (tmp_path / "failed").rglob("*.json")
@@ -216,7 +216,8 @@ def test_a_diverging_training_is_given_up_and_the_others_go_on(rates, tiny_model
     assert len(list((tmp_path / "deltas").rglob("*.safetensors"))) == 1
     # What was finished is judged and shown.
     assert set(pd.read_csv(tmp_path / "summary.csv")["edit_value"]) == {0.001}
-    assert (tmp_path / "report" / "report.html").is_file()
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "1 cell was given up and is left out: all/run0_trained1e+38" in page
     # Without the rate that diverges there is nothing left to do, and nothing wrong.
     assert FineTune.main(flags(tiny_model, tmp_path, *ALL, "--learning_rate", "0.001")) == 0
 

@@ -13,6 +13,7 @@ from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.common.json_files import read_object
 from neurosurgery.common.terminal import visible_text
 from neurosurgery.results.cells import CellRecord
+from neurosurgery.results.failures import given_up
 from neurosurgery.results.keys import BASELINE, shown_set
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.identity import Identity
@@ -59,8 +60,9 @@ class Folder:
     grid point (`verdicts.isolation`), none where nothing was trained; `overlap` one per set of
     samples and task (`data.used.Overlap`). `factors` maps a grid point to its scalar after
     rounding to the weights' dtype (median, smallest, largest). `higher_is_better` is the harness's,
-    from the records of the cells. `damaged` are records of cells that are left out;
-    `flag` is what errors call the folder, `skill` what its tables and texts call the skill.
+    from the records of the cells. `damaged` are records of cells that are left out, `given_up` the
+    names of cells that could not be computed; `flag` is what errors call the folder, `skill` what
+    its tables and texts call the skill.
     """
 
     path: Path
@@ -80,6 +82,7 @@ class Folder:
     factors: dict[Point, tuple[float, float, float]]
     higher_is_better: Recorded
     damaged: Sequence[Path]
+    given_up: Sequence[str]
     flag: str
     skill: str
 
@@ -171,6 +174,7 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
         factors=_factors(records, skill),
         higher_is_better=_merged(record.higher_is_better for record in records),
         damaged=store.damaged,
+        given_up=given_up(path, model),
         flag=flag,
         skill=skill,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -12,6 +13,7 @@ from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.read.points import of_training
 from neurosurgery.report.show.panels import records
 from neurosurgery.report.show.texts import number
+from neurosurgery.results.failures import FOLDER as FAILED
 from neurosurgery.verdicts.columns import GRID
 
 _ANY = "any task"
@@ -45,16 +47,25 @@ def cautions(folder: Folder, points: pd.DataFrame) -> list[str]:
             "repeats that are left count, and `repeats` says how many."
         )
     if folder.damaged:
-        names = ", ".join(path.name for path in folder.damaged[:_NAMED])
-        more = "" if len(folder.damaged) <= _NAMED else " …"
         said.append(
             f"{count_of(len(folder.damaged), 'cell')} left out, whose record is damaged: "
-            f"{names}{more}. The same command computes them again."
+            f"{_named([path.name for path in folder.damaged])}. The same command computes them "
+            "again."
+        )
+    if folder.given_up:
+        verb = "was given up and is" if len(folder.given_up) == 1 else "were given up and are"
+        said.append(
+            f"{count_of(len(folder.given_up), 'cell')} {verb} left out: "
+            f"{_named(folder.given_up)}. The reasons are in the folder {FAILED}."
         )
     said += _overlap(folder.overlap)
     said += _at_chance(folder, points)
     said += _factors(folder)
     return said
+
+
+def _named(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMED]) + ("" if len(names) <= _NAMED else " …")
 
 
 def _repeats(points: pd.DataFrame) -> list[str]:
