@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from neurosurgery.edit.kinds import POSITIONS
 from neurosurgery.masks.units import Unit
 from neurosurgery.models.backbone import find_backbone
-from neurosurgery.models.float32 import float32_arithmetic
+from neurosurgery.models.float32 import in_float32
 from neurosurgery.models.forward import length_batches
 from neurosurgery.models.hooks import Observe, first_output_hooks, input_hooks
 
@@ -142,7 +142,7 @@ def end_vectors(
     found = {
         unit: torch.empty(len(token_lists), site.stop - site.start) for unit, site in sites.items()
     }
-    with torch.inference_mode(), float32_arithmetic(model):
+    with torch.inference_mode(), in_float32(model):
         for batch in length_batches(token_lists, batch_tokens):
             inputs, outputs = _watch(model, units, found, batch)
             with input_hooks(inputs), first_output_hooks(outputs):

@@ -35,7 +35,7 @@ from neurosurgery.locate.patching_runs import (
 )
 from neurosurgery.masks.head_units import HEAD, MLP, head_units, mlp_units
 from neurosurgery.masks.units import Unit
-from neurosurgery.models.float32 import float32_arithmetic
+from neurosurgery.models.float32 import in_float32
 from neurosurgery.models.heads import find_blocks
 from neurosurgery.settings.patching import RELATIVE
 
@@ -137,7 +137,7 @@ def head_effects(
     clean = torch.empty(len(pairs.references), dtype=torch.float64)
     setting = Setting(model, blocks, metric, freeze_mlps)
     used, deviation, reason = method, 0.0, ""
-    with torch.inference_mode(), float32_arithmetic(model):
+    with torch.inference_mode(), in_float32(model):
         for number, places in enumerate(pairs.batches(batch_tokens)):
             if number == 0 and used == "chain":
                 first = collect_batch(setting, pairs, places[:_CHECKED_PROMPTS])
@@ -184,7 +184,7 @@ def check_clean(
         return
     clean = torch.empty(len(pairs.references))
     well_above = torch.empty(len(pairs.references), dtype=torch.bool)
-    with torch.inference_mode(), float32_arithmetic(model):
+    with torch.inference_mode(), in_float32(model):
         for places in pairs.batches(batch_tokens):
             ids = token_ids(model, [pairs.references[place] for place in places])
             found = is_well_above_zero(

@@ -1,92 +1,101 @@
-"""Compute in float32 with a model whose weights are stored in a smaller number format."""
+"""Run a model in float32 whatever the number format of its weights."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
+_SHORT = (torch.float16, torch.bfloat16)
+"""Formats that are widened. Quantised weights keep theirs: their modules bring their own kernels.
+
+bfloat16 resolves .3 % of a logit, which is as much as many effects of path patching."""
+
 
 @contextmanager
-def float32_arithmetic(model: nn.Module) -> Iterator[None]:
-    """Make the model compute in float32 inside the block; the stored weights do not change.
+def in_float32(model: nn.Module, *, at_once: bool = False) -> Iterator[None]:
+    """Make the model compute in float32 inside the block; what it stores does not change.
 
-    Every module with weights of its own takes a float32 copy of them while it runs, and gives it
-    back at its end: memory grows by the largest module, not by the model. An embedding only
-    converts its output. A model in float32 or float64 is left as it is. bfloat16 resolves .3 % of a
-    logit, which is as much as many effects.
+    1. A module with 16-bit tensors of its own has float32 copies of them while it runs: memory
+       grows by the largest module, not by the model. What it is given is widened, too.
+    2. An embedding, the largest of them, only has its output widened, which is the same.
+    3. At the end, also after an error, every tensor is what it was.
+
+    Args:
+        model: the model.
+        at_once: every module has its copies for the whole block, for models that look at the
+            weights of modules that do not run.
     """
     copies = _Copies()
     with ExitStack() as stack:
         stack.callback(copies.give_back)
         for module in model.modules():
-            own = [p for p in module.parameters(recurse=False) if _is_small(p)]
+            tensors = (*module.parameters(recurse=False), *module.buffers(recurse=False))
+            own = [tensor for tensor in tensors if tensor.dtype in _SHORT]
             if not own:
                 continue
-            if isinstance(module, nn.Embedding):
+            if at_once:
+                copies.take(own)
+            elif type(module) is nn.Embedding:
+                # One of a subclass may compute with its weight: Gemma's scales it.
                 stack.callback(module.register_forward_hook(_widened_output).remove)
-                continue
-            # The copy is taken after other hooks have set the input, and given back before they
-            # see the output.
-            stack.callback(module.register_forward_pre_hook(copies.taking(own)).remove)
-            stack.callback(
-                module.register_forward_hook(copies.releasing(own), always_call=True).remove
-            )
+            else:
+                # The copy is taken after other hooks have set the input, and given back before
+                # they see the output.
+                taken = module.register_forward_pre_hook(partial(copies.before, own))
+                stack.callback(taken.remove)
+                released = module.register_forward_hook(
+                    partial(copies.after, own), always_call=True
+                )
+                stack.callback(released.remove)
         yield
 
 
 class _Copies:
-    """The parameters of the modules that run, and how many runs of each are under way.
+    """The tensors of the modules that run, and how many runs of each are under way.
 
     A module may run within itself, and modules within each other may share a parameter: the copy
     goes with the last of them.
     """
 
     def __init__(self) -> None:
-        self._stored: dict[nn.Parameter, torch.Tensor] = {}
-        self._runs: Counter[nn.Parameter] = Counter()
+        self._stored: dict[torch.Tensor, torch.Tensor] = {}
+        self._runs: Counter[torch.Tensor] = Counter()
 
-    def taking(self, own: list[nn.Parameter]) -> Callable[[nn.Module, tuple], tuple]:
-        """A hook before a module."""
+    def take(self, own: Sequence[torch.Tensor]) -> None:
+        """Copy tensors that are not copied yet."""
+        for tensor in own:
+            self._runs[tensor] += 1
+            if self._runs[tensor] == 1:
+                self._stored[tensor] = tensor.data
+                tensor.data = tensor.data.float()
 
-        def take(_module: nn.Module, inputs: tuple) -> tuple:
-            for parameter in own:
-                self._runs[parameter] += 1
-                if self._runs[parameter] == 1:
-                    self._stored[parameter] = parameter.data
-                    parameter.data = parameter.data.float()
-            return tuple(map(_widened, inputs))
+    def before(self, own: Sequence[torch.Tensor], _module: nn.Module, inputs: tuple) -> tuple:
+        """The hook before a module; gives its inputs, widened."""
+        self.take(own)
+        return tuple(map(_widened, inputs))
 
-        return take
-
-    def releasing(self, own: list[nn.Parameter]) -> Callable[[nn.Module, tuple, Any], None]:
-        """A hook after a module."""
-
-        def release(_module: nn.Module, _inputs: tuple, _output: Any) -> None:
-            for parameter in own:
-                if self._runs[parameter] == 1:
-                    parameter.data = self._stored.pop(parameter)
-                # After an error in an earlier hook nothing was taken.
-                self._runs[parameter] = max(0, self._runs[parameter] - 1)
-
-        return release
+    def after(self, own: Sequence[torch.Tensor], *_of_hook: object) -> None:
+        """The hook after a module."""
+        for tensor in own:
+            if self._runs[tensor] == 1:
+                tensor.data = self._stored.pop(tensor)
+            # After an error in an earlier hook nothing was taken.
+            self._runs[tensor] = max(0, self._runs[tensor] - 1)
 
     def give_back(self) -> None:
-        """After an error inside a module: its own hook may not have run."""
-        for parameter, stored in self._stored.items():
-            parameter.data = stored
-
-
-def _is_small(tensor: torch.Tensor) -> bool:
-    return tensor.is_floating_point() and tensor.dtype.itemsize < torch.float32.itemsize
+        """At the end, and after an error inside a module, whose own hook may not have run."""
+        for tensor, stored in self._stored.items():
+            tensor.data = stored
 
 
 def _widened(value: Any) -> Any:
-    return value.float() if isinstance(value, torch.Tensor) and _is_small(value) else value
+    return value.float() if isinstance(value, torch.Tensor) and value.dtype in _SHORT else value
 
 
 def _widened_output(_module: nn.Module, _inputs: tuple, output: torch.Tensor) -> torch.Tensor:

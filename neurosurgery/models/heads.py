@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.models.backbone import Backbone, find_backbone
-from neurosurgery.models.float32 import float32_arithmetic
+from neurosurgery.models.float32 import in_float32
 from neurosurgery.models.head_probe import (
     Parts,
     Removal,
@@ -116,7 +116,7 @@ def find_blocks(model: PreTrainedModel) -> list[Block]:
     name = model.name_or_path
     run = find_backbone(model)
     targets = {target.module: target for target in find_targets(model)}
-    with torch.inference_mode(), float32_arithmetic(model):
+    with torch.inference_mode(), in_float32(model):
         seen = watch_blocks(model, run, targets)
     if not seen:
         raise UsageError("--model", name, _EXPECTED.format(where="it", why="no list of layers"))
@@ -135,7 +135,7 @@ def find_blocks(model: PreTrainedModel) -> list[Block]:
         attention = _attention(model, index, each, targets, widest)
         projection = attention.projection.module
         candidates.append((attention, _mlps(model, index, each, projection, targets, names)))
-    with torch.inference_mode(), float32_arithmetic(model):
+    with torch.inference_mode(), in_float32(model):
         return _chosen(model, run, [each.block for each in seen], candidates)
 
 

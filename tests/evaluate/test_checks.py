@@ -17,11 +17,11 @@ from neurosurgery.evaluate.engine import checks as checks_module
 from neurosurgery.evaluate.engine.checks import AgreementChecks
 from neurosurgery.evaluate.engine.language_model import LanguageModel
 from neurosurgery.evaluate.engine.passes import CachedPasses
-from neurosurgery.evaluate.engine.precision import in_float32
 from neurosurgery.evaluate.engine.trials import Deviation
 from neurosurgery.evaluate.harness import load_harnesses
 from neurosurgery.grid.worker import Worker
 from neurosurgery.locate.evidence import Evidence
+from neurosurgery.models.float32 import in_float32
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.results.keys import BASELINE_KEY
 from neurosurgery.settings.demo import TASKS_FOLDER

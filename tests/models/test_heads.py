@@ -12,9 +12,8 @@ from torch import nn
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaMLP
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.evaluate.engine.precision import in_float32
 from neurosurgery.masks.head_units import head_units, mlp_units
-from neurosurgery.models.float32 import float32_arithmetic
+from neurosurgery.models.float32 import in_float32
 from neurosurgery.models.head_probe import count_heads
 from neurosurgery.models.heads import Block, find_blocks
 from neurosurgery.models.hooks import replaced_forwards
@@ -351,19 +350,19 @@ def test_heads_are_counted_by_their_lines_and_noise_has_none():
     assert count_heads([old, old, old]) is None
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "opt"])
-def test_float32_arithmetic_gives_the_logits_of_the_widened_model(family):
+@pytest.mark.parametrize("family", ["llama", "gpt2", "opt", "gemma2"])
+def test_float32_gives_the_logits_of_the_widened_model(family):
     small = build_model(family).to(torch.bfloat16)
     wide = build_model(family).to(torch.bfloat16).float()
     tokens = torch.arange(1, 9)[None]
     before = small(tokens).logits
-    with float32_arithmetic(small):
+    with in_float32(small):
         assert torch.equal(small(tokens).logits, wide(tokens).logits)
     assert {p.dtype for p in small.parameters()} == {torch.bfloat16}
     assert torch.equal(small(tokens).logits, before)
 
 
-def test_float32_arithmetic_gives_the_weights_back_after_an_error():
+def test_float32_gives_the_weights_back_after_an_error():
     model = build_model("llama").to(torch.bfloat16)
 
     def fail(*_: object) -> None:
@@ -372,7 +371,7 @@ def test_float32_arithmetic_gives_the_weights_back_after_an_error():
     module = model.model.layers[1].mlp.down_proj
     with (
         pytest.raises(RuntimeError, match="here"),
-        float32_arithmetic(model),
+        in_float32(model),
         replaced_forwards({module: fail}),
     ):
         model(torch.arange(1, 9)[None])
@@ -400,21 +399,43 @@ class _Nested(nn.Module):
         return x @ self.weight
 
 
-@pytest.mark.parametrize("context", [float32_arithmetic, in_float32])
-def test_a_module_that_runs_within_itself_computes_in_float32_to_its_end(context):
+def test_a_module_that_runs_within_itself_computes_in_float32_to_its_end():
     module = _Nested()
     before = module.weight.detach().clone()
     x = torch.ones(3, 8)
     expected = copy.deepcopy(module).float()(x)
-    with context(module):
+    with in_float32(module):
         assert torch.equal(module(x), expected)
         assert torch.equal(module(x), expected)
     assert module.weight.dtype == torch.bfloat16
     assert torch.equal(module.weight, before)
 
 
-@pytest.mark.parametrize("context", [float32_arithmetic, in_float32])
-def test_weights_come_back_after_an_error_within_a_nested_run(context):
+class _Shifted(nn.Linear):
+    """A linear map with a shift that is no parameter."""
+
+    def __init__(self) -> None:
+        super().__init__(4, 4)
+        self.register_buffer("shift", torch.arange(4) / 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Add the shift, too."""
+        return super().forward(x) + self.shift
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_buffers_and_inputs_are_widened_too(at_once):
+    module = _Shifted().bfloat16()
+    shift, x = module.shift, torch.ones(2, 4, dtype=torch.bfloat16)
+    expected = copy.deepcopy(module).float()(x.float())
+    with in_float32(module, at_once=at_once):
+        assert torch.equal(module(x.float() if at_once else x), expected)
+    assert module.shift is shift
+    assert module.shift.dtype == module.weight.dtype == torch.bfloat16
+    assert module(x).dtype == torch.bfloat16
+
+
+def test_weights_come_back_after_an_error_within_a_nested_run():
     module = _Nested()
     before = module.weight.detach().clone()
 
@@ -424,7 +445,7 @@ def test_weights_come_back_after_an_error_within_a_nested_run(context):
 
     x = torch.ones(3, 8)
     expected = copy.deepcopy(module).float()(x)
-    with context(module):
+    with in_float32(module):
         with module.register_forward_pre_hook(fail), pytest.raises(RuntimeError, match="deep"):
             module(x)
         assert torch.equal(module(x), expected)

@@ -15,13 +15,13 @@ from accelerate.utils.memory import should_reduce_batch_size
 
 from neurosurgery.common.errors import first_line
 from neurosurgery.evaluate.engine.passes import CachedPasses
-from neurosurgery.evaluate.engine.precision import in_float32
 from neurosurgery.evaluate.engine.trials import (
     Deviation,
     generated_in_batches,
     in_parts,
     whole_rows,
 )
+from neurosurgery.models.float32 import in_float32
 
 _log = logging.getLogger(f"lm_eval.{__name__}")
 
