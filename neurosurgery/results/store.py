@@ -238,7 +238,7 @@ class ResultStore:
             mine, there = difference
             raise UsageError(
                 flag_of(mine.setting),
-                _short(mine.text),
+                "" if mine.value is None else _short(mine.text),
                 f"the results in {self.root} were made with {_short(there.text)}; choose another "
                 "--save_path, or --overwrite to start afresh",
             )

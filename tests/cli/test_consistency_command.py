@@ -107,7 +107,7 @@ def folder(tmp_path_factory):
         ("--save_path {0}/file", "--save_path {0}/file: expected a folder"),
         ("--save_path {0}/foreign", "holds results.csv, but no results of ours"),
         ("--save_path {0}/another", "--model tiny-llama: the results in {0}/another were made"),
-        ("--save_path {0}/revised", "--revision None: the results in {0}/revised were made with"),
+        ("--save_path {0}/revised", "--revision: the results in {0}/revised were made with"),
         ("--save_path {0}/taken --overwrite", "holds a folder consistency.csv"),
         ("--model {0}", "--model {0}: expected a folder with a config.json"),
         ("--device cuda:77", "--device cuda:77: expected a device of this machine"),

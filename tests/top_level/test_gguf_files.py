@@ -68,4 +68,4 @@ def test_other_weights_under_the_same_name_are_refused(run_folder, tmp_path, cap
     write_gguf(tmp_path / "other/tiny.Q4_0.gguf", GGMLQuantizationType.Q8_0)
     script = SCRIPTS["mathneuro"]
     assert script.run(tmp_path / "other/tiny.Q4_0.gguf", run_folder / "results", *script.one()) == 2
-    assert "--model content" in capsys.readouterr().err
+    assert "--model tiny.Q4_0 (content " in capsys.readouterr().err
