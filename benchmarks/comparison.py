@@ -22,11 +22,11 @@ from neurosurgery.activations.collect import ByRepeat, collect_activation_norms
 from neurosurgery.activations.kinds import ACTIVATION_NORMS
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.edit.scale import scaled_weights
-from neurosurgery.locate.evidence import Evidence
-from neurosurgery.locate.ranking import TopK
-from neurosurgery.locate.selectors import select
+from neurosurgery.methods.evidence import Evidence
 from neurosurgery.methods.keys import SelectionKey
+from neurosurgery.methods.ranking import TopK
 from neurosurgery.methods.registry import MATHNEURO
+from neurosurgery.methods.selectors import select
 from neurosurgery.models.load import load_model, load_tokenizer
 from neurosurgery.models.targets import find_targets
 from neurosurgery.settings.experiment import ModelConfig

@@ -39,7 +39,7 @@ from benchmarks.llamas import (
 from benchmarks.memory import peak_bytes
 from neurosurgery.activations.batches import default_batch_tokens, length_sorted_batches
 from neurosurgery.activations.collect import collect_activation_norms
-from neurosurgery.locate.ranking import TopK
+from neurosurgery.methods.ranking import TopK
 from neurosurgery.models.devices import keep_freed_memory
 from neurosurgery.models.forward import base_forward
 from neurosurgery.models.targets import find_targets

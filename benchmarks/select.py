@@ -19,9 +19,9 @@ import torch
 from torch import nn
 
 from benchmarks.common import PROPORTIONS, finish, interleaved, parse, table
-from neurosurgery.locate.importance import importance_scores
-from neurosurgery.locate.ranking import TopK
 from neurosurgery.masks.mask import ParameterMask
+from neurosurgery.methods.importance import importance_scores
+from neurosurgery.methods.ranking import TopK
 from neurosurgery.models.targets import Target
 
 SHAPES = ((256, 256), (256, 768), (1024, 1024), (1536, 512), (2048, 2048), (2048, 8192))
@@ -46,7 +46,7 @@ def make_targets(
 
 
 def ours(targets: list[Target], norms: dict[str, torch.Tensor]) -> list[ParameterMask]:
-    """As `locate.evidence.Evidence` asks for them."""
+    """As `methods.evidence.Evidence` asks for them."""
     ranking = TopK(targets, norms, PROPORTIONS)
     return [ranking.mask(proportion) for proportion in PROPORTIONS]
 

@@ -13,8 +13,6 @@ from .edit.scale import scaled_weights as scaled_weights
 from .edit.training import trainable as trainable
 from .locate.patching_metrics import PromptPairs as PromptPairs
 from .locate.path_patching import head_effects as head_effects
-from .locate.ranking import TopK as TopK
-from .locate.twins import random_twin as random_twin
 from .masks.files import read_mask_file as read_mask_file
 from .masks.head_units import find_heads as find_heads
 from .masks.head_units import zero_mask as zero_mask
@@ -22,6 +20,8 @@ from .masks.mask import ParameterMask as ParameterMask
 from .masks.overlap import by_kind as by_kind
 from .masks.overlap import overlap_by_parameter as overlap_by_parameter
 from .masks.overlap import total as total
+from .methods.ranking import TopK as TopK
+from .methods.twins import random_twin as random_twin
 from .models.forward import context_length as context_length
 from .models.forward import next_tokens as next_tokens
 from .models.load import load_model as load_model

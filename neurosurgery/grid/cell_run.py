@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from neurosurgery.grid.executors import Executor
     from neurosurgery.grid.jobs import Failed
     from neurosurgery.grid.training import TrainingRecipe
-    from neurosurgery.locate.evidence import Evidence
+    from neurosurgery.methods.evidence import Evidence
     from neurosurgery.models.load import LoadedModel
 
 

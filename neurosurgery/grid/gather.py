@@ -14,9 +14,9 @@ from neurosurgery.activations.kinds import ACTIVATION_NORMS, FIRING_COUNTS
 from neurosurgery.common.errors import RunError
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.grid.kept_effects import kept_effects
-from neurosurgery.locate.evidence import Evidence, Statistics
-from neurosurgery.locate.key_units import UnitEffects
 from neurosurgery.masks.mask import ParameterMask
+from neurosurgery.methods.evidence import Evidence, Statistics
+from neurosurgery.methods.key_units import UnitEffects
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.models.targets import find_targets, scored_share
 from neurosurgery.results.store import ResultStore

@@ -22,8 +22,8 @@ from neurosurgery.grid.gather import Given, make_evidence
 from neurosurgery.grid.patching_config import CellsConfig, PatchingConfig
 from neurosurgery.grid.plan import make_plan
 from neurosurgery.grid.worker_host import EvidenceData, Recipe
-from neurosurgery.locate.key_units import UnitEffects
 from neurosurgery.masks.units import Unit
+from neurosurgery.methods.key_units import UnitEffects
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.methods.registry import METHODS, methods_of
 from neurosurgery.models.load import LoadedModel

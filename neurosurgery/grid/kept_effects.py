@@ -10,8 +10,8 @@ from transformers import PreTrainedModel
 
 from neurosurgery.common.errors import RunError, UsageError
 from neurosurgery.grid.patching_folder import VALUES
-from neurosurgery.locate.key_units import UnitEffects
 from neurosurgery.masks.head_units import head_units, mlp_units
+from neurosurgery.methods.key_units import UnitEffects
 from neurosurgery.models.heads import find_blocks
 from neurosurgery.report.read.heads import EFFECTS, HEADS_FOLDER
 

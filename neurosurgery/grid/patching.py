@@ -23,12 +23,12 @@ from neurosurgery.grid.patching_plan import plan_lines, units_by_config
 from neurosurgery.grid.patching_prompts import Prompts, prepare_prompts, tokenised_prompts
 from neurosurgery.grid.patching_text import agreement_text, found_text, knock_out_text
 from neurosurgery.locate.attention_from_end import attention_from_end
-from neurosurgery.locate.key_units import effect_table, strongest
 from neurosurgery.locate.patching_metrics import PromptPairs
 from neurosurgery.locate.path_patching import check_clean, head_effects
 from neurosurgery.masks.head_units import HEAD, head_units, mlp_units
 from neurosurgery.masks.kinds import UNIT_KINDS
 from neurosurgery.masks.units import Unit
+from neurosurgery.methods.key_units import effect_table, strongest
 from neurosurgery.models.backbone import check_backbone
 from neurosurgery.models.devices import choose_device, choose_dtype, keep_freed_memory
 from neurosurgery.models.heads import find_blocks

@@ -11,8 +11,8 @@ import pandas as pd
 from neurosurgery.common.generator import generator
 from neurosurgery.grid.knock_out import Answers
 from neurosurgery.grid.patching_prompts import Prompts
-from neurosurgery.locate.key_units import strongest, top_overlap
 from neurosurgery.masks.units import Unit
+from neurosurgery.methods.key_units import strongest, top_overlap
 from neurosurgery.prompts.pairs import TokenPair
 
 COMPARED = 10

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from neurosurgery.locate.key_units import KEY
 from neurosurgery.masks.kinds import PLURALS
+from neurosurgery.methods.key_units import KEY
 from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
 from neurosurgery.settings.patching import RELATIVE
 

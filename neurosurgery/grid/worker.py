@@ -18,12 +18,12 @@ from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.evaluate.harness import Harness, harness_model
 from neurosurgery.evaluate.isolation import chatter_to, preserved_generators
 from neurosurgery.grid.training import Training
-from neurosurgery.locate.evidence import Evidence
-from neurosurgery.locate.selectors import select
 from neurosurgery.masks.kinds import PLURALS
 from neurosurgery.masks.selection import Selection
+from neurosurgery.methods.evidence import Evidence
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.methods.registry import METHODS
+from neurosurgery.methods.selectors import select
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.keys import CellKey, shown_set

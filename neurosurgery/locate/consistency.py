@@ -19,8 +19,8 @@ from neurosurgery.common.generator import generator
 from neurosurgery.common.numbers import number_text
 from neurosurgery.common.terminal import progress
 from neurosurgery.data.calibration import CalibrationSet
-from neurosurgery.locate.ranking import TopK, scored_targets
 from neurosurgery.masks.overlap import Overlap, overlap_by_parameter, total
+from neurosurgery.methods.ranking import TopK, scored_targets
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.models.targets import Target, find_targets
 from neurosurgery.settings.experiment import DataConfig

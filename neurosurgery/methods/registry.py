@@ -1,4 +1,4 @@
-"""One descriptor per method. Imports no torch; `locate/selectors.py` holds the selection itself."""
+"""One descriptor per method. Imports no torch; `methods/selectors.py` holds the selection itself."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from neurosurgery.evaluate.engine.passes import CachedPasses
 from neurosurgery.evaluate.engine.trials import Deviation
 from neurosurgery.evaluate.harness import load_harnesses
 from neurosurgery.grid.worker import Worker
-from neurosurgery.locate.evidence import Evidence
+from neurosurgery.methods.evidence import Evidence
 from neurosurgery.models.float32 import in_float32
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.results.keys import BASELINE_KEY

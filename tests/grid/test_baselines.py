@@ -21,12 +21,12 @@ from neurosurgery.activations.kinds import ACTIVATION_NORMS, FIRING_COUNTS
 from neurosurgery.common.generator import generator
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.edit.kinds import scale_by
-from neurosurgery.locate.ranking import TopK
-from neurosurgery.locate.twins import random_twin
 from neurosurgery.masks.files import load_mask
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.overlap import overlap_by_parameter, total
 from neurosurgery.methods.keys import SelectionKey
+from neurosurgery.methods.ranking import TopK
+from neurosurgery.methods.twins import random_twin
 from neurosurgery.models.targets import find_targets
 from neurosurgery.results.keys import CellKey
 from neurosurgery.settings.identity import MATH

@@ -14,13 +14,13 @@ from weights import bits
 from neurosurgery.edit.edits import make_edit
 from neurosurgery.edit.kinds import KNOCK_OUT_KEY, scale_by
 from neurosurgery.edit.knock_out import head_means, knocked_out
-from neurosurgery.locate.evidence import Evidence
-from neurosurgery.locate.key_units import UnitEffects
-from neurosurgery.locate.selectors import select
 from neurosurgery.masks.head_units import head_units, mlp_units, zero_mask
 from neurosurgery.masks.selection import Selection
+from neurosurgery.methods.evidence import Evidence
+from neurosurgery.methods.key_units import UnitEffects
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.methods.registry import HEADS, MLPS, RANDOM_HEADS
+from neurosurgery.methods.selectors import select
 from neurosurgery.models.heads import find_blocks
 from neurosurgery.models.targets import find_targets
 from neurosurgery.results.keys import CellKey

@@ -25,12 +25,12 @@ from neurosurgery.evaluate.tasks import task_manager
 from neurosurgery.grid.gather import gather_evidence
 from neurosurgery.grid.recorder import Recorder
 from neurosurgery.grid.worker import Worker
-from neurosurgery.locate.selectors import SELECTORS
 from neurosurgery.masks.files import load_mask
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.selection import Selection
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.methods.registry import METHODS, Method
+from neurosurgery.methods.selectors import SELECTORS
 from neurosurgery.models.load import load_model, load_tokenizer
 from neurosurgery.results.keys import CellKey
 from neurosurgery.results.lock import FolderLock

@@ -23,8 +23,8 @@ from neurosurgery.locate.consistency import (
     subset_multiplicities,
     usable_sizes,
 )
-from neurosurgery.locate.ranking import TopK
 from neurosurgery.masks.overlap import Overlap
+from neurosurgery.methods.ranking import TopK
 from neurosurgery.models.backbone import find_backbone
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.models.targets import find_targets

@@ -21,8 +21,8 @@ from neurosurgery.activations.collect import collect_activation_norms
 from neurosurgery.common.errors import UsageError
 from neurosurgery.evaluate import harness
 from neurosurgery.grid.gather import describe_evidence
-from neurosurgery.locate.evidence import Evidence
 from neurosurgery.masks.files import write_mask_file
+from neurosurgery.methods.evidence import Evidence
 from neurosurgery.models import backbone
 from neurosurgery.models.backbone import check_backbone, find_backbone
 from neurosurgery.models.forward import head_input

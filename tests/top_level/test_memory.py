@@ -30,7 +30,7 @@ import sys
 from pathlib import Path
 import torch
 from torch import nn
-from neurosurgery.locate.ranking import TopK
+from neurosurgery.methods.ranking import TopK
 from neurosurgery.models.targets import Target
 
 def status(field):

@@ -11,10 +11,10 @@ from benchmarks import published
 from neurosurgery.activations.collect import collect_activation_norms
 from neurosurgery.activations.kinds import ACTIVATION_NORMS
 from neurosurgery.edit.scale import scaled_weights
-from neurosurgery.locate.evidence import Evidence
-from neurosurgery.locate.selectors import select
+from neurosurgery.methods.evidence import Evidence
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.methods.registry import MATHNEURO
+from neurosurgery.methods.selectors import select
 from neurosurgery.models.targets import find_targets
 
 PROPORTIONS = (0.001, 0.05, 0.3)

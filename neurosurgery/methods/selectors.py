@@ -10,14 +10,13 @@ import torch
 
 from neurosurgery.activations.kinds import ACTIVATION_NORMS, FIRING_COUNTS
 from neurosurgery.common.generator import generator
-from neurosurgery.locate.evidence import Evidence
-from neurosurgery.locate.key_units import UnitEffects, effect_table
-from neurosurgery.locate.lape import entropy, select_neurons
-from neurosurgery.locate.twins import random_twin
 from neurosurgery.masks.kinds import NEURON
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.selection import Selection
 from neurosurgery.masks.units import Site, Slice, Unit, place_of, unit_table, units_mask
+from neurosurgery.methods.entropy import entropy, select_neurons
+from neurosurgery.methods.evidence import Evidence
+from neurosurgery.methods.key_units import UnitEffects, effect_table
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.methods.registry import (
     ALL,
@@ -33,6 +32,7 @@ from neurosurgery.methods.registry import (
     SHIRA,
     WANDA,
 )
+from neurosurgery.methods.twins import random_twin
 from neurosurgery.models.neurons import NeuronLayer
 
 

@@ -16,14 +16,14 @@ from neurosurgery.activations.kinds import FIRING_COUNTS
 from neurosurgery.activations.sums import TOKENS, FiringCounts, NonFiniteActivations
 from neurosurgery.common.errors import RunError
 from neurosurgery.edit.scale import scaled_weights
-from neurosurgery.locate.evidence import Evidence
-from neurosurgery.locate.lape import activation_bar, entropy, select_neurons
-from neurosurgery.locate.selectors import select
 from neurosurgery.masks.kinds import NEURON
 from neurosurgery.masks.selection import Selection
 from neurosurgery.masks.units import Site, Slice, Unit
+from neurosurgery.methods.entropy import activation_bar, entropy, select_neurons
+from neurosurgery.methods.evidence import Evidence
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.methods.registry import LAPE
+from neurosurgery.methods.selectors import select
 from neurosurgery.models.hooks import output_hooks
 from neurosurgery.models.neurons import NeuronLayer, find_neuron_layers
 from neurosurgery.models.targets import Target, find_targets

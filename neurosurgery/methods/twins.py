@@ -8,9 +8,9 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from neurosurgery.locate.importance import CHUNK_ON_CPU
-from neurosurgery.locate.top_k import top_k_bits, top_k_cutoffs
 from neurosurgery.masks.mask import ParameterMask
+from neurosurgery.masks.top_k import top_k_bits, top_k_cutoffs
+from neurosurgery.methods.importance import CHUNK_ON_CPU
 
 
 def random_twin(mask: ParameterMask, generator: np.random.Generator) -> ParameterMask:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from neurosurgery.locate.key_units import effect_table, strongest, top_overlap
 from neurosurgery.masks.units import Site, Unit
+from neurosurgery.methods.key_units import effect_table, strongest, top_overlap
 
 
 def unit(kind: str, layer: int, index: int) -> Unit:

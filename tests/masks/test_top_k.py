@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from torch import nn
 
-from neurosurgery.locate import importance
-from neurosurgery.locate import top_k as selection
-from neurosurgery.locate.importance import ImportanceScores, importance_scores, top_k_counts
-from neurosurgery.locate.ranking import TopK
-from neurosurgery.locate.top_k import _partitioned, top_k_bits, top_k_cutoffs
-from neurosurgery.locate.twins import random_twin
+from neurosurgery.masks import top_k as selection
 from neurosurgery.masks.mask import ParameterMask, pack
+from neurosurgery.masks.top_k import _partitioned, top_k_bits, top_k_cutoffs
+from neurosurgery.methods import importance
+from neurosurgery.methods.importance import ImportanceScores, importance_scores, top_k_counts
+from neurosurgery.methods.ranking import TopK
+from neurosurgery.methods.twins import random_twin
 from neurosurgery.models.targets import Target
 
 PROPORTIONS = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15)

@@ -9,10 +9,10 @@ from conftest import build_model
 from neurosurgery.activations.kinds import ACTIVATION_NORMS, FIRING_COUNTS
 from neurosurgery.common.errors import RunError
 from neurosurgery.grid.gather import read_statistics
-from neurosurgery.locate import importance
-from neurosurgery.locate.evidence import Evidence
-from neurosurgery.locate.importance import ImportanceScores, importance_scores, top_k_counts
-from neurosurgery.locate.ranking import TopK
+from neurosurgery.methods import importance
+from neurosurgery.methods.evidence import Evidence
+from neurosurgery.methods.importance import ImportanceScores, importance_scores, top_k_counts
+from neurosurgery.methods.ranking import TopK
 from neurosurgery.models.neurons import find_neuron_layers
 from neurosurgery.models.targets import Target, find_targets
 from neurosurgery.results.store import ResultStore

@@ -13,10 +13,10 @@ from neurosurgery.activations.kinds import ACTIVATION_NORMS, FIRING_COUNTS
 from neurosurgery.activations.sums import TOKENS
 from neurosurgery.common.errors import RunError
 from neurosurgery.common.generator import generator
-from neurosurgery.locate.key_units import UnitEffects
-from neurosurgery.locate.ranking import TopK, scored_targets
 from neurosurgery.masks.mask import ParameterMask, Shapes
+from neurosurgery.methods.key_units import UnitEffects
 from neurosurgery.methods.keys import SelectionKey
+from neurosurgery.methods.ranking import TopK, scored_targets
 from neurosurgery.methods.registry import METHODS
 from neurosurgery.models.targets import Target
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from neurosurgery.common.errors import RunError
-from neurosurgery.locate.importance import ImportanceScores, top_k_counts
-from neurosurgery.locate.top_k import Cutoff, top_k_bits, top_k_cutoffs
 from neurosurgery.masks.mask import ParameterMask
+from neurosurgery.masks.top_k import Cutoff, top_k_bits, top_k_cutoffs
+from neurosurgery.methods.importance import ImportanceScores, top_k_counts
 from neurosurgery.models.targets import Target
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from neurosurgery.activations.collect import collect_activation_norms
-from neurosurgery.locate.ranking import TopK
+from neurosurgery.methods.ranking import TopK
 from neurosurgery.models.targets import find_targets
 
 PROPORTIONS = (0.0001, 0.01, 0.05, 0.15, 1.0)
