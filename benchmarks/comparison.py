@@ -18,15 +18,15 @@ from benchmarks import published
 from benchmarks.common import PROPORTIONS
 from benchmarks.llamas import random_ids, token_count
 from neurosurgery.activations.batches import default_batch_tokens, length_sorted_batches
-from neurosurgery.activations.collect import ByRepeat, collect_activation_norms
+from neurosurgery.activations.collect import collect_activation_norms
 from neurosurgery.activations.kinds import ACTIVATION_NORMS
+from neurosurgery.activations.samples import ByRepeat
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.edit.scale import scaled_weights
 from neurosurgery.methods.evidence import Evidence
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.methods.ranking import TopK
-from neurosurgery.methods.registry import MATHNEURO
-from neurosurgery.methods.selectors import select
+from neurosurgery.methods.registry import MATHNEURO, select
 from neurosurgery.models.load import load_model, load_tokenizer
 from neurosurgery.models.targets import find_targets
 from neurosurgery.settings.experiment import ModelConfig

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from neurosurgery.data.training_data import shared_start
+
 BATCH_TOKENS_ON_CPU = 2048
 BATCH_TOKENS_ON_GPU = 16384
 
@@ -27,6 +29,25 @@ def encode_samples(
     # verbose=False: long samples are counted here, without one warning each.
     full = [tokenizer.encode(sample, verbose=False) for sample in samples]
     return EncodedSamples([ids[:context] for ids in full], sum(len(ids) > context for ids in full))
+
+
+def response_starts(
+    ids: Sequence[Sequence[int]], prompts: Sequence[str], tokenizer: PreTrainedTokenizerBase
+) -> list[int]:
+    """Index of every sample's first token that a loss counts; its length if none is left of it.
+
+    Args:
+        ids: token ids of whole samples, cut at the context length.
+        prompts: the text that each begins with and that does not count; empty for no prompts.
+        tokenizer: the one that made the ids.
+    """
+    # Nothing predicts the first token.
+    starts = [1] * len(ids)
+    for place, prompt in enumerate(prompts):
+        asked = tokenizer.encode(prompt, verbose=False)
+        shared = shared_start(ids[place], asked)
+        starts[place] = len(ids[place]) if len(asked) >= len(ids[place]) else max(shared, 1)
+    return starts
 
 
 def default_batch_tokens(device: torch.device) -> int:

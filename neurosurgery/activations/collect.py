@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,28 @@ from neurosurgery.activations.batches import (
     default_batch_tokens,
     encode_samples,
     length_sorted_batches,
+    response_starts,
 )
-from neurosurgery.activations.kinds import ACTIVATION_NORMS, FIRING_COUNTS
-from neurosurgery.activations.sums import ActivationNorms, FiringCounts, SampleSums
+from neurosurgery.activations.gradients import (
+    Keep,
+    collect_gradients,
+    kept_bottom_k,
+    kept_top_k,
+)
+from neurosurgery.activations.kinds import (
+    ACTIVATION_NORMS,
+    ACTIVATION_SQUARES,
+    FIRING_COUNTS,
+    GRADIENT_BOTTOM_K,
+    GRADIENT_TOP_K,
+)
+from neurosurgery.activations.samples import ByRepeat, BySize, OnBatch, ScoringPass
+from neurosurgery.activations.sums import (
+    ActivationNorms,
+    ActivationSquares,
+    FiringCounts,
+    SampleSums,
+)
 from neurosurgery.common.errors import RunError
 from neurosurgery.common.terminal import progress, say
 from neurosurgery.data.calibration import CalibrationSet
@@ -31,12 +51,6 @@ from neurosurgery.models.load import LoadedModel
 from neurosurgery.models.neurons import NeuronLayer, find_neuron_layers
 from neurosurgery.models.targets import Target, find_targets
 
-ByRepeat = list[dict[str, torch.Tensor]]
-"""The statistics of one set: per repeat, module name to a vector."""
-
-OnBatch = Callable[[int, int], None]
-"""Called with (samples, tokens) after every batch."""
-
 
 def collect_activation_norms(
     model: PreTrainedModel,
@@ -45,6 +59,7 @@ def collect_activation_norms(
     multiplicities: np.ndarray,
     batch_tokens: int | None = None,
     on_batch: OnBatch | None = None,
+    sums: type[ActivationNorms] = ActivationNorms,
 ) -> ByRepeat:
     """Run the model up to its head, once over all drawn samples; sum norms of the targets' inputs.
 
@@ -55,9 +70,10 @@ def collect_activation_norms(
         multiplicities: how often each repeat drew each sample, shape (repeats, samples).
         batch_tokens: padded tokens per batch; None chooses by device.
         on_batch: called with (samples, tokens) after every batch.
+        sums: `ActivationNorms`, or `ActivationSquares`.
 
     Returns:
-        Per repeat, a dictionary from target name to v (see `ActivationNorms`).
+        Per repeat, a dictionary from target name to v (see `sums`).
 
     Raises:
         UsageError: the model is not causal, or changes its own weights (`find_backbone`).
@@ -66,7 +82,7 @@ def collect_activation_norms(
             tokens.
         torch.OutOfMemoryError: a single sample does not fit.
     """
-    norms = ActivationNorms(targets, len(multiplicities))
+    norms = sums(targets, len(multiplicities))
     hooks = norms.hooks()
     # The pass ends before the head and returns its input, so that no logits are computed.
     head_hook = hooks.pop(model.get_output_embeddings(), None)
@@ -172,26 +188,55 @@ def _check_draws(samples: Sequence[Sequence[int]], multiplicities: np.ndarray) -
 
 @dataclass(frozen=True)
 class Statistic:
-    """A kind of activation statistics.
+    """A kind of statistics of calibration samples.
 
-    `find` returns the observed parts of a model; `missing` describes a model without such parts;
-    `collect` has the signature of `collect_activation_norms`.
+    Attributes:
+        find: the observed parts of a model.
+        missing: describes a model without such parts.
+        collect: runs the model over the samples.
+        of_loss: it needs the loss on the responses; what it keeps serves one size alone.
     """
 
     find: Callable[[PreTrainedModel], Sequence[Any]]
     missing: str
-    collect: Callable[..., ByRepeat]
+    collect: Callable[[PreTrainedModel, Sequence[Any], ScoringPass], BySize]
+    of_loss: bool = False
+
+
+def _for_every_size(collect: Callable[..., ByRepeat], **more: Any) -> Callable[..., BySize]:
+    """A function with the arguments of `collect_activation_norms`, as `Statistic.collect`."""
+
+    def run(model: PreTrainedModel, parts: Sequence[Any], scoring: ScoringPass) -> BySize:
+        how = (scoring.multiplicities, scoring.batch_tokens, scoring.on_batch)
+        return {None: collect(model, parts, scoring.samples, *how, **more)}
+
+    return run
+
+
+_NO_TARGET = "no linear module whose weights can be scored"
+
+
+def _of_gradients(keep: Keep) -> Statistic:
+    collect = partial(collect_gradients, keep=keep)
+    return Statistic(find_targets, _NO_TARGET, collect, of_loss=True)
 
 
 STATISTICS: dict[str, Statistic] = {
     ACTIVATION_NORMS: Statistic(
-        find_targets, "no linear module whose weights can be scored", collect_activation_norms
+        find_targets, _NO_TARGET, _for_every_size(collect_activation_norms)
+    ),
+    ACTIVATION_SQUARES: Statistic(
+        find_targets,
+        _NO_TARGET,
+        _for_every_size(collect_activation_norms, sums=ActivationSquares),
     ),
     FIRING_COUNTS: Statistic(
         find_neuron_layers,
         "no MLP with an activation module between linear modules; LAPE needs one",
-        collect_firing_counts,
+        _for_every_size(collect_firing_counts),
     ),
+    GRADIENT_TOP_K: _of_gradients(kept_top_k),
+    GRADIENT_BOTTOM_K: _of_gradients(kept_bottom_k),
 }
 """Every kind, by its name in `Method.statistics`."""
 
@@ -203,7 +248,8 @@ def collect_from_set(
     calibration_set: CalibrationSet,
     multiplicities: np.ndarray,
     batch_tokens: int | None,
-) -> ByRepeat:
+    sizes: Sequence[float] = (),
+) -> BySize:
     """Collect the statistics of one calibration set, with a progress bar.
 
     Args:
@@ -213,14 +259,17 @@ def collect_from_set(
         calibration_set: the samples.
         multiplicities: how often each row drew each sample, (rows, samples).
         batch_tokens: padded tokens per batch; None chooses by device.
+        sizes: those to keep, of a kind that is `of_loss`.
 
     Returns:
-        One entry per row of `multiplicities`.
+        By size (None for every size), one entry per row of `multiplicities`.
 
     Raises:
         NonFiniteActivations: an activation held an infinity or NaN.
     """
+    statistic = STATISTICS[kind]
     drawn = np.flatnonzero(multiplicities.any(axis=0))
+    multiplicities = multiplicities[:, drawn]
     encoded = encode_samples(
         [calibration_set.samples[index] for index in drawn],
         loaded.tokenizer,
@@ -229,9 +278,16 @@ def collect_from_set(
     if encoded.truncated:
         text = f"{calibration_set.name}: {encoded.truncated} samples cut at the context length"
         say(text)
+    starts = [1] * len(drawn)
+    total = len(drawn)
+    if statistic.of_loss:
+        prompts = [calibration_set.prompts[index] for index in drawn if calibration_set.prompts]
+        starts = response_starts(encoded.ids, prompts, loaded.tokenizer)
+        total = int(np.count_nonzero(multiplicities))
+        say(f"{calibration_set.name}: the loss counts {_counted(calibration_set)}")
     start = time.monotonic()
     tokens = 0
-    with progress(total=len(drawn), desc=f"scoring {calibration_set.name}", unit="sample") as bar:
+    with progress(total=total, desc=f"scoring {calibration_set.name}", unit="sample") as bar:
 
         def on_batch(samples: int, batch_tokens: int) -> None:
             nonlocal tokens
@@ -240,7 +296,11 @@ def collect_from_set(
             bar.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
             bar.update(samples)
 
-        collect = STATISTICS[kind].collect
-        return collect(
-            loaded.model, parts, encoded.ids, multiplicities[:, drawn], batch_tokens, on_batch
-        )
+        scoring = ScoringPass(encoded.ids, starts, multiplicities, sizes, batch_tokens, on_batch)
+        return statistic.collect(loaded.model, parts, scoring)
+
+
+def _counted(calibration_set: CalibrationSet) -> str:
+    if calibration_set.prompts:
+        return "the tokens of the responses alone"
+    return "all tokens: its file has no column solution or answer that ends every sample"

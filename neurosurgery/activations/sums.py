@@ -183,6 +183,13 @@ class ActivationNorms(SampleSums):
         ]
 
 
+class ActivationSquares(ActivationNorms):
+    """Per target and repeat, the vector Σ_n m_n · ‖X_n[:, j]‖₂² (Wanda, arXiv 2306.11695, §3)."""
+
+    def _norms(self, inputs: torch.Tensor) -> torch.Tensor:
+        return super()._norms(inputs).square_()
+
+
 def _squares(values: torch.Tensor) -> torch.Tensor:
     converted = values.to(NORM_DTYPE)
     # In place if the conversion made a copy: half the time in bfloat16.

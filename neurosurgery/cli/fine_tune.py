@@ -8,6 +8,7 @@ from pathlib import Path
 from neurosurgery.activations.kinds import EFFECTS
 from neurosurgery.cli.flags import read_settings
 from neurosurgery.cli.parse import (
+    chosen_methods,
     data_config,
     evaluation_config,
     model_config,
@@ -20,6 +21,7 @@ from neurosurgery.cli.parse import (
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import be_quiet
 from neurosurgery.grid.fine_tuning_config import (
+    OF_FILES,
     SCRIPT,
     FineTuneConfig,
     MaskSource,
@@ -129,4 +131,7 @@ def _selection(settings: Settings) -> SelectionConfig:
     if found_in is not None and not any(METHODS[name].statistics == EFFECTS for name in methods):
         reason = "expected with it heads, random_heads or mlps as --selection"
         raise UsageError("--path_patching", found_in, reason)
-    return SelectionConfig(tuple(methods), tuple(files), sizes, found_in)
+    chosen = chosen_methods(settings, [*methods, *([OF_FILES] if files else [])])
+    of_files = tuple(name for name in chosen if METHODS[name].given)
+    methods = [name for name in chosen if name not in of_files]
+    return SelectionConfig(tuple(methods), of_files, tuple(files), sizes, found_in)

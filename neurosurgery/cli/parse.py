@@ -14,7 +14,7 @@ from neurosurgery.cli.streams import OutputError, checked_output, usable_streams
 from neurosurgery.common.errors import RunError, Stopped, UsageError, machine_error
 from neurosurgery.common.terminal import be_quiet, say_error
 from neurosurgery.data.program_files import holds_programs
-from neurosurgery.methods.registry import METHODS, methods_of
+from neurosurgery.methods.registry import METHODS, methods_of, twin_of, with_twins
 from neurosurgery.settings.declare import Settings, is_given
 from neurosurgery.settings.demo import DEMO, PROGRAM_TASK
 from neurosurgery.settings.experiment import (
@@ -46,9 +46,9 @@ def parse_experiment(script: str, description: str, argv: Sequence[str] | None) 
         model_config(settings),
         data_config(settings),
         GridConfig(
-            methods=settings.values.get("methods", methods),
+            methods=chosen_methods(settings, settings.values.get("methods", methods)),
             skill=settings.skill,
-            sizes=settings.values[METHODS[methods[0]].size_flag.removeprefix("--")],
+            sizes=settings.values[METHODS[methods[0]].size_name],
             scalars=settings.scalar,
             pre_train_eval=settings.pre_train_eval,
         ),
@@ -61,6 +61,19 @@ def parse_experiment(script: str, description: str, argv: Sequence[str] | None) 
         ("skill_data", "other_data", *needed_tasks(evaluation), "save_path")
     )
     return config
+
+
+def chosen_methods(settings: Settings, methods: Sequence[str]) -> tuple[str, ...]:
+    """The methods, with the twins that are asked for.
+
+    Raises:
+        UsageError: no method has such a twin.
+    """
+    for draw in settings.twins or ():
+        if not any(twin_of(name, draw) for name in methods):
+            names = ", ".join(methods) or "mask files"
+            raise UsageError("--twins", draw, f"expected a method that has one, found {names}")
+    return with_twins(methods, settings.twins or ())
 
 
 def with_tasks(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from neurosurgery.cli.flags import read_settings
 from neurosurgery.cli.parse import (
+    chosen_methods,
     evaluation_config,
     model_config,
     output_config,
@@ -17,6 +18,7 @@ from neurosurgery.cli.scripts import HEAD_CELLS
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import be_quiet
 from neurosurgery.grid.patching_config import CellsConfig, PatchingConfig
+from neurosurgery.methods.registry import methods_of
 from neurosurgery.settings.declare import Settings, is_given
 from neurosurgery.settings.parts import EVALUATION, OUTPUT, PROMPTS, WORKERS
 from neurosurgery.settings.patching import SCRIPT, PromptConfig
@@ -108,6 +110,7 @@ def _cells(settings: Settings) -> CellsConfig | None:
         evaluation=evaluation_config(settings),
         output=output_config(settings),
         scalars=settings.scalar or (),
+        methods=chosen_methods(settings, methods_of(SCRIPT)),
         workers=workers_config(settings),
     )
 

@@ -13,6 +13,7 @@ from neurosurgery.edit.kinds import ABLATIONS, POSITIONS
 from neurosurgery.grid.fine_tuning_config import SCRIPT as FINE_TUNE
 from neurosurgery.grid.fine_tuning_config import default_size, selections, sized_by
 from neurosurgery.masks.kinds import UNIT_KINDS
+from neurosurgery.methods.base import DRAWS
 from neurosurgery.methods.registry import METHODS, TRAINED_BY_DEFAULT, methods_of
 from neurosurgery.settings import parts
 from neurosurgery.settings.declare import FINITE, FRACTION, Groups, Setting, number, shown, whole
@@ -90,7 +91,19 @@ KNOCK_OUT = (
     ),
 )
 
+TWINS = Setting(
+    "twins",
+    str,
+    "controls beside every method, each of as many weights or units: random ones, or those at the "
+    "bottom of its ranking, the least important",
+    many=True,
+    once=True,
+    choices=DRAWS,
+    otherwise="none but those that a script has of itself",
+)
+
 HEAD_CELLS = (
+    TWINS,
     Setting(
         "scalar",
         float,
@@ -118,7 +131,7 @@ def groups_of(script: str) -> Groups:
     if script == FINE_TUNE:
         return _of_fine_tuning()
     own = grid(script)
-    size = METHODS[methods_of(script)[0]].size_flag.removeprefix("--")
+    size = METHODS[methods_of(script)[0]].size_name
     return {
         "model": parts.MODEL,
         parts.CALIBRATION_TITLE: parts.CALIBRATION,
@@ -178,6 +191,7 @@ def selection() -> tuple[Setting, ...]:
             once=True,
             metavar="NAME",
         ),
+        TWINS,
         *(_size(flag, names) for flag, names in sized_by().items()),
         Setting(
             "path_patching",
@@ -203,7 +217,7 @@ def _size(flag: str, methods: Sequence[str]) -> Setting:
     first = METHODS[methods[0]]
     of_demo = f"; demo: {DEMO.trained_proportion:g}" if TRAINED_BY_DEFAULT[0] in methods else ""
     return Setting(
-        flag.removeprefix("--"),
+        first.size_name,
         float,
         f"of {', '.join(methods)}: {first.size_help}",
         many=True,
@@ -220,20 +234,20 @@ def grid(script: str) -> tuple[Setting, ...]:
     """The cells of a script that finds weights or neurons on calibration sets."""
     methods = methods_of(script)
     first = METHODS[methods[0]]
-    size = first.size_flag.removeprefix("--")
+    size = first.size_name
     left_out = (size, parts.SCALAR.name, "num_repeats")
     choice = Setting(
         "methods",
         str,
-        "which baselines to run",
-        default=methods,
+        "which baselines to run; wanda is the paper's, wanda_rows the original",
+        default=tuple(name for name in methods if METHODS[name].by_default),
         many=True,
         once=True,
         choices=methods,
-        otherwise="all",
     )
     return (
         *((choice,) if len(methods) > 1 else ()),
+        TWINS,
         Setting(
             "skill",
             str,

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 SAMPLES = (("qa",), ("question", "solution"), ("text",))
 """The columns that a calibration set may have; the first of these that it has are read."""
-_TEXTS = tuple(name for columns in SAMPLES for name in columns)
+RESPONSES = ("solution", "answer")
+"""Columns of what a sample's prompt is answered by; the first of these that ends every sample."""
+_TEXTS = (*(name for columns in SAMPLES for name in columns), *RESPONSES)
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class CalibrationSet:
     The samples stand in the file's order; those of a math set of programs, which is split into
     samples and tests (`programs`), in the order of the split. `left_out` counts the samples of the
     file that are not among them because tests ask them (`--drop_used`); None before they are known.
+    `prompts` are what every sample's response follows; empty where the file tells of no responses.
     """
 
     name: str
@@ -44,12 +47,14 @@ class CalibrationSet:
     sha256: str
     programs: ProgramSplit | None = None
     left_out: int | None = None
+    prompts: tuple[str, ...] = ()
 
     def without(self, places: Collection[int]) -> CalibrationSet:
         """The same set without the samples at these places."""
         samples = tuple(s for place, s in enumerate(self.samples) if place not in places)
+        prompts = tuple(p for place, p in enumerate(self.prompts) if place not in places)
         split = self.programs and replace(self.programs, left_out=frozenset(places))
-        return replace(self, samples=samples, programs=split, left_out=len(places))
+        return replace(self, samples=samples, prompts=prompts, programs=split, left_out=len(places))
 
     def multiplicities(self, num_samples: int, num_repeats: int, seed: int) -> np.ndarray:
         """How often each sample is drawn in each repeat, shape (repeats, samples), int64.
@@ -131,7 +136,9 @@ def read_calibration_set(source: CalibrationSource, random_state: int = 42) -> C
     samples = _samples(table, flag, path)
     if not samples:
         raise UsageError(flag, path, "has a header but no rows")
-    return CalibrationSet(source.name, tuple(samples), sha256, split)
+    return CalibrationSet(
+        source.name, tuple(samples), sha256, split, prompts=_prompts(table, samples)
+    )
 
 
 def _samples(table: pd.DataFrame, flag: str, path: Path) -> list[str]:
@@ -140,6 +147,17 @@ def _samples(table: pd.DataFrame, flag: str, path: Path) -> list[str]:
     if len(columns) == 1:
         return table[columns[0]].tolist()
     return list(map(program_sample, table["question"], table["solution"]))
+
+
+def _prompts(table: pd.DataFrame, samples: Sequence[str]) -> tuple[str, ...]:
+    """What of every sample its response follows; empty where no column ends all samples."""
+    for name in RESPONSES:
+        if name in table:
+            responses = [text.strip() if isinstance(text, str) else "" for text in table[name]]
+            pairs = [(s.rstrip(), r) for s, r in zip(samples, responses, strict=True)]
+            if all(r and len(r) < len(s) and s.endswith(r) for s, r in pairs):
+                return tuple(s.removesuffix(r) for s, r in pairs)
+    return ()
 
 
 def flag_of(source: CalibrationSource) -> str:

@@ -237,7 +237,7 @@ def encode_training(
         end = tokenizer.eos_token_id
         if not closed and end is not None and ids[-1] != end:
             ids = [*ids, end]
-        shared = _shared(ids, asked)
+        shared = shared_start(ids, asked)
         # Nothing predicts the first token, so that it is no answer.
         if max(shared, 1) >= min(max_length, len(ids)):
             counts["without_answer"] += 1
@@ -272,7 +272,7 @@ def _model_turn(sample: TrainingSample, tokenizer: PreTrainedTokenizerBase) -> _
     text = _render(tokenizer, [user, {"role": "assistant", "content": sample.answer}])
     asked = _render(tokenizer, [user], add_generation_prompt=True)
     # Templates of reasoning models begin a turn by a thought, and leave thoughts out of past turns.
-    start = _shared(text, asked)
+    start = shared_start(text, asked)
     if start < len(asked) and not text.startswith(_render(tokenizer, [user])):
         reason = "the chat template renders a prompt otherwise once its answer follows"
         raise UsageError(_TEMPLATE, "", f"{reason}; expected one that keeps it")
@@ -302,7 +302,7 @@ def _encode(tokenizer: PreTrainedTokenizerBase, text: str, *, special: bool) -> 
     return tokenizer.encode(text, add_special_tokens=special, verbose=False)
 
 
-def _shared(whole: Sequence[object], prompt: Sequence[object]) -> int:
+def shared_start(whole: Sequence[object], prompt: Sequence[object]) -> int:
     """The number of leading tokens, or characters, that a whole text shares with its prompt."""
     for place, (one, other) in enumerate(zip(whole, prompt, strict=False)):
         if one != other:

@@ -34,7 +34,8 @@ from neurosurgery.common.tensor_files import (
 from neurosurgery.edit.delta import Delta
 from neurosurgery.masks.files import file_errors
 from neurosurgery.masks.mask import ParameterMask
-from neurosurgery.methods.registry import LORA, METHODS
+from neurosurgery.methods.given import LORA
+from neurosurgery.methods.registry import METHODS
 
 _NAME = "default"
 """What PEFT calls the one adapter of a model."""
@@ -64,12 +65,12 @@ class Adapter:
     ) -> Adapter:
         """The adapter of these weight matrices that comes closest to `count` values."""
         shapes = {name: model.get_parameter(name).shape for name in weights}
-        if method != LORA:
+        if method != LORA.name:
             # SHiRA's values are entries of the matrix; a vector has too few of them.
             shapes = {n: s for n, s in shapes.items() if s[0] * s[1] >= sum(s)}
         per_rank = sum(sum(shape) for shape in shapes.values())
         rank = max(1, round(count / per_rank)) if per_rank else 1
-        if method != LORA and shapes:
+        if method != LORA.name and shapes:
             rank = min(rank, *(s[0] * s[1] // sum(s) for s in shapes.values()))
         modules = tuple(name.removesuffix(".weight") for name in shapes)
         return cls(method, rank, modules, seed)
@@ -163,7 +164,7 @@ class Adapter:
             "target_modules": list(self.modules),
             "fan_in_fan_out": transposed,
         }
-        if self.method == LORA:
+        if self.method == LORA.name:
             return LoraConfig(lora_alpha=self.rank, task_type="CAUSAL_LM", **shared)
         return ShiraConfig(random_seed=self.seed, **shared)
 
@@ -224,7 +225,7 @@ def check_adapter(method: str, model: PreTrainedModel, weights: Sequence[str]) -
 
     adapter = Adapter.of_size(method, model, weights, 1, 0)
     config = adapter._config(model)
-    if method != LORA:
+    if method != LORA.name:
         # Places cannot be drawn without memory for the matrices.
         config.mask_fn = None
     try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from neurosurgery.common.terminal import say
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.grid.cell_run import CellRun
-from neurosurgery.grid.plan import PlanText, grid_keys, make_plan
+from neurosurgery.grid.plan import PlanText, check_sizes, grid_keys, make_plan
 from neurosurgery.models.devices import choose_device, choose_dtype
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.provenance import facts_of_model, facts_of_sets, facts_of_tasks
@@ -60,7 +60,9 @@ class Experiment:
         with_template = config.evaluation.apply_chat_template
         tokenizer = load_tokenizer(config.model, with_chat_template=with_template)
         check_end_token(tokenizer, config.model.name)
-        keys = grid_keys(config.data, config.grid)
+        grid = config.grid
+        check_sizes(dict.fromkeys(grid.methods, grid.sizes), config.model, model_config)
+        keys = grid_keys(config.data, grid)
         plan = make_plan(keys, config.output, store, with_baseline=config.grid.pre_train_eval)
         of_tasks = cells.load_tasks(tokenizer, resolve_max_length(model_config, tokenizer))
         data = config.data

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.methods.registry import METHODS, TRAINED_ONLY
+from neurosurgery.methods.base import TRAINED_ONLY
+from neurosurgery.methods.registry import METHODS
 from neurosurgery.settings.checks import check_path, check_skill_name
 from neurosurgery.settings.declare import Settings
 from neurosurgery.settings.experiment import (
@@ -27,7 +28,7 @@ OF_FILES = next(name for name, method in METHODS.items() if method.given)
 
 def selections() -> tuple[str, ...]:
     """The values of `--selection` that are not files."""
-    return tuple(name for name, method in METHODS.items() if not method.given)
+    return tuple(n for n, method in METHODS.items() if method.is_named and not method.given)
 
 
 def sized_by() -> dict[str, list[str]]:
@@ -56,11 +57,14 @@ class MaskSource:
 class SelectionConfig:
     """What is trained: methods with their sizes, and mask files.
 
-    `sizes` are by the flag that a method's descriptor names. `found_in` is the results folder of
-    `PathPatching.py`, from which heads and MLPs are taken; None for the one that is written.
+    `methods` are those of calibration sets, `of_files` those of mask files: `mask_file` and its
+    twins. `sizes` are by the flag that a method's descriptor names. `found_in` is the results
+    folder of `PathPatching.py`, from which heads and MLPs are taken; None for the one that is
+    written.
     """
 
     methods: tuple[str, ...]
+    of_files: tuple[str, ...]
     files: tuple[MaskSource, ...]
     sizes: Mapping[str, tuple[float, ...]]
     found_in: Path | None = None

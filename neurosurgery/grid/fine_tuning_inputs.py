@@ -18,6 +18,7 @@ from neurosurgery.edit.adapters import check_adapter
 from neurosurgery.grid.fine_tuning_config import FineTuneConfig, SelectionConfig
 from neurosurgery.grid.kept_effects import check_effects, effects_folder
 from neurosurgery.grid.patching_folder import VALUES
+from neurosurgery.grid.plan import check_sizes
 from neurosurgery.grid.training import TrainingRecipe
 from neurosurgery.masks.files import read_mask_file
 from neurosurgery.masks.mask import ParameterMask
@@ -211,14 +212,18 @@ def check_trainable(
         samples: the tokens to train on.
 
     Raises:
-        UsageError: PEFT cannot add an adapter to the model, or a token has no row in its embedding.
+        UsageError: PEFT cannot add an adapter to the model, a token has no row in its embedding, or
+            a size that the model's matrices cannot have.
     """
     rows = embedding_rows(model_without_weights(config.model, architecture))
     largest = max(max(each["input_ids"]) for each in [*samples.train, *samples.held_out])
     if largest >= rows:
         reason = f"holds a token with the id {largest}, and the model knows {rows} tokens"
         raise UsageError("--train_data", config.training.data, reason)
-    for name in config.selection.methods:
+    selection = config.selection
+    sizes = {name: selection.sizes_of(name) for name in selection.methods}
+    check_sizes(sizes, config.model, architecture)
+    for name in selection.methods:
         if METHODS[name].adapter:
             model = model_without_weights(config.model, architecture)
             check_adapter(name, model, [each.parameter_name for each in find_targets(model)])

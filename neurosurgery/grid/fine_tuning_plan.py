@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from neurosurgery.edit.kinds import train_at
-from neurosurgery.grid.fine_tuning_config import OF_FILES, FineTuneConfig
+from neurosurgery.grid.fine_tuning_config import FineTuneConfig
 from neurosurgery.grid.plan import Plan, evaluation_line, time_lines
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.methods.registry import METHODS
@@ -28,9 +28,11 @@ def training_keys(config: FineTuneConfig, setting: str) -> tuple[CellKey, ...]:
     """
     selection = config.selection
     with_set = [name for name in selection.methods if METHODS[name].against_a_set]
-    groups = [(source.name, with_set) for source in config.data.calibration]
+    groups: list[tuple[str, Sequence[str]]] = [
+        (source.name, with_set) for source in config.data.calibration
+    ]
     groups.append(("", [name for name in selection.methods if name not in with_set]))
-    groups += [(file.name, [OF_FILES]) for file in selection.files]
+    groups += [(file.name, selection.of_files) for file in selection.files]
     return tuple(
         CellKey(SelectionKey(method, MATH, against, size, repeat), train_at(rate, setting))
         for against, methods in groups

@@ -9,12 +9,14 @@ from typing import Any
 
 import torch
 
-from neurosurgery.activations.collect import STATISTICS, ByRepeat, collect_from_set
-from neurosurgery.activations.kinds import ACTIVATION_NORMS, FIRING_COUNTS
+from neurosurgery.activations.collect import STATISTICS, collect_from_set
+from neurosurgery.activations.kinds import FIRING_COUNTS, OF_WEIGHTS
+from neurosurgery.activations.samples import ByRepeat, BySize
 from neurosurgery.common.errors import RunError
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.grid.kept_effects import kept_effects
 from neurosurgery.masks.mask import ParameterMask
+from neurosurgery.methods.base import Needed
 from neurosurgery.methods.evidence import Evidence, Statistics
 from neurosurgery.methods.key_units import UnitEffects
 from neurosurgery.models.load import LoadedModel
@@ -47,8 +49,8 @@ def gather_evidence(
     loaded: LoadedModel,
     data: DataConfig,
     sets: Mapping[str, CalibrationSet],
-    needed: Mapping[str, Sequence[str]],
-    sizes: Sequence[float],
+    needed: Sequence[Needed],
+    sizes_of_ranking: Sequence[float],
     store: ResultStore,
     given: Given | None = None,
 ) -> Evidence:
@@ -58,21 +60,22 @@ def gather_evidence(
         loaded: the unedited model.
         data: how samples are drawn.
         sets: calibration sets by name.
-        needed: for each kind of statistics, the names of its sets.
-        sizes: the sizes of the grid.
+        needed: the statistics.
+        sizes_of_ranking: the sizes of the grid at which matrices are ranked.
         store: where statistics are read and written.
         given: what selections need besides; None for nothing.
 
     Raises:
         RunError: the model lacks the observed parts, or an activation is not finite.
     """
-    for kind in needed:
+    for kind in {need.kind for need in needed}:
         # Before the first of them is computed.
         observed_parts(kind, loaded)
-    for kind, name in missing_statistics(data, needed, store):
-        keep_statistics(store, kind, name, score_set(kind, loaded, data, sets[name]))
+    for (kind, name), sizes in missing_passes(data, needed, store).items():
+        computed = score_set(kind, loaded, data, sets[name], sizes)
+        keep_statistics(store, kind, name, computed)
     statistics = read_statistics(data, needed, store)
-    return make_evidence(loaded, statistics, sizes, data.random_state, given or Given())
+    return make_evidence(loaded, statistics, sizes_of_ranking, data.random_state, given or Given())
 
 
 def make_evidence(
@@ -115,23 +118,31 @@ def observed_parts(kind: str, loaded: LoadedModel) -> Sequence[Any]:
     return found
 
 
-def missing_statistics(
-    data: DataConfig, needed: Mapping[str, Sequence[str]], store: ResultStore
-) -> list[tuple[str, str]]:
-    """The needed statistics that are not all in the folder: kind and set."""
-    return [
-        (kind, name)
-        for kind, names in needed.items()
-        for name in names
-        if not all(
-            store.statistics_file(kind, name, repeat).exists() for repeat in range(data.num_repeats)
-        )
-    ]
+def missing_passes(
+    data: DataConfig, needed: Sequence[Needed], store: ResultStore
+) -> dict[tuple[str, str], list[float]]:
+    """The passes that are to be run: kind and set, to the sizes that are kept one by one."""
+    passes: dict[tuple[str, str], list[float]] = {}
+    for need in needed:
+        if not all(path.exists() for path in _files(data, need, store)):
+            sizes = passes.setdefault((need.kind, need.name), [])
+            sizes += [] if need.size is None else [need.size]
+    return passes
+
+
+def _files(data: DataConfig, need: Needed, store: ResultStore) -> list[Path]:
+    """The files of a statistic, one per repeat."""
+    repeats = range(data.num_repeats)
+    return [store.statistics_file(need.kind, need.name, r, need.size) for r in repeats]
 
 
 def score_set(
-    kind: str, loaded: LoadedModel, data: DataConfig, calibration_set: CalibrationSet
-) -> ByRepeat:
+    kind: str,
+    loaded: LoadedModel,
+    data: DataConfig,
+    calibration_set: CalibrationSet,
+    sizes: Sequence[float] = (),
+) -> BySize:
     """Compute the statistics of one set, one entry per repeat.
 
     A pass always covers all repeats, so a resumed run forms the same batches and gets bitwise equal
@@ -144,51 +155,57 @@ def score_set(
     multiplicities = calibration_set.multiplicities(
         data.num_samples, data.num_repeats, data.random_state
     )
-    return collect_from_set(kind, loaded, parts, calibration_set, multiplicities, data.batch_tokens)
+    return collect_from_set(
+        kind, loaded, parts, calibration_set, multiplicities, data.batch_tokens, sizes
+    )
 
 
-def keep_statistics(store: ResultStore, kind: str, name: str, computed: ByRepeat) -> None:
+def keep_statistics(store: ResultStore, kind: str, name: str, computed: BySize) -> None:
     """Write the statistics of the repeats that are not in the folder."""
-    for repeat, statistics in enumerate(computed):
-        if not store.statistics_file(kind, name, repeat).exists():
-            store.write_statistics(kind, name, repeat, statistics)
+    for size, by_repeat in computed.items():
+        for repeat, statistics in enumerate(by_repeat):
+            path = store.statistics_file(kind, name, repeat, size)
+            if not path.exists():
+                store.write_statistics(path, statistics)
 
 
 def read_statistics(
-    data: DataConfig, needed: Mapping[str, Sequence[str]], store: ResultStore
-) -> dict[str, dict[str, ByRepeat]]:
-    """Read the needed statistics: kind, then set, to one entry per repeat.
+    data: DataConfig, needed: Sequence[Needed], store: ResultStore
+) -> dict[str, dict[Any, ByRepeat]]:
+    """Read the needed statistics, in the form of `methods.evidence.Statistics`.
 
     Raises:
         RunError: those of a repeat are missing.
     """
 
-    def read(kind: str, name: str, repeat: int) -> dict[str, torch.Tensor]:
-        found = store.read_statistics(kind, name, repeat)
+    def read(path: Path) -> dict[str, torch.Tensor]:
+        found = store.read_statistics(path)
         if found is None:
-            raise RunError(f"{store.statistics_file(kind, name, repeat)} is missing")
+            raise RunError(f"{path} is missing")
         return found
 
-    return {
-        kind: {
-            name: [read(kind, name, repeat) for repeat in range(data.num_repeats)] for name in names
-        }
-        for kind, names in needed.items()
-    }
+    statistics: dict[str, dict[Any, ByRepeat]] = {}
+    for need in needed:
+        place = need.name if need.size is None else (need.name, need.size)
+        of_kind = statistics.setdefault(need.kind, {})
+        of_kind[place] = [read(path) for path in _files(data, need, store)]
+    return statistics
 
 
 def describe_evidence(label: str, loaded: LoadedModel, evidence: Evidence) -> Iterator[str]:
     """Lines about the model and its observed parts."""
     parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     start = f"{label}: {parameters:,} parameters, {loaded.dtype}; "
-    if ACTIVATION_NORMS in evidence.parts:
-        share = scored_share(loaded.model, evidence.targets)
+    kind = next((kind for kind in OF_WEIGHTS if kind in evidence.parts), None)
+    if kind is not None:
+        linear = evidence.parts[kind]
+        targets = linear if STATISTICS[kind].of_loss else evidence.reached(kind)
+        share = scored_share(loaded.model, targets)
         yield (
-            f"{start}{len(evidence.targets)} weight matrices are scored, {share:.1%} of what is "
+            f"{start}{len(targets)} weight matrices are scored, {share:.1%} of what is "
             "not embeddings"
         )
-        scored = {target.name for target in evidence.targets}
-        linear = evidence.parts[ACTIVATION_NORMS]
+        scored = {target.name for target in targets}
         unseen = [target for target in linear if target.name not in scored]
         if unseen:
             yield (

@@ -25,7 +25,7 @@ from neurosurgery.grid.worker_host import EvidenceData, Recipe
 from neurosurgery.masks.units import Unit
 from neurosurgery.methods.key_units import UnitEffects
 from neurosurgery.methods.keys import SelectionKey
-from neurosurgery.methods.registry import METHODS, methods_of
+from neurosurgery.methods.registry import METHODS, cells_of
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.models.vocabulary import check_end_token
 from neurosurgery.results.keys import CellKey
@@ -52,7 +52,7 @@ def head_keys(
     return tuple(
         CellKey(SelectionKey(method, size=float(number), repeat=repeat), edit)
         for repeat in range(config.num_repeats)
-        for method in methods_of(SCRIPT)
+        for method in config.methods
         for number in numbers.get(METHODS[method].unit, ())
         for edit in config.edits(ablation)
     )
@@ -78,7 +78,7 @@ class HeadCells:
         store.check(self._identity)
         removal = cells.removal(config.ablation)
         there = store.identity.value(*REMOVAL) or removal
-        removed = any(key.edit and key.edit.removes for key in store.edited(methods_of(SCRIPT)))
+        removed = any(key.edit and key.edit.removes for key in store.edited(cells_of(SCRIPT)))
         if removed and removal not in (None, there) and not config.overwrite:
             flag, value = ("--scalar", "0") if cells.scalars else ("--ablation", config.ablation)
             reason = (

@@ -19,6 +19,7 @@ class CellsConfig:
     """The cells of the grid: the key units are edited and evaluated on tasks of the harness.
 
     `scalars` multiply the weights that read the units; without any, the units are knocked out.
+    `methods` choose the units.
     """
 
     evaluation: EvaluationConfig
@@ -26,6 +27,7 @@ class CellsConfig:
     scalars: tuple[float, ...]
     num_repeats: int
     pre_train_eval: bool
+    methods: tuple[str, ...]
     workers: WorkersConfig | None = None
 
     def check(self, ablation: str) -> None:

@@ -17,7 +17,8 @@ from neurosurgery.common.folders import make_folder
 from neurosurgery.common.numbers import count_of
 from neurosurgery.edit.kinds import TRAIN
 from neurosurgery.grid.patching_config import PatchingConfig
-from neurosurgery.methods.registry import TRAINED_ONLY, methods_of
+from neurosurgery.methods.base import TRAINED_ONLY
+from neurosurgery.methods.registry import cells_of
 from neurosurgery.report.read.heads import HEADS_FOLDER, KNOCK_OUT
 from neurosurgery.results.provenance import describe_run, facts_of_model
 from neurosurgery.results.store import ResultStore
@@ -64,7 +65,7 @@ class PatchingFolder:
         if not self._overwrite:
             self.store.check(self._own)
             return
-        there = self.store.edited(methods_of(SCRIPT))
+        there = self.store.edited(cells_of(SCRIPT))
         if trained := [key for key in there if key.edit and key.edit.kind == TRAIN]:
             # They could neither go on nor be judged beside cells of other effects.
             reason = (
@@ -88,7 +89,7 @@ class PatchingFolder:
         """
         if self._overwrite:
             shutil.rmtree(self.path, ignore_errors=True)
-            self.store.clear_cells(methods_of(SCRIPT))
+            self.store.clear_cells(cells_of(SCRIPT))
         make_folder(self.path)
         run = describe_run(self._settings, device, quantised)
         self.store.write_config(self._shared | self._own | of_cells, run)

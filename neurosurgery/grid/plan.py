@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from neurosurgery.activations.kinds import OF_GRADIENTS
 from neurosurgery.common.numbers import duration_text
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.data.used import CheckedSets
 from neurosurgery.edit.kinds import scale_by
+from neurosurgery.methods.base import Needed
 from neurosurgery.methods.keys import SelectionKey
-from neurosurgery.methods.registry import METHODS, statistics_of
+from neurosurgery.methods.registry import METHODS
 from neurosurgery.results.keys import BASELINE_KEY, CellKey, shown_set
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.checks import check_file_names
@@ -20,6 +25,7 @@ from neurosurgery.settings.experiment import (
     EvaluationConfig,
     ExperimentConfig,
     GridConfig,
+    ModelConfig,
     OutputConfig,
 )
 from neurosurgery.settings.identity import MATH
@@ -28,6 +34,8 @@ from neurosurgery.verdicts.power import power_lines
 
 if TYPE_CHECKING:
     # Planning works without transformers, which takes seconds to import.
+    from transformers import PretrainedConfig
+
     from neurosurgery.models.shapes import ModelSize
 
 
@@ -66,22 +74,52 @@ def grid_keys(data: DataConfig, grid: GridConfig) -> tuple[CellKey, ...]:
         for repeat in range(data.num_repeats)
         for size in grid.sizes
         for method in methods
+        if not (repeat and METHODS[method].one_repeat)
         for scalar in grid.scalars
     )
 
 
-def needed_statistics(data: DataConfig, keys: Sequence[CellKey]) -> dict[str, tuple[str, ...]]:
-    """For each kind of statistics, the sets that these cells' selections use, math first."""
-    names: dict[str, set[str]] = {}
-    for selection in (key.selection for key in keys if key.selection):
-        method = METHODS[selection.method]
-        if not statistics_of((selection.method,)):
-            continue
-        mine = names.setdefault(method.statistics, set())
-        mine |= {selection.skill, selection.against}
-        if method.over_all_sets:
-            mine |= set(data.names)
-    return {kind: tuple(n for n in data.names if n in found) for kind, found in names.items()}
+def needed_statistics(data: DataConfig, keys: Sequence[CellKey]) -> tuple[Needed, ...]:
+    """The statistics that these cells' selections use, by kind, math first."""
+    found = {
+        need
+        for key in keys
+        if key.selection
+        for need in METHODS[key.method].needs(key.selection, data.names)
+    }
+    kinds = list(dict.fromkeys(METHODS[key.method].statistics for key in keys))
+
+    def order(need: Needed) -> tuple[object, ...]:
+        kind = kinds.index(need.kind) if need.kind in kinds else len(kinds)
+        return kind, need.kind, data.names.index(need.name), need.size or 0
+
+    return tuple(sorted(found, key=order))
+
+
+def check_sizes(
+    sizes: Mapping[str, Sequence[float]], model: ModelConfig, architecture: PretrainedConfig
+) -> None:
+    """Refuse sizes that a model's matrices cannot have, before it is loaded.
+
+    Args:
+        sizes: by method.
+        model: the model's settings.
+        architecture: the result of `read_model_config`.
+
+    Raises:
+        UsageError: names the size.
+    """
+
+    @cache
+    def widths() -> dict[str, int]:
+        from neurosurgery.models.shapes import model_without_weights
+        from neurosurgery.models.targets import find_targets
+
+        targets = find_targets(model_without_weights(model, architecture))
+        return {target.parameter_name: target.in_features for target in targets}
+
+    for name, of_method in sizes.items():
+        METHODS[name].check_sizes(of_method, widths)
 
 
 def make_plan(
@@ -176,10 +214,11 @@ class PlanText:
         to_do = sum(key.method == method for key in self.plan.pending)
         sets = len(against_sets(self.config.data, self.config.grid))
         of_sets = f"{sets} calibration sets × " if METHODS[method].against_a_set else ""
+        repeats = 1 if METHODS[method].one_repeat else self.config.data.num_repeats
         skill = "" if self.config.grid.skill == MATH else f" for the skill {self.config.grid.skill}"
         return (
             f"{method}{skill} {len(mine)} ({len(mine) - to_do} done, {to_do} to do): {of_sets}"
-            f"{self.config.data.num_repeats} repeats × {len(self.config.grid.sizes)} "
+            f"{repeats} repeats × {len(self.config.grid.sizes)} "
             f"{METHODS[method].size_name}s × {len(self.config.grid.scalars)} scalars"
         )
 
@@ -208,31 +247,37 @@ class PlanText:
 
     def _scoring(self, sets: Sequence[CalibrationSet]) -> list[str]:
         lines = []
-        total = 0
+        total = total_backwards = 0
         data = self.config.data
         for calibration_set in sets:
             drawn = calibration_set.multiplicities(
                 data.num_samples, data.num_repeats, data.random_state
             )
             unique = int(drawn.any(axis=0).sum())
-            passes = unique * sum(
-                calibration_set.name in names and self._is_missing(kind, calibration_set.name)
-                for kind, names in needed_statistics(data, self.plan.to_select).items()
-            )
+            kinds = {
+                need.kind
+                for need in needed_statistics(data, self.plan.to_select)
+                if need.name == calibration_set.name and self._is_missing(need)
+            }
+            backwards = kinds & OF_GRADIENTS
+            passes = unique * len(kinds - backwards)
+            passes += int(np.count_nonzero(drawn)) * len(backwards)
             total += passes
+            total_backwards += int(np.count_nonzero(drawn)) * len(backwards)
             lines.append(
                 f"scoring      {self._shown(calibration_set.name)}: {data.num_samples} of "
                 f"{len(calibration_set.samples)} samples × {data.num_repeats} repeats = {unique} "
                 f"forward passes{'' if passes else ' (not needed)'}"
             )
-        return [*lines, f"             {total} forward passes in all, of the base model"]
+        back = f", {total_backwards} of them and back for gradients" if total_backwards else ""
+        return [*lines, f"             {total} forward passes in all{back}, of the base model"]
 
     def _shown(self, name: str) -> str:
         return shown_set(name, self.config.output.skill_name)
 
-    def _is_missing(self, kind: str, name: str) -> bool:
+    def _is_missing(self, need: Needed) -> bool:
         return self.config.output.overwrite or not all(
-            self.store.statistics_file(kind, name, repeat).exists()
+            self.store.statistics_file(need.kind, need.name, repeat, need.size).exists()
             for repeat in range(self.config.data.num_repeats)
         )
 

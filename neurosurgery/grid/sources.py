@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from transformers import PreTrainedTokenizerBase
 
-from neurosurgery.activations.kinds import ACTIVATION_NORMS
 from neurosurgery.common.terminal import progress, say
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.grid.cell_run import CellRun
@@ -17,12 +16,13 @@ from neurosurgery.grid.gather import (
     describe_evidence,
     gather_evidence,
     keep_statistics,
-    missing_statistics,
+    missing_passes,
     read_statistics,
 )
 from neurosurgery.grid.plan import Plan, needed_statistics
 from neurosurgery.grid.training import TrainingRecipe
 from neurosurgery.grid.worker_host import EvidenceData
+from neurosurgery.methods.base import OF_EACH_MATRIX
 from neurosurgery.methods.registry import METHODS
 from neurosurgery.models.checked import load_checked_model
 from neurosurgery.results.store import ResultStore
@@ -122,9 +122,11 @@ class RemoteSource:
         """
         data = self._data
         needed = needed_statistics(data, plan.to_select)
-        missing = missing_statistics(data, needed, store)
-        missing.sort(key=lambda place: -_length(self._sets[place[1]]))
-        calls = {(kind, name): (kind, self._sets[name], data) for kind, name in missing}
+        passes = missing_passes(data, needed, store)
+        calls = {
+            (kind, name): (kind, self._sets[name], data, passes[kind, name])
+            for kind, name in sorted(passes, key=lambda place: -_length(self._sets[place[1]]))
+        }
         with progress(total=len(calls), desc="scoring", unit="set", disable=not calls) as bar:
             for (kind, name), computed in self._workers.score(calls):
                 keep_statistics(store, kind, name, computed)
@@ -148,7 +150,7 @@ def _sizes(plan: Plan) -> list[float]:
     ranked = [
         key.selection.size
         for key in plan.to_select
-        if key.selection and METHODS[key.method].statistics == ACTIVATION_NORMS
+        if key.selection and METHODS[key.method].size_unit == OF_EACH_MATRIX
     ]
     return list(dict.fromkeys(ranked))
 

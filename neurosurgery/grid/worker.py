@@ -22,8 +22,7 @@ from neurosurgery.masks.kinds import PLURALS
 from neurosurgery.masks.selection import Selection
 from neurosurgery.methods.evidence import Evidence
 from neurosurgery.methods.keys import SelectionKey
-from neurosurgery.methods.registry import METHODS
-from neurosurgery.methods.selectors import select
+from neurosurgery.methods.registry import METHODS, select
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.keys import CellKey, shown_set
@@ -204,8 +203,8 @@ def _broken_notes(key: CellKey, *evaluations: Evaluation) -> Iterator[str]:
 def _units_text(counts: Mapping[str, int], key: SelectionKey) -> str:
     units = PLURALS[METHODS[key.method].unit]
     skill = shown_set(key.skill, "the skill")
-    text = (
-        f"{counts['selected']:,} of {counts['all']:,} {units} selected, "
-        f"{counts['skill']:,} belong to {skill}"
-    )
+    selected = f"{counts['selected']:,} of {counts['all']:,} {units} selected"
+    if METHODS[key.method].draw:
+        return f"{selected}, a control"
+    text = f"{selected}, {counts['skill']:,} belong to {skill}"
     return text if counts["skill"] else f"{text}; the model is evaluated unedited"

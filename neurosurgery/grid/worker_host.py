@@ -10,13 +10,14 @@ from typing import Any
 
 import torch
 
-from neurosurgery.activations.collect import ByRepeat
+from neurosurgery.activations.samples import BySize
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.evaluate.tasks import task_manager
 from neurosurgery.grid.gather import Given, describe_evidence, make_evidence, score_set
 from neurosurgery.grid.jobs import Done, Failed, Job, carry_out, without_bulk
 from neurosurgery.grid.training import Training, TrainingRecipe
 from neurosurgery.grid.worker import Worker
+from neurosurgery.methods.evidence import Statistics
 from neurosurgery.settings.experiment import DataConfig, EvaluationConfig, ModelConfig
 
 
@@ -44,7 +45,7 @@ class EvidenceData:
     `statistics` are by kind and set, one entry per repeat; `training` is None for grids without.
     """
 
-    statistics: Mapping[str, Mapping[str, ByRepeat]] = field(default_factory=dict)
+    statistics: Statistics = field(default_factory=dict)
     sizes: Sequence[float] = ()
     seed: int = 0
     given: Given = field(default_factory=Given)
@@ -94,9 +95,11 @@ class WorkerHost:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
         return Facts(socket.gethostname(), os.getpid(), name, self._loaded.quantised)
 
-    def score(self, kind: str, calibration_set: CalibrationSet, data: DataConfig) -> ByRepeat:
+    def score(
+        self, kind: str, calibration_set: CalibrationSet, data: DataConfig, sizes: Sequence[float]
+    ) -> BySize:
         """The statistics of one set, one entry per repeat (`gather.score_set`)."""
-        return score_set(kind, self._loaded, data, calibration_set)
+        return score_set(kind, self._loaded, data, calibration_set, sizes)
 
     def describe(self, evidence: Sequence[Any]) -> list[str]:
         """Lines about the model and its observed parts (`gather.describe_evidence`)."""

@@ -170,7 +170,7 @@ def measure_consistency(
             rows = collect_from_set(
                 ACTIVATION_NORMS, loaded, targets, sets[name], drawn, data.batch_tokens
             )
-            found = dict(zip(subsets, rows, strict=True))
+            found = dict(zip(subsets, rows[None], strict=True))
             checkpoint.keep_norms(name, found)
         norms[name] = found
     targets = scored_targets(targets, {name: [*of_set.values()] for name, of_set in norms.items()})

@@ -35,6 +35,21 @@ class ParameterMask:
             {name: tuple(mask.shape) for name, mask in masks.items()},
         )
 
+    @classmethod
+    def full(cls, shapes: Shapes) -> ParameterMask:
+        """Every entry of parameters of these shapes."""
+        return cls.from_tensors({n: torch.ones(s, dtype=torch.bool) for n, s in shapes.items()})
+
+    @classmethod
+    def from_indices(cls, indices: Mapping[str, torch.Tensor], shapes: Shapes) -> ParameterMask:
+        """Pack indices into the flattened parameters, in any order."""
+        packed = {}
+        for name, shape in shapes.items():
+            bits = np.zeros(math.prod(shape), dtype=np.bool_)
+            bits[indices[name].numpy()] = True
+            packed[name] = np.packbits(bits)
+        return cls(packed, shapes)
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._packed)
 

@@ -49,6 +49,37 @@ class _Tie(NamedTuple):
     needed: int
 
 
+class Reversed:
+    """Scores in the reverse order: the top-K of these are the K smallest.
+
+    The bits of a non-negative float32, taken as an integer, are in the order of the numbers; their
+    distance to those of the largest number reverses it exactly, ties and zeros included.
+    """
+
+    def __init__(self, scores: Scores) -> None:
+        self._scores = scores
+        self.numel = scores.numel
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return map(_reversed, self._scores)
+
+    def sample(self, size: int) -> torch.Tensor:
+        """Those of the same entries."""
+        return _reversed(self._scores.sample(size))
+
+
+_LARGEST = int(np.float32(np.finfo(np.float32).max).view(np.int32))
+
+
+def _reversed(values: torch.Tensor) -> torch.Tensor:
+    return (_LARGEST - values.view(torch.int32)).view(torch.float32)
+
+
+def top_k_counts(numel: int, proportions: Sequence[float]) -> list[int]:
+    """K per proportion: `int(numel * proportion)`, as in the published scripts."""
+    return [int(numel * proportion) for proportion in proportions]
+
+
 def top_k_cutoffs(scores: Scores, counts: Sequence[int]) -> list[Cutoff]:
     """The exact top-K for every K of `counts`, each from 0 to `scores.numel`.
 

@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 
-from neurosurgery.activations.collect import ByRepeat
 from neurosurgery.activations.kinds import ACTIVATION_NORMS, FIRING_COUNTS
+from neurosurgery.activations.samples import ByRepeat
 from neurosurgery.activations.sums import TOKENS
 from neurosurgery.common.errors import RunError
 from neurosurgery.common.generator import generator
 from neurosurgery.masks.mask import ParameterMask, Shapes
 from neurosurgery.methods.key_units import UnitEffects
 from neurosurgery.methods.keys import SelectionKey
-from neurosurgery.methods.ranking import TopK, scored_targets
+from neurosurgery.methods.ranking import scored_targets, shapes_of
 from neurosurgery.methods.registry import METHODS
 from neurosurgery.models.targets import Target
 
-Statistics = Mapping[str, Mapping[str, ByRepeat]]
-"""Kind of statistics, then set name, to one entry per repeat."""
+Statistics = Mapping[str, Mapping[Any, ByRepeat]]
+"""Kind of statistics, then set name, to one entry per repeat.
+
+Those that are kept for one size alone have (set name, size) instead of a name.
+"""
+
+Kept = TypeVar("Kept")
 
 
 class Evidence:
@@ -56,38 +61,34 @@ class Evidence:
         self.files = files or {}
         self.parts = parts
         self.statistics = statistics
+        self.sizes = sizes
         self.seed = seed
         self._effects = effects
-        self._sizes = sizes
-        self.targets = scored_targets(targets, statistics.get(ACTIVATION_NORMS, {}))
-        self._rankings: dict[tuple[str, int], TopK] = {}
-        self._last: tuple[tuple[object, ...], ParameterMask, int] | None = None
+        self.every_target = list(targets)
+        self.targets = self.reached(ACTIVATION_NORMS)
+        self._kept: dict[Hashable, Any] = {}
+        self._last: tuple[Hashable, Any] | None = None
 
-    def top_k(self, name: str, repeat: int, proportion: float) -> ParameterMask:
-        """A set's top-K of every matrix; every set and repeat is ranked once."""
-        place = name, repeat
-        if place not in self._rankings:
-            norms = self.statistics[ACTIVATION_NORMS][name][repeat]
-            self._rankings[place] = TopK(self.targets, norms, self._sizes)
-        return self._rankings[place].mask(proportion)
+    def reached(self, kind: str) -> list[Target]:
+        """The scored weight matrices that have statistics of one kind; all, if nothing has."""
+        return scored_targets(self.every_target, self.statistics.get(kind, {}))
 
-    def specific(self, key: SelectionKey) -> tuple[ParameterMask, int]:
-        """The skill's top-K minus the other set's, if any, and the size of the skill's top-K.
+    def kept(self, place: Hashable, compute: Callable[[], Kept]) -> Kept:
+        """What belongs to a place, computed once: the ranking of a set and repeat."""
+        if place not in self._kept:
+            self._kept[place] = compute()
+        return cast("Kept", self._kept[place])
 
-        The last result is cached: cells that differ only in method or scalar follow each other.
-        """
-        place = key.skill, key.against, key.repeat, key.size
+    def last(self, place: Hashable, compute: Callable[[], Kept]) -> Kept:
+        """The same of large things, of which only the last stays in memory: a mask."""
         if self._last is None or self._last[0] != place:
-            top = mask = self.top_k(key.skill, key.repeat, key.size)
-            if key.against:
-                mask = top - self.top_k(key.against, key.repeat, key.size)
-            self._last = place, mask, top.count()
-        return self._last[1:]
+            self._last = place, compute()
+        return cast("Kept", self._last[1])
 
     @property
     def shapes(self) -> Shapes:
         """Parameter name to shape, for every scored weight matrix."""
-        return {target.parameter_name: tuple(target.weight.shape) for target in self.targets}
+        return shapes_of(self.targets)
 
     def effects_of(self, key: SelectionKey) -> UnitEffects:
         """The effects of the units of a method's kind on the prompts that a repeat draws.

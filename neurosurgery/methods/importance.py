@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
 import torch
+
+from neurosurgery.models.targets import Target
 
 SCORE_DTYPE = torch.float32
 
@@ -98,6 +100,7 @@ def _sample_places(rows: int, columns: int, size: int) -> tuple[torch.Tensor, to
     )
 
 
-def top_k_counts(numel: int, proportions: Sequence[float]) -> list[int]:
-    """K per proportion: `int(numel * proportion)`, as in the published scripts."""
-    return [int(numel * proportion) for proportion in proportions]
+def magnitudes(target: Target) -> ImportanceScores:
+    """|W_ij|: the scores of inputs that all count the same."""
+    ones = torch.ones(target.in_features, dtype=SCORE_DTYPE)
+    return ImportanceScores(target.weight, ones, transposed=target.transposed)

@@ -1,15 +1,23 @@
-"""The top-K selections of one calibration set, at many proportions, from one ranking."""
+"""The weights of every matrix in the order of their scores: whole matrices, or row by row."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
 import torch
 
 from neurosurgery.common.errors import RunError
-from neurosurgery.masks.mask import ParameterMask
-from neurosurgery.masks.top_k import Cutoff, top_k_bits, top_k_cutoffs
-from neurosurgery.methods.importance import ImportanceScores, top_k_counts
+from neurosurgery.masks.mask import ParameterMask, Shapes, pack
+from neurosurgery.masks.top_k import (
+    Cutoff,
+    Reversed,
+    Scores,
+    top_k_bits,
+    top_k_counts,
+    top_k_cutoffs,
+)
+from neurosurgery.methods.importance import CHUNK_ON_GPU, ImportanceScores, importance_scores
 from neurosurgery.models.targets import Target
 
 
@@ -39,12 +47,70 @@ def scored_targets(
     return [target for target in targets if target.name in reached]
 
 
-class TopK:
-    """The top-K selections of one calibration set and repeat, at every proportion of a grid.
+class Ranking:
+    """The weights of every matrix, ranked once for every proportion of a grid.
 
-    Every matrix is ranked once; a selection is then two numbers per matrix and proportion. `mask`
-    computes the scores again, which is cheaper than keeping scores or masks. The weights must be
-    unedited at construction and whenever `mask` is called.
+    A selection is then two numbers per matrix and proportion. `mask` computes the scores again,
+    which is cheaper than keeping scores or masks. The weights must be unedited at construction and
+    whenever `mask` or `least` is called.
+
+    Args:
+        targets: the scored weight matrices.
+        scores: those of a matrix, in pieces.
+        proportions: of every matrix.
+
+    Raises:
+        RunError: a weight is not finite; the message names the matrix.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        scores: Callable[[Target], Scores],
+        proportions: Sequence[float],
+    ) -> None:
+        self._targets = list(targets)
+        self._scores = scores
+        self._cutoffs: dict[str, dict[float, Cutoff]] = {}
+        for target in self._targets:
+            counts = top_k_counts(target.weight.numel(), proportions)
+            try:
+                cutoffs = top_k_cutoffs(scores(target), counts)
+            except ValueError as error:
+                raise RunError(f"{target.parameter_name}: {error}") from None
+            self._cutoffs[target.name] = dict(zip(proportions, cutoffs, strict=True))
+
+    def mask(self, proportion: float) -> ParameterMask:
+        """The top-K mask at one of the constructor's proportions."""
+        return self._masked(
+            {
+                target.parameter_name: top_k_bits(
+                    self._scores(target), self._cutoffs[target.name][proportion]
+                )
+                for target in self._targets
+            }
+        )
+
+    def least(self, counts: Mapping[str, int], size: float) -> ParameterMask:
+        """The smallest scores of every matrix, as many as `counts` says."""
+        packed = {}
+        for target in self._targets:
+            scores = Reversed(self._scores(target))
+            (cutoff,) = top_k_cutoffs(scores, [counts[target.parameter_name]])
+            packed[target.parameter_name] = top_k_bits(scores, cutoff)
+        return self._masked(packed)
+
+    def _masked(self, packed: Mapping[str, np.ndarray]) -> ParameterMask:
+        return ParameterMask(packed, shapes_of(self._targets))
+
+
+class TopK(Ranking):
+    """The ranking by |W| · v of one calibration set and repeat (MathNeuro, arXiv 2410.16930, §3).
+
+    Args:
+        targets: the scored weight matrices.
+        norms: target name to v, (in_features,).
+        proportions: of every matrix.
 
     Raises:
         RunError: a weight is not finite, or a target's norms are missing or of another length; the
@@ -57,33 +123,89 @@ class TopK:
         norms: Mapping[str, torch.Tensor],
         proportions: Sequence[float],
     ) -> None:
+        check_statistics(targets, norms)
+
+        def scores(target: Target) -> ImportanceScores:
+            return ImportanceScores(target.weight, norms[target.name], transposed=target.transposed)
+
+        super().__init__(targets, scores, proportions)
+
+
+class RowRanks:
+    """The weights of every output row, ranked on their own (Wanda, arXiv 2306.11695, §3).
+
+    Args:
+        targets: the scored weight matrices.
+        squares: target name to Σ_n ‖X_n[:, j]‖₂² over samples n, (in_features,).
+
+    Raises:
+        RunError: a weight is not finite, or a target's statistics are missing or of another length.
+    """
+
+    def __init__(self, targets: Sequence[Target], squares: Mapping[str, torch.Tensor]) -> None:
+        check_statistics(targets, squares)
         self._targets = list(targets)
-        for target in self._targets:
-            found = tuple(norms[target.name].shape) if target.name in norms else "none"
-            if found != (target.in_features,):
-                raise RunError(
-                    f"{target.name} needs statistics of {target.in_features} inputs, found {found}"
-                )
-        self._norms = norms
-        self._cutoffs: dict[str, dict[float, Cutoff]] = {}
-        for target in self._targets:
-            counts = top_k_counts(target.weight.numel(), proportions)
-            try:
-                cutoffs = top_k_cutoffs(self._scores(target), counts)
-            except ValueError as error:
-                raise RunError(f"{target.parameter_name}: {error}") from None
-            self._cutoffs[target.name] = dict(zip(proportions, cutoffs, strict=True))
+        self._squares = squares
 
-    def _scores(self, target: Target) -> ImportanceScores:
-        norms = self._norms[target.name]
-        return ImportanceScores(target.weight, norms, transposed=target.transposed)
+    def mask(self, size: float) -> ParameterMask:
+        """`int(in_features · size)` weights of every output row, of the largest scores."""
+        counts = {t.parameter_name: int(t.in_features * size) for t in self._targets}
+        return self._best(counts, largest=True)
 
-    def mask(self, proportion: float) -> ParameterMask:
-        """The top-K mask at one of the constructor's proportions."""
+    def least(self, counts: Mapping[str, int], size: float) -> ParameterMask:
+        """As many weights of every row, of the smallest scores."""
+        per_row = {
+            target.parameter_name: counts[target.parameter_name]
+            * target.in_features
+            // target.weight.numel()
+            for target in self._targets
+        }
+        return self._best(per_row, largest=False)
+
+    def _best(self, counts: Mapping[str, int], *, largest: bool) -> ParameterMask:
         packed = {}
-        shapes = {}
         for target in self._targets:
-            cutoff = self._cutoffs[target.name][proportion]
-            packed[target.parameter_name] = top_k_bits(self._scores(target), cutoff)
-            shapes[target.parameter_name] = tuple(target.weight.shape)
-        return ParameterMask(packed, shapes)
+            # The mean's divisor is the same for all, so that the sum ranks as the mean does.
+            factors = self._squares[target.name].sqrt()
+            rows = 0 if not target.transposed else 1
+            step = max(CHUNK_ON_GPU // target.in_features, 1)
+            parts = []
+            for part in target.weight.detach().split(step, dim=rows):
+                scores = importance_scores(part, factors, transposed=target.transposed)
+                if not torch.isfinite(scores).all():
+                    reason = "importance scores are not finite: the weight holds an infinity or NaN"
+                    raise RunError(f"{target.parameter_name}: {reason}")
+                count = counts[target.parameter_name]
+                parts.append(best_of_rows(scores, count, dim=1 - rows, largest=largest))
+            packed[target.parameter_name] = pack(torch.cat(parts, dim=rows))
+        return ParameterMask(packed, shapes_of(self._targets))
+
+
+def best_of_rows(scores: torch.Tensor, count: int, *, dim: int, largest: bool) -> torch.Tensor:
+    """The `count` largest or smallest scores along `dim`, boolean; ties go to the lowest index."""
+    if not count:
+        return torch.zeros_like(scores, dtype=torch.bool)
+    bound = scores.topk(count, dim=dim, largest=largest).values.narrow(dim, count - 1, 1)
+    selected = scores > bound if largest else scores < bound
+    ties = scores == bound
+    missing = count - selected.sum(dim=dim, keepdim=True)
+    return selected | (ties & (ties.cumsum(dim=dim) <= missing))
+
+
+def check_statistics(targets: Sequence[Target], found: Mapping[str, torch.Tensor]) -> None:
+    """Refuse statistics that lack a target, or have another number of inputs.
+
+    Raises:
+        RunError: names the target.
+    """
+    for target in targets:
+        size = tuple(found[target.name].shape) if target.name in found else "none"
+        if size != (target.in_features,):
+            raise RunError(
+                f"{target.name} needs statistics of {target.in_features} inputs, found {size}"
+            )
+
+
+def shapes_of(targets: Sequence[Target]) -> Shapes:
+    """Parameter name to shape."""
+    return {target.parameter_name: tuple(target.weight.shape) for target in targets}

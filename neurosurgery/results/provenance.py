@@ -67,9 +67,8 @@ def facts_of_sets(
             facts.append(_fact_of_set("other_data", source, sets[source.name], source.name))
     # For a method over all sets, another set changes the cells instead of adding some.
     names = sorted(source.name for source in data.calibration)
-    facts += [
-        Fact("other_names", names, method) for method in methods if METHODS[method].over_all_sets
-    ]
+    over_all = {METHODS[m].basis.name: None for m in methods if METHODS[m].over_all_sets}
+    facts += [Fact("other_names", names, method) for method in over_all]
     return Identity(facts)
 
 

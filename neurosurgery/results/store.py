@@ -158,20 +158,20 @@ class ResultStore:
         """
         return _read_record(self.record_file(key))
 
-    def statistics_file(self, kind: str, name: str, repeat: int) -> Path:
-        """The path of the activation statistics of one kind, set and repeat."""
-        return self.root / "statistics" / self.model / kind / f"{name}_run{repeat}.safetensors"
+    def statistics_file(self, kind: str, name: str, repeat: int, size: float | None = None) -> Path:
+        """The path of the statistics of one kind, set and repeat, and size where one is kept."""
+        folder = self.root / "statistics" / self.model / kind
+        if size is not None:
+            folder /= f"size{size:g}"
+        return folder / f"{name}_run{repeat}.safetensors"
 
-    def read_statistics(self, kind: str, name: str, repeat: int) -> dict[str, torch.Tensor] | None:
-        """Read activation statistics; None if there is no file."""
-        path = self.statistics_file(kind, name, repeat)
+    def read_statistics(self, path: Path) -> dict[str, torch.Tensor] | None:
+        """Read statistics; None if there is no file."""
         return load_file(path) if path.exists() else None
 
-    def write_statistics(
-        self, kind: str, name: str, repeat: int, values: Mapping[str, torch.Tensor]
-    ) -> None:
-        """Write activation statistics for later runs of any script."""
-        write_atomically(self.statistics_file(kind, name, repeat), save(dict(values)))
+    def write_statistics(self, path: Path, values: Mapping[str, torch.Tensor]) -> None:
+        """Write statistics for later runs of any script."""
+        write_atomically(path, save(dict(values)))
 
     def clear(self) -> None:
         """Delete all files of the scripts; config.json, which marks the folder as ours, last."""

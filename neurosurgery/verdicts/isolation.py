@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from neurosurgery.methods.registry import METHODS, method_rank
+from neurosurgery.methods.registry import control_of, method_rank
 from neurosurgery.results.keys import CellKey
 from neurosurgery.settings.identity import MATH
 from neurosurgery.verdicts.columns import GRID
@@ -388,7 +388,7 @@ def training_gains(
         curve = known.curve([point], skill=False) if known.others and point in complete else None
         if curve is not None:
             row |= _kept(curve, spreads) | {"worst_task": known.worst(point)}
-        rivals = [rival for key in point if (rival := control_of(key)) in skill.cells and rival]
+        rivals = [rival for key in point if (rival := control_cell(key)) in skill.cells and rival]
         if len(rivals) == len(point):
             row["control"] = rivals[0].method
             theirs = [skill.cells[rival] for rival in rivals]
@@ -433,7 +433,7 @@ def _better_rates(
         row |= _columns("gain", judge([gain], gained, -math.inf, math.inf))
         for name, quantity in kept.items():
             row |= _columns(f"kept_{name}", judge([quantity], spreads.of(name), 0.0, 1.0))
-        control = METHODS[str(place[0])].control
+        control = control_of(str(place[0]))
         rival = found.get((control, *place[1:])) if control else None
         if rival is not None:
             row["control"] = control
@@ -446,11 +446,11 @@ def _better_rates(
     return rows
 
 
-def control_of(key: CellKey) -> CellKey | None:
+def control_cell(key: CellKey) -> CellKey | None:
     """The same cell of the method's control; None for a method without one."""
-    if key.selection is None or not METHODS[key.method].control:
+    if key.selection is None or not (control := control_of(key.method)):
         return None
-    return replace(key, selection=replace(key.selection, method=METHODS[key.method].control))
+    return replace(key, selection=replace(key.selection, method=control))
 
 
 def _point(point: Sequence[CellKey]) -> dict[str, object]:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from neurosurgery.edit.kinds import SCALE
 from neurosurgery.evaluate.outcomes import RAN
-from neurosurgery.methods.registry import METHODS
+from neurosurgery.methods.registry import MATHNEURO, METHODS
 from neurosurgery.settings.identity import MATH
 from neurosurgery.verdicts.primary import primary_metrics
 
@@ -46,7 +46,7 @@ def published_lines(
         if method.counts_units or row["skill"] != skill or row["edit"] != SCALE:
             continue
         action = "pruning" if row["edit_value"] == 0 else f"scaling by {row['edit_value']:g}"
-        kind = "good" if method.against_a_set and not method.twin else method.label
+        kind = "good" if method.name == MATHNEURO else method.label
         against = f" based on not being activated by {row['against']}"
         samples = num_samples.get(method.statistics)
         lines.append(

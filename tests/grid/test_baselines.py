@@ -163,11 +163,13 @@ def test_one_table_has_every_method_on_equal_terms(shared):
 def test_statistics_are_computed_once(shared, tiny_model, tmp_path, monkeypatch):
     passes = []
 
-    def counted(model, targets, samples, *rest):
-        passes.append(len(samples))
-        return collect_activation_norms(model, targets, samples, *rest)
+    usual = STATISTICS[ACTIVATION_NORMS]
 
-    norms = replace(STATISTICS[ACTIVATION_NORMS], collect=counted)
+    def counted(model, targets, scoring):
+        passes.append(len(scoring.samples))
+        return usual.collect(model, targets, scoring)
+
+    norms = replace(usual, collect=counted)
     monkeypatch.setitem(STATISTICS, ACTIVATION_NORMS, norms)
     one = SCRIPTS["ablations"].one()
     assert SCRIPTS["ablations"].run(tiny_model, tmp_path, *one, "--methods", "wanda") == 0

@@ -19,8 +19,7 @@ from neurosurgery.masks.selection import Selection
 from neurosurgery.methods.evidence import Evidence
 from neurosurgery.methods.key_units import UnitEffects
 from neurosurgery.methods.keys import SelectionKey
-from neurosurgery.methods.registry import HEADS, MLPS, RANDOM_HEADS
-from neurosurgery.methods.selectors import select
+from neurosurgery.methods.registry import select
 from neurosurgery.models.heads import find_blocks
 from neurosurgery.models.targets import find_targets
 from neurosurgery.results.keys import CellKey
@@ -51,7 +50,7 @@ def names(selection: Selection) -> list[tuple[str, int | None, int]]:
 
 def test_the_strongest_units_are_selected_with_their_weights():
     model = build_model("llama")  # two layers of three heads
-    found = chosen(model, HEADS, 2)
+    found = chosen(model, "heads", 2)
     assert names(found) == [("head", 1, 2), ("head", 1, 1)]
     assert found.mask == zero_mask(model, found.units)
     columns = model.model.layers[1].self_attn.o_proj.weight.shape[0]
@@ -59,7 +58,7 @@ def test_the_strongest_units_are_selected_with_their_weights():
     assert found.unit_table["effect"].to_list() == [-5, -4]
     assert found.unit_table["stderr"].to_list() == [0, 0]
     assert found.unit_counts == {"all": 6, "selected": 2, "skill": 2}
-    assert names(chosen(model, MLPS, 1)) == [("mlp", 1, 0)]
+    assert names(chosen(model, "mlps", 1)) == [("mlp", 1, 0)]
 
 
 def test_a_repeat_draws_prompts_with_replacement():
@@ -69,23 +68,25 @@ def test_a_repeat_draws_prompts_with_replacement():
     effects[0] = [-8, 0, 0, 0]
     effects[1] = -3
     indices = [
-        names(chosen(model, HEADS, 1, repeat, effects=effects))[0][2] for repeat in range(40)
+        names(chosen(model, "heads", 1, repeat, effects=effects))[0][2] for repeat in range(40)
     ]
     # With k of 4 draws on the first prompt, unit 0 has the mean -2 k; P(k ≥ 2) = 67 / 256.
     assert set(indices) == {0, 1}
     assert 3 <= indices.count(0) <= 20
-    again = [names(chosen(model, HEADS, 1, repeat, effects=effects))[0][2] for repeat in range(40)]
+    again = [
+        names(chosen(model, "heads", 1, repeat, effects=effects))[0][2] for repeat in range(40)
+    ]
     assert indices == again
 
 
 def test_random_heads_are_nested_and_do_not_look_at_effects():
     model = build_model("llama")
-    five = names(chosen(model, RANDOM_HEADS, 5))
-    assert names(chosen(model, RANDOM_HEADS, 2)) == five[:2]
+    five = names(chosen(model, "random_heads", 5))
+    assert names(chosen(model, "random_heads", 2)) == five[:2]
     assert len(set(five)) == 5
     other = np.random.default_rng(1).normal(size=(8, 4))
-    assert names(chosen(model, RANDOM_HEADS, 5, effects=other)) == five
-    drawn = {name for r in range(30) for name in names(chosen(model, RANDOM_HEADS, 1, r))}
+    assert names(chosen(model, "random_heads", 5, effects=other)) == five
+    drawn = {name for r in range(30) for name in names(chosen(model, "random_heads", 1, r))}
     assert len(drawn) == 6
 
 
@@ -93,7 +94,7 @@ def test_a_method_without_effects_says_so():
     model = build_model("llama")
     bare = Evidence(find_targets(model), {}, {}, [], SEED)
     with pytest.raises(ValueError, match="needs effects"):
-        select(bare, SelectionKey(HEADS, size=1.0))
+        select(bare, SelectionKey("heads", size=1.0))
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "gpt_neox", "opt", "phi"])
@@ -102,7 +103,7 @@ def test_an_edited_model_answers_as_the_stock_backend_does(family, edit, tokeniz
     """Left-padded batches, caches, shared beginnings: the same answers as lm-eval's own loop."""
     model = build_model(family)
     found = evidence_of(model)
-    keys = [SelectionKey(HEADS, size=3.0), SelectionKey(MLPS, size=1.0)]
+    keys = [SelectionKey("heads", size=3.0), SelectionKey("mlps", size=1.0)]
     selections = [select(found, key) for key in keys]
     before = {name: bits(value.clone()) for name, value in model.state_dict().items()}
     ours, stock = both(model, tokenizer)
@@ -121,7 +122,7 @@ def test_an_edited_model_answers_as_the_stock_backend_does(family, edit, tokeniz
 
 def test_a_knock_out_counts_the_weights_that_read_its_units():
     model = build_model("llama")
-    selection = chosen(model, HEADS, 2)
+    selection = chosen(model, "heads", 2)
     edit = make_edit(KNOCK_OUT_KEY, selection)
     assert edit.edited == selection.mask.count()
     tokens = torch.tensor(PROMPTS)
@@ -134,10 +135,10 @@ def test_a_knock_out_counts_the_weights_that_read_its_units():
 
 
 def test_identities():
-    key = CellKey(SelectionKey(HEADS, size=5.0, repeat=2), KNOCK_OUT_KEY)
+    key = CellKey(SelectionKey("heads", size=5.0, repeat=2), KNOCK_OUT_KEY)
     assert key.stem == "heads/top5_run2"
     assert key.columns == {
-        "method": HEADS,
+        "method": "heads",
         "skill": "math",
         "against": "",
         "size": 5,

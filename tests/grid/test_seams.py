@@ -28,9 +28,9 @@ from neurosurgery.grid.worker import Worker
 from neurosurgery.masks.files import load_mask
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.selection import Selection
+from neurosurgery.methods.base import Method, Needed
 from neurosurgery.methods.keys import SelectionKey
-from neurosurgery.methods.registry import METHODS, Method
-from neurosurgery.methods.selectors import SELECTORS
+from neurosurgery.methods.registry import METHODS
 from neurosurgery.models.load import load_model, load_tokenizer
 from neurosurgery.results.keys import CellKey
 from neurosurgery.results.lock import FolderLock
@@ -42,22 +42,23 @@ from neurosurgery.verdicts.points import VerdictTable
 TOY = "first_rows"
 
 
-def first_rows(evidence, key):
+class FirstRows(Method):
     """The first share of every matrix's entries: a method that no paper has."""
-    masks = {}
-    for target in evidence.targets:
-        mask = torch.zeros(target.weight.numel(), dtype=torch.bool)
-        mask[: int(key.size * mask.numel())] = True
-        masks[target.parameter_name] = mask.view(target.weight.shape)
-    return Selection(ParameterMask.from_tensors(masks))
+
+    def select(self, evidence, key):
+        masks = {}
+        for target in evidence.targets:
+            mask = torch.zeros(target.weight.numel(), dtype=torch.bool)
+            mask[: int(key.size * mask.numel())] = True
+            masks[target.parameter_name] = mask.view(target.weight.shape)
+        return Selection(ParameterMask.from_tensors(masks))
 
 
 @pytest.fixture
 def toy_method(monkeypatch):
-    """A descriptor and a selector, and nothing else."""
-    method = Method(TOY, "First rows", "Toy.py", against_a_set=True, size_flag="--part")
+    """A class with its facts, and nothing else."""
+    method = FirstRows(TOY, "First rows", "Toy.py", against_a_set=True, size_flag="--part")
     monkeypatch.setitem(METHODS, TOY, method)
-    monkeypatch.setitem(SELECTORS, TOY, first_rows)
 
 
 def run_toy(model: Path, save_path: Path, *more: str) -> int:
@@ -65,7 +66,7 @@ def run_toy(model: Path, save_path: Path, *more: str) -> int:
     return run_experiment_script("Toy.py", "A toy.", [*where, *COMMON, *more])
 
 
-def test_a_method_is_a_descriptor_and_a_selector(tiny_model, tmp_path, toy_method, capsys):
+def test_a_method_is_a_class_of_its_own(tiny_model, tmp_path, toy_method, capsys):
     part = tmp_path / "part"
     assert run_toy(tiny_model, part, "--part", ".2", "--pre_train_eval") == 0
     before = files_with_times(part)
@@ -140,7 +141,7 @@ def prepare(model: Path, save_path: Path):
     sets = {source.name: read_calibration_set(source) for source in config.data.sources}
     loaded = load_model(config.model, load_tokenizer(config.model))
     store = ResultStore(save_path, config.model.label)
-    needed = {"activation_norms": ("math", "Race")}
+    needed = [Needed("activation_norms", name) for name in ("math", "Race")]
     evidence = gather_evidence(loaded, config.data, sets, needed, [0.05], store)
     harnesses = load_harnesses(task_manager(config.evaluation), config.evaluation)
     return config, loaded, store, Worker(loaded, evidence, harnesses, config.evaluation)

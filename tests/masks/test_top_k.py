@@ -16,9 +16,9 @@ from torch import nn
 
 from neurosurgery.masks import top_k as selection
 from neurosurgery.masks.mask import ParameterMask, pack
-from neurosurgery.masks.top_k import _partitioned, top_k_bits, top_k_cutoffs
+from neurosurgery.masks.top_k import _partitioned, top_k_bits, top_k_counts, top_k_cutoffs
 from neurosurgery.methods import importance
-from neurosurgery.methods.importance import ImportanceScores, importance_scores, top_k_counts
+from neurosurgery.methods.importance import ImportanceScores, importance_scores
 from neurosurgery.methods.ranking import TopK
 from neurosurgery.methods.twins import random_twin
 from neurosurgery.models.targets import Target

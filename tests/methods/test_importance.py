@@ -9,9 +9,11 @@ from conftest import build_model
 from neurosurgery.activations.kinds import ACTIVATION_NORMS, FIRING_COUNTS
 from neurosurgery.common.errors import RunError
 from neurosurgery.grid.gather import read_statistics
+from neurosurgery.masks.top_k import top_k_counts
 from neurosurgery.methods import importance
+from neurosurgery.methods.base import Needed
 from neurosurgery.methods.evidence import Evidence
-from neurosurgery.methods.importance import ImportanceScores, importance_scores, top_k_counts
+from neurosurgery.methods.importance import ImportanceScores, importance_scores
 from neurosurgery.methods.ranking import TopK
 from neurosurgery.models.neurons import find_neuron_layers
 from neurosurgery.models.targets import Target, find_targets
@@ -112,6 +114,7 @@ def test_a_repeat_without_its_file_is_not_skipped(tmp_path):
     """The statistics of repeat 1 would be taken for those of repeat 0."""
     store = ResultStore(tmp_path, "model")
     data = DataConfig(CalibrationSource("math", tmp_path / "m.csv"), (), 4, 2, 42, None)
-    store.write_statistics(ACTIVATION_NORMS, "math", 1, {"a": torch.ones(2)})
+    path = store.statistics_file(ACTIVATION_NORMS, "math", 1)
+    store.write_statistics(path, {"a": torch.ones(2)})
     with pytest.raises(RunError, match=r"math_run0\.safetensors is missing"):
-        read_statistics(data, {ACTIVATION_NORMS: ["math"]}, store)
+        read_statistics(data, [Needed(ACTIVATION_NORMS, "math")], store)

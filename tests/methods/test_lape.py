@@ -22,8 +22,7 @@ from neurosurgery.masks.units import Site, Slice, Unit
 from neurosurgery.methods.entropy import activation_bar, entropy, select_neurons
 from neurosurgery.methods.evidence import Evidence
 from neurosurgery.methods.keys import SelectionKey
-from neurosurgery.methods.registry import LAPE
-from neurosurgery.methods.selectors import select
+from neurosurgery.methods.registry import select
 from neurosurgery.models.hooks import output_hooks
 from neurosurgery.models.neurons import NeuronLayer, find_neuron_layers
 from neurosurgery.models.targets import Target, find_targets
@@ -213,7 +212,7 @@ def select_by_firing(model, selected: np.ndarray) -> Selection:
         of_set[0][TOKENS] = torch.tensor([10])
     parts, statistics = {FIRING_COUNTS: layers}, {FIRING_COUNTS: counts}
     evidence = Evidence(find_targets(model), parts, statistics, [1.0], seed=0)
-    return select(evidence, SelectionKey(LAPE, size=1.0))
+    return select(evidence, SelectionKey("lape", size=1.0))
 
 
 @pytest.mark.parametrize("scalar", [0.0, 0.5, 1.1])

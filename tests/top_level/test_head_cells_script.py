@@ -14,7 +14,6 @@ import PathPatching
 from neurosurgery import __main__
 from neurosurgery.grid import head_cells, patching
 from neurosurgery.masks.files import load_mask
-from neurosurgery.methods.registry import HEADS, MLPS, RANDOM_HEADS
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.settings.demo import DEMO
@@ -40,19 +39,19 @@ def cells(save_path: Path) -> dict[str, int]:
 
 
 def test_a_run_of_the_demo_has_its_cells(finished):
-    assert cells(finished) == {"baseline": 1, HEADS: 4, RANDOM_HEADS: 4, MLPS: 4}
+    assert cells(finished) == {"baseline": 1, "heads": 4, "random_heads": 4, "mlps": 4}
     table = pd.read_csv(finished / "results.csv")
     assert set(table["size"].dropna()) == {1, 2}
     units = table.dropna(subset=["size_unit"]).groupby("method")["size_unit"].unique()
     assert {name: list(found) for name, found in units.items()} == {
-        HEADS: ["heads"], RANDOM_HEADS: ["heads"], MLPS: ["MLPs"]
+        "heads": ["heads"], "random_heads": ["heads"], "mlps": ["MLPs"]
     }  # fmt: skip
     assert set(table["edit"].dropna()) == {"mean ablation"}
     assert table["edit_value"].isna().all()
-    heads = table[table["method"] == HEADS]
+    heads = table[table["method"] == "heads"]
     assert (heads["edited"] == heads["size"] * 64 * 256).all()
     comparison = pd.read_csv(finished / "comparison.csv")
-    assert set(comparison["method"]) <= {HEADS, RANDOM_HEADS, MLPS}
+    assert set(comparison["method"]) <= {"heads", "random_heads", "mlps"}
     overlap = pd.read_csv(finished / "overlap.csv")
     assert set(overlap["samples"]) == {"prompts"}
     assert set(overlap["against"]) == {DEMO.train_lm_eval_task, *DEMO.eval_datasets, "any task"}
@@ -72,7 +71,7 @@ def test_a_knock_out_is_no_scaling(tmp_path, capsys):
     flags = "--units heads --top 2 --num_repeats 1 --save_masks".split()
     assert run(tmp_path, *flags) == 0
     assert run(tmp_path, *flags, "--scalar", "1.5", "2") == 0
-    mask = tmp_path / "masks" / "model" / RANDOM_HEADS / "top2_run0.safetensors"
+    mask = tmp_path / "masks" / "model" / "random_heads" / "top2_run0.safetensors"
     capsys.readouterr()
     assert __main__.main(["masks", "show", str(mask)]) == 0
     shown = capsys.readouterr().out
@@ -87,7 +86,7 @@ def test_a_knock_out_is_no_scaling(tmp_path, capsys):
 
 
 def test_units_of_a_cell_are_written(finished):
-    listed = pd.read_csv(finished / "masks" / "model" / HEADS / "top2_run1.csv")
+    listed = pd.read_csv(finished / "masks" / "model" / "heads" / "top2_run1.csv")
     assert len(listed) == 2
     assert listed["effect"].is_monotonic_increasing
 
@@ -121,15 +120,15 @@ def test_one_folder_with_weights_and_heads(finished, tmp_path):
     assert run(tmp_path, "--units", "heads", "--scalar", "0", "1.5", "--save_masks") == 0
     there = cells(tmp_path)
     assert there.pop("mathneuro") == 2
-    assert there == {"baseline": 1, HEADS: 8, RANDOM_HEADS: 8}
+    assert there == {"baseline": 1, "heads": 8, "random_heads": 8}
     actions = pd.read_csv(tmp_path / "results.csv").groupby("edit")["method"].unique()
     assert list(actions.index) == ["scale"]
-    mask = tmp_path / "masks" / "model" / HEADS / "top2_run0.safetensors"
+    mask = tmp_path / "masks" / "model" / "heads" / "top2_run0.safetensors"
     assert load_mask(mask).count() == 2 * 64 * 256
     assert run(tmp_path, "--units", "heads", "--metric", "logit") == 2
     overwritten = "--units heads --metric logprob --top 1 --num_repeats 1 --overwrite".split()
     assert run(tmp_path, *overwritten) == 0
-    assert cells(tmp_path) == {"baseline": 1, "mathneuro": 2, HEADS: 1, RANDOM_HEADS: 1}
+    assert cells(tmp_path) == {"baseline": 1, "mathneuro": 2, "heads": 1, "random_heads": 1}
     assert not mask.exists()
     # Figures of what is gone are gone: MLPs were never asked for here, one curve stays.
     stale = tmp_path / "report" / "knock_out_zero_all.png"

@@ -13,8 +13,7 @@ from neurosurgery.activations.kinds import ACTIVATION_NORMS
 from neurosurgery.edit.scale import scaled_weights
 from neurosurgery.methods.evidence import Evidence
 from neurosurgery.methods.keys import SelectionKey
-from neurosurgery.methods.registry import MATHNEURO
-from neurosurgery.methods.selectors import select
+from neurosurgery.methods.registry import MATHNEURO, select
 from neurosurgery.models.targets import find_targets
 
 PROPORTIONS = (0.001, 0.05, 0.3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 
 import matplotlib as mpl
@@ -20,8 +21,7 @@ PAGE = 6.9
 _STYLE = Path(__file__).with_name("style.mplstyle")
 
 # The palette of Okabe and Ito, safe for colour blindness, and a brown, for black is the baseline's;
-# then darker colours, which their brightness tells apart, for methods that are trained only.
-# Methods use it in the order of `METHODS`.
+# then darker colours, which their brightness tells apart.
 _COLOURS = (
     *("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#7B4F2E"),
     *("#555555", "#882255", "#999933", "#332288"),
@@ -45,8 +45,7 @@ class Looks:
     """The looks of a folder's methods and calibration sets, in the order of their appearance."""
 
     def __init__(self, methods: Sequence[str], sets: Sequence[str]) -> None:
-        everyone = dict.fromkeys((*METHODS, *methods))
-        self._methods = {name: index for index, name in enumerate(everyone)}
+        self._methods = _places(methods)
         self._sets: Mapping[str, int] = {name: i for i, name in enumerate(sets)}
 
     def look(self, method: str, against: str) -> Look:
@@ -54,6 +53,21 @@ class Looks:
         index = self._methods[method] % len(_COLOURS)
         line, fill = _SETS[self._sets.get(against, 0) % len(_SETS)]
         return Look(curve_label(method, against), _COLOURS[index], _MARKERS[index], line, fill)
+
+
+def _places(methods: Sequence[str]) -> dict[str, int]:
+    """Which colour and marker each method has.
+
+    What scripts run of themselves has the same in every folder; the others take those that are
+    free in this one, and begin anew when none is left.
+    """
+    known = [name for name, method in METHODS.items() if method.by_default][: len(_COLOURS)]
+    taken = {known.index(name) for name in methods if name in known}
+    free = cycle([place for place in range(len(_COLOURS)) if place not in taken] or [0])
+    return {
+        name: known.index(name) if name in known else next(free)
+        for name in dict.fromkeys((*known, *methods))
+    }
 
 
 def figure_style() -> AbstractContextManager[None]:

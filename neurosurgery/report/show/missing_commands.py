@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
-from neurosurgery.methods.registry import TRAINED_ONLY
+from neurosurgery.methods.base import TRAINED_ONLY
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.settings.identity import MATH
 from neurosurgery.settings.parts import CALIBRATION, MODEL

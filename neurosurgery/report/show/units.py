@@ -34,12 +34,12 @@ class UnitList(NamedTuple):
 def unit_lists(units: pd.DataFrame) -> list[UnitList]:
     """One list per method and skill, at the largest size, which contains the smaller ones.
 
-    Random units are left out.
+    Twins are left out.
     """
     lists = []
     for (name, skill), mine in units.groupby(["method", "skill"], sort=False):
         method = METHODS[str(name)]
-        if method.twin:
+        if method.draw:
             continue
         size = float(mine["size"].max())
         at_size = mine[mine["size"] == size]

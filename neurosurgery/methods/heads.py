@@ -1,0 +1,105 @@
+"""Heads and MLPs by the direct effects of path patching (arXiv 2409.01659, §3).
+
+1. The effect of every unit on every prompt (`locate/path_patching.py`): what the answer loses.
+2. A repeat draws prompts with replacement, as many as there are, and takes their mean effect.
+3. The units of the most negative mean effect are selected.
+
+The random twin draws units of the whole model, key ones included, so that a larger size holds a
+smaller one; the bottom twin takes those of the smallest |mean effect|.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from neurosurgery.activations.kinds import EFFECTS
+from neurosurgery.masks.kinds import HEAD, MLP
+from neurosurgery.methods.base import BOTTOM, RANDOM, Method, twin
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from neurosurgery.masks.selection import Selection
+    from neurosurgery.methods.evidence import Evidence
+    from neurosurgery.methods.key_units import UnitEffects
+    from neurosurgery.methods.keys import SelectionKey
+
+
+class ByEffects(Method):
+    """Ranks units by their mean effect."""
+
+    def select(self, evidence: Evidence, key: SelectionKey) -> Selection:
+        """The most negative mean effects."""
+        found = evidence.effects_of(key)
+        order = found.effects.mean(axis=1).argsort(kind="stable")
+        return _of_units(evidence, found, order[: int(key.size)], mine=True)
+
+    def at_random(self, evidence: Evidence, key: SelectionKey) -> Selection:
+        """Units at random."""
+        from neurosurgery.common.generator import generator
+
+        found = evidence.effects_of(key)
+        draw = generator(evidence.seed, key.repeat, self.unit, "random units")
+        drawn = draw.permutation(len(found.units))[: int(key.size)]
+        return _of_units(evidence, found, drawn, mine=False)
+
+    def least(self, evidence: Evidence, key: SelectionKey) -> Selection:
+        """The smallest |mean effects|."""
+        found = evidence.effects_of(key)
+        order = abs(found.effects.mean(axis=1)).argsort(kind="stable")
+        return _of_units(evidence, found, order[: int(key.size)], mine=False)
+
+
+def _of_units(
+    evidence: Evidence, found: UnitEffects, places: np.ndarray, *, mine: bool
+) -> Selection:
+    """The selection of the units at these places; its mask holds the weights that read them.
+
+    `mine`: they belong to the skill.
+    """
+    from neurosurgery.masks.selection import Selection
+    from neurosurgery.masks.units import unit_table, units_mask
+    from neurosurgery.methods.key_units import effect_table
+
+    units = [found.units[place] for place in places.tolist()]
+    effects = effect_table(units, found.effects[places])
+    columns = {name: effects[name].to_list() for name in ("effect", "stderr")}
+    columns = {"belongs": [int(mine)] * len(units), **columns}
+    return Selection(
+        units_mask(units, evidence.shapes),
+        units=tuple(units),
+        unit_table=unit_table(units, columns),
+        unit_counts={
+            "all": len(found.units),
+            "selected": len(units),
+            "skill": len(units) if mine else 0,
+        },
+        means={unit: found.means[unit] for unit in units if unit in found.means},
+    )
+
+
+def _by_effects(name: str, label: str, unit: str) -> ByEffects:
+    return ByEffects(
+        name,
+        label,
+        "PathPatching.py",
+        statistics=EFFECTS,
+        unit=unit,
+        counts_units=True,
+        size_flag="--top",
+        size_help="numbers of units",
+        stem="top{size:g}_run{repeat}",
+    )
+
+
+HEADS, MLPS = _by_effects("heads", "Heads", HEAD), _by_effects("mlps", "MLPs", MLP)
+
+METHODS = (
+    HEADS,
+    # Published, so that a run has it without being asked.
+    twin(HEADS, RANDOM, is_named=True, by_default=True),
+    twin(HEADS, BOTTOM),
+    MLPS,
+    twin(MLPS, RANDOM),
+    twin(MLPS, BOTTOM),
+)
