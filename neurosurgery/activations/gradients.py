@@ -23,30 +23,11 @@ from transformers import PreTrainedModel
 from neurosurgery.activations.samples import BySize, ScoringPass
 from neurosurgery.activations.sums import NonFiniteActivations
 from neurosurgery.common.errors import RunError
-from neurosurgery.masks.top_k import Reversed, top_k_bits, top_k_counts, top_k_cutoffs
+from neurosurgery.masks.top_k import Reversed, WholeScores, top_k_bits, top_k_counts, top_k_cutoffs
 from neurosurgery.models.targets import Target
 
-_PIECE = 1 << 20
-"""Scores that a ranking looks at together; a multiple of eight."""
-
-Keep = Callable[["WholeScores", Sequence[int]], list[torch.Tensor]]
+Keep = Callable[[WholeScores, Sequence[int]], list[torch.Tensor]]
 """What is kept of a matrix's scores: one tensor for each K."""
-
-
-class WholeScores:
-    """Scores of one matrix that are in memory, as a ranking reads them (`masks.top_k.Scores`)."""
-
-    def __init__(self, scores: torch.Tensor) -> None:
-        self.flat = scores.reshape(-1)
-        self.numel = self.flat.numel()
-
-    def __iter__(self) -> Iterator[torch.Tensor]:
-        return iter(self.flat.split(_PIECE))
-
-    def sample(self, size: int) -> torch.Tensor:
-        """Scores of random entries; the same ones every time."""
-        places = np.random.default_rng(0).integers(self.numel, size=size)
-        return self.flat[torch.from_numpy(places).to(self.flat.device)]
 
 
 def kept_top_k(scores: WholeScores, counts: Sequence[int]) -> list[torch.Tensor]:

@@ -206,7 +206,7 @@ class PlanText:
             ),
             *self._power(),
             f"memory       weights {_size(self.size.weights)}, while scoring 1.5 × the largest "
-            f"matrix in float32 ({_size(largest)}) and one batch more",
+            f"matrix in float32 ({_size(largest)}) and one batch more{self._gradients()}",
         ]
 
     def _cells(self, method: str) -> str:
@@ -271,6 +271,12 @@ class PlanText:
             )
         back = f", {total_backwards} of them and back for gradients" if total_backwards else ""
         return [*lines, f"             {total} forward passes in all{back}, of the base model"]
+
+    def _gradients(self) -> str:
+        kinds = {need.kind for need in needed_statistics(self.config.data, self.plan.to_select)}
+        if not kinds & OF_GRADIENTS:
+            return ""
+        return "; for gradients a float32 number for every weight, and a sample's activations"
 
     def _shown(self, name: str) -> str:
         return shown_set(name, self.config.output.skill_name)

@@ -49,6 +49,26 @@ class _Tie(NamedTuple):
     needed: int
 
 
+_PIECE = 1 << 20
+"""Scores that are looked at together; a multiple of eight."""
+
+
+class WholeScores:
+    """Scores of one matrix that are in memory, float32 of its shape; not negative."""
+
+    def __init__(self, scores: torch.Tensor) -> None:
+        self.flat = scores.reshape(-1)
+        self.numel = self.flat.numel()
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        return iter(self.flat.split(_PIECE))
+
+    def sample(self, size: int) -> torch.Tensor:
+        """Scores of random entries; the same ones every time."""
+        places = np.random.default_rng(0).integers(self.numel, size=size)
+        return self.flat[torch.from_numpy(places).to(self.flat.device)]
+
+
 class Reversed:
     """Scores in the reverse order: the top-K of these are the K smallest.
 
@@ -200,7 +220,8 @@ def _positions(scores: Scores, ties: set[_Tie]) -> dict[_Tie, int]:
 def top_k_bits(scores: Scores, cutoff: Cutoff) -> np.ndarray:
     """The selection of a cutoff, flat, packed by `numpy.packbits`: uint8."""
     packed = np.empty(-(-scores.numel // 8), dtype=np.uint8)
-    behind = float(np.nextafter(np.float32(cutoff.score), np.float32(math.inf)))
+    with np.errstate(over="ignore"):  # infinity is behind the largest number
+        behind = float(np.nextafter(np.float32(cutoff.score), np.float32(math.inf)))
     ties_end = cutoff.last_tie + 1
     start = 0
     for piece in scores:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from neurosurgery.activations.kinds import OF_SAMPLES
 from neurosurgery.methods import given, heads, lape, magnitude, mathneuro, snip, wanda
-from neurosurgery.methods.base import RANDOM, Method
+from neurosurgery.methods.base import DRAWS, RANDOM, Method
 
 if TYPE_CHECKING:
     from neurosurgery.masks.selection import Selection
@@ -91,7 +91,8 @@ def control_of(name: str) -> str:
 def with_twins(methods: Iterable[str], draws: Collection[str]) -> tuple[str, ...]:
     """Some methods, each followed by its twins of these kinds, without repetition."""
     found = dict.fromkeys(methods)
-    together = (each for name in found for each in (name, *(twin_of(name, d) for d in draws)))
+    kinds = [draw for draw in DRAWS if draw in draws]
+    together = (each for name in found for each in (name, *(twin_of(name, d) for d in kinds)))
     return tuple(dict.fromkeys(name for name in together if name))
 
 

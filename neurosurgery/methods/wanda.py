@@ -46,8 +46,8 @@ class ByRows(OfWeights):
         for size in sizes:
             if not int(narrowest * size):
                 reason = (
-                    f"expected one weight of every row at least for {self.name}, which is "
-                    f"{1 / narrowest:.2g} here: {name} has rows of {narrowest}"
+                    f"expected 1/{narrowest} or more for {self.name}, which takes this share of "
+                    f"every row: {name} has rows of {narrowest} weights"
                 )
                 raise UsageError(self.size_flag, f"{size:g}", reason)
 

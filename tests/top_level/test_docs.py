@@ -34,9 +34,10 @@ def test_the_readme_links_every_page(page):
 def test_the_added_method_runs_and_is_compared(tmp_path):
     text = (ROOT / "docs" / "METHODS.md").read_text(encoding="utf-8")
     [code] = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    script = tmp_path / "Magnitude.py"
+    script = tmp_path / "Relative.py"
     script.write_text(code, encoding="utf-8")
     flags = "--proportion .05 .15 --num_repeats 1 --num_samples 5 --eval_limit 6 --pre_train_eval"
+    flags += " --twins random bottom"
     command = [sys.executable, "-W", "error", script, *flags.split(), "--save_path", tmp_path / "r"]
     found = subprocess.run(
         command,
@@ -50,10 +51,12 @@ def test_the_added_method_runs_and_is_compared(tmp_path):
         check=False,
     )
     assert found.returncode == 0, found.stderr
-    assert "magnitude" in set(pd.read_csv(tmp_path / "r" / "comparison.csv")["method"])
-    rows = pd.read_csv(tmp_path / "r" / "results.csv").query("method == 'magnitude'")
-    assert set(rows["size"]) == {0.05, 0.15}
-    assert rows["edited"].min() > 0
+    three = {"relative", "random_relative", "bottom_relative"}
+    assert three <= set(pd.read_csv(tmp_path / "r" / "comparison.csv")["method"])
+    rows = pd.read_csv(tmp_path / "r" / "results.csv").query("method in @three")
+    for _, of_method in rows.groupby("method"):
+        assert set(of_method["size"]) == {0.05, 0.15}
+        assert of_method["edited"].min() > 0
 
 
 @pytest.mark.parametrize(

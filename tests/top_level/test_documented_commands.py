@@ -34,7 +34,7 @@ SHORTER = {
     "MathNeuro.py": "--num_repeats 1 --num_samples 5 --eval_limit 6 --proportion .05",
     "MathNeuro_Ablations.py": "--num_repeats 1 --num_samples 5 --eval_limit 6 --proportion .05",
     "LAPE.py": "--num_repeats 1 --num_samples 5 --eval_limit 6 --ratio .1",
-    "Magnitude.py": "--num_repeats 1 --num_samples 5 --eval_limit 6 --proportion .05",
+    "Relative.py": "--num_repeats 1 --num_samples 5 --eval_limit 6 --proportion .05",
     "FineTune.py": "--num_repeats 1 --num_samples 5 --eval_limit 6 --max_steps 2",
     "consistency": "--sizes 5 10",
 }
@@ -99,7 +99,7 @@ def repository(tmp_path_factory) -> Path:
     pd.DataFrame(prompts, columns=columns).to_csv(folder / "prompts.csv", index=False)
     page = (ROOT / "docs/METHODS.md").read_text(encoding="utf-8")
     [code] = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    (folder / "Magnitude.py").write_text(code, encoding="utf-8")
+    (folder / "Relative.py").write_text(code, encoding="utf-8")
     return folder
 
 
