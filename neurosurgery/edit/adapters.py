@@ -82,18 +82,21 @@ class Adapter:
 
     @contextmanager
     def added(self, model: PreTrainedModel) -> Iterator[PreTrainedModel]:
-        """Add the adapter inside the block, then take it away; yields the model as PEFT has it."""
+        """Add the adapter inside the block, then take it away; yields the model as PEFT has it.
+
+        It is taken away by our own hands, because PEFT may raise with half of the modules adapted.
+        """
         from peft import get_peft_model
 
         flags = {name: p.requires_grad for name, p in model.named_parameters()}
-        training = model.training
+        own, training = set(vars(model)), model.training
         replaced = [model.get_submodule(name) for name in self.modules]
-        with torch.random.fork_rng(), warnings.catch_warnings():
-            # PEFT asks transformers for what has another name there since version 5.
-            warnings.simplefilter("ignore", FutureWarning)
-            torch.manual_seed(self.seed)
-            adapted = get_peft_model(model, self._config(model))
         try:
+            with torch.random.fork_rng(), warnings.catch_warnings():
+                # PEFT asks transformers for what has another name there since version 5.
+                warnings.simplefilter("ignore", FutureWarning)
+                torch.manual_seed(self.seed)
+                adapted = get_peft_model(model, self._config(model))
             parameters = adapter_parameters(adapted)
             self._check_values(parameters)
             with torch.no_grad():
@@ -109,9 +112,10 @@ class Adapter:
                 warnings.filterwarnings("ignore", "One of the base layers adapted with ShiRA has")
                 yield adapted.train(training)
         finally:
-            adapted.unload()
-            if hasattr(model, "peft_config"):
-                del model.peft_config
+            for name, module in zip(self.modules, replaced, strict=True):
+                model.set_submodule(name, module)
+            for name in vars(model).keys() - own:
+                delattr(model, name)
             model.train(training)
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(flags[name])

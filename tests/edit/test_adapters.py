@@ -228,3 +228,41 @@ def test_a_knocked_out_head_reaches_the_adapter_too(first):
     assert torch.equal(logits(model), logits(untied("llama")))
     hooked = [m for m in model.modules() if m._forward_pre_hooks or m._forward_hooks]
     assert not hooked
+
+
+@pytest.mark.parametrize("method", ["lora", "shira"])
+def test_a_failure_of_peft_midway_leaves_the_model_as_it_was(method, monkeypatch):
+    """With two of the modules adapted, a cell of the next adapter would train on top of this one."""
+    from peft.tuners.tuners_utils import BaseTuner
+
+    model = build_model("llama")
+    model.model.norm.weight.requires_grad_(False)
+    before, untouched = weights_of(model), logits(model)
+    modules, attributes = dict(model.named_modules()), set(vars(model))
+    flags = {name: p.requires_grad for name, p in model.named_parameters()}
+    adapted = []
+    usual = BaseTuner._replace_module
+
+    def fails_at_the_third(self, *given):
+        adapted.append(given)
+        if len(adapted) == 3:
+            raise RuntimeError("too little memory")
+        usual(self, *given)
+
+    for tuner in (BaseTuner, *BaseTuner.__subclasses__()):
+        if "_replace_module" in vars(tuner):
+            monkeypatch.setattr(tuner, "_replace_module", fails_at_the_third)
+    mask = random_mask(model)
+    adapter = Adapter.of_size(method, model, list(mask), mask.count(), seed=5)
+    with pytest.raises(RuntimeError, match="too little memory"), adapter.added(model):
+        pass
+    assert len(adapted) == 3
+    assert dict(model.named_modules()) == modules
+    assert set(vars(model)) == attributes
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == flags
+    assert all(torch.equal(before[name], w) for name, w in weights_of(model).items())
+    assert torch.equal(logits(model), untouched)
+    monkeypatch.undo()
+    with adapter.added(model):
+        assert dict(model.named_modules()) != modules
+    assert dict(model.named_modules()) == modules
