@@ -13,7 +13,7 @@ from report_folder import FakeFolder, complete, read_csv, write_csv, write_table
 from neurosurgery.edit.kinds import train_at
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.methods.keys import SelectionKey
-from neurosurgery.methods.registry import METHODS
+from neurosurgery.methods.registry import METHODS, control_of
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.keys import CellKey
 from neurosurgery.results.store import ResultStore
@@ -88,7 +88,7 @@ class Trainings:
         strength = (4 + math.log10(point.edit.value)) / 3 * talent
         return gain_row(
             **{name: point.columns[name] for name in GRID},
-            repeats=self.repeats, control=METHODS[point.method].control,
+            repeats=self.repeats, control=control_of(point.method),
             gain=0.6 * strength, kept_mean=1 - 0.2 * strength**2, kept_worst=1 - 0.35 * strength**2,
         )  # fmt: skip
 

@@ -14,6 +14,7 @@ from neurosurgery.cli.streams import OutputError, checked_output, usable_streams
 from neurosurgery.common.errors import RunError, Stopped, UsageError, machine_error
 from neurosurgery.common.terminal import be_quiet, say_error
 from neurosurgery.data.program_files import holds_programs
+from neurosurgery.edit.kinds import edits_of
 from neurosurgery.methods.registry import METHODS, methods_of, twin_of, with_twins
 from neurosurgery.settings.declare import Settings, is_given
 from neurosurgery.settings.demo import DEMO, PROGRAM_TASK
@@ -49,7 +50,7 @@ def parse_experiment(script: str, description: str, argv: Sequence[str] | None) 
             methods=chosen_methods(settings, settings.values.get("methods", methods)),
             skill=settings.skill,
             sizes=settings.values[METHODS[methods[0]].size_name],
-            scalars=settings.scalar,
+            edits=edits_of(settings),
             pre_train_eval=settings.pre_train_eval,
         ),
         evaluation,

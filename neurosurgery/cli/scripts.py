@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from neurosurgery.edit.kinds import ABLATIONS, POSITIONS
+from neurosurgery.edit.kinds import ABLATIONS, POSITIONS, edit_settings
 from neurosurgery.grid.fine_tuning_config import SCRIPT as FINE_TUNE
 from neurosurgery.grid.fine_tuning_config import default_size, selections, sized_by
 from neurosurgery.masks.kinds import UNIT_KINDS
@@ -267,7 +267,7 @@ def grid(script: str) -> tuple[Setting, ...]:
             once=True,
             range=FRACTION,
         ),
-        parts.SCALAR,
+        *edit_settings(),
         Setting(
             "num_repeats",
             int,

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import Protocol
 
 from transformers import PreTrainedModel
 
-from neurosurgery.edit.kinds import KNOCK_OUT, SCALE, EditKey
+from neurosurgery.common.errors import RunError
+from neurosurgery.edit.delta import Delta
+from neurosurgery.edit.export import export_model, export_trained
+from neurosurgery.edit.kinds import EditKey
 from neurosurgery.edit.knock_out import knocked_out
 from neurosurgery.edit.scale import AppliedFactor, scaled_weights
 from neurosurgery.masks.selection import Selection
+from neurosurgery.models.load import LoadedModel
 
 
 class Edit(Protocol):
@@ -30,6 +35,14 @@ class Edit(Protocol):
         Yields the factor actually applied, after rounding; None for edits that do not scale.
         """
 
+    def export(self, loaded: LoadedModel, folder: Path, provenance: Mapping[str, object]) -> None:
+        """Write the edited model to a folder.
+
+        Raises:
+            RunError: the edit leaves the weights as they are.
+            UsageError: the folder cannot be written, or the edited weights are not finite.
+        """
+
 
 class Scale:
     """Multiply the selected weights by a scalar; 0 prunes them."""
@@ -43,6 +56,11 @@ class Scale:
     def applied(self, model: PreTrainedModel) -> AbstractContextManager[AppliedFactor | None]:
         """Scale inside the block (`edit.scale.scaled_weights`)."""
         return scaled_weights(model, self._mask, self._scalar)
+
+    def export(self, loaded: LoadedModel, folder: Path, provenance: Mapping[str, object]) -> None:
+        """Write the scaled weights."""
+        model, tokenizer = loaded.model, loaded.tokenizer
+        export_model(model, tokenizer, self._mask, self._scalar, folder, provenance)
 
 
 class KnockOut:
@@ -60,6 +78,10 @@ class KnockOut:
     def applied(self, model: PreTrainedModel) -> AbstractContextManager[None]:
         """Replace inside the block (`edit.knock_out.knocked_out`)."""
         return knocked_out(model, self._selection.units, self._selection.means)
+
+    def export(self, loaded: LoadedModel, folder: Path, provenance: Mapping[str, object]) -> None:
+        """Refuse: a mean is no change of weights."""
+        raise RunError("only scaled and trained models can be saved")
 
 
 class Change(Protocol):
@@ -85,11 +107,8 @@ class Trained:
         """Add inside the block."""
         return self._change.applied(model)
 
-
-EDITS: dict[str, Callable[[EditKey, Selection], Edit]] = {SCALE: Scale, KNOCK_OUT: KnockOut}
-"""Every kind of edit that a selection is enough for, by its name in `EditKey.kind`."""
-
-
-def make_edit(key: EditKey, selection: Selection) -> Edit:
-    """Create the edit with this key."""
-    return EDITS[key.kind](key, selection)
+    def export(self, loaded: LoadedModel, folder: Path, provenance: Mapping[str, object]) -> None:
+        """Write the trained weights; an adapter stands beside them."""
+        if not isinstance(self._change, Delta):
+            raise RunError("its values stand beside the weights")
+        export_trained(loaded.model, loaded.tokenizer, self._change, folder, provenance)

@@ -1,13 +1,20 @@
-"""The kinds of edits: what tables, texts and file names say of each. Imports no torch.
+"""The kinds of edits: how each is asked for, made, and told of. Imports no torch before it is made.
 
 `edits.py` holds what each of them does to a model.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from neurosurgery.settings import parts
+
+if TYPE_CHECKING:
+    from neurosurgery.edit.edits import Change, Edit
+    from neurosurgery.masks.selection import Selection
+    from neurosurgery.settings.declare import Setting, Settings
 
 SCALE = "scale"
 """Multiplies the selected weights by a scalar."""
@@ -29,7 +36,11 @@ class EditKind:
     Attributes:
         name: its name in records of cells.
         shown: its name in the tables' column `edit`.
+        make: makes the edit of a key and a selection; the third argument trains the selection,
+            or finds what was trained, for edits that need it.
         value: which of its values stands in the column `edit_value`; empty for none.
+        setting: the setting of the scripts that asks for edits of this kind, one by each value;
+            None for a kind that other settings ask for.
         removes: whether it takes the selection out, by this value.
         text: what it does by this value, as a participle.
         suffix: what file names of cells get by this value; None for kind and all values.
@@ -37,7 +48,9 @@ class EditKind:
 
     name: str
     shown: str
+    make: Callable[[EditKey, Selection, Callable[[], Change]], Edit]
     value: str = ""
+    setting: Setting | None = None
     removes: Callable[[float | None], bool] = lambda _value: False
     text: Callable[[float], str] | None = None
     suffix: Callable[[float], str] | None = None
@@ -52,13 +65,37 @@ def exact_text(value: float) -> str:
     return short if float(short) == value else repr(value)
 
 
+def _scale(key: EditKey, selection: Selection, _change: object) -> Edit:
+    from neurosurgery.edit.edits import Scale
+
+    return Scale(key, selection)
+
+
+def _knock_out(key: EditKey, selection: Selection, _change: object) -> Edit:
+    from neurosurgery.edit.edits import KnockOut
+
+    return KnockOut(key, selection)
+
+
+def _train(key: EditKey, _selection: Selection, change: Callable[[], Change]) -> Edit:
+    from neurosurgery.edit.edits import Trained
+
+    return Trained(key, change())
+
+
+def _unknown(key: EditKey, _selection: Selection, _change: object) -> Edit:
+    raise ValueError(f"nobody has registered the edit {key.kind}")
+
+
 KINDS: dict[str, EditKind] = {
     kind.name: kind
     for kind in (
         EditKind(
             SCALE,
             SCALE,
-            "scalar",
+            _scale,
+            parts.SCALAR.name,
+            parts.SCALAR,
             removes=lambda value: value == 0,
             text=lambda value: "pruned" if value == 0 else f"scaled by {value:g}",
             # As in the published scripts, which know no other edit.
@@ -67,12 +104,14 @@ KINDS: dict[str, EditKind] = {
         EditKind(
             KNOCK_OUT,
             "mean ablation",
+            _knock_out,
             removes=lambda _value: True,
             text=lambda _value: "knocked out",
         ),
         EditKind(
             TRAIN,
             TRAIN,
+            _train,
             "learning_rate",
             text=lambda value: f"trained at {exact_text(value)}",
             # A folder holds trainings of one setting (`grid/fine_tuning.py`).
@@ -93,7 +132,7 @@ class EditKey:
     @property
     def of_kind(self) -> EditKind:
         """The facts about its kind; of one that nobody has registered, its name."""
-        return KINDS.get(self.kind) or EditKind(self.kind, self.kind)
+        return KINDS.get(self.kind) or EditKind(self.kind, self.kind, _unknown)
 
     @property
     def value(self) -> float | None:
@@ -138,6 +177,21 @@ def scale_by(scalar: float) -> EditKey:
     return EditKey(SCALE, (("scalar", scalar),))
 
 
+def edits_of(settings: Settings) -> tuple[EditKey, ...]:
+    """The edits that a script's settings ask for, by kind."""
+    return tuple(
+        EditKey(kind.name, ((kind.value, value),))
+        for kind in KINDS.values()
+        if kind.setting is not None
+        for value in settings.values[kind.setting.name] or ()
+    )
+
+
+def edit_settings() -> Iterator[Setting]:
+    """The settings that ask for edits."""
+    yield from (kind.setting for kind in KINDS.values() if kind.setting is not None)
+
+
 def train_at(learning_rate: float, setting: str) -> EditKey:
     """The key of a training; `setting` is a hash of its data, seed and other settings."""
     return EditKey(TRAIN, (("learning_rate", learning_rate), ("setting", setting)))
@@ -149,7 +203,9 @@ KNOCK_OUT_KEY = EditKey(KNOCK_OUT, (("ablation", "mean"),))
 
 def kind_shown_as(edit: str) -> EditKind:
     """The kind of edit that the tables' column `edit` names."""
-    return next((kind for kind in KINDS.values() if kind.shown == edit), EditKind(edit, edit))
+    return next(
+        (kind for kind in KINDS.values() if kind.shown == edit), EditKind(edit, edit, _unknown)
+    )
 
 
 def edit_text(edit: str, value: float) -> str:

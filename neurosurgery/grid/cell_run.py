@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from neurosurgery.common.errors import RunError
 from neurosurgery.common.files import write_atomically
 from neurosurgery.common.numbers import count_of
 from neurosurgery.common.terminal import say, visible_text
+from neurosurgery.edit.kinds import scale_by
 from neurosurgery.evaluate.tasks import task_manager
 from neurosurgery.grid.plan import Plan
 from neurosurgery.results.failures import FOLDER as FAILED
@@ -106,13 +107,13 @@ class CellRun:
         with self._store.open_log() as log:
             log.write(self._chatter.getvalue())
 
-    def notes(self, plan: Plan, scalars: Sequence[float]) -> Iterator[str]:
+    def notes(self, plan: Plan) -> Iterator[str]:
         """What the user should know before the cells are evaluated."""
         yield from self._harnesses["math"].notes
         yield from self._harnesses["other"].notes
         if not (plan.baseline_pending or self._store.is_done(BASELINE_KEY)):
             yield "no baseline in this folder: without --pre_train_eval there will be no verdict"
-        if 1 in scalars:
+        if any(key.edit == scale_by(1.0) for key in plan.keys):
             yield "--scalar 1 changes nothing: its cells repeat the baseline"
 
     def local_executor(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -85,7 +85,6 @@ class Computation:
         self,
         plan: Plan,
         identity: Identity,
-        scalars: Sequence[float] = (),
         given: Given | None = None,
         training: TrainingRecipe | None = None,
     ) -> None:
@@ -94,7 +93,6 @@ class Computation:
         Args:
             plan: the cells.
             identity: what they depend on.
-            scalars: the factors of the grid.
             given: what selections need besides statistics.
             training: what selections are trained with; None for grids without trainings.
 
@@ -107,7 +105,7 @@ class Computation:
             source = self._source(stack)
             self._start(identity, source)
             self.cells.start_log()
-            for note in (source.quantised, *self.cells.notes(plan, scalars)):
+            for note in (source.quantised, *self.cells.notes(plan)):
                 if note is not None:
                     say(note)
             executor = source.executor(plan, self.cells, self.store, given, training)

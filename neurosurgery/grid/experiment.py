@@ -94,7 +94,7 @@ class Experiment:
                 lock,
                 checked.overlap,
             )
-            run.run(plan, identity | of_tasks, config.grid.scalars)
+            run.run(plan, identity | of_tasks)
         cells.publish()
 
     def _identity(

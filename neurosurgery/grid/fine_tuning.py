@@ -148,7 +148,7 @@ class FineTuning:
             lock,
             overlap,
         )
-        run.run(plan, identity | of_training, (), given, recipe)
+        run.run(plan, identity | of_training, given, recipe)
         cells.publish()
 
     def _identity(

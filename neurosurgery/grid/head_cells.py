@@ -155,7 +155,7 @@ class HeadCells:
             say(line)
         if not plan.is_done:
             say("")
-            for note in self._run.notes(plan, cells.scalars):
+            for note in self._run.notes(plan):
                 say(note)
             if config.positions != ALL:
                 say("in the cells of the grid units are edited at every position")

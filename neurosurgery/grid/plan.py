@@ -13,7 +13,6 @@ from neurosurgery.activations.kinds import OF_GRADIENTS
 from neurosurgery.common.numbers import duration_text
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.data.used import CheckedSets
-from neurosurgery.edit.kinds import scale_by
 from neurosurgery.methods.base import Needed
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.methods.registry import METHODS
@@ -64,18 +63,18 @@ def against_sets(data: DataConfig, grid: GridConfig) -> tuple[str, ...]:
 
 
 def grid_keys(data: DataConfig, grid: GridConfig) -> tuple[CellKey, ...]:
-    """All cells: set × repeat × size × method × scalar, then the methods without a set."""
+    """All cells: set × repeat × size × method × edit, then the methods without a set."""
     with_set = [method for method in grid.methods if METHODS[method].against_a_set]
     groups = [(name, with_set) for name in against_sets(data, grid)]
     groups.append(("", [method for method in grid.methods if method not in with_set]))
     return tuple(
-        CellKey(SelectionKey(method, grid.skill, name, size, repeat), scale_by(scalar))
+        CellKey(SelectionKey(method, grid.skill, name, size, repeat), edit)
         for name, methods in groups
         for repeat in range(data.num_repeats)
         for size in grid.sizes
         for method in methods
         if not (repeat and METHODS[method].one_repeat)
-        for scalar in grid.scalars
+        for edit in grid.edits
     )
 
 
@@ -219,7 +218,7 @@ class PlanText:
         return (
             f"{method}{skill} {len(mine)} ({len(mine) - to_do} done, {to_do} to do): {of_sets}"
             f"{repeats} repeats × {len(self.config.grid.sizes)} "
-            f"{METHODS[method].size_name}s × {len(self.config.grid.scalars)} scalars"
+            f"{METHODS[method].size_name}s × {len(self.config.grid.edits)} edits"
         )
 
     def _baseline(self) -> str:

@@ -9,10 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from neurosurgery.common.errors import RunError, UsageError
-from neurosurgery.edit.delta import Delta
-from neurosurgery.edit.edits import Edit, Trained, make_edit
-from neurosurgery.edit.export import export_model, export_trained
-from neurosurgery.edit.kinds import SCALE, TRAIN
+from neurosurgery.edit.edits import Change, Edit
 from neurosurgery.edit.scale import AppliedFactor
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.evaluate.harness import Harness, harness_model
@@ -79,16 +76,21 @@ class Worker:
         if key.selection is None or key.edit is None:
             return self._evaluate(key)
         selection = self.select(key.selection)
-        edit: Edit
+        # A training is most of its cell.
         start = time.monotonic()
-        if key.edit.kind == TRAIN and self._training is not None:
-            edit = Trained(key.edit, self._training.changed(key, selection))
-        else:
-            edit = make_edit(key.edit, selection)
+        edit = self._edit(key, selection)
         with edit.applied(self._loaded.model) as factor:
-            # A training is most of its cell.
-            before = start if key.edit.kind == TRAIN else None
-            return self._evaluate(key, selection, edit.edited, factor, before)
+            return self._evaluate(key, selection, edit.edited, factor, start)
+
+    def _edit(self, key: CellKey, selection: Selection) -> Edit:
+        if key.edit is None:
+            raise RunError(f"{key.stem}: no edit")
+        return key.edit.of_kind.make(key.edit, selection, lambda: self._changed(key, selection))
+
+    def _changed(self, key: CellKey, selection: Selection) -> Change:
+        if self._training is None:
+            raise RunError(f"{key.stem}: this run trains nothing")
+        return self._training.changed(key, selection)
 
     def export(
         self, key: CellKey, selection: Selection, folder: Path, provenance: Mapping[str, object]
@@ -100,25 +102,10 @@ class Worker:
                 does not scale weights.
         """
         try:
-            self._export(key, selection, folder, provenance)
+            with self._quiet():
+                self._edit(key, selection).export(self._loaded, folder, provenance)
         except UsageError as error:
             raise RunError(f"{key.stem} cannot be saved: {error}") from error
-
-    def _export(
-        self, key: CellKey, selection: Selection, folder: Path, provenance: Mapping[str, object]
-    ) -> None:
-        model, tokenizer = self._loaded.model, self._loaded.tokenizer
-        if key.edit is not None and key.edit.kind == TRAIN and self._training is not None:
-            change = self._training.changed(key, selection)
-            if not isinstance(change, Delta):
-                raise RunError(f"{key.stem}: its values stand beside the weights")
-            with self._quiet():
-                export_trained(model, tokenizer, change, folder, provenance)
-            return
-        if key.edit is None or key.edit.kind != SCALE or key.edit.value is None:
-            raise RunError(f"{key.stem}: only scaled and trained models can be saved")
-        with self._quiet():
-            export_model(model, tokenizer, selection.mask, key.edit.value, folder, provenance)
 
     def _evaluate(
         self,

@@ -120,15 +120,15 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class GridConfig:
-    """The cells: methods × sizes × scalars (the repeats are in `DataConfig`).
+    """The cells: methods × sizes × edits (the repeats are in `DataConfig`).
 
-    `skill` is the set whose parameters are searched for.
+    `skill` is the set whose parameters are searched for; `edits` are keys (`edit.kinds.EditKey`).
     """
 
     methods: tuple[str, ...]
     skill: str
     sizes: tuple[float, ...]
-    scalars: tuple[float, ...]
+    edits: tuple[Any, ...]
     pre_train_eval: bool
 
 

@@ -22,6 +22,7 @@ from neurosurgery import __main__ as commands
 from neurosurgery.cli.flags import OneLineParser
 from neurosurgery.cli.parse import parse_experiment
 from neurosurgery.common.errors import UsageError
+from neurosurgery.edit.kinds import scale_by
 from neurosurgery.settings.demo import DEMO, PUBLISHED_GRID
 
 
@@ -284,7 +285,7 @@ def test_a_model_without_its_data_is_not_given_the_demos(
 def test_a_model_brings_the_published_defaults():
     config = parse_experiment("MathNeuro.py", "", ["--model", DEMO.model, *NEEDED])
     assert config.grid.sizes == PUBLISHED_GRID
-    assert config.grid.scalars == (0.0,)
+    assert config.grid.edits == (scale_by(0.0),)
     assert config.data.num_repeats == 5
     assert config.data.num_samples == 500
     assert config.data.random_state == 42
@@ -308,7 +309,7 @@ def test_eval_limit_caps_both_limits():
 def test_repeated_grid_values_count_once():
     config = parse_experiment("MathNeuro.py", "", "--proportion .1 .10 --scalar 0 -0.0".split())
     assert config.grid.sizes == (0.1,)
-    assert config.grid.scalars == (0.0,)
+    assert config.grid.edits == (scale_by(0.0),)
 
 
 def test_a_usage_error_is_always_one_line():

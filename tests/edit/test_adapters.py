@@ -232,7 +232,7 @@ def test_a_knocked_out_head_reaches_the_adapter_too(first):
 
 @pytest.mark.parametrize("method", ["lora", "shira"])
 def test_a_failure_of_peft_midway_leaves_the_model_as_it_was(method, monkeypatch):
-    """With two of the modules adapted, a cell of the next adapter would train on top of this one."""
+    """Two of the modules are adapted by then, and the next cell would train on top of them."""
     from peft.tuners.tuners_utils import BaseTuner
 
     model = build_model("llama")

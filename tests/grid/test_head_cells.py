@@ -11,7 +11,6 @@ from conftest import build_model
 from requests_for_models import assert_same_answers, both, option_requests, prompt_requests
 from weights import bits
 
-from neurosurgery.edit.edits import make_edit
 from neurosurgery.edit.kinds import KNOCK_OUT_KEY, scale_by
 from neurosurgery.edit.knock_out import head_means, knocked_out
 from neurosurgery.masks.head_units import head_units, mlp_units, zero_mask
@@ -110,7 +109,7 @@ def test_an_edited_model_answers_as_the_stock_backend_does(family, edit, tokeniz
     options, prompts = option_requests(random.Random(3)), prompt_requests(random.Random(4))
     whole = [score for score, _ in ours.loglikelihood(options)]
     for selection in selections:
-        with make_edit(edit, selection).applied(model):
+        with edit.of_kind.make(edit, selection, None).applied(model):
             answers = ours.loglikelihood(options)
             assert_same_answers(answers, stock.loglikelihood(options))
             assert ours.generate_until(prompts) == stock.generate_until(prompts)
@@ -123,7 +122,7 @@ def test_an_edited_model_answers_as_the_stock_backend_does(family, edit, tokeniz
 def test_a_knock_out_counts_the_weights_that_read_its_units():
     model = build_model("llama")
     selection = chosen(model, "heads", 2)
-    edit = make_edit(KNOCK_OUT_KEY, selection)
+    edit = KNOCK_OUT_KEY.of_kind.make(KNOCK_OUT_KEY, selection, None)
     assert edit.edited == selection.mask.count()
     tokens = torch.tensor(PROMPTS)
     with torch.inference_mode():

@@ -11,14 +11,22 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from scripts import COMMON, DEMO_DATA, DEMO_TASKS, MODEL, files_with_times, without_timings
+from scripts import (
+    COMMON,
+    DEMO_DATA,
+    DEMO_TASKS,
+    MODEL,
+    SCRIPTS,
+    files_with_times,
+    without_timings,
+)
 from weights import bits
 
 import FineTune
+import MathNeuro
 from neurosurgery.cli.parse import parse_experiment, run_experiment_script
 from neurosurgery.data.calibration import read_calibration_set
-from neurosurgery.edit.edits import EDITS
-from neurosurgery.edit.kinds import EditKey, scale_by
+from neurosurgery.edit.kinds import KINDS, EditKey, EditKind, scale_by
 from neurosurgery.edit.scale import changed_weights
 from neurosurgery.evaluate.harness import load_harnesses
 from neurosurgery.evaluate.tasks import task_manager
@@ -35,6 +43,7 @@ from neurosurgery.models.load import load_model, load_tokenizer
 from neurosurgery.results.keys import CellKey
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.store import ResultStore
+from neurosurgery.settings.declare import Setting, whole
 from neurosurgery.settings.demo import DEMO
 from neurosurgery.settings.experiment import OutputConfig
 from neurosurgery.verdicts.points import VerdictTable
@@ -118,20 +127,64 @@ def test_a_method_of_ours_is_trained_by_fine_tune(tiny_model, tmp_path, toy_meth
 class Noise:
     """A toy edit: noise on the selected weights."""
 
-    def __init__(self, key: EditKey, selection: Selection) -> None:
+    def __init__(self, key: EditKey, selection: Selection, _change) -> None:
         self.key = key
         self.edited = selection.mask.count()
         self._mask = selection.mask
 
     @contextmanager
     def applied(self, model):
-        generator = torch.Generator().manual_seed(int(dict(self.key.values)["seed"]))
+        generator = torch.Generator().manual_seed(int(self.key.value))
 
         def add_noise(_name, values):
             return values + torch.randn(values.shape, generator=generator)
 
         with changed_weights(model, self._mask, add_noise):
             yield None
+
+
+NOISE = EditKind(
+    "noise",
+    "noise",
+    Noise,
+    "seed",
+    Setting(
+        "noise", int, "seeds of noise on the selected weights", many=True, range=whole(0, None)
+    ),
+    text=lambda value: f"drowned in noise {value:g}",
+)
+
+
+@pytest.fixture
+def noise(monkeypatch):
+    """A class and its facts, and nothing else."""
+    monkeypatch.setitem(KINDS, "noise", NOISE)
+
+
+def test_an_edit_of_ours_is_asked_for_judged_shown_and_resumed(tiny_model, tmp_path, noise, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        MathNeuro.main(["--help"])
+    assert "--noise NOISE [NOISE ...]" in capsys.readouterr().out
+    case = SCRIPTS["mathneuro"]
+    flags = [*case.one("--noise", "3", "4"), "--pre_train_eval"]
+    assert case.run(tiny_model, tmp_path, *case.one("--noise", "-1")) == 2
+    assert "--noise -1: expected a whole number" in capsys.readouterr().err
+    assert case.run(tiny_model, tmp_path, *flags) == 0
+    assert "drowned in noise 3" in capsys.readouterr().out
+    for name in ("results.csv", "summary.csv"):
+        rows = pd.read_csv(tmp_path / name).query("edit == 'noise'")
+        assert set(rows["edit_value"]) == {3, 4}
+    scaled = pd.read_csv(tmp_path / "results.csv").query("edit == 'scale'")
+    assert set(scaled["edit_value"]) == {0}
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert ">noise</td>" in page
+    before = files_with_times(tmp_path)
+    assert case.run(tiny_model, tmp_path, *flags, "--noise", "3", "4", "5") == 0
+    after = files_with_times(tmp_path)
+    cells = [path for path in before if path.relative_to(tmp_path).parts[0] == "cells"]
+    assert len(cells) == 7  # two sets, pruned and two noises, and the baseline
+    assert all(after[path] == before[path] for path in cells)
+    assert len([path for path in after if path.relative_to(tmp_path).parts[0] == "cells"]) == 9
 
 
 def prepare(model: Path, save_path: Path):
@@ -152,9 +205,8 @@ def key(edit: EditKey) -> CellKey:
 
 
 def test_an_edit_of_ours_goes_through_a_worker_and_is_undone_bit_for_bit(
-    tiny_model, tmp_path, monkeypatch
+    tiny_model, tmp_path, noise
 ):
-    monkeypatch.setitem(EDITS, "noise", Noise)
     _, loaded, store, worker = prepare(tiny_model, tmp_path / "r")
     before = {name: bits(value) for name, value in copy.deepcopy(loaded.model.state_dict()).items()}
     noisy = key(EditKey("noise", (("seed", 3),)))

@@ -380,5 +380,11 @@ def test_the_facts_of_a_trained_point(tmp_path):
 def test_no_two_methods_look_alike():
     looks = Looks(tuple(METHODS), ())
     found = [looks.look(method, "") for method in METHODS]
-    assert len({look.colour for look in found}) == len(METHODS)
-    assert len({look.marker for look in found}) == len(METHODS)
+    assert len({(look.colour, look.marker) for look in found}) == len(METHODS)
+    # As far as the colours go, they alone tell methods apart, and a method keeps its own.
+    few = ("mathneuro", "random", "snip", "random_snip", "bottom_snip", "shira")
+    some = [Looks(few, ()).look(method, "") for method in few]
+    assert len({look.colour for look in some}) == len({look.marker for look in some}) == len(few)
+    assert [some[0], some[1], some[-1]] == [
+        looks.look(method, "") for method in ("mathneuro", "random", "shira")
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from itertools import cycle
+from itertools import count
 from pathlib import Path
 
 import matplotlib as mpl
@@ -50,20 +50,26 @@ class Looks:
 
     def look(self, method: str, against: str) -> Look:
         """The look of one curve."""
-        index = self._methods[method] % len(_COLOURS)
+        rounds, index = divmod(self._methods[method], len(_COLOURS))
         line, fill = _SETS[self._sets.get(against, 0) % len(_SETS)]
-        return Look(curve_label(method, against), _COLOURS[index], _MARKERS[index], line, fill)
+        return Look(
+            curve_label(method, against),
+            _COLOURS[index],
+            _MARKERS[(index + rounds) % len(_MARKERS)],
+            line,
+            fill,
+        )
 
 
 def _places(methods: Sequence[str]) -> dict[str, int]:
     """Which colour and marker each method has.
 
     What scripts run of themselves has the same in every folder; the others take those that are
-    free in this one, and begin anew when none is left.
+    free in this one, and when none is left, colours again with other markers.
     """
     known = [name for name, method in METHODS.items() if method.by_default][: len(_COLOURS)]
     taken = {known.index(name) for name in methods if name in known}
-    free = cycle([place for place in range(len(_COLOURS)) if place not in taken] or [0])
+    free = (place for place in count() if place >= len(_COLOURS) or place not in taken)
     return {
         name: known.index(name) if name in known else next(free)
         for name in dict.fromkeys((*known, *methods))

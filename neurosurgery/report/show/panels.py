@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from neurosurgery.common.numbers import percent_text
-from neurosurgery.edit.kinds import SCALE, TRAIN, edit_text
+from neurosurgery.edit.kinds import SCALE, edit_text, kind_shown_as
 from neurosurgery.methods.registry import counts_units, has_one_size, method_label, size_text, twins
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.show.texts import interval, number, with_unit
@@ -155,10 +155,10 @@ def point_facts(row: dict[str, Any]) -> Facts:
 def name_facts(row: dict[str, Any]) -> Facts:
     """The facts that identify a grid point."""
     facts = selection_facts(row)
-    if row["edit"] == TRAIN:
-        return (*facts, ("edit", edit_text(row["edit"], row["edit_value"])))
-    scaled = row["edit"] == SCALE and row["edit_value"] != 0
-    return (*facts, ("scalar", f"{row['edit_value']:g}")) if scaled else facts
+    edit, value = row["edit"], row["edit_value"]
+    if kind_shown_as(edit).removes(value):
+        return facts
+    return (*facts, ("scalar", f"{value:g}") if edit == SCALE else ("edit", edit_text(edit, value)))
 
 
 def selection_facts(row: dict[str, Any]) -> Facts:
