@@ -8,10 +8,12 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import ray
+from ray._private import ray_constants
 from ray._private.authentication.authentication_token_setup import (
     maybe_enable_token_auth_if_token_available,
 )
@@ -55,19 +57,19 @@ def start_ray(config: WorkersConfig, say: Callable[[str], None]) -> RayHere:
     # Ray prints what has happened to its processes whatever log_to_driver says; of a worker that
     # died, and of Ray's own end, the user is told in a line of ours.
     ray._private.worker.print_to_stdstream = _say_nothing
-    own = OwnRay()
+    own = None if config.address else OwnRay()
     with ExitStack() as undo:
-        undo.callback(ray.shutdown if config.address else own.end)
+        undo.callback(own.end if own else ray.shutdown)
         try:
             if config.address is not None:
                 _join(config.address, common)
-            else:
-                _start(config, common)
+            elif own is not None:
+                _start(config, common, own.folder)
                 own.started()
         except SystemExit as error:
             # From the handler that Ray has set meanwhile.
             raise Stopped(signal.SIGTERM) from error
-        here: RayHere = JoinedRay() if config.address else own
+        here: RayHere = own or JoinedRay()
         nodes: list[Resources] = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         check_room(config, nodes)
         undo.pop_all()
@@ -90,12 +92,19 @@ def _where(config: WorkersConfig, nodes: int) -> str:
     )
 
 
-def _start(config: WorkersConfig, common: dict[str, Any]) -> None:
-    """Start Ray for this run alone, whatever else runs here and whatever RAY_ADDRESS says."""
+def _start(config: WorkersConfig, common: dict[str, Any], folder: str) -> None:
+    """Start Ray for this run alone, whatever else runs here and whatever RAY_ADDRESS says.
+
+    Nobody else can reach it: it listens on the loopback interface, and its files and the token that
+    it makes are this user's.
+    """
+    _close_to_others(Path.home() / ".ray")
     try:
-        with _kept_stderr():
+        with _kept_stderr(), _on_loopback():
             ray.init(
                 address="local",
+                # Ray opens its own folder to all; the one around it is closed.
+                _temp_dir=f"{folder}/r",
                 num_cpus=config.count * config.cpus,
                 include_dashboard=False,
                 **common,
@@ -106,6 +115,25 @@ def _start(config: WorkersConfig, common: dict[str, Any]) -> None:
             reason = "expected a shorter path, as RAY_TMPDIR=/tmp: Ray makes sockets there"
             raise UsageError(name, os.environ.get(name, ""), reason) from error
         raise RunError(f"Ray does not start on this machine: {first_line(error)}") from error
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Let a Ray that starts listen on 127.0.0.1 alone, as it does on macOS and Windows."""
+    usual = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = usual
+
+
+def _close_to_others(folder: Path) -> None:
+    """Make the folder of Ray's token, which Ray writes for all to read, this user's alone."""
+    # Without a home, or in one of somebody else's, Ray says what is wrong.
+    with suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
 
 
 def _join(address: str, common: dict[str, Any]) -> None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol
 
 import psutil
@@ -43,9 +47,15 @@ class RayHere(Protocol):
 
 
 class OwnRay:
-    """Ray on this machine, for this run alone; made before Ray is started."""
+    """Ray on this machine, for this run alone; made before Ray is started.
+
+    `folder` is for its files and sockets. No other user can enter it, and it goes with Ray.
+    """
 
     def __init__(self) -> None:
+        above = os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()
+        Path(above).mkdir(parents=True, exist_ok=True)
+        self.folder = tempfile.mkdtemp(prefix="ray-", dir=above)
         self._others = {child.pid for child in psutil.Process().children()}
         self._processes: list[psutil.Process] = []
         self._needed: dict[str, psutil.Process] = {}
@@ -66,6 +76,7 @@ class OwnRay:
         mine = with_children(self._processes or self._new_processes())
         ray.shutdown()
         kill(psutil.wait_procs(mine, timeout=_ENDS_WITHIN)[1])
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def _new_processes(self) -> list[psutil.Process]:
         children = psutil.Process().children()

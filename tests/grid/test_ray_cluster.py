@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -86,6 +87,42 @@ def test_own_ray_whatever_runs_and_a_cluster_with_its_token(cluster):
     ]
     # Neither Ray's warnings on tokens nor those of its client.
     assert found.stderr == ""
+
+
+ALONE = """
+import json, pathlib, psutil, ray
+from neurosurgery.grid.ray_cluster import start_ray
+from neurosurgery.settings.workers import WorkersConfig
+here = start_ray(WorkersConfig(1), lambda line: None)
+ray.get(ray.remote(lambda: 1).remote())
+listening = [
+    connection.laddr.ip
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]
+    for connection in process.net_connections("tcp")
+    if connection.status == psutil.CONN_LISTEN
+]
+folders = [pathlib.Path(here.folder), pathlib.Path.home() / ".ray"]
+modes = [folder.stat().st_mode & 0o077 for folder in folders]
+here.end()
+print(json.dumps([listening, modes, folders[0].exists()]))
+"""
+
+
+def test_nobody_else_reaches_a_ray_of_our_own(tmp_path):
+    (tmp_path / ".ray").mkdir(mode=0o755)
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", ALONE],
+        env=os.environ | {"HOME": str(tmp_path)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    listening, modes, is_left = json.loads(run.stdout)
+    assert len(listening) > 3
+    assert {address.removeprefix("::ffff:") for address in listening} == {"127.0.0.1"}
+    assert modes == [0, 0]
+    assert not is_left
 
 
 @pytest.fixture
