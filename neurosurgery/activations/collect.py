@@ -284,7 +284,6 @@ def collect_from_set(
         prompts = [calibration_set.prompts[index] for index in drawn if calibration_set.prompts]
         starts = response_starts(encoded.ids, prompts, loaded.tokenizer)
         total = int(np.count_nonzero(multiplicities))
-        say(f"{calibration_set.name}: the loss counts {_counted(calibration_set)}")
     start = time.monotonic()
     tokens = 0
     with progress(total=total, desc=f"scoring {calibration_set.name}", unit="sample") as bar:
@@ -296,11 +295,13 @@ def collect_from_set(
             bar.set_postfix_str(f"{rate:,.0f} tokens/s", refresh=False)
             bar.update(samples)
 
-        scoring = ScoringPass(encoded.ids, starts, multiplicities, sizes, batch_tokens, on_batch)
+        scoring = ScoringPass(
+            calibration_set.name,
+            encoded.ids,
+            starts,
+            multiplicities,
+            sizes,
+            batch_tokens,
+            on_batch,
+        )
         return statistic.collect(loaded.model, parts, scoring)
-
-
-def _counted(calibration_set: CalibrationSet) -> str:
-    if calibration_set.prompts:
-        return "the tokens of the responses alone"
-    return "all tokens: its file has no column solution or answer that ends every sample"

@@ -64,7 +64,7 @@ def collect_gradients(
 
     Raises:
         NonFiniteActivations: a loss or a gradient is an infinity or NaN.
-        RunError: no drawn sample of a repeat has a response.
+        RunError: no drawn sample of a repeat has a token that the loss counts.
         torch.OutOfMemoryError: a single sample does not fit.
     """
     repeats: list[dict[float, dict[str, torch.Tensor]]] = []
@@ -113,7 +113,10 @@ def _sums(
                 loss.backward()
             scoring.on_batch(1, len(ids))
     if not counted:
-        raise RunError("no drawn sample has a response within the model's context")
+        raise RunError(
+            f"{scoring.name}: no drawn sample has a token that the loss could count; expected two "
+            "tokens or more, and a response that begins within the model's context"
+        )
     return sums
 
 

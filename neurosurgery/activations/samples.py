@@ -23,6 +23,7 @@ class ScoringPass:
     """The samples of a set, and how they are run.
 
     Attributes:
+        name: the set's.
         samples: token ids per sample; ragged.
         starts: index of the first token that the loss counts, per sample; at least 1.
         multiplicities: how often each repeat drew each sample, shape (repeats, samples).
@@ -31,6 +32,7 @@ class ScoringPass:
         on_batch: called after every batch.
     """
 
+    name: str
     samples: Sequence[Sequence[int]]
     starts: Sequence[int]
     multiplicities: np.ndarray

@@ -72,8 +72,8 @@ def chosen_methods(settings: Settings, methods: Sequence[str]) -> tuple[str, ...
     """
     for draw in settings.twins or ():
         if not any(twin_of(name, draw) for name in methods):
-            names = ", ".join(methods) or "mask files"
-            raise UsageError("--twins", draw, f"expected a method that has one, found {names}")
+            reason = f"expected with it a method that has such a twin, found {', '.join(methods)}"
+            raise UsageError("--twins", draw, reason)
     return with_twins(methods, settings.twins or ())
 
 

@@ -94,8 +94,8 @@ KNOCK_OUT = (
 TWINS = Setting(
     "twins",
     str,
-    "controls beside every method, each of as many weights or units: random ones, or those at the "
-    "bottom of its ranking, the least important",
+    "controls beside every method, each of as many weights or units: random ones, or the least "
+    "important ones",
     many=True,
     once=True,
     choices=DRAWS,

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SAMPLES = (("qa",), ("question", "solution"), ("text",))
 """The columns that a calibration set may have; the first of these that it has are read."""
 RESPONSES = ("solution", "answer")
-"""Columns of what a sample's prompt is answered by; the first of these that ends every sample."""
+"""Columns of what a prompt is answered by; read is the first of these that ends every sample."""
 _TEXTS = (*(name for columns in SAMPLES for name in columns), *RESPONSES)
 
 
@@ -39,7 +39,8 @@ class CalibrationSet:
     The samples stand in the file's order; those of a math set of programs, which is split into
     samples and tests (`programs`), in the order of the split. `left_out` counts the samples of the
     file that are not among them because tests ask them (`--drop_used`); None before they are known.
-    `prompts` are what every sample's response follows; empty where the file tells of no responses.
+    `prompts` are what every sample's response follows; empty where the file tells of no responses,
+    for the reason `no_prompts`.
     """
 
     name: str
@@ -48,6 +49,7 @@ class CalibrationSet:
     programs: ProgramSplit | None = None
     left_out: int | None = None
     prompts: tuple[str, ...] = ()
+    no_prompts: str = "the file has no column solution or answer"
 
     def without(self, places: Collection[int]) -> CalibrationSet:
         """The same set without the samples at these places."""
@@ -136,9 +138,10 @@ def read_calibration_set(source: CalibrationSource, random_state: int = 42) -> C
     samples = _samples(table, flag, path)
     if not samples:
         raise UsageError(flag, path, "has a header but no rows")
-    return CalibrationSet(
-        source.name, tuple(samples), sha256, split, prompts=_prompts(table, samples)
-    )
+    prompts = _prompts(table, samples)
+    if isinstance(prompts, str):
+        return CalibrationSet(source.name, tuple(samples), sha256, split, no_prompts=prompts)
+    return CalibrationSet(source.name, tuple(samples), sha256, split, prompts=prompts)
 
 
 def _samples(table: pd.DataFrame, flag: str, path: Path) -> list[str]:
@@ -149,15 +152,20 @@ def _samples(table: pd.DataFrame, flag: str, path: Path) -> list[str]:
     return list(map(program_sample, table["question"], table["solution"]))
 
 
-def _prompts(table: pd.DataFrame, samples: Sequence[str]) -> tuple[str, ...]:
-    """What of every sample its response follows; empty where no column ends all samples."""
-    for name in RESPONSES:
-        if name in table:
-            responses = [text.strip() if isinstance(text, str) else "" for text in table[name]]
-            pairs = [(s.rstrip(), r) for s, r in zip(samples, responses, strict=True)]
-            if all(r and len(r) < len(s) and s.endswith(r) for s, r in pairs):
-                return tuple(s.removesuffix(r) for s, r in pairs)
-    return ()
+def _prompts(table: pd.DataFrame, samples: Sequence[str]) -> tuple[str, ...] | str:
+    """What of every sample its response follows, or why no column tells."""
+    why = CalibrationSet.no_prompts
+    for name in (name for name in RESPONSES if name in table):
+        found = []
+        for row, (sample, response) in enumerate(zip(samples, table[name], strict=True), 1):
+            text, end = sample.rstrip(), response.strip() if isinstance(response, str) else ""
+            if not end or not text.endswith(end) or len(end) == len(text):
+                why = f"sample {row} does not end with what column {name} holds after a prompt"
+                break
+            found.append(text.removesuffix(end))
+        else:
+            return tuple(found)
+    return why
 
 
 def flag_of(source: CalibrationSource) -> str:

@@ -7,12 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from neurosurgery.activations.collect import STATISTICS, collect_from_set
 from neurosurgery.activations.kinds import FIRING_COUNTS, OF_WEIGHTS
 from neurosurgery.activations.samples import ByRepeat, BySize
 from neurosurgery.common.errors import RunError
+from neurosurgery.common.terminal import say
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.grid.kept_effects import kept_effects
 from neurosurgery.masks.mask import ParameterMask
@@ -71,7 +70,9 @@ def gather_evidence(
     for kind in {need.kind for need in needed}:
         # Before the first of them is computed.
         observed_parts(kind, loaded)
-    for (kind, name), sizes in missing_passes(data, needed, store).items():
+    passes = missing_passes(data, needed, store)
+    say_what_losses_count(passes, sets)
+    for (kind, name), sizes in passes.items():
         computed = score_set(kind, loaded, data, sets[name], sizes)
         keep_statistics(store, kind, name, computed)
     statistics = read_statistics(data, needed, store)
@@ -124,10 +125,21 @@ def missing_passes(
     """The passes that are to be run: kind and set, to the sizes that are kept one by one."""
     passes: dict[tuple[str, str], list[float]] = {}
     for need in needed:
-        if not all(path.exists() for path in _files(data, need, store)):
+        if not all(store.has_statistics(path) for path in _files(data, need, store)):
             sizes = passes.setdefault((need.kind, need.name), [])
             sizes += [] if need.size is None else [need.size]
     return passes
+
+
+def say_what_losses_count(
+    passes: Mapping[tuple[str, str], Sequence[float]], sets: Mapping[str, CalibrationSet]
+) -> None:
+    """Say of every set whose loss is asked for which of its tokens count."""
+    for name in dict.fromkeys(name for kind, name in passes if STATISTICS[kind].of_loss):
+        counted = "the tokens of the responses alone"
+        if not sets[name].prompts:
+            counted = f"all tokens: {sets[name].no_prompts}"
+        say(f"{name}: the loss counts {counted}")
 
 
 def _files(data: DataConfig, need: Needed, store: ResultStore) -> list[Path]:
@@ -165,7 +177,7 @@ def keep_statistics(store: ResultStore, kind: str, name: str, computed: BySize) 
     for size, by_repeat in computed.items():
         for repeat, statistics in enumerate(by_repeat):
             path = store.statistics_file(kind, name, repeat, size)
-            if not path.exists():
+            if not store.has_statistics(path):
                 store.write_statistics(path, statistics)
 
 
@@ -175,20 +187,13 @@ def read_statistics(
     """Read the needed statistics, in the form of `methods.evidence.Statistics`.
 
     Raises:
-        RunError: those of a repeat are missing.
+        RunError: those of a repeat are missing or damaged.
     """
-
-    def read(path: Path) -> dict[str, torch.Tensor]:
-        found = store.read_statistics(path)
-        if found is None:
-            raise RunError(f"{path} is missing")
-        return found
-
     statistics: dict[str, dict[Any, ByRepeat]] = {}
     for need in needed:
         place = need.name if need.size is None else (need.name, need.size)
         of_kind = statistics.setdefault(need.kind, {})
-        of_kind[place] = [read(path) for path in _files(data, need, store)]
+        of_kind[place] = [store.read_statistics(path) for path in _files(data, need, store)]
     return statistics
 
 

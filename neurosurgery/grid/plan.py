@@ -260,16 +260,17 @@ class PlanText:
             }
             backwards = kinds & OF_GRADIENTS
             passes = unique * len(kinds - backwards)
-            passes += int(np.count_nonzero(drawn)) * len(backwards)
             total += passes
-            total_backwards += int(np.count_nonzero(drawn)) * len(backwards)
+            there_and_back = int(np.count_nonzero(drawn)) * len(backwards)
+            total_backwards += there_and_back
             lines.append(
                 f"scoring      {self._shown(calibration_set.name)}: {data.num_samples} of "
                 f"{len(calibration_set.samples)} samples × {data.num_repeats} repeats = {unique} "
                 f"forward passes{'' if passes else ' (not needed)'}"
+                f"{f', {there_and_back} forwards and backwards' if there_and_back else ''}"
             )
-        back = f", {total_backwards} of them and back for gradients" if total_backwards else ""
-        return [*lines, f"             {total} forward passes in all{back}, of the base model"]
+        back = f" and {total_backwards} forwards and backwards" if total_backwards else ""
+        return [*lines, f"             {total} forward passes{back} in all, of the base model"]
 
     def _gradients(self) -> str:
         kinds = {need.kind for need in needed_statistics(self.config.data, self.plan.to_select)}
@@ -281,10 +282,11 @@ class PlanText:
         return shown_set(name, self.config.output.skill_name)
 
     def _is_missing(self, need: Needed) -> bool:
-        return self.config.output.overwrite or not all(
-            self.store.statistics_file(need.kind, need.name, repeat, need.size).exists()
+        files = (
+            self.store.statistics_file(need.kind, need.name, repeat, need.size)
             for repeat in range(self.config.data.num_repeats)
         )
+        return self.config.output.overwrite or not all(map(self.store.has_statistics, files))
 
 
 def time_lines(store: ResultStore, states: int, workers: int | None, *, afresh: bool) -> list[str]:

@@ -18,6 +18,7 @@ from neurosurgery.grid.gather import (
     keep_statistics,
     missing_passes,
     read_statistics,
+    say_what_losses_count,
 )
 from neurosurgery.grid.plan import Plan, needed_statistics
 from neurosurgery.grid.training import TrainingRecipe
@@ -123,6 +124,7 @@ class RemoteSource:
         data = self._data
         needed = needed_statistics(data, plan.to_select)
         passes = missing_passes(data, needed, store)
+        say_what_losses_count(passes, self._sets)
         calls = {
             (kind, name): (kind, self._sets[name], data, passes[kind, name])
             for kind, name in sorted(passes, key=lambda place: -_length(self._sets[place[1]]))

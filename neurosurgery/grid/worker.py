@@ -154,6 +154,8 @@ class Worker:
         # Where the size is a number of units, the cell's name says all.
         if counts is not None and key.selection and not METHODS[key.method].counts_units:
             yield f"{key.stem}: {_units_text(counts, key.selection)}"
+        elif selection is not None and not selection.mask.count():
+            yield f"{key.stem}: no weight is selected; the model is evaluated unedited"
         scalar = key.edit.value if key.edit else None
         if factor is not None and scalar is not None and factor.blurs(scalar):
             yield (

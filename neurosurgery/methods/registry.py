@@ -83,6 +83,16 @@ def twin_of(name: str, draw: str) -> str:
     return next(found, "")
 
 
+def twin_basis(name: str) -> str:
+    """The method that a twin is of; empty for a method that is none."""
+    return METHODS[name].basis.name if name in METHODS and METHODS[name].draw else ""
+
+
+def is_named(name: str) -> bool:
+    """Whether users call a method by its name; an unknown one is."""
+    return name not in METHODS or METHODS[name].is_named
+
+
 def control_of(name: str) -> str:
     """The method that takes as many at random; empty where there is none."""
     return twin_of(name, RANDOM)

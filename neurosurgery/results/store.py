@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 import pandas as pd
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 from neurosurgery.common.errors import RunError, UsageError, first_line
@@ -165,13 +166,33 @@ class ResultStore:
             folder /= f"size{size:g}"
         return folder / f"{name}_run{repeat}.safetensors"
 
-    def read_statistics(self, path: Path) -> dict[str, torch.Tensor] | None:
-        """Read statistics; None if there is no file."""
-        return load_file(path) if path.exists() else None
+    def has_statistics(self, path: Path) -> bool:
+        """Whether the file is there, whole, and of what its path says."""
+        if not path.exists():
+            return False
+        try:
+            with safe_open(path, framework="numpy") as file:
+                return (file.metadata() or {}).get("of") == self._of(path)
+        except (OSError, SafetensorError):
+            return False
+
+    def read_statistics(self, path: Path) -> dict[str, torch.Tensor]:
+        """Read statistics.
+
+        Raises:
+            RunError: the file is missing, damaged, or of another set, size or repeat.
+        """
+        if not self.has_statistics(path):
+            raise RunError(f"{path} is missing, damaged, or of another set, size or repeat")
+        return load_file(path)
 
     def write_statistics(self, path: Path, values: Mapping[str, torch.Tensor]) -> None:
         """Write statistics for later runs of any script."""
-        write_atomically(path, save(dict(values)))
+        write_atomically(path, save(dict(values), {"of": self._of(path)}))
+
+    def _of(self, path: Path) -> str:
+        """What a file of statistics is of: its place, which says kind, size, set and repeat."""
+        return path.relative_to(self.root / "statistics" / self.model).as_posix()
 
     def clear(self) -> None:
         """Delete all files of the scripts; config.json, which marks the folder as ours, last."""

@@ -9,7 +9,7 @@ import pandas as pd
 
 from neurosurgery.common.numbers import interval_text, number_text, p_value_text, percent_text
 from neurosurgery.edit.kinds import TRAIN, edit_text
-from neurosurgery.methods.registry import size_text
+from neurosurgery.methods.registry import is_named, size_text, twin_basis
 from neurosurgery.settings.identity import MATH
 from neurosurgery.verdicts.columns import removed
 from neurosurgery.verdicts.intervals import INTERVALS_OVER
@@ -20,7 +20,7 @@ from neurosurgery.verdicts.power import POWER, undecided_lines
 from neurosurgery.verdicts.primary import primary_metrics
 from neurosurgery.verdicts.programs import programs_text
 
-_VERDICT = "  {:<20} {:>11} {:>7} {:>5} {:>8} {:>9} {:>11}  {:<18} {:>7}  {}"
+_VERDICT = "  {:<25} {:>9} {:>7} {:>5} {:>8} {:>9} {:>11}  {:<18} {:>7}  {}"
 _VERDICT_HEADER = (
     "weights",
     "model",
@@ -32,7 +32,7 @@ _VERDICT_HEADER = (
     "p",
     "verdict",
 )
-_COMPARISON = "  {:<20} {:>6} {:>8}  {:<24} {:<24} {:<24} {}"
+_COMPARISON = "  {:<27} {:>6} {:>8}  {:<24} {:<24} {:<24} {}"
 _COMPARISON_HEADER = (
     ("", "", "", "loss of the other tasks at half", "", "area under kept against", ""),
     ("", "", "", "of the skill (less is better)", "", "removed (more is better)", ""),
@@ -177,9 +177,15 @@ _VALUE = ["value", "low", "high"]
 
 
 def _difference_lines(comparison: pd.DataFrame, skill: str) -> list[str]:
-    """The first method less every other one, paired by documents and repeats."""
+    """The first method less every other one, and every method less its own twins.
+
+    The first less twins of others, which come with `--twins`, is left to the file.
+    """
     pairs = comparison[comparison["other"] != ""]
-    pairs = pairs[pairs["method"] == pairs["method"].iloc[0]] if len(pairs) else pairs
+    if len(pairs):
+        of = pairs["other"].map(twin_basis)
+        first = pairs["method"] == pairs["method"].iloc[0]
+        pairs = pairs[(of == pairs["method"]) | (first & pairs["other"].map(is_named))]
     lines = []
     for (method, other), rows in pairs.groupby(["method", "other"], sort=False):
         told = [

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from neurosurgery.common.errors import UsageError
@@ -97,3 +98,30 @@ def test_every_purpose_has_a_generator_of_its_own():
         for role in ("samples", "mask")
     }
     assert len(draws) == 16
+
+
+@pytest.mark.parametrize(
+    ("columns", "prompts", "why"),
+    [
+        ({"qa": ["a b 7", "c d 12 "], "answer": ["7", "12"]}, ("a b ", "c d "), ""),
+        ({"text": ["a b"] * 2, "solution": ["x", "b"], "answer": ["b"] * 2}, ("a ", "a "), ""),
+        ({"text": ["a b", "c d"], "answer": ["b", ""]}, (), "sample 2 does not end with"),
+        ({"text": ["ab", "cd"], "answer": ["ab", "d"]}, (), "sample 1 does not end with"),
+        ({"text": ["ab", "cd"]}, (), "the file has no column solution or answer"),
+    ],
+)
+def test_what_a_response_follows(tmp_path, columns, prompts, why):
+    path = tmp_path / "set.csv"
+    pd.DataFrame(columns).to_csv(path, index=False)
+    found = read_calibration_set(CalibrationSource("Race", path))
+    assert found.prompts == prompts
+    if why:
+        assert found.no_prompts.startswith(why)
+    assert found.without({0}).prompts == prompts[1:]
+
+
+def test_a_response_to_a_question_is_its_solution(tmp_path):
+    path = tmp_path / "set.csv"
+    pd.DataFrame({"question": ["How?"], "solution": ["So."]}).to_csv(path, index=False)
+    found = read_calibration_set(CalibrationSource("Race", path))
+    assert found.samples[0] == f"{found.prompts[0]}So."

@@ -94,11 +94,13 @@ def test_what_snip_counts_in_its_loss_is_said(tiny_model, tmp_path, capsys):
     own = tmp_path / "own.csv"
     rows = [(f"How much is {n} and 1?", f"It is {n + 1}.") for n in range(30)]
     pd.DataFrame(rows, columns=["question", "solution"]).to_csv(own, index=False)
-    flags = [*SCRIPTS["ablations"].one(), "--methods", "snip", "--train_dataset", str(own)]
+    flags = [*SCRIPTS["ablations"].one(), "--methods", "snip", "--train_dataset", str(own), *BOTH]
     assert SCRIPTS["ablations"].run(tiny_model, tmp_path / "r", *flags) == 0
     output = capsys.readouterr().out
     assert "math: the loss counts the tokens of the responses alone" in output
-    assert "Race: the loss counts all tokens: its file has no column solution or answer" in output
+    # Once, though the bottom twin takes another pass over math.
+    assert output.count("math: the loss counts") == 1
+    assert "Race: the loss counts all tokens: the file has no column solution or answer" in output
 
 
 def test_wanda_by_rows_refuses_a_size_before_the_model_is_loaded(tiny_model, tmp_path, capsys):
@@ -145,4 +147,44 @@ def test_twins_are_trained_beside_their_method(finished, tiny_model, tmp_path, c
     without_size = argv[: argv.index("--proportion")]
     assert FineTune.main([*without_size, "--selection", "all", *BOTH]) == 2
     error = capsys.readouterr().err
-    assert "--twins random: expected a method that has one, found all" in error
+    assert "--twins random: expected with it a method that has such a twin, found all" in error
+
+
+@pytest.mark.parametrize("damage", ["cut", "text", "of another set", "of another size"])
+def test_damaged_or_foreign_statistics_are_made_again(damage, tiny_model, tmp_path):
+    """They would give other masks without a word, or none at all."""
+    flags = ["--methods", "snip", "--proportion", "0.05", "0.2", "--num_repeats", "1"]
+    assert SCRIPTS["ablations"].run(tiny_model, tmp_path, *flags) == 0
+    folder = tmp_path / "statistics" / MODEL / "gradient_top_k"
+    file = folder / "size0.05" / "math_run0.safetensors"
+    whole = file.read_bytes()
+    other = {"of another set": "size0.05/Race_run0", "of another size": "size0.2/math_run0"}
+    match damage:
+        case "cut":
+            file.write_bytes(whole[: len(whole) // 2])
+        case "text":
+            file.write_text("hi")
+        case _:
+            file.write_bytes((folder / f"{other[damage]}.safetensors").read_bytes())
+    before = without_timings(tmp_path)
+    for cell in (tmp_path / "cells" / MODEL / "snip").glob("*0.05*"):
+        cell.unlink()
+    assert SCRIPTS["ablations"].run(tiny_model, tmp_path, *flags) == 0
+    assert file.read_bytes() == whole
+    assert without_timings(tmp_path) == before
+
+
+def test_a_size_that_selects_nothing_is_said(tiny_model, tmp_path, capsys):
+    flags = [*SCRIPTS["ablations"].one(), "--methods", "snip", "--proportion", "1e-9"]
+    assert SCRIPTS["ablations"].run(tiny_model, tmp_path, *flags) == 0
+    output = capsys.readouterr().out
+    assert "snip/Race_calculate1e-09_run0: no weight is selected" in output
+
+
+def test_texts_of_one_token_are_one_line(tiny_model, tmp_path, capsys):
+    own = tmp_path / "own.csv"
+    pd.DataFrame({"text": ["a", "b", "7"] * 9}).to_csv(own, index=False)
+    flags = [*SCRIPTS["ablations"].one(), "--methods", "snip", "--train_dataset", str(own)]
+    assert SCRIPTS["ablations"].run(tiny_model, tmp_path / "r", *flags) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "math: no drawn sample has a token that the loss could count" in error

@@ -36,7 +36,7 @@ ROUNDING = 1e-3
 
 def scoring(samples, starts, multiplicities, sizes=SIZES) -> ScoringPass:
     return ScoringPass(
-        samples, starts, np.asarray(multiplicities), sizes, None, lambda _samples, _tokens: None
+        "math", samples, starts, np.asarray(multiplicities), sizes, None, lambda *_counts: None
     )
 
 
@@ -155,7 +155,7 @@ def test_what_cannot_be_scored_is_said(ragged_samples):
     model = build_model("llama")
     targets = find_targets(model)
     lengths = [len(ids) for ids in ragged_samples]
-    with pytest.raises(RunError, match="no drawn sample has a response"):
+    with pytest.raises(RunError, match="math: no drawn sample has a token that"):
         collect_gradients(model, targets, scoring(ragged_samples, lengths, [[1] * 11]), kept_top_k)
     with torch.no_grad():
         model.model.norm.weight.fill_(torch.inf)

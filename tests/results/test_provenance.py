@@ -51,7 +51,7 @@ COMPUTED = {
 """Settings that are part of the identity in another form than their value."""
 
 OTHERS = {
-    "more of them add cells": "methods skill proportion ratio top scalar num_repeats "
+    "more of them add cells": "methods twins skill proportion ratio top scalar num_repeats "
     "pre_train_eval learning_rate",
     "how cells are computed": "device device_map batch_tokens eval_batch_size workers "
     "gpus_per_worker cpus_per_worker ray_address verbose save_steps",
