@@ -67,7 +67,7 @@ def gather_evidence(
     Raises:
         RunError: the model lacks the observed parts, or an activation is not finite.
     """
-    for kind in {need.kind for need in needed}:
+    for kind in dict.fromkeys(need.kind for need in needed):
         # Before the first of them is computed.
         observed_parts(kind, loaded)
     passes = missing_passes(data, needed, store)

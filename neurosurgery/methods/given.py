@@ -82,7 +82,7 @@ METHODS = (
         stem="run{repeat}",
     ),
     MASK_FILE,
-    twin(MASK_FILE, RANDOM),
+    twin(MASK_FILE, RANDOM, label="Random mask file"),
     LORA,
     SHIRA,
 )

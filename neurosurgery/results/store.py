@@ -163,7 +163,7 @@ class ResultStore:
         """The path of the statistics of one kind, set and repeat, and size where one is kept."""
         folder = self.root / "statistics" / self.model / kind
         if size is not None:
-            folder /= f"size{size:g}"
+            folder /= f"size{size}"
         return folder / f"{name}_run{repeat}.safetensors"
 
     def has_statistics(self, path: Path) -> bool:
