@@ -9,6 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from neurosurgery.common.terminal import progress, say
 from neurosurgery.data.calibration import CalibrationSet
+from neurosurgery.edit.kinds import KINDS
 from neurosurgery.grid.cell_run import CellRun
 from neurosurgery.grid.executors import Executor
 from neurosurgery.grid.gather import (
@@ -134,8 +135,15 @@ class RemoteSource:
                 keep_statistics(store, kind, name, computed)
                 bar.update()
         statistics = read_statistics(data, needed, store)
+        methods = {key.method for key in plan.keys}
         evidence = EvidenceData(
-            statistics, _sizes(plan), data.random_state, given or Given(), training
+            statistics,
+            _sizes(plan),
+            data.random_state,
+            given or Given(),
+            training,
+            {name: METHODS[name] for name in sorted(methods & METHODS.keys())},
+            dict(KINDS),
         )
         for line in self._workers.describe(evidence):
             say(line)

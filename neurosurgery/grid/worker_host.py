@@ -12,12 +12,15 @@ import torch
 
 from neurosurgery.activations.samples import BySize
 from neurosurgery.data.calibration import CalibrationSet
+from neurosurgery.edit.kinds import KINDS, EditKind
 from neurosurgery.evaluate.tasks import task_manager
 from neurosurgery.grid.gather import Given, describe_evidence, make_evidence, score_set
 from neurosurgery.grid.jobs import Done, Failed, Job, carry_out, without_bulk
 from neurosurgery.grid.training import Training, TrainingRecipe
 from neurosurgery.grid.worker import Worker
+from neurosurgery.methods.base import Method
 from neurosurgery.methods.evidence import Statistics
+from neurosurgery.methods.registry import METHODS
 from neurosurgery.settings.experiment import DataConfig, EvaluationConfig, ModelConfig
 
 
@@ -43,6 +46,7 @@ class EvidenceData:
     """`Evidence` without the model: small, and the same for every worker.
 
     `statistics` are by kind and set, one entry per repeat; `training` is None for grids without.
+    `methods` and `edits` are those that the main process knows: a script may have some of its own.
     """
 
     statistics: Statistics = field(default_factory=dict)
@@ -50,6 +54,15 @@ class EvidenceData:
     seed: int = 0
     given: Given = field(default_factory=Given)
     training: TrainingRecipe | None = None
+    methods: Mapping[str, Method] = field(default_factory=dict)
+    edits: Mapping[str, EditKind] = field(default_factory=dict)
+
+    def register(self) -> None:
+        """Let this process know the methods and edits that it has not."""
+        for name, method in self.methods.items():
+            METHODS.setdefault(name, method)
+        for name, kind in self.edits.items():
+            KINDS.setdefault(name, kind)
 
 
 @dataclass(frozen=True)
@@ -123,6 +136,7 @@ class WorkerHost:
         if self._worker is not None:
             return self._worker
         data = self._fetch(place[0])
+        data.register()
         from lm_eval.models.utils import resolve_max_length
 
         from neurosurgery.evaluate.harness import load_harnesses

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import ROOT
 from safetensors.torch import load_file
 from scripts import files_with_times, without_timings
 from worker_runs import CASE, MORE, WORKERS, cells, start
@@ -125,6 +128,23 @@ def test_a_missing_install_is_one_line(tiny_model, tmp_path, monkeypatch, capsys
     assert CASE.run(tiny_model, tmp_path / "r", *WORKERS) == 2
     error = capsys.readouterr().err
     assert "--workers 2: expected Ray to be installed: pip install -r requirements-ray.txt" in error
+
+
+def test_a_method_of_ours_goes_to_the_workers(tmp_path):
+    """Its class stands in the script, which no worker imports."""
+    text = (ROOT / "docs" / "METHODS.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"^```python\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    script = tmp_path / "Relative.py"
+    script.write_text(code, encoding="utf-8")
+    few = "--proportion .05 --num_repeats 1 --eval_limit 6 --twins bottom --pre_train_eval".split()
+    for name, more in (("one", []), ("workers", ["--workers", "1"])):
+        command = [sys.executable, script, *few, *more, "--save_path", tmp_path / name]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        run = subprocess.run(
+            command, env=environment, cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert run.returncode == 0, run.stderr
+    assert without_timings(tmp_path / "workers") == without_timings(tmp_path / "one")
 
 
 def test_cells_of_heads_on_workers(tmp_path):
