@@ -144,8 +144,7 @@ def say_what_losses_count(
 
 def _files(data: DataConfig, need: Needed, store: ResultStore) -> list[Path]:
     """The files of a statistic, one per repeat."""
-    repeats = range(data.num_repeats)
-    return [store.statistics_file(need.kind, need.name, r, need.size) for r in repeats]
+    return store.statistics_files(need.kind, need.name, need.size, data.num_repeats)
 
 
 def score_set(

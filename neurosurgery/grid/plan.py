@@ -248,16 +248,13 @@ class PlanText:
         lines = []
         total = total_backwards = 0
         data = self.config.data
+        missing = [n for n in needed_statistics(data, self.plan.to_select) if self._is_missing(n)]
         for calibration_set in sets:
             drawn = calibration_set.multiplicities(
                 data.num_samples, data.num_repeats, data.random_state
             )
             unique = int(drawn.any(axis=0).sum())
-            kinds = {
-                need.kind
-                for need in needed_statistics(data, self.plan.to_select)
-                if need.name == calibration_set.name and self._is_missing(need)
-            }
+            kinds = {need.kind for need in missing if need.name == calibration_set.name}
             backwards = kinds & OF_GRADIENTS
             passes = unique * len(kinds - backwards)
             total += passes
@@ -282,10 +279,8 @@ class PlanText:
         return shown_set(name, self.config.output.skill_name)
 
     def _is_missing(self, need: Needed) -> bool:
-        files = (
-            self.store.statistics_file(need.kind, need.name, repeat, need.size)
-            for repeat in range(self.config.data.num_repeats)
-        )
+        repeats = self.config.data.num_repeats
+        files = self.store.statistics_files(need.kind, need.name, need.size, repeats)
         return self.config.output.overwrite or not all(map(self.store.has_statistics, files))
 
 

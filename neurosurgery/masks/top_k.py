@@ -15,6 +15,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import torch
 
+NOT_FINITE = "importance scores are not finite: the weight holds an infinity or NaN"
+
 SAMPLE = 1 << 13
 """Largest sample for the bound; it estimates a proportion of .15 to within .004."""
 
@@ -155,9 +157,7 @@ def _count_reaching(scores: Scores, bound: float) -> int:
     for piece in scores:
         # The maximum is NaN if any score is NaN.
         if not math.isfinite(_largest(piece)):
-            raise ValueError(
-                "importance scores are not finite: the weight holds an infinity or NaN"
-            )
+            raise ValueError(NOT_FINITE)
         total += _count(_at_least(piece, bound))
     return total
 

@@ -175,7 +175,32 @@ class Ranks(Protocol):
         """The smallest scores of every matrix: as many as `counts` says, which `size` came to."""
 
 
-class OfWeights(Method):
+class OfMask(Method):
+    """A method whose selection is a mask of single weights."""
+
+    @abstractmethod
+    def specific(self, evidence: Evidence, key: SelectionKey) -> tuple[ParameterMask, int | None]:
+        """The mask, and the size of the skill's top-K; None where it is of none."""
+
+    def select(self, evidence: Evidence, key: SelectionKey) -> Selection:
+        """The mask."""
+        from neurosurgery.masks.selection import Selection
+
+        return Selection(*self.specific(evidence, key))
+
+    def at_random(self, evidence: Evidence, key: SelectionKey) -> Selection:
+        """In every matrix as many random weights; each method, set, size and repeat has its own."""
+        from neurosurgery.common.generator import generator
+        from neurosurgery.masks.selection import Selection
+        from neurosurgery.methods.twins import random_twin
+
+        mask, topk = self.specific(evidence, key)
+        role = f"{key.method} twin of {key.skill} at {key.size}"
+        draw = generator(evidence.seed, key.repeat, key.against, role)
+        return Selection(random_twin(mask, draw), topk)
+
+
+class OfWeights(OfMask):
     """A method that scores every weight: it takes the top-K of the skill in every matrix.
 
     One that is `against_a_set` takes off that set's top-K (set difference).
@@ -202,23 +227,6 @@ class OfWeights(Method):
         # Cells that differ only in the twin or the edit follow each other.
         place = type(self), key.skill, key.against, key.repeat, key.size
         return evidence.last(place, compute)
-
-    def select(self, evidence: Evidence, key: SelectionKey) -> Selection:
-        """The top-K, less another set's."""
-        from neurosurgery.masks.selection import Selection
-
-        return Selection(*self.specific(evidence, key))
-
-    def at_random(self, evidence: Evidence, key: SelectionKey) -> Selection:
-        """In every matrix as many random weights; each method, set, size and repeat has its own."""
-        from neurosurgery.common.generator import generator
-        from neurosurgery.masks.selection import Selection
-        from neurosurgery.methods.twins import random_twin
-
-        mask, topk = self.specific(evidence, key)
-        role = f"{key.method} twin of {key.skill} at {key.size}"
-        draw = generator(evidence.seed, key.repeat, key.against, role)
-        return Selection(random_twin(mask, draw), topk)
 
     def least(self, evidence: Evidence, key: SelectionKey) -> Selection:
         """In every matrix as many weights of the smallest scores for the skill."""

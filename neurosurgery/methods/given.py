@@ -6,13 +6,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from neurosurgery.activations.kinds import ACTIVATION_NORMS
-from neurosurgery.methods.base import RANDOM, TRAINED_ONLY, Method, OfWeights, twin
+from neurosurgery.methods.base import RANDOM, TRAINED_ONLY, Method, OfMask, twin
 from neurosurgery.methods.mathneuro import MATHNEURO
 
 if TYPE_CHECKING:
     from neurosurgery.masks.mask import ParameterMask
     from neurosurgery.masks.selection import Selection
-    from neurosurgery.methods.base import Ranks
     from neurosurgery.methods.evidence import Evidence
     from neurosurgery.methods.keys import SelectionKey
 
@@ -28,12 +27,8 @@ class Everything(Method):
         return Selection(ParameterMask.full(evidence.parameters))
 
 
-class OfFile(OfWeights):
+class OfFile(OfMask):
     """What a file of masks says; `against` is its name."""
-
-    def ranks(self, evidence: Evidence, name: str, repeat: int) -> Ranks:
-        """A file says what is selected, and no order."""
-        raise NotImplementedError(f"{self.name} ranks no weights")
 
     def specific(self, evidence: Evidence, key: SelectionKey) -> tuple[ParameterMask, None]:
         """The file's mask; it is not known of which top-K it is."""

@@ -10,6 +10,7 @@ import torch
 from neurosurgery.common.errors import RunError
 from neurosurgery.masks.mask import ParameterMask, Shapes, pack
 from neurosurgery.masks.top_k import (
+    NOT_FINITE,
     Cutoff,
     Reversed,
     Scores,
@@ -173,8 +174,7 @@ class RowRanks:
             for part in target.weight.detach().split(step, dim=rows):
                 scores = importance_scores(part, factors, transposed=target.transposed)
                 if not torch.isfinite(scores).all():
-                    reason = "importance scores are not finite: the weight holds an infinity or NaN"
-                    raise RunError(f"{target.parameter_name}: {reason}")
+                    raise RunError(f"{target.parameter_name}: {NOT_FINITE}")
                 count = counts[target.parameter_name]
                 parts.append(best_of_rows(scores, count, dim=1 - rows, largest=largest))
             packed[target.parameter_name] = pack(torch.cat(parts, dim=rows))

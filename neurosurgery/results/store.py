@@ -166,6 +166,12 @@ class ResultStore:
             folder /= f"size{size}"
         return folder / f"{name}_run{repeat}.safetensors"
 
+    def statistics_files(
+        self, kind: str, name: str, size: float | None, num_repeats: int
+    ) -> list[Path]:
+        """The paths of all repeats."""
+        return [self.statistics_file(kind, name, repeat, size) for repeat in range(num_repeats)]
+
     def has_statistics(self, path: Path) -> bool:
         """Whether the file is there, whole, and of what its path says."""
         if not path.exists():
