@@ -18,9 +18,9 @@ from neurosurgery.cli.parse import parse_experiment
 from neurosurgery.data.calibration import read_calibration_set
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.evaluate.harness import Harness
-from neurosurgery.grid.experiment import Experiment
-from neurosurgery.grid.recorder import Recorder
+from neurosurgery.run.recorder import Recorder
 from neurosurgery.settings.demo import DEMO
+from neurosurgery.studies.experiment import Experiment
 
 SCRIPT = "MathNeuro.py"
 FLAGS = "--proportion .005 .05 --num_repeats 1 --num_samples 5 --pre_train_eval".split()

@@ -35,12 +35,12 @@ from ray.cluster_utils import Cluster
 import MathNeuro
 from benchmarks.common import finish, parse, table
 from neurosurgery.edit.kinds import scale_by
-from neurosurgery.grid.executors import Failed
-from neurosurgery.grid.jobs import Done, Job
-from neurosurgery.grid.ray_workers import RayWorkers
-from neurosurgery.grid.worker_host import EvidenceData, Facts
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.results.keys import CellKey
+from neurosurgery.run.executors import Failed
+from neurosurgery.run.jobs import Done, Job
+from neurosurgery.run.ray_workers import RayWorkers
+from neurosurgery.run.worker_host import EvidenceData, Facts
 from neurosurgery.settings.workers import WorkersConfig
 
 NODES = 8

@@ -38,10 +38,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     `slow` is written at a test: a plain run takes a sample of its cases, the first `sample` of
     them (1 if nothing is said), and `-m slow` all. `whole` stands in files that run whole commands,
-    and holds for all of `top_level/` and `grid/`. `quick` is every other test.
+    and holds for all of `top_level/`, `run/` and `studies/`. `quick` is every other test.
     """
     for item in items:
-        if item.path.parent.name in ("top_level", "grid"):
+        if item.path.parent.name in ("top_level", "run", "studies"):
             item.add_marker("whole")
         if not (item.get_closest_marker("slow") or item.get_closest_marker("whole")):
             item.add_marker("quick")

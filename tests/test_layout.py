@@ -18,7 +18,7 @@ PACKAGE = ROOT / "neurosurgery"
 
 FOLDERS = (
     "common settings data models prompts masks activations methods locate edit evaluate results "
-    "verdicts report grid cli"
+    "verdicts report run studies cli"
 ).split()
 """A folder imports only from folders that stand before it."""
 
@@ -44,8 +44,8 @@ HEAVY = {"transformers", "lm_eval", "accelerate", "peft"}
 SETTINGS_MAY_BE_SEEN_WHOLE = {
     "settings/experiment.py",
     "cli/parse.py",
-    "grid/plan.py",
-    "grid/experiment.py",
+    "run/plan.py",
+    "studies/experiment.py",
 }
 """The conductor of a run, its plan and the command line; every other room gets its own part."""
 
@@ -126,7 +126,7 @@ def test_imports_go_one_way():
     [
         ("masks/mask.py", "from neurosurgery.methods.twins import x", "methods/ comes after"),
         ("masks/mask.py", "from neurosurgery.locate import consistency", "locate/ comes after"),
-        ("masks/mask.py", "import neurosurgery.grid.plan", "grid/ comes after"),
+        ("masks/mask.py", "import neurosurgery.run.plan", "run/ comes after"),
         ("masks/mask.py", "from ..locate import consistency", "locate/ comes after"),
         ("models/load.py", "def f():\n    from neurosurgery.cli import flags", "cli/ comes after"),
         ("results/store.py", "import transformers", "is to answer without transformers"),
@@ -138,7 +138,7 @@ def test_imports_go_one_way():
             "from neurosurgery.report.draw.grid import x",
             "draw/ comes after",
         ),
-        ("grid/plan.py", "from neurosurgery.cli.flags import build_parser", "cli/ comes after"),
+        ("run/plan.py", "from neurosurgery.cli.flags import build_parser", "cli/ comes after"),
     ],
 )
 def test_a_forbidden_import_is_found_and_both_files_are_named(tmp_path, file, line, reason):

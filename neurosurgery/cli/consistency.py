@@ -137,7 +137,6 @@ def run(arguments: argparse.Namespace) -> None:
         _check_folder(save_path, model)
 
         from neurosurgery.common.files import write_atomically
-        from neurosurgery.grid.checkpoint import SubsetCheckpoint
         from neurosurgery.locate.consistency import (
             consistency_text,
             measure_consistency,
@@ -146,6 +145,7 @@ def run(arguments: argparse.Namespace) -> None:
         from neurosurgery.models.load import read_model_config
         from neurosurgery.results.provenance import describe_run, model_fingerprint
         from neurosurgery.results.store import ResultStore
+        from neurosurgery.studies.checkpoint import SubsetCheckpoint
 
         commit = getattr(read_model_config(model), "_commit_hash", None)
         keep_freed_memory(device)

@@ -20,7 +20,12 @@ from neurosurgery.cli.parse import (
 )
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import be_quiet
-from neurosurgery.grid.fine_tuning_config import (
+from neurosurgery.methods.registry import METHODS, TRAINED_BY_DEFAULT
+from neurosurgery.settings.checks import check_path
+from neurosurgery.settings.declare import Settings
+from neurosurgery.settings.demo import DEMO
+from neurosurgery.settings.training import TrainingConfig
+from neurosurgery.studies.fine_tuning_config import (
     OF_FILES,
     SCRIPT,
     FineTuneConfig,
@@ -30,11 +35,6 @@ from neurosurgery.grid.fine_tuning_config import (
     selections,
     sized_by,
 )
-from neurosurgery.methods.registry import METHODS, TRAINED_BY_DEFAULT
-from neurosurgery.settings.checks import check_path
-from neurosurgery.settings.declare import Settings
-from neurosurgery.settings.demo import DEMO
-from neurosurgery.settings.training import TrainingConfig
 
 
 def run_fine_tuning(description: str, argv: Sequence[str] | None) -> int:
@@ -52,7 +52,7 @@ def run_fine_tuning(description: str, argv: Sequence[str] | None) -> int:
 
         data = read_training_data(config.training.data)
 
-        from neurosurgery.grid.fine_tuning import FineTuning
+        from neurosurgery.studies.fine_tuning import FineTuning
 
         be_quiet(config.settings.quiet)
         FineTuning(config, sets, data).run()

@@ -203,7 +203,7 @@ def run_experiment_script(script: str, description: str, argv: Sequence[str] | N
 
         sets = read_calibration_sets(config.data.sources, config.data.random_state)
 
-        from neurosurgery.grid.experiment import Experiment
+        from neurosurgery.studies.experiment import Experiment
 
         be_quiet(config.settings.quiet)
         Experiment(config, sets).run()

@@ -17,11 +17,11 @@ from neurosurgery.cli.parse import (
 from neurosurgery.cli.scripts import HEAD_CELLS
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import be_quiet
-from neurosurgery.grid.patching_config import CellsConfig, PatchingConfig
 from neurosurgery.methods.registry import methods_of
 from neurosurgery.settings.declare import Settings, is_given
 from neurosurgery.settings.parts import EVALUATION, OUTPUT, PROMPTS, WORKERS
 from neurosurgery.settings.patching import SCRIPT, PromptConfig
+from neurosurgery.studies.patching_config import CellsConfig, PatchingConfig
 
 
 def run_path_patching(description: str, argv: Sequence[str] | None) -> int:
@@ -35,7 +35,7 @@ def run_path_patching(description: str, argv: Sequence[str] | None) -> int:
 
         pairs = None if config.prompts.file is None else read_prompts(config.prompts.file)
 
-        from neurosurgery.grid.patching import Patching
+        from neurosurgery.studies.patching import Patching
 
         be_quiet(config.settings.quiet)
         Patching(config, pairs).run()

@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from neurosurgery.edit.kinds import ABLATIONS, POSITIONS, edit_settings
-from neurosurgery.grid.fine_tuning_config import SCRIPT as FINE_TUNE
-from neurosurgery.grid.fine_tuning_config import default_size, selections, sized_by
 from neurosurgery.masks.kinds import UNIT_KINDS
 from neurosurgery.methods.base import DRAWS
 from neurosurgery.methods.registry import METHODS, TRAINED_BY_DEFAULT, methods_of
@@ -21,6 +19,8 @@ from neurosurgery.settings.demo import DEMO, PUBLISHED_GRID
 from neurosurgery.settings.identity import EFFECTS, MATH
 from neurosurgery.settings.patching import METRICS, TOP
 from neurosurgery.settings.patching import SCRIPT as PATH_PATCHING
+from neurosurgery.studies.fine_tuning_config import SCRIPT as FINE_TUNE
+from neurosurgery.studies.fine_tuning_config import default_size, selections, sized_by
 
 _TASKS_TITLE = "evaluation (lm-eval)"
 _WORKERS_TITLE = "workers (Ray: pip install -r requirements-ray.txt)"

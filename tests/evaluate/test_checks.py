@@ -19,11 +19,11 @@ from neurosurgery.evaluate.engine.language_model import LanguageModel
 from neurosurgery.evaluate.engine.passes import CachedPasses
 from neurosurgery.evaluate.engine.trials import Deviation
 from neurosurgery.evaluate.harness import load_harnesses
-from neurosurgery.grid.worker import Worker
 from neurosurgery.methods.evidence import Evidence
 from neurosurgery.models.float32 import in_float32
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.results.keys import BASELINE_KEY
+from neurosurgery.run.worker import Worker
 from neurosurgery.settings.demo import TASKS_FOLDER
 from neurosurgery.settings.experiment import EvaluationConfig
 

@@ -13,7 +13,6 @@ from conftest import build_model
 
 from neurosurgery.activations.collect import collect_activation_norms
 from neurosurgery.data.calibration import CalibrationSet
-from neurosurgery.grid.checkpoint import SubsetCheckpoint
 from neurosurgery.locate.consistency import (
     Checkpoint,
     Pair,
@@ -29,6 +28,7 @@ from neurosurgery.models.backbone import find_backbone
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.models.targets import find_targets
 from neurosurgery.settings.experiment import CalibrationSource, DataConfig
+from neurosurgery.studies.checkpoint import SubsetCheckpoint
 
 SUBSETS = [Subset(size, number) for size in (1, 4) for number in range(3)]
 PROPORTIONS = [0.02, 0.1]

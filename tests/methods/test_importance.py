@@ -8,7 +8,6 @@ from conftest import build_model
 
 from neurosurgery.activations.kinds import ACTIVATION_NORMS, FIRING_COUNTS
 from neurosurgery.common.errors import RunError
-from neurosurgery.grid.gather import read_statistics
 from neurosurgery.masks.top_k import top_k_counts
 from neurosurgery.methods import importance
 from neurosurgery.methods.base import Needed
@@ -18,6 +17,7 @@ from neurosurgery.methods.ranking import TopK
 from neurosurgery.models.neurons import find_neuron_layers
 from neurosurgery.models.targets import Target, find_targets
 from neurosurgery.results.store import ResultStore
+from neurosurgery.run.gather import read_statistics
 from neurosurgery.settings.experiment import CalibrationSource, DataConfig
 
 

@@ -20,7 +20,6 @@ from neurosurgery.activations import collect
 from neurosurgery.activations.collect import collect_activation_norms
 from neurosurgery.common.errors import UsageError
 from neurosurgery.evaluate import harness
-from neurosurgery.grid.gather import describe_evidence
 from neurosurgery.masks.files import write_mask_file
 from neurosurgery.methods.evidence import Evidence
 from neurosurgery.models import backbone
@@ -29,6 +28,7 @@ from neurosurgery.models.forward import head_input
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.models.neurons import find_neuron_layers
 from neurosurgery.models.targets import find_targets
+from neurosurgery.run.gather import describe_evidence
 
 _SMALL = _COMMON | {
     "hidden_size": 24,

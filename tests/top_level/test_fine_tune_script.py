@@ -24,12 +24,12 @@ import PathPatching
 from neurosurgery.__main__ import main
 from neurosurgery.edit.delta import added_delta
 from neurosurgery.edit.delta_files import load_delta
-from neurosurgery.grid.kept_effects import effects_folder
 from neurosurgery.masks.files import read_mask_file, write_mask_file
 from neurosurgery.masks.head_units import head_units, mlp_units
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.methods.key_units import effect_table
 from neurosurgery.models.heads import find_blocks
+from neurosurgery.run.kept_effects import effects_folder
 from neurosurgery.settings.demo import DEMO
 
 TASKS = ["--train_lm_eval_task", "demo_gsm8k_cot", "--eval_datasets", "demo_race", "demo_stories"]

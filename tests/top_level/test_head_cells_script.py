@@ -12,11 +12,11 @@ from scripts import files_with_times, without_timings
 import MathNeuro
 import PathPatching
 from neurosurgery import __main__
-from neurosurgery.grid import head_cells, patching
 from neurosurgery.masks.files import load_mask
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.settings.demo import DEMO
+from neurosurgery.studies import head_cells, patching
 
 FEW = "--num_prompts 40 --num_draws 2 --top 1 2 --num_repeats 2 --eval_limit 8".split()
 

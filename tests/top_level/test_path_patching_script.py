@@ -11,12 +11,12 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import PathPatching
-from neurosurgery.grid import patching
 from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.demo import DEMO
 from neurosurgery.settings.identity import EFFECTS
 from neurosurgery.settings.patching import DEMO_FAMILY
+from neurosurgery.studies import patching
 
 MADE = [*"--operators + --digits 2 --shots 0 --num_prompts 40 --templates".split(), DEMO_FAMILY]
 SMALL = "--num_draws 2 --top 1 3".split()

@@ -1,1 +1,0 @@
-"""Run the cells of a grid: plan, gather statistics, compute, record."""

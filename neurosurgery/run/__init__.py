@@ -1,0 +1,1 @@
+"""Take cells through select, edit, evaluate, restore, record: here, or on workers."""

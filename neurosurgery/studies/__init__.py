@@ -1,0 +1,1 @@
+"""What each script asks: its settings, its cells, and what it adds to a run."""

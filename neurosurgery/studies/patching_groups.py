@@ -1,0 +1,111 @@
+"""Compare groups of prompts: operators, families of wordings, random halves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from neurosurgery.common.generator import generator
+from neurosurgery.masks.units import Unit
+from neurosurgery.methods.key_units import strongest, top_overlap
+from neurosurgery.prompts.pairs import TokenPair
+from neurosurgery.studies.knock_out import Answers
+from neurosurgery.studies.patching_prompts import Prompts
+
+COMPARED = 10
+"""Key units that are knocked out for the transfer matrix and compared between groups."""
+
+
+def agreement_of_groups(
+    units: Sequence[Unit],
+    effects: np.ndarray,
+    kinds: Sequence[str],
+    found_on: Sequence[TokenPair],
+    seed: int,
+) -> pd.DataFrame:
+    """Overlap of the strongest units of two groups of the prompts, against chance.
+
+    Groups are two random halves, then every two operators, then every two template families.
+
+    Args:
+        units: heads and MLPs.
+        effects: (units, prompts).
+        kinds: the kinds of units to compare.
+        found_on: the prompts.
+        seed: of the halves.
+    """
+    draw = generator(seed, 0, "halves", "path patching")
+    first, second = np.array_split(draw.permutation(effects.shape[1]), 2)
+    pairs = [("half", "other half", first, second)]
+    for name in ("operator", "family"):
+        of_pair = np.array([getattr(pair.source, name) or "" for pair in found_on])
+        for one, other in combinations(dict.fromkeys(of_pair.tolist()), 2):
+            places = [np.flatnonzero(of_pair == group) for group in (one, other)]
+            pairs.append((one, other, *places))
+    rows = []
+    for kind in kinds:
+        for one, other, *places in pairs:
+            ranked, again = (strongest(units, effects[:, place], kind) for place in places)
+            number = max(1, min(COMPARED, len(ranked) // 4))
+            overlap, chance = top_overlap(ranked, again, number)
+            rows.append((kind, number, one, other, overlap, chance))
+    columns = ["kind", "number", "found_on", "and_on", "overlap", "by_chance"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def transfer_of_groups(
+    units: Sequence[Unit], effects: np.ndarray, kind: str, prompts: Prompts, answers: Answers
+) -> pd.DataFrame:
+    """Units found with one operator or family, knocked out on the others; empty for one group."""
+    of_operators = len({pair.source.operator for pair in prompts.found_on}) > 1
+
+    def group_of(pair: TokenPair) -> str:
+        return (pair.source.operator if of_operators else pair.source.family) or ""
+
+    groups = list(dict.fromkeys(group_of(pair) for pair in prompts.found_on))
+    if len(groups) < 2:
+        return pd.DataFrame()
+    rankings = {}
+    for group in groups:
+        mine = [i for i, pair in enumerate(prompts.found_on) if group_of(pair) == group]
+        rankings[group] = strongest(units, effects[:, mine], kind)
+    number = min(COMPARED, len(rankings[groups[0]]))
+    return transfer(rankings, number, answers, prompts.held_out, group_of)
+
+
+def transfer(
+    rankings: Mapping[str, Sequence[Unit]],
+    number: int,
+    answers: Answers,
+    pairs: Sequence[TokenPair],
+    group_of: Callable[[TokenPair], str],
+) -> pd.DataFrame:
+    """Accuracy on every group of prompts without the key units that were found with another.
+
+    Args:
+        rankings: group of prompts to the units ranked by its effects.
+        number: how many units are knocked out.
+        answers: right or wrong for every held-out pair.
+        pairs: the held-out pairs.
+        group_of: a pair's group.
+    """
+    rows = []
+    groups = np.array([group_of(pair) for pair in pairs])
+    for found_on, ranked in rankings.items():
+        right = np.asarray(answers(ranked[:number]), dtype=float)
+        for tested_on in rankings:
+            mine = right[groups == tested_on]
+            rows.append(
+                {
+                    "kind": ranked[0].kind,
+                    "found_on": found_on,
+                    "tested_on": tested_on,
+                    "number": number,
+                    "accuracy": float(mine.mean()) if len(mine) else float("nan"),
+                    "prompts": len(mine),
+                }
+            )
+    return pd.DataFrame(rows)

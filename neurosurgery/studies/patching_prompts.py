@@ -1,0 +1,126 @@
+"""The prompts of path patching: read or made, tokenised, answered by the model, split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from neurosurgery.common.errors import UsageError
+from neurosurgery.locate.patching_metrics import LOGIT_DIFF
+from neurosurgery.models.forward import context_length, next_tokens
+from neurosurgery.models.load import LoadedModel
+from neurosurgery.prompts.arithmetic import arithmetic_pairs
+from neurosurgery.prompts.pairs import PromptPair, Tally, TokenPair, keep_right, tokenize_pairs
+from neurosurgery.prompts.split import split_held_out
+from neurosurgery.studies.patching_config import PatchingConfig
+
+LEAST = 4
+"""Prompts that each part needs, for a standard error and an interval to say anything."""
+
+
+class Prompts(NamedTuple):
+    """Prompts that the model answers right: those to find units with, and those held out."""
+
+    found_on: list[TokenPair]
+    held_out: list[TokenPair]
+    text: str
+
+
+def tokenised_prompts(
+    tokenizer: PreTrainedTokenizerBase, config: PatchingConfig, given: Sequence[PromptPair] | None
+) -> tuple[list[TokenPair], Tally]:
+    """Make or take the prompts, as tokens; the model is not needed.
+
+    Args:
+        tokenizer: the model's.
+        config: the settings.
+        given: the prompts of `--prompts`; None to make arithmetic.
+
+    Raises:
+        UsageError: a flag asks for prompts that there are not, too few can be used, or the metric
+            needs wrong answers that there are not.
+    """
+    tokens, tally = _tokenised(tokenizer, config, given)
+    if len(tokens) < 2 * LEAST:
+        flag, value = _source(config)
+        raise UsageError(flag, value, f"{tally.text()}; expected at least {2 * LEAST} to be kept")
+    if config.metric == LOGIT_DIFF and any(pair.wrong_id is None for pair in tokens):
+        raise UsageError("--metric", LOGIT_DIFF, "expected a wrong_answer for every prompt")
+    return tokens, tally
+
+
+def _tokenised(
+    tokenizer: PreTrainedTokenizerBase, config: PatchingConfig, given: Sequence[PromptPair] | None
+) -> tuple[list[TokenPair], Tally]:
+    if given is not None:
+        return tokenize_pairs(given, tokenizer)
+    made = config.prompts
+    pairs, tally = arithmetic_pairs(
+        tokenizer,
+        operators=made.operators,
+        families=made.templates,
+        digits=made.digits,
+        count_per_operator=made.number,
+        shots=made.shots,
+        words=made.number_words,
+        seed=config.random_state,
+    )
+    return tokenize_pairs(pairs, tokenizer, tally)
+
+
+def _source(config: PatchingConfig) -> tuple[str, str]:
+    """The flag that the prompts come from, and its value."""
+    file = config.prompts.file
+    return ("--prompts", str(file)) if file else ("--model", config.model.name)
+
+
+def prepare_prompts(
+    loaded: LoadedModel,
+    config: PatchingConfig,
+    tokens: Sequence[TokenPair],
+    tally: Tally,
+    batch_tokens: int,
+) -> Prompts:
+    """Keep the prompts with a right answer, hold a part out.
+
+    Args:
+        loaded: the unedited model.
+        config: the settings.
+        tokens: the result of `tokenised_prompts`.
+        tally: how many were made and dropped before.
+        batch_tokens: tokens per batch.
+
+    Raises:
+        UsageError: too few prompts are left, or a prompt is longer than the context.
+    """
+    flag, value = _source(config)
+    longest = max((len(pair.prompt_ids) for pair in tokens), default=0)
+    context = context_length(loaded.model, loaded.tokenizer)
+    if longest > context:
+        raise UsageError(
+            flag, value, f"a prompt has {longest} tokens; expected at most {context}, the context"
+        )
+    answers = next_tokens(loaded.model, [pair.prompt_ids for pair in tokens], batch_tokens)
+    tokens, tally = keep_right(tokens, answers, tally)
+    found_on, held_out = split_held_out(tokens, config.prompts.held_out, config.random_state)
+    if min(len(found_on), len(held_out)) < LEAST:
+        raise UsageError(
+            flag,
+            value,
+            f"{tally.text()}; expected at least {LEAST} right answers to find units with and "
+            f"{LEAST} held out, found {len(found_on)} and {len(held_out)}",
+        )
+    counterfactuals = [pair.counterfactual_ids for pair in tokens]
+    alike = sum(
+        token == pair.answer_id
+        for token, pair in zip(
+            next_tokens(loaded.model, counterfactuals, batch_tokens), tokens, strict=True
+        )
+    )
+    text = (
+        f"{tally.text()}; to the counterfactuals of {alike} of them the model gives the same "
+        "answer (these say less)"
+    )
+    return Prompts(found_on, held_out, text)
