@@ -19,8 +19,9 @@ from neurosurgery.data.calibration import read_calibration_set
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.evaluate.harness import Harness
 from neurosurgery.run.recorder import Recorder
+from neurosurgery.run.run import run_study
 from neurosurgery.settings.demo import DEMO
-from neurosurgery.studies.experiment import Experiment
+from neurosurgery.studies.grid import GridStudy
 
 SCRIPT = "MathNeuro.py"
 FLAGS = "--proportion .005 .05 --num_repeats 1 --num_samples 5 --pre_train_eval".split()
@@ -123,7 +124,7 @@ def measure_overhead(quick: bool) -> Overhead:
         config = parse_experiment(SCRIPT, "", flags)
         sets = {source.name: read_calibration_set(source) for source in config.data.sources}
         with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence):
-            Experiment(config, sets).run()
+            run_study(GridStudy(config, sets))
     cells = clock.calls // CALLS_PER_CELL - 1
     cell = (clock.end - clock.start) / cells
     harness, forward = clock.harness / cells, clock.forward / cells

@@ -37,10 +37,10 @@ from benchmarks.common import finish, parse, table
 from neurosurgery.edit.kinds import scale_by
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.results.keys import CellKey
-from neurosurgery.run.executors import Failed
-from neurosurgery.run.jobs import Done, Job
+from neurosurgery.run.host import Facts
+from neurosurgery.run.jobs import Done, Failed, Job
+from neurosurgery.run.observations import Observations
 from neurosurgery.run.ray_workers import RayWorkers
-from neurosurgery.run.worker_host import EvidenceData, Facts
 from neurosurgery.settings.workers import WorkersConfig
 
 NODES = 8
@@ -81,7 +81,7 @@ def cluster_run(workers: int, cells: int, seconds: float, *, trouble: bool = Fal
     recipe: Any = seconds
     config = WorkersConfig(workers, gpus=0, address=cluster.address)
     with RayWorkers(config, recipe, lambda _line: None, Sleeper) as running:
-        running.describe(EvidenceData())
+        running.describe(Observations())
         at_work: set[int | None] = set()
         # Until every worker has done a cell, some are still being started.
         while len(at_work) < workers:

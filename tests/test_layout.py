@@ -44,10 +44,9 @@ HEAVY = {"transformers", "lm_eval", "accelerate", "peft"}
 SETTINGS_MAY_BE_SEEN_WHOLE = {
     "settings/experiment.py",
     "cli/parse.py",
-    "run/plan.py",
-    "studies/experiment.py",
+    "studies/grid.py",
 }
-"""The conductor of a run, its plan and the command line; every other room gets its own part."""
+"""The study of a grid and the command line; every other room gets its own part."""
 
 
 def python_files(folder: Path = PACKAGE) -> list[Path]:

@@ -35,7 +35,7 @@ def workers_of(process: subprocess.Popen) -> list[psutil.Process]:
     found = []
     for child in psutil.Process(process.pid).children(recursive=True):
         try:
-            if "WorkerHost" in " ".join(child.cmdline()):
+            if "ray::Host" in " ".join(child.cmdline()):
                 found.append(child)
         except (psutil.NoSuchProcess, psutil.ZombieProcess):
             continue

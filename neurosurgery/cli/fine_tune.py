@@ -25,7 +25,7 @@ from neurosurgery.settings.checks import check_path
 from neurosurgery.settings.declare import Settings
 from neurosurgery.settings.demo import DEMO
 from neurosurgery.settings.training import TrainingConfig
-from neurosurgery.studies.fine_tuning_config import (
+from neurosurgery.studies.training_config import (
     OF_FILES,
     SCRIPT,
     FineTuneConfig,
@@ -52,10 +52,11 @@ def run_fine_tuning(description: str, argv: Sequence[str] | None) -> int:
 
         data = read_training_data(config.training.data)
 
-        from neurosurgery.studies.fine_tuning import FineTuning
+        from neurosurgery.run.run import run_study
+        from neurosurgery.studies.training import TrainingStudy
 
         be_quiet(config.settings.quiet)
-        FineTuning(config, sets, data).run()
+        run_study(TrainingStudy(config, sets, data))
 
     return run_script(run, argv)
 

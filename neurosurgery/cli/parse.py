@@ -203,10 +203,11 @@ def run_experiment_script(script: str, description: str, argv: Sequence[str] | N
 
         sets = read_calibration_sets(config.data.sources, config.data.random_state)
 
-        from neurosurgery.studies.experiment import Experiment
+        from neurosurgery.run.run import run_study
+        from neurosurgery.studies.grid import GridStudy
 
         be_quiet(config.settings.quiet)
-        Experiment(config, sets).run()
+        run_study(GridStudy(config, sets))
 
     return run_script(run, argv)
 

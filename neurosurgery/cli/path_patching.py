@@ -19,9 +19,10 @@ from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import be_quiet
 from neurosurgery.methods.registry import methods_of
 from neurosurgery.settings.declare import Settings, is_given
-from neurosurgery.settings.parts import EVALUATION, OUTPUT, PROMPTS, WORKERS
+from neurosurgery.settings.experiment import EvaluationConfig, OutputConfig
+from neurosurgery.settings.parts import EVALUATION, OUTPUT, PROMPTS
 from neurosurgery.settings.patching import SCRIPT, PromptConfig
-from neurosurgery.studies.patching_config import CellsConfig, PatchingConfig
+from neurosurgery.studies.patching_config import CellsConfig, PatchConfig, PatchingConfig
 
 
 def run_path_patching(description: str, argv: Sequence[str] | None) -> int:
@@ -35,10 +36,11 @@ def run_path_patching(description: str, argv: Sequence[str] | None) -> int:
 
         pairs = None if config.prompts.file is None else read_prompts(config.prompts.file)
 
-        from neurosurgery.studies.patching import Patching
+        from neurosurgery.run.run import run_study
+        from neurosurgery.studies.patching import PatchingStudy
 
         be_quiet(config.settings.quiet)
-        Patching(config, pairs).run()
+        run_study(PatchingStudy(config, pairs))
 
     return run_script(run, argv)
 
@@ -55,16 +57,17 @@ def parse(description: str, argv: Sequence[str] | None) -> PatchingConfig:
         raise UsageError("--model", settings.model, "expected with it --save_path")
     _check_prompt_flags(settings)
     cells = _cells(settings)
+    evaluation = None if cells is None else evaluation_config(settings)
     output = output_config(settings)
-    config = settings.part(
-        PatchingConfig,
+    config = PatchingConfig(
         model=model_config(settings),
         prompts=settings.part(PromptConfig, file=settings.prompts, number=settings.num_prompts),
-        top=settings.top and tuple(sorted(settings.top)),
-        draws=settings.num_draws,
-        save_path=output.save_path,
+        patch=settings.part(PatchConfig, top=settings.top and tuple(sorted(settings.top))),
         cells=cells,
-        settings=_written(settings, cells),
+        evaluation=evaluation,
+        output=output,
+        workers=workers_config(settings),
+        settings=_written(settings, evaluation, output),
     )
     config.check()
     return config
@@ -76,16 +79,18 @@ _OF_FILE = tuple(one.name for one in PROMPTS if one.name != "prompts")
 
 def _of_cells() -> tuple[str, ...]:
     """Settings that do nothing without tasks."""
-    groups = (HEAD_CELLS, EVALUATION, OUTPUT, WORKERS)
+    groups = (HEAD_CELLS, EVALUATION, OUTPUT)
     return ("pre_train_eval", *(one.name for group in groups for one in group))
 
 
-def _written(settings: Settings, cells: CellsConfig | None) -> Settings:
+def _written(
+    settings: Settings, evaluation: EvaluationConfig | None, output: OutputConfig
+) -> Settings:
     """The settings with the tasks that hold; those that say nothing beside others are unused."""
     unused = _OF_FILE if settings.prompts is not None else ()
-    if cells is None:
+    if evaluation is None:
         return settings.with_values((*unused, *_of_cells(), "skill_task", "other_tasks"))
-    return with_tasks(settings, cells.evaluation, cells.output, unused)
+    return with_tasks(settings, evaluation, output, unused)
 
 
 def _cells(settings: Settings) -> CellsConfig | None:
@@ -107,11 +112,8 @@ def _cells(settings: Settings) -> CellsConfig | None:
         return None
     return settings.part(
         CellsConfig,
-        evaluation=evaluation_config(settings),
-        output=output_config(settings),
         scalars=settings.scalar or (),
         methods=chosen_methods(settings, methods_of(SCRIPT)),
-        workers=workers_config(settings),
     )
 
 

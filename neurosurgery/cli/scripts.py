@@ -19,8 +19,8 @@ from neurosurgery.settings.demo import DEMO, PUBLISHED_GRID
 from neurosurgery.settings.identity import EFFECTS, MATH
 from neurosurgery.settings.patching import METRICS, TOP
 from neurosurgery.settings.patching import SCRIPT as PATH_PATCHING
-from neurosurgery.studies.fine_tuning_config import SCRIPT as FINE_TUNE
-from neurosurgery.studies.fine_tuning_config import default_size, selections, sized_by
+from neurosurgery.studies.training_config import SCRIPT as FINE_TUNE
+from neurosurgery.studies.training_config import default_size, selections, sized_by
 
 _TASKS_TITLE = "evaluation (lm-eval)"
 _WORKERS_TITLE = "workers (Ray: pip install -r requirements-ray.txt)"
@@ -49,6 +49,7 @@ PATCHING = (
         choices=tuple(UNIT_KINDS),
         otherwise="both",
         identity=EFFECTS,
+        ordered=False,
     ),
 )
 
@@ -155,7 +156,7 @@ def _of_path_patching() -> Groups:
         "grid: the same units edited and evaluated on tasks, beside the other methods "
         "(with --skill_task and --other_tasks; the demo brings its own)": HEAD_CELLS,
         _TASKS_TITLE: parts.evaluation(),
-        "output": parts.output(DEMO.save_path, "replace what this script left in --save_path"),
+        "output": parts.output(DEMO.save_path),
         _WORKERS_TITLE: parts.WORKERS,
     }
 

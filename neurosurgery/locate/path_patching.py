@@ -35,6 +35,7 @@ from neurosurgery.locate.patching_runs import (
 )
 from neurosurgery.masks.head_units import HEAD, MLP, head_units, mlp_units
 from neurosurgery.masks.units import Unit
+from neurosurgery.methods.key_units import UnitEffects
 from neurosurgery.models.float32 import in_float32
 from neurosurgery.models.heads import find_blocks
 from neurosurgery.settings.patching import RELATIVE
@@ -84,8 +85,9 @@ class HeadEffects:
         return self.effects.mean(dim=1)
 
     def ranking(self) -> list[Unit]:
-        """The units from the most negative mean effect to the largest; ties keep their order."""
-        return [self.units[place] for place in self.mean().argsort(stable=True).tolist()]
+        """The units in the order of `UnitEffects.order`."""
+        order = UnitEffects(self.units, self.effects.cpu().numpy()).order()
+        return [self.units[place] for place in order]
 
 
 def head_effects(

@@ -43,6 +43,16 @@ def head_units(blocks: Sequence[Block]) -> list[Unit]:
     return units
 
 
+def model_units(model: PreTrainedModel) -> list[Unit]:
+    """Every head of a model, then every MLP.
+
+    Raises:
+        UsageError: the model has no separable heads (`models.heads.find_blocks`).
+    """
+    blocks = find_blocks(model)
+    return [*head_units(blocks), *mlp_units(blocks)]
+
+
 def mlp_units(blocks: Sequence[Block]) -> list[Unit]:
     """Every MLP of a model as one unit, by layer.
 

@@ -62,6 +62,11 @@ class Unit:
     slices: tuple[Slice, ...]
     site: Site
 
+    @property
+    def name(self) -> str:
+        """What files call it."""
+        return f"{self.kind}/{self.module}/{self.index}"
+
 
 def place_of(parameter: str) -> Place:
     """Layer and kind of a parameter or module: the first number in its name, and the rest after it.

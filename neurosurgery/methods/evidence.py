@@ -102,9 +102,8 @@ class Evidence:
             raise ValueError(f"{key.method} needs effects of path patching")
         draw = generator(self.seed, key.repeat, "", "prompts of path patching")
         prompts = self._effects.effects.shape[1]
-        drawn = self._effects.effects[:, draw.integers(prompts, size=prompts)]
-        mine = UnitEffects(self._effects.units, drawn, self._effects.means)
-        return mine.of_kind(METHODS[key.method].unit)
+        drawn = self._effects.on(np.asarray(draw.integers(prompts, size=prompts)))
+        return drawn.of_kind(METHODS[key.method].unit)
 
     def firing_probabilities(self, repeat: int) -> dict[str, np.ndarray]:
         """Per set, the firing probability per token of each neuron, MLPs concatenated; float64.

@@ -10,6 +10,7 @@ smaller one; the bottom twin takes those of the smallest |mean effect|.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from neurosurgery.activations.kinds import EFFECTS
@@ -17,8 +18,6 @@ from neurosurgery.masks.kinds import HEAD, MLP
 from neurosurgery.methods.base import BOTTOM, RANDOM, Method, twin
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from neurosurgery.masks.selection import Selection
     from neurosurgery.methods.evidence import Evidence
     from neurosurgery.methods.key_units import UnitEffects
@@ -31,8 +30,7 @@ class ByEffects(Method):
     def select(self, evidence: Evidence, key: SelectionKey) -> Selection:
         """The most negative mean effects."""
         found = evidence.effects_of(key)
-        order = found.effects.mean(axis=1).argsort(kind="stable")
-        return _of_units(evidence, found, order[: int(key.size)], mine=True)
+        return _of_units(evidence, found, found.order()[: int(key.size)], mine=True)
 
     def at_random(self, evidence: Evidence, key: SelectionKey) -> Selection:
         """Units at random."""
@@ -41,17 +39,16 @@ class ByEffects(Method):
         found = evidence.effects_of(key)
         draw = generator(evidence.seed, key.repeat, self.unit, "random units")
         drawn = draw.permutation(len(found.units))[: int(key.size)]
-        return _of_units(evidence, found, drawn, mine=False)
+        return _of_units(evidence, found, drawn.tolist(), mine=False)
 
     def least(self, evidence: Evidence, key: SelectionKey) -> Selection:
         """The smallest |mean effects|."""
         found = evidence.effects_of(key)
-        order = abs(found.effects.mean(axis=1)).argsort(kind="stable")
-        return _of_units(evidence, found, order[: int(key.size)], mine=False)
+        return _of_units(evidence, found, found.least()[: int(key.size)], mine=False)
 
 
 def _of_units(
-    evidence: Evidence, found: UnitEffects, places: np.ndarray, *, mine: bool
+    evidence: Evidence, found: UnitEffects, places: Sequence[int], *, mine: bool
 ) -> Selection:
     """The selection of the units at these places; its mask holds the weights that read them.
 
@@ -61,8 +58,8 @@ def _of_units(
     from neurosurgery.masks.units import unit_table, units_mask
     from neurosurgery.methods.key_units import effect_table
 
-    units = [found.units[place] for place in places.tolist()]
-    effects = effect_table(units, found.effects[places])
+    chosen = found.at(places)
+    units, effects = chosen.units, effect_table(chosen)
     columns = {name: effects[name].to_list() for name in ("effect", "stderr")}
     columns = {"belongs": [int(mine)] * len(units), **columns}
     return Selection(

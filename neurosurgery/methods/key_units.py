@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -28,26 +28,65 @@ class UnitEffects:
 
     units: Sequence[Unit]
     effects: np.ndarray
-    means: Mapping[Unit, torch.Tensor]
+    means: Mapping[Unit, torch.Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def by_name(
+        cls,
+        units: Sequence[Unit],
+        effects: Mapping[str, torch.Tensor],
+        means: Mapping[str, torch.Tensor] | None = None,
+    ) -> UnitEffects:
+        """The units of a model with what was kept by their names.
+
+        Raises:
+            KeyError: a unit has no effects.
+        """
+        of_units = np.stack([effects[unit.name].numpy() for unit in units])
+        there = means or {}
+        return cls(units, of_units, {u: there[u.name] for u in units if u.name in there})
 
     def of_kind(self, kind: str) -> UnitEffects:
         """The units of one kind."""
-        places = [place for place, unit in enumerate(self.units) if unit.kind == kind]
-        return UnitEffects([self.units[p] for p in places], self.effects[places], self.means)
+        return self.at([place for place, unit in enumerate(self.units) if unit.kind == kind])
+
+    def at(self, places: Sequence[int]) -> UnitEffects:
+        """The units at these places, in their order."""
+        return replace(
+            self, units=[self.units[p] for p in places], effects=self.effects[list(places)]
+        )
+
+    def on(self, prompts: Sequence[int] | np.ndarray) -> UnitEffects:
+        """The same units on some of the prompts, or on some several times."""
+        return replace(self, effects=self.effects[:, prompts])
+
+    def order(self) -> list[int]:
+        """The places of the units, the most negative mean effect first; ties keep their order.
+
+        This is the ranking of the paper (arXiv 2409.01659, section 3): without these units the
+        answer loses most.
+        """
+        return list(self.effects.mean(axis=1).argsort(kind="stable").tolist())
+
+    def least(self) -> list[int]:
+        """The places of the units, the smallest |mean effect| first."""
+        return list(abs(self.effects.mean(axis=1)).argsort(kind="stable").tolist())
+
+    def ranked(self, kind: str) -> list[Unit]:
+        """The units of one kind in the ranking's order."""
+        mine = self.of_kind(kind)
+        return [mine.units[place] for place in mine.order()]
 
 
-def effect_table(units: Sequence[Unit], effects: np.ndarray) -> pd.DataFrame:
+def effect_table(found: UnitEffects) -> pd.DataFrame:
     """Describe every unit's effect over the prompts.
-
-    Args:
-        units: heads and MLPs.
-        effects: shape (units, prompts).
 
     Returns:
         One row per unit, in the order of `units`: kind, layer, module, index, effect (mean over
         prompts), stderr (of that mean), same_sign (share of prompts on which the effect has the
         mean's sign), rank (1 is the most negative of its kind).
     """
+    units, effects = found.units, found.effects
     mean = effects.mean(axis=1)
     prompts = effects.shape[1]
     spread = effects.std(axis=1, ddof=1) if prompts > 1 else np.full(len(mean), np.nan)
@@ -62,15 +101,8 @@ def effect_table(units: Sequence[Unit], effects: np.ndarray) -> pd.DataFrame:
             "same_sign": (np.sign(effects) == np.sign(mean)[:, None]).mean(axis=1),
         }
     )
-    ranks = table.groupby("kind", sort=False)["effect"].rank(method="first")
-    return table.assign(rank=ranks.astype(int))
-
-
-def strongest(units: Sequence[Unit], effects: np.ndarray, kind: str) -> list[Unit]:
-    """The units of one kind, the one that helps the answer most (the most negative) first."""
-    places = [place for place, unit in enumerate(units) if unit.kind == kind]
-    mean = effects.mean(axis=1)
-    return [units[place] for place in sorted(places, key=lambda place: mean[place])]
+    in_order = table.iloc[found.order()]
+    return table.assign(rank=in_order.groupby("kind", sort=False).cumcount() + 1)
 
 
 def top_overlap(first: Sequence[Unit], second: Sequence[Unit], number: int) -> tuple[float, float]:

@@ -27,7 +27,7 @@ from neurosurgery.settings.parts import flag_of
 from neurosurgery.settings.yaml_file import FILE as RUN_FILE
 from neurosurgery.settings.yaml_file import is_ours, run_yaml
 
-FORMAT = "neurosurgery-results/5"
+FORMAT = "neurosurgery-results/6"
 
 _OWN_FOLDERS = tuple(
     "eval_results cells statistics masks logs path_patching failed deltas training".split()
@@ -159,12 +159,18 @@ class ResultStore:
         """
         return _read_record(self.record_file(key))
 
-    def statistics_file(self, kind: str, name: str, repeat: int, size: float | None = None) -> Path:
-        """The path of the statistics of one kind, set and repeat, and size where one is kept."""
+    def statistics_file(
+        self, kind: str, name: str, repeat: int | None = None, size: float | None = None
+    ) -> Path:
+        """The path of the statistics of one kind, set and repeat, and size where one is kept.
+
+        Those of all repeats, and of all sizes, have none.
+        """
         folder = self.root / "statistics" / self.model / kind
         if size is not None:
             folder /= f"size{size}"
-        return folder / f"{name}_run{repeat}.safetensors"
+        of_repeat = "" if repeat is None else f"_run{repeat}"
+        return folder / f"{name}{of_repeat}.safetensors"
 
     def statistics_files(
         self, kind: str, name: str, size: float | None, num_repeats: int
@@ -192,9 +198,11 @@ class ResultStore:
             raise RunError(f"{path} is missing, damaged, or of another set, size or repeat")
         return load_file(path)
 
-    def write_statistics(self, path: Path, values: Mapping[str, torch.Tensor]) -> None:
-        """Write statistics for later runs of any script."""
-        write_atomically(path, save(dict(values), {"of": self._of(path)}))
+    def write_statistics(
+        self, path: Path, values: Mapping[str, torch.Tensor], how: Mapping[str, str] | None = None
+    ) -> None:
+        """Write statistics for later runs of any script, and how they were computed."""
+        write_atomically(path, save(dict(values), {**(how or {}), "of": self._of(path)}))
 
     def _of(self, path: Path) -> str:
         """What a file of statistics is of: its place, which says kind, size, set and repeat."""

@@ -9,11 +9,11 @@ from pathlib import Path
 from neurosurgery.common.errors import RestoreError, RunError, machine_error
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.selection import Selection
+from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.results.cells import CellResult
 from neurosurgery.results.keys import BASELINE_KEY, CellKey
 from neurosurgery.results.store import ResultStore
 from neurosurgery.run.plan import Plan
-from neurosurgery.run.recorder import mask_provenance
 from neurosurgery.run.worker import Worker
 from neurosurgery.settings.experiment import OutputConfig
 
@@ -104,6 +104,19 @@ def carry_out(worker: Worker, job: Job) -> Done | Failed:
     except (RunError, MemoryError, RuntimeError) as error:
         return replace(done, failure=_reason(error))
     return done
+
+
+def mask_provenance(
+    origin: Mapping[str, object], key: SelectionKey, selection: Selection
+) -> dict[str, object]:
+    """The provenance of a mask, for its file and for an exported model."""
+    return {
+        **origin,
+        **key.record(),
+        "counts": selection.mask.counts(),
+        "skill_topk": selection.topk,
+        "units": selection.unit_counts,
+    }
 
 
 def _reason(error: RunError | MemoryError | RuntimeError) -> str:

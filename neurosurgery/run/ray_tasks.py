@@ -7,8 +7,8 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Any
 
+from neurosurgery.run.host import Facts
 from neurosurgery.run.jobs import Job
-from neurosurgery.run.worker_host import Facts
 
 
 @dataclass(eq=False)

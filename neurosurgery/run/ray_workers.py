@@ -7,7 +7,7 @@ what they give, and writes the folder; what is written does not depend on the nu
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -16,12 +16,15 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from neurosurgery.common.errors import RestoreError, RunError, UsageError, first_line
+from neurosurgery.common.terminal import progress
+from neurosurgery.run.executors import Call
+from neurosurgery.run.host import Facts, Host, Recipe
 from neurosurgery.run.jobs import Done, Failed, Job
+from neurosurgery.run.observations import Observations
 from neurosurgery.run.ray_capacity import gpus_of_worker
 from neurosurgery.run.ray_cluster import start_ray
 from neurosurgery.run.ray_signals import StopSignals
 from neurosurgery.run.ray_tasks import GivenUp, Slot, Task, group_of, take
-from neurosurgery.run.worker_host import EvidenceData, Facts, Recipe, WorkerHost
 from neurosurgery.settings.workers import WorkersConfig
 
 ATTEMPTS = 3
@@ -55,13 +58,13 @@ class RayWorkers:
         config: WorkersConfig,
         recipe: Recipe,
         say: Callable[[str], None],
-        host: type = WorkerHost,
+        host: type = Host,
     ) -> None:
         self._config = config
         self._recipe = recipe
         self._say = say
         self._slots = [Slot(number) for number in range(config.count)]
-        self._evidence: list[Any] = []
+        self._observed: list[Any] = []
         self._last_reason = ""
         self._host = host
         self._signals = StopSignals()
@@ -105,38 +108,25 @@ class RayWorkers:
             self._start_workers(1)
             self._collect(deque())
 
-    def score(
-        self, calls: Mapping[tuple[str, str], tuple[Any, ...]]
-    ) -> Iterator[tuple[tuple[str, str], Any]]:
-        """Compute statistics.
+    def call(self, calls: Sequence[Call], what: str = "") -> Iterator[tuple[Call, Any]]:
+        """Yield every call once with what it gave, as it is finished (`executors.Executor`)."""
+        tasks = {Task(one.name, "call", (one.function, one.arguments)): one for one in calls}
+        with progress(total=len(tasks), desc=what, disable=not (what and tasks)) as bar:
+            for task, found in self._spread(list(tasks)):
+                if isinstance(found, GivenUp):
+                    raise RunError(f"{task.name}: {found.reason}")
+                yield tasks[task], found
+                bar.update()
 
-        Args:
-            calls: (kind, set) to the arguments of `WorkerHost.score`, in the order of computation.
-
-        Yields:
-            (kind, set) and its statistics.
-
-        Raises:
-            RunError: one of them cannot be computed.
-        """
-        places = {
-            Task(f"statistics of {place[1]}", "score", arguments): place
-            for place, arguments in calls.items()
-        }
-        for task, found in self._spread(list(places)):
-            if isinstance(found, GivenUp):
-                raise RunError(f"{task.name}: {found.reason}")
-            yield places[task], found
-
-    def describe(self, data: EvidenceData) -> list[str]:
+    def describe(self, observed: Observations) -> list[str]:
         """Put down what selections are made from; returns lines about it.
 
         Raises:
             RunError: no worker can use it.
         """
         # In a list, so that Ray does not fetch it for every call.
-        self._evidence = [ray.put(data)]
-        for _, found in self._spread([Task("evidence", "describe", (self._evidence,))]):
+        self._observed = [ray.put(observed)]
+        for _, found in self._spread([Task("evidence", "describe", (self._observed,))]):
             if isinstance(found, GivenUp):
                 raise RunError(found.reason)
             return list(found)
@@ -144,7 +134,7 @@ class RayWorkers:
 
     def run(self, jobs: Sequence[Job]) -> Iterator[Done | Failed]:
         """Yield every job once, as it is finished or given up (`executors.Executor`)."""
-        tasks = [Task(job.key.stem, "run", (job, self._evidence), group_of(job)) for job in jobs]
+        tasks = [Task(job.key.stem, "run", (job, self._observed), group_of(job)) for job in jobs]
         for task, found in self._spread(tasks):
             if isinstance(found, GivenUp):
                 yield Failed(task.arguments[0], found.reason, len(task.reasons))
@@ -194,6 +184,10 @@ class RayWorkers:
             try:
                 found = ray.get(call)
             except RayError as error:
+                cause = error.cause if isinstance(error, RayTaskError) else None
+                if isinstance(cause, UsageError) and (task is None or task.method == "call"):
+                    # Every worker would say the same.
+                    raise cause from None
                 name, reason = str(slot), self._failed(slot, error)
                 if self._config.verbose:
                     self._say(f"{name}: {task.name if task else 'its start'} failed: {reason}")
@@ -232,7 +226,7 @@ class RayWorkers:
 
     def _not_started(self, slot: Slot, error: RayError, reason: str) -> None:
         """A worker could not load its model: try again, or go on without it."""
-        if isinstance(error, RayTaskError) and isinstance(error.cause, (UsageError, RunError)):
+        if isinstance(error, RayTaskError) and isinstance(error.cause, RunError):
             raise error.cause
         if slot.actor is not None:
             ray.kill(slot.actor)

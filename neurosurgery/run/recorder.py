@@ -12,15 +12,17 @@ from neurosurgery.masks.units import unit_csv
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.results.cells import CellResult
 from neurosurgery.results.failures import clear_failure, write_failure
-from neurosurgery.results.keys import CellKey
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.store import ResultStore
+from neurosurgery.run.jobs import Done, Failed, mask_provenance
 from neurosurgery.settings.experiment import OutputConfig
 from neurosurgery.verdicts.points import VerdictTable
 
 
 class Recorder:
     """Writes the results of cells, from any process, to the folder.
+
+    `failed` are the jobs that were given up, or done in part.
 
     Args:
         store: the folder.
@@ -43,6 +45,33 @@ class Recorder:
         self._verdicts = verdicts
         self._output = output
         self._origin = origin
+        self.failed: list[Failed] = []
+
+    def keep(self, done: Done | Failed) -> bool:
+        """Write what became of a job; returns whether a cell is finished by it.
+
+        Raises:
+            RunError: the folder has vanished or cannot be written.
+        """
+        key = done.job.key
+        if isinstance(done, Failed):
+            self._give_up(done)
+            return False
+        if key.selection is not None and done.selection is not None:
+            self.record_selection(key.selection, done.selection)
+        if done.result is not None:
+            self.record(done.result, done.worker)
+        if done.failure:
+            self._give_up(Failed(done.job, done.failure, 1))
+        return done.result is not None
+
+    def _give_up(self, failed: Failed) -> None:
+        self._lock.check()
+        key = failed.job.key
+        write_failure(self._store.root, self._store.model, key, failed.reason, failed.attempts)
+        tried = "" if failed.attempts == 1 else f" after {failed.attempts} attempts"
+        say(f"{key.stem}: given up{tried}: {failed.reason}")
+        self.failed.append(failed)
 
     def record(self, result: CellResult, worker: int | None = None) -> None:
         """Write a finished cell, and take it into the tables.
@@ -82,27 +111,3 @@ class Recorder:
             write_atomically(units, unit_csv(selection.unit_table, key.columns))
         if self._output.save_masks and not mask.exists():
             write_mask_file(mask, selection.mask, mask_provenance(self._origin, key, selection))
-
-    def record_failure(self, key: CellKey, reason: str, attempts: int) -> None:
-        """Write why a cell was given up; the note goes when the cell is finished.
-
-        Raises:
-            RunError: the folder has vanished or cannot be written.
-        """
-        self._lock.check()
-        write_failure(self._store.root, self._store.model, key, reason, attempts)
-        tried = "" if attempts == 1 else f" after {attempts} attempts"
-        say(f"{key.stem}: given up{tried}: {reason}")
-
-
-def mask_provenance(
-    origin: Mapping[str, object], key: SelectionKey, selection: Selection
-) -> dict[str, object]:
-    """The provenance of a mask, for its file and for an exported model."""
-    return {
-        **origin,
-        **key.record(),
-        "counts": selection.mask.counts(),
-        "skill_topk": selection.topk,
-        "units": selection.unit_counts,
-    }

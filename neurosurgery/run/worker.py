@@ -12,7 +12,7 @@ from neurosurgery.common.errors import RunError, UsageError
 from neurosurgery.edit.edits import Change, Edit
 from neurosurgery.edit.scale import AppliedFactor
 from neurosurgery.evaluate.evaluation import Evaluation
-from neurosurgery.evaluate.harness import Harness, harness_model
+from neurosurgery.evaluate.harness import harness_model
 from neurosurgery.evaluate.isolation import chatter_to, preserved_generators
 from neurosurgery.masks.kinds import PLURALS
 from neurosurgery.masks.selection import Selection
@@ -22,8 +22,8 @@ from neurosurgery.methods.registry import METHODS, select
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.keys import CellKey, shown_set
+from neurosurgery.run.tasks import Tasks
 from neurosurgery.run.training import Training
-from neurosurgery.settings.experiment import EvaluationConfig
 
 
 class Worker:
@@ -35,8 +35,7 @@ class Worker:
     Args:
         loaded: the unedited model.
         evidence: weights and statistics for the selections.
-        harnesses: the result of `load_harnesses`.
-        evaluation: numbers of documents, batch size.
+        tasks: the tasks, loaded.
         training: trains selections; None for grids without trainings.
     """
 
@@ -44,18 +43,17 @@ class Worker:
         self,
         loaded: LoadedModel,
         evidence: Evidence,
-        harnesses: Mapping[str, Harness],
-        evaluation: EvaluationConfig,
+        tasks: Tasks,
         training: Training | None = None,
     ) -> None:
         self._training = training
         self._loaded = loaded
         self._evidence = evidence
-        self._harnesses = harnesses
-        self._evaluation = evaluation
+        self._harnesses = tasks.harnesses
+        self._evaluation = tasks.evaluation
         self._chatter = io.StringIO()
         with chatter_to(self._chatter):
-            self._lm = harness_model(loaded, evaluation.batch_size)
+            self._lm = harness_model(loaded, tasks.evaluation.batch_size)
         self._parameters = sum(p.numel() for p in loaded.model.parameters())
 
     def select(self, key: SelectionKey) -> Selection:

@@ -213,11 +213,8 @@ EVALUATION = (
 )
 
 
-def output(
-    save_path: str,
-    overwritten: str = "delete the results in --save_path and start afresh",
-) -> tuple[Setting, ...]:
-    """The results folder; `save_path` is the demo's, `overwritten` what `--overwrite` does."""
+def output(save_path: str) -> tuple[Setting, ...]:
+    """The results folder; `save_path` is the demo's."""
     return (
         Setting(
             "save_path",
@@ -229,7 +226,12 @@ def output(
             travels=False,
         ),
         *OUTPUT,
-        Setting("overwrite", bool, overwritten, travels=False),
+        Setting(
+            "overwrite",
+            bool,
+            "delete the results in --save_path and start afresh",
+            travels=False,
+        ),
         Setting(
             "dry_run", bool, "print the plan and stop, without loading the model", travels=False
         ),

@@ -10,47 +10,17 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
-from neurosurgery.common.errors import UsageError
 from neurosurgery.common.generator import generator
 from neurosurgery.edit.knock_out import end_vectors, head_means, knocked_out, resampled
-from neurosurgery.masks.head_units import HEAD
-from neurosurgery.masks.kinds import PLURALS
 from neurosurgery.masks.units import Unit
 from neurosurgery.models.forward import next_tokens
 from neurosurgery.report.read.heads import RANDOM_UNITS
-from neurosurgery.settings.patching import TOP
-from neurosurgery.studies.patching_config import PatchingConfig
+from neurosurgery.studies.patching_config import PatchConfig
 from neurosurgery.studies.patching_prompts import Prompts
 from neurosurgery.verdicts.answers import compare_answers
 
 Answers = Callable[[Sequence[Unit]], Sequence[bool]]
 """Right or wrong for every held-out prompt, with these units knocked out."""
-
-
-def numbers(top: Sequence[float] | None, units: int, kind: str) -> list[int]:
-    """How many units the values of `--top` mean; a share of all is at least one unit.
-
-    Without the flag: the paper's numbers, as far as there are so many units. MLPs, of which there
-    are few, are knocked out as far as there are so many in any case.
-
-    Raises:
-        UsageError: more heads are asked for than there are, or no number of MLPs is left.
-    """
-    wanted = [int(x) if x >= 1 else max(1, round(x * units)) for x in (TOP if top is None else top)]
-    if top is not None and kind == HEAD and max(wanted) > units:
-        reason = f"expected at most {units}, the heads of the model"
-        raise UsageError("--top", max(wanted), reason)
-    found = sorted({number for number in wanted if number <= units})
-    if not found:
-        reason = f"expected one of at most {units}, the {PLURALS[kind]} of the model"
-        raise UsageError("--top", min(wanted), reason)
-    return found
-
-
-def left_out(top: Sequence[float] | None, units: int, kind: str) -> str:
-    """A line about the values of `--top` that are more than there are units; else empty."""
-    many = [f"{value:g}" for value in top or () if value > units]
-    return f"--top {' '.join(many)}: there are {units} {PLURALS[kind]} only" if many else ""
 
 
 class KnockOut:
@@ -62,6 +32,7 @@ class KnockOut:
         prompts: the prompts.
         config: ablation, positions and seed.
         batch_tokens: tokens per batch.
+        means: those over the counterfactuals, where they are known.
     """
 
     def __init__(
@@ -69,8 +40,9 @@ class KnockOut:
         model: PreTrainedModel,
         units: Sequence[Unit],
         prompts: Prompts,
-        config: PatchingConfig,
+        config: PatchConfig,
         batch_tokens: int,
+        means: Mapping[Unit, torch.Tensor] | None = None,
     ) -> None:
         self._model = model
         self._held_out = prompts.held_out
@@ -78,19 +50,23 @@ class KnockOut:
         self._seed = config.random_state
         self._batch_tokens = batch_tokens
         self._counterfactuals = [pair.counterfactual_ids for pair in prompts.found_on]
-        self._vectors = self._values(units, config.ablation)
+        self._vectors = self._values(units, config.ablation, means)
         self._baseline = self.answers([])
         self._whole_baseline = self.whole_answers([], self._baseline)
         answers = Counter(pair.answer_id for pair in self._held_out)
         # What a model reaches that has lost the skill, and always gives the commonest answer.
         self._commonest = answers.most_common(1)[0][1] / answers.total()
 
-    def _values(self, units: Sequence[Unit], ablation: str) -> dict[Unit, torch.Tensor] | None:
+    def _values(
+        self, units: Sequence[Unit], ablation: str, means: Mapping[Unit, torch.Tensor] | None
+    ) -> Mapping[Unit, torch.Tensor] | None:
         """What replaces every unit: (size,), one vector per held-out prompt, or None for zeros."""
         if ablation == "zero":
             return None
         if ablation == "mean":
-            return head_means(self._model, self._counterfactuals, units, self._batch_tokens)
+            return means or head_means(
+                self._model, self._counterfactuals, units, self._batch_tokens
+            )
         found = end_vectors(self._model, self._counterfactuals, units, self._batch_tokens)
         return resampled(found, len(self._held_out), self._seed)
 

@@ -1,238 +1,389 @@
-"""Run `PathPatching.py`: prompts, effects, key units, knock-out, transfer, figures."""
+"""The study of `PathPatching.py`: heads and MLPs by their effects, knocked out and edited.
+
+1. Prompts with a known answer and their counterfactuals are made or read, and tokenised.
+2. Those that the model answers right are split: units are found with one part.
+3. The effect of every unit on every prompt (`locate.path_patching`) is a statistic of the folder.
+4. The strongest units and random ones are knocked out, and the held-out prompts asked: the curve,
+   and the transfer between groups of prompts.
+5. With tasks, the strongest units are also cells of the grid, as weights are for other scripts.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pandas as pd
-import torch
-
+from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import progress, say
-from neurosurgery.locate.attention_from_end import attention_from_end
-from neurosurgery.locate.patching_metrics import PromptPairs
-from neurosurgery.locate.path_patching import check_clean, head_effects
-from neurosurgery.masks.head_units import HEAD, head_units, mlp_units
-from neurosurgery.masks.kinds import UNIT_KINDS
-from neurosurgery.masks.units import Unit
-from neurosurgery.methods.key_units import effect_table, strongest
-from neurosurgery.models.backbone import check_backbone
-from neurosurgery.models.devices import choose_device, choose_dtype, keep_freed_memory
-from neurosurgery.models.heads import find_blocks
-from neurosurgery.models.load import LoadedModel, load_model, load_tokenizer, read_model_config
+from neurosurgery.edit.kinds import KINDS, POSITIONS, SCALE
+from neurosurgery.masks.kinds import HEAD, MLP, PLURALS, UNIT_KINDS
+from neurosurgery.methods.keys import SelectionKey
+from neurosurgery.methods.registry import METHODS, cells_of
 from neurosurgery.prompts.pairs import PromptPair
-from neurosurgery.report import make_report
-from neurosurgery.report.draw.style import figure_style
-from neurosurgery.report.page.head_figures import draw_head_figures
 from neurosurgery.report.read.heads import (
     AGREEMENT,
     ATTENTION,
     EFFECTS,
+    HEADS_FOLDER,
     KEY_UNITS,
     RANDOM_UNITS,
     TRANSFER,
     read_heads,
 )
-from neurosurgery.results.lock import FolderLock
-from neurosurgery.settings.identity import Identity, content_of
-from neurosurgery.studies.head_cells import HeadCells
-from neurosurgery.studies.knock_out import KnockOut, left_out, numbers
-from neurosurgery.studies.patching_config import PatchingConfig
-from neurosurgery.studies.patching_folder import PatchingFolder
-from neurosurgery.studies.patching_groups import COMPARED, agreement_of_groups, transfer_of_groups
-from neurosurgery.studies.patching_plan import plan_lines, units_by_config
-from neurosurgery.studies.patching_prompts import Prompts, prepare_prompts, tokenised_prompts
-from neurosurgery.studies.patching_text import agreement_text, found_text, knock_out_text
+from neurosurgery.results.effects import counted_units, read_effects, write_effects
+from neurosurgery.results.keys import CellKey
+from neurosurgery.run.plan import Plan
+from neurosurgery.run.study import Study
+from neurosurgery.settings import identity
+from neurosurgery.settings.identity import CELLS, Fact, Identity, content_of
+from neurosurgery.settings.patching import SCRIPT
+from neurosurgery.studies.calibrated import known_methods
+from neurosurgery.studies.patching_config import CellsConfig, PatchingConfig
+from neurosurgery.studies.patching_folder import PatchingTables, Wanted
+from neurosurgery.studies.unit_counts import left_out, numbers
 
-BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
-ATTENDED = 64
-"""Prompts over which the attention of the key heads is averaged."""
+if TYPE_CHECKING:
+    # torch and transformers take seconds to import, so bad flags are refused first.
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+    from neurosurgery.masks.units import Unit
+    from neurosurgery.methods.key_units import UnitEffects
+    from neurosurgery.run.executors import Executor
+    from neurosurgery.run.observations import Observations
+    from neurosurgery.run.tasks import Tasks
+    from neurosurgery.studies.patching_prompts import TokenisedPrompts
+
+ALL = POSITIONS[0]
+REMOVAL = "ablation", CELLS
+"""How units are removed, in the identity of a folder, in which it is one way."""
 
 
-class Patching:
-    """One call of `PathPatching.py`.
+class PatchingStudy(Study):
+    """Heads and MLPs by path patching.
 
     Args:
         config: the settings.
         given: the pairs of `--prompts`; None to make arithmetic.
     """
 
+    config: PatchingConfig
+
     def __init__(self, config: PatchingConfig, given: Sequence[PromptPair] | None) -> None:
-        self._config = config
+        super().__init__(config)
         self._given = given
+        self._tables = PatchingTables(self.store.root / HEADS_FOLDER / self.store.model)
+        self._counts: Mapping[str, list[int]] = {}
+        self._units: Sequence[Unit] = ()
+        self._is_told = False
+        self.with_baseline = config.cells is not None and config.cells.pre_train_eval
 
-    def run(self) -> None:
-        """Find the units, knock them out, write tables and figures, print what was found.
+    @property
+    def _kinds(self) -> list[str]:
+        return [UNIT_KINDS[kind] for kind in self.config.patch.units]
 
-        With `--dry_run`, print the plan. With tasks, edit the units and evaluate the model, too.
+    def facts(self) -> Identity:
+        """Prompts and metric; with cells, how units are removed."""
+        config = self.config
+        content = None
+        if self._given is not None:
+            text = json.dumps([asdict(pair) for pair in self._given])
+            content = content_of(hashlib.sha256(text.encode()).hexdigest())
+        source = Path(config.prompts.file or "").name
+        found = config.settings.facts(identity.EFFECTS)
+        found |= [Fact("prompts", content, identity.EFFECTS, source)]
+        return found if config.cells is None else found | self._removal(config.cells)
 
-        Raises:
-            UsageError: the model, the prompts, a number of units, a task or the folder cannot be
-                used.
-            RunError: the run cannot go on; what is found is kept.
-        """
-        lock = FolderLock(self._config.save_path)
-        with nullcontext() if self._config.dry_run else lock.held():
-            self._run(lock)
+    def _removal(self, cells: CellsConfig) -> list[Fact]:
+        ablation = self.config.patch.ablation
+        removal = cells.removal(ablation)
+        there = self.store.identity.value(*REMOVAL) or removal
+        removed = any(key.edit and key.edit.removes for key in self.store.edited(cells_of(SCRIPT)))
+        if removed and removal not in (None, there) and not self.config.output.overwrite:
+            flag, value = ("--scalar", "0") if cells.scalars else ("--ablation", ablation)
+            reason = (
+                f"the units in {self.store.root} are removed by {there}, and a folder holds one "
+                "way; choose another --save_path, or --overwrite"
+            )
+            raise UsageError(flag, value, reason)
+        setting, about = REMOVAL
+        return [] if removal is None else [Fact(setting, removal, about)]
 
-    def _run(self, lock: FolderLock) -> None:
-        config = self._config
-        device = choose_device(config.model)
-        dtype = choose_dtype(config.model, device)
-        architecture = read_model_config(config.model)
-        commit = getattr(architecture, "_commit_hash", None)
-        folder = PatchingFolder(config, commit, str(dtype), self._content())
-        folder.check()
-        cells = None
-        if config.cells is not None:
-            cells = HeadCells(config, config.cells, folder.store)
-        with_template = config.cells is not None and config.cells.evaluation.apply_chat_template
-        tokenizer = load_tokenizer(config.model, with_chat_template=with_template)
-        # What the configuration tells is refused before the weights are loaded.
-        expected = units_by_config(architecture)
-        for kind in (UNIT_KINDS[kind] for kind in config.units):
-            if expected[kind]:
-                numbers(config.top, expected[kind], kind)
-        if config.dry_run:
-            say("\n".join(plan_lines(config, self._given, tokenizer, architecture, folder)))
+    def read_configuration(self, architecture: PretrainedConfig, commit: str | None) -> None:
+        """Refuse numbers of units that the model has not, as far as its configuration tells."""
+        there = {} if self.config.output.overwrite else counted_units(self.store)
+        self._take_counts(there or units_by_config(architecture))
+
+    def _take_counts(self, sizes: Mapping[str, int]) -> None:
+        self._sizes = {kind: sizes[kind] for kind in self._kinds if sizes.get(kind)}
+        top = self.config.patch.top
+        self._counts = {kind: numbers(top, size, kind) for kind, size in self._sizes.items()}
+
+    def read_tokens(self, tokenizer: PreTrainedTokenizerBase, tests: Tasks | None) -> None:
+        """Make the prompts, and look which of the tests' documents are among them."""
+        from neurosurgery.data.overlap import identified, sample_record
+        from neurosurgery.data.used import READ_WITH_CARE, compare, overlap_table
+        from neurosurgery.studies.patching_prompts import tokenised_prompts
+
+        self._asked: TokenisedPrompts = tokenised_prompts(tokenizer, self.config, self._given)
+        if tests is None:
             return
-        pairs, tally = tokenised_prompts(tokenizer, config, self._given)
-        texts = [pair.source.prompt for pair in pairs]
-        of_cells = cells.load_tasks(tokenizer, architecture, texts) if cells else Identity()
-        keep_freed_memory(device)
-        loaded = load_model(config.model, tokenizer)
-        check_backbone(loaded.model)
-        if loaded.quantised is not None:
-            say(loaded.quantised)
-        blocks = find_blocks(loaded.model)
-        of_kind = {"heads": head_units(blocks), "mlps": mlp_units(blocks)}
-        units = [unit for kind in config.units for unit in of_kind[kind]]
-        if cells is not None:
-            cells.check_units(units)
-        sizes = {UNIT_KINDS[kind]: len(of_kind[kind]) for kind in config.units}
-        self._counts = {kind: numbers(config.top, sizes[kind], kind) for kind in sizes}
-        batch_tokens = BATCH_TOKENS.get(device.type, BATCH_TOKENS["cpu"])
-        prompts = prepare_prompts(loaded, config, pairs, tally, batch_tokens)
-        found_on = PromptPairs.of(prompts.found_on)
-        check_clean(loaded.model, found_on, config.metric, batch_tokens)
-        folder.start(str(device), loaded.quantised, of_cells)
-        for line in (*(left_out(config.top, sizes[kind], kind) for kind in sizes), prompts.text):
-            if line:
-                say(line)
-        effects = self._effects(folder, loaded.model, prompts, batch_tokens, units)
-        self._tables(folder, loaded, prompts, units, effects, batch_tokens)
-        with figure_style():
-            for drawing in draw_head_figures(read_heads(folder.path), config.metric):
-                drawing.save(folder.path)
-        say(f"\ntables and figures in {folder.path}")
-        if cells is not None:
-            counterfactuals = [pair.counterfactual_ids for pair in prompts.found_on]
-            cells.run(loaded, units, effects, counterfactuals, self._counts, lock)
-        elif (folder.store.root / "results.csv").exists():
-            # The cells of other scripts have a report, which shows these figures too.
-            page = make_report(folder.store.root, "--save_path")
-            say(f"report of the whole folder in {page}")
+        prompts = [sample_record(pair.source.prompt) for pair in self._asked.tokens]
+        compared = compare("prompts", identified(prompts), tests.records())
+        self.overlap = overlap_table(compared.rows_of_tasks(left_out=False))
+        line = compared.line("prompts", READ_WITH_CARE)
+        self.lines = [] if line is None else [line]
 
-    def _tables(
-        self,
-        folder: PatchingFolder,
-        loaded: LoadedModel,
-        prompts: Prompts,
-        units: Sequence[Unit],
-        effects: np.ndarray,
-        batch_tokens: int,
-    ) -> None:
-        """Write and print what was found, what a knock-out does, and what the key heads look at."""
-        config = self._config
-        table = effect_table(units, effects)
-        folder.write(EFFECTS, table)
-        say("\n".join(found_text(table, config.metric, effects.shape[1])))
-        kinds = list(self._counts)
-        agreement = agreement_of_groups(
-            units, effects, kinds, prompts.found_on, config.random_state
+    def keys(self) -> tuple[CellKey, ...]:
+        """The cells; none without tasks."""
+        cells = self.config.cells
+        return () if cells is None else head_keys(cells, self.config.patch.ablation, self._counts)
+
+    def is_done(self, plan: Plan) -> bool:
+        """Whether cells, effects, tables and points are there."""
+        names = [EFFECTS, AGREEMENT, *([ATTENTION] if HEAD in self._kinds else [])]
+        return (
+            plan.is_done
+            and not self.config.output.overwrite
+            and counted_units(self.store).keys() == set(self._kinds)
+            and all(map(self._tables.has, names))
+            and not self._tables.missing(self._wanted())
         )
-        folder.write(AGREEMENT, agreement)
-        say("\n".join(agreement_text(agreement)))
-        knock_out = KnockOut(loaded.model, units, prompts, config, batch_tokens)
-        points = self._curves(folder, knock_out, units, effects)
-        say("\n".join(knock_out_text(points)))
-        moved = transfer_of_groups(units, effects, kinds[0], prompts, knock_out.answers)
-        if len(moved):
-            folder.write(TRANSFER, moved)
-        if "heads" in config.units:
-            key = strongest(units, effects, HEAD)[:COMPARED]
-            prompts_read = prompts.found_on[:ATTENDED]
-            looks = attention_from_end(loaded.model, loaded.tokenizer, key, prompts_read)
-            folder.write(ATTENTION, looks)
 
-    def _content(self) -> dict[str, Any] | None:
-        """What a file of prompts holds."""
-        if self._given is None:
-            return None
-        text = json.dumps([asdict(pair) for pair in self._given])
-        return content_of(hashlib.sha256(text.encode()).hexdigest())
+    def cells_text(self, method: str, plan: Plan) -> str:
+        """How many cells of a method there are, and what makes them."""
+        text, cells = super().cells_text(method, plan), self.config.cells
+        if cells is None:
+            return text
+        edits = len(cells.edits(self.config.patch.ablation))
+        return (
+            f"{text}: {cells.num_repeats} repeats × {len(self._counts[METHODS[method].unit])} "
+            f"numbers × {edits} edit{'s' * (edits > 1)}"
+        )
 
-    def _effects(
-        self,
-        folder: PatchingFolder,
-        model: torch.nn.Module,
-        prompts: Prompts,
-        batch_tokens: int,
-        units: Sequence[Unit],
-    ) -> np.ndarray:
-        """The effects, (units, prompts): kept ones where they are there."""
-        config = self._config
-        kept = folder.effects(len(units), len(prompts.found_on))
-        if kept is None:
-            found = head_effects(
-                model,
-                PromptPairs.of(prompts.found_on),
-                metric=config.metric,
-                freeze_mlps=config.freeze_mlps,
-                units=config.units,
-                batch_tokens=batch_tokens,
-            )
-            kept = found.effects
-            how = {
-                "metric": found.metric,
-                "used": found.used,
-                "deviation": f"{found.deviation:.3g}",
+    def plan_lines(self, plan: Plan) -> Iterator[str]:
+        """Prompts, effects and knock-outs; how many prompts the model answers is not known."""
+        patch, tokens = self.config.patch, self._asked.tokens
+        found_on = round(len(tokens) * (1 - self._asked.held_out))
+        held_out = len(tokens) - found_on
+        yield f"prompts      {self._asked.tally.text().removeprefix('prompts: ')}"
+        yield (
+            "             of those that the model answers right, at most "
+            f"{found_on} to find units with and {held_out} held out"
+        )
+        names = ", ".join(f"{self._sizes.get(k, 'unknown')} {PLURALS[k]}" for k in self._kinds)
+        yield f"effects      {names}: 2 forward passes a prompt, the rest without attention"
+        for line in self._left_out():
+            yield f"             {line}"
+        points = "; ".join(
+            f"{' '.join(map(str, counts))} of {self._sizes[kind]} {PLURALS[kind]}"
+            for kind, counts in self._counts.items()
+        )
+        passes = sum(map(len, self._counts.values())) * (1 + patch.num_draws) + 1
+        yield (
+            f"knock-out    {points}: key units, and {patch.num_draws} draws of random ones; "
+            f"{passes} × {held_out} prompts"
+        )
+
+    def _left_out(self) -> list[str]:
+        top = self.config.patch.top
+        lines = (left_out(top, size, kind) for kind, size in self._sizes.items())
+        return [line for line in lines if line]
+
+    def check_model(self, executor: Executor) -> None:
+        """Find the units, ask the prompts, and refuse what the model cannot give."""
+        from neurosurgery.studies import patching_bench
+
+        self._units, self._prompts = self._ask(executor, patching_bench.found)
+        self._take_counts({kind: _count(self._units, kind) for kind in self._kinds})
+        cells, ablation = self.config.cells, self.config.patch.ablation
+        scaled = cells is not None and any(e.kind == SCALE for e in cells.edits(ablation))
+        if scaled and not all(unit.slices for unit in self._units):
+            reason = "an MLP of experts has no single output projection; it can be knocked out only"
+            raise UsageError("--units", " ".join(self.config.patch.units), reason)
+
+    def _ask(self, executor: Executor, function: Any, *arguments: Any) -> Any:
+        """What one of the bench's functions gives."""
+        from neurosurgery.run.executors import Call
+
+        call = Call("path patching", function, (self._asked, *arguments))
+        return next(iter([found for _, found in executor.call([call])]))
+
+    def observe(self, executor: Executor, plan: Plan) -> Observations | None:
+        """Effects, tables and the curve; with cells, what these are made from."""
+        from neurosurgery.methods.key_units import effect_table
+        from neurosurgery.studies.patching_groups import agreement_of_groups
+
+        for line in (*self._left_out(), self._prompts.text):
+            say(line)
+        effects = self._effects(executor)
+        self._tables.write(EFFECTS, effect_table(effects))
+        seed = self.config.patch.random_state
+        agreement = agreement_of_groups(effects, self._counts, self._prompts.found_on, seed)
+        self._tables.write(AGREEMENT, agreement)
+        self._curves(executor, effects)
+        self._more_tables(executor, effects)
+        self._tell()
+        return None if self.config.cells is None else self._observations(executor, plan, effects)
+
+    def _effects(self, executor: Executor) -> UnitEffects:
+        """The effects of every unit: kept ones where they are there."""
+        from neurosurgery.methods.key_units import UnitEffects
+        from neurosurgery.studies import patching_bench
+
+        kept, prompts = read_effects(self.store), len(self._prompts.found_on)
+        names = {unit.name for unit in self._units}
+        if kept is None or kept.keys() != names or any(len(e) != prompts for e in kept.values()):
+            found = self._ask(executor, patching_bench.effects)
+            kept = {
+                unit.name: row for unit, row in zip(found.units, found.effects.cpu(), strict=True)
             }
-            folder.keep_effects(kept, how)
-            checked = (
-                f"largest deviation from the definition {found.deviation:.1e} of the logits' height"
-            )
-            how_long = f"{len(units)} units, {len(prompts.found_on)} prompts"
+            how = {"metric": found.metric, "used": found.used}
+            write_effects(self.store, kept, how | {"deviation": f"{found.deviation:.3g}"})
+            how_long = f"{len(kept)} units, {prompts} prompts"
             if found.used == "chain":
-                say(f"effects computed without attention, {checked}; {how_long}")
+                say(
+                    "effects computed without attention, largest deviation from the definition "
+                    f"{found.deviation:.1e} of the logits' height; {how_long}"
+                )
             else:
                 say(f"effects by a forward pass for each unit ({found.reason}); {how_long}")
-        return kept.numpy()
+        return UnitEffects.by_name(self._units, kept)
 
-    def _curves(
-        self,
-        folder: PatchingFolder,
-        knock_out: KnockOut,
-        units: Sequence[Unit],
-        effects: np.ndarray,
-    ) -> pd.DataFrame:
-        """The points of the curves of every kind; kept ones are not computed again."""
-        config = self._config
-        wanted = [
+    def _wanted(self) -> list[Wanted]:
+        """The points of the curves of every kind."""
+        patch = self.config.patch
+        return [
             {"kind": kind, "group": group, "number": number, "draws": draws}
-            | {"ablation": config.ablation, "positions": config.positions}
+            | {"ablation": patch.ablation, "positions": patch.positions}
             for kind, counts in self._counts.items()
             for number in counts
-            for group, draws in ((KEY_UNITS, 1), (RANDOM_UNITS, config.draws))
+            for group, draws in ((KEY_UNITS, 1), (RANDOM_UNITS, patch.num_draws))
         ]
-        ranked = {kind: strongest(units, effects, kind) for kind in self._counts}
-        for point in progress(wanted, desc="knock-out", unit="point"):
-            if not folder.has(point):
-                found = knock_out.point(ranked[str(point["kind"])], point)
-                folder.add(point | found)
-        return folder.points_of(wanted)
+
+    def _curves(self, executor: Executor, effects: UnitEffects) -> None:
+        """Compute the points that are not there; each is on disk as soon as it is back."""
+        from neurosurgery.run.executors import Call
+        from neurosurgery.studies import patching_bench
+
+        ranked = {kind: effects.ranked(kind) for kind in self._counts}
+        missing = self._tables.missing(self._wanted())
+        calls = {}
+        for point in missing:
+            arguments = (self._asked, ranked[str(point["kind"])], point)
+            calls[Call("knock-out", patching_bench.point, arguments)] = point
+        with progress(total=len(calls), desc="knock-out", unit="point") as bar:
+            for call, found in executor.call(list(calls)):
+                self._tables.add(calls[call] | found)
+                bar.update()
+        if missing:
+            self._tables.sort(missing)
+
+    def _more_tables(self, executor: Executor, effects: UnitEffects) -> None:
+        """How units transfer between groups of prompts, and what the key heads look at."""
+        from neurosurgery.studies import patching_bench
+        from neurosurgery.studies.patching_groups import COMPARED, transfer_of_groups
+
+        def answers(units: Sequence[Unit]) -> list[bool]:
+            right: list[bool] = self._ask(executor, patching_bench.answers, units)
+            return right
+
+        moved = transfer_of_groups(effects, next(iter(self._counts)), self._prompts, answers)
+        if len(moved):
+            self._tables.write(TRANSFER, moved)
+        if HEAD in self._kinds:
+            key = effects.ranked(HEAD)[:COMPARED]
+            self._tables.write(ATTENTION, self._ask(executor, patching_bench.attention, key))
+
+    def _tell(self) -> None:
+        """Print what was found, from the folder's files."""
+        from neurosurgery.studies.patching_text import agreement_text, found_text, knock_out_text
+
+        effects = read_effects(self.store) or {}
+        prompts = max((len(of_unit) for of_unit in effects.values()), default=0)
+        table = self._tables.read(EFFECTS)
+        say("\n".join(found_text(table, self.config.patch.metric, prompts)))
+        say("\n".join(agreement_text(self._tables.read(AGREEMENT))))
+        say("\n".join(knock_out_text(self._tables.points_of(self._wanted()))))
+        self._is_told = True
+
+    def _observations(self, executor: Executor, plan: Plan, effects: UnitEffects) -> Observations:
+        from neurosurgery.run.observations import Observations
+        from neurosurgery.studies import patching_bench
+
+        means = {}
+        if any(key.edit and key.edit.kind != SCALE for key in plan.pending):
+            means = self._ask(executor, patching_bench.means)
+        return Observations(
+            seed=self.config.patch.random_state,
+            effects=read_effects(self.store),
+            means=means,
+            methods=known_methods(plan),
+            edits=dict(KINDS),
+        )
+
+    @property
+    def origin(self) -> Mapping[str, object]:
+        """How units were found, and what was measured with them."""
+        patch, cells = self.config.patch, self.config.cells
+        found: dict[str, object] = {
+            "seed": patch.random_state,
+            "num_prompts": len(self._prompts.found_on),
+            "metric": patch.metric,
+        }
+        if cells is not None and any(e.kind != SCALE for e in cells.edits(patch.ablation)):
+            # Nobody should take a model pruned by this mask for the one that was measured.
+            found["evaluated_as"] = "knocked out by means, which is not pruning"
+        return found
+
+    def notes(self) -> Iterator[str]:
+        """Where the grid's cells differ from the curve."""
+        if self.config.patch.positions != ALL:
+            yield "in the cells of the grid units are edited at every position"
+
+    def publish(self) -> None:
+        """Draw the figures."""
+        from neurosurgery.report.draw.style import figure_style
+        from neurosurgery.report.page.head_figures import draw_head_figures
+
+        if not self._is_told:
+            self._tell()
+        with figure_style():
+            for drawing in draw_head_figures(
+                read_heads(self._tables.path), self.config.patch.metric
+            ):
+                drawing.save(self._tables.path)
+        say(f"\ntables and figures in {self._tables.path}")
+
+
+def units_by_config(architecture: PretrainedConfig) -> dict[str, int]:
+    """How many heads and MLPs a configuration tells of; 0 where it does not tell."""
+    text = architecture.get_text_config()
+    layers = getattr(text, "num_hidden_layers", 0) or 0
+    return {HEAD: layers * (getattr(text, "num_attention_heads", 0) or 0), MLP: layers}
+
+
+def head_keys(
+    config: CellsConfig, ablation: str, numbers: Mapping[str, Sequence[int]]
+) -> tuple[CellKey, ...]:
+    """All cells: repeat × method × number of units × edit.
+
+    Args:
+        config: repeats and edits.
+        ablation: what a knock-out puts in a unit's place.
+        numbers: kind of unit to the numbers of units.
+    """
+    return tuple(
+        CellKey(SelectionKey(method, size=float(number), repeat=repeat), edit)
+        for repeat in range(config.num_repeats)
+        for method in config.methods
+        for number in numbers.get(METHODS[method].unit, ())
+        for edit in config.edits(ablation)
+    )
+
+
+def _count(units: Sequence[Unit], kind: str) -> int:
+    return sum(unit.kind == kind for unit in units)

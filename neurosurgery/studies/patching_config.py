@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.edit.kinds import KNOCK_OUT_KEY, EditKey, scale_by
-from neurosurgery.settings.checks import check_writable
 from neurosurgery.settings.declare import Settings
 from neurosurgery.settings.experiment import EvaluationConfig, ModelConfig, OutputConfig
 from neurosurgery.settings.patching import PromptConfig
 from neurosurgery.settings.workers import WorkersConfig
+
+
+@dataclass(frozen=True)
+class PatchConfig:
+    """What is found, and what is knocked out afterwards; as plain data, for any process.
+
+    `top` holds numbers of units of one kind (1 and more) or shares of them (below 1), None for
+    `TOP`; `units` are keys of `UNIT_KINDS`.
+    """
+
+    metric: str
+    freeze_mlps: bool
+    units: tuple[str, ...]
+    top: tuple[float, ...] | None
+    ablation: str
+    positions: str
+    num_draws: int
+    random_state: int
 
 
 @dataclass(frozen=True)
@@ -22,31 +38,10 @@ class CellsConfig:
     `methods` choose the units.
     """
 
-    evaluation: EvaluationConfig
-    output: OutputConfig
     scalars: tuple[float, ...]
     num_repeats: int
     pre_train_eval: bool
     methods: tuple[str, ...]
-    workers: WorkersConfig | None = None
-
-    def check(self, ablation: str) -> None:
-        """Refuse values that cannot be used.
-
-        Raises:
-            UsageError: names flag, value and what was expected.
-        """
-        self.evaluation.check()
-        self.output.check()
-        self.output.margins.check(self.evaluation.tasks)
-        if self.workers is not None:
-            self.workers.check()
-        if ablation == "resample" and not self.scalars:
-            reason = "expected mean, zero or --scalar with tasks, whose prompts have no counterpart"
-            raise UsageError("--ablation", ablation, reason)
-        if self.output.save_model and ablation == "mean" and not self.scalars:
-            reason = "expected with it --scalar or --ablation zero: a mean is no change of weights"
-            raise UsageError("--save_model", "", reason)
 
     def edits(self, ablation: str) -> tuple[EditKey, ...]:
         """What is done to the units of a cell."""
@@ -62,26 +57,18 @@ class CellsConfig:
 
 @dataclass(frozen=True)
 class PatchingConfig:
-    """What is found, and what is knocked out afterwards.
+    """All settings of one call of `PathPatching.py`.
 
-    `top` holds numbers of units of one kind (1 and more) or shares of them (below 1), None for
-    `TOP`; `units` are keys of `UNIT_KINDS`. Without `cells`, no task of the harness is asked.
+    Without `cells` and `evaluation`, which stand together, no task of the harness is asked.
     """
 
     model: ModelConfig
     prompts: PromptConfig
-    metric: str
-    freeze_mlps: bool
-    units: tuple[str, ...]
-    top: tuple[float, ...] | None
-    ablation: str
-    positions: str
-    draws: int
-    random_state: int
-    save_path: Path
-    overwrite: bool
-    dry_run: bool
+    patch: PatchConfig
     cells: CellsConfig | None
+    evaluation: EvaluationConfig | None
+    output: OutputConfig
+    workers: WorkersConfig | None
     settings: Settings
 
     def check(self) -> None:
@@ -91,6 +78,17 @@ class PatchingConfig:
             UsageError: names flag, value and what was expected.
         """
         self.model.check()
-        check_writable(self.save_path)
-        if self.cells is not None:
-            self.cells.check(self.ablation)
+        self.output.check()
+        if self.workers is not None:
+            self.workers.check()
+        if self.cells is None or self.evaluation is None:
+            return
+        self.evaluation.check()
+        self.output.margins.check(self.evaluation.tasks)
+        ablation, scaled = self.patch.ablation, bool(self.cells.scalars)
+        if ablation == "resample" and not scaled:
+            reason = "expected mean, zero or --scalar with tasks, whose prompts have no counterpart"
+            raise UsageError("--ablation", ablation, reason)
+        if self.output.save_model and ablation == "mean" and not scaled:
+            reason = "expected with it --scalar or --ablation zero: a mean is no change of weights"
+            raise UsageError("--save_model", "", reason)

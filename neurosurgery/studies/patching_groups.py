@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 
 from neurosurgery.common.generator import generator
 from neurosurgery.masks.units import Unit
-from neurosurgery.methods.key_units import strongest, top_overlap
+from neurosurgery.methods.key_units import UnitEffects, top_overlap
 from neurosurgery.prompts.pairs import TokenPair
 from neurosurgery.studies.knock_out import Answers
 from neurosurgery.studies.patching_prompts import Prompts
@@ -20,9 +20,8 @@ COMPARED = 10
 
 
 def agreement_of_groups(
-    units: Sequence[Unit],
-    effects: np.ndarray,
-    kinds: Sequence[str],
+    effects: UnitEffects,
+    kinds: Iterable[str],
     found_on: Sequence[TokenPair],
     seed: int,
 ) -> pd.DataFrame:
@@ -31,14 +30,13 @@ def agreement_of_groups(
     Groups are two random halves, then every two operators, then every two template families.
 
     Args:
-        units: heads and MLPs.
-        effects: (units, prompts).
+        effects: of heads and MLPs.
         kinds: the kinds of units to compare.
         found_on: the prompts.
         seed: of the halves.
     """
     draw = generator(seed, 0, "halves", "path patching")
-    first, second = np.array_split(draw.permutation(effects.shape[1]), 2)
+    first, second = np.array_split(draw.permutation(effects.effects.shape[1]), 2)
     pairs = [("half", "other half", first, second)]
     for name in ("operator", "family"):
         of_pair = np.array([getattr(pair.source, name) or "" for pair in found_on])
@@ -48,7 +46,7 @@ def agreement_of_groups(
     rows = []
     for kind in kinds:
         for one, other, *places in pairs:
-            ranked, again = (strongest(units, effects[:, place], kind) for place in places)
+            ranked, again = (effects.on(place).ranked(kind) for place in places)
             number = max(1, min(COMPARED, len(ranked) // 4))
             overlap, chance = top_overlap(ranked, again, number)
             rows.append((kind, number, one, other, overlap, chance))
@@ -57,7 +55,7 @@ def agreement_of_groups(
 
 
 def transfer_of_groups(
-    units: Sequence[Unit], effects: np.ndarray, kind: str, prompts: Prompts, answers: Answers
+    effects: UnitEffects, kind: str, prompts: Prompts, answers: Answers
 ) -> pd.DataFrame:
     """Units found with one operator or family, knocked out on the others; empty for one group."""
     of_operators = len({pair.source.operator for pair in prompts.found_on}) > 1
@@ -71,7 +69,7 @@ def transfer_of_groups(
     rankings = {}
     for group in groups:
         mine = [i for i, pair in enumerate(prompts.found_on) if group_of(pair) == group]
-        rankings[group] = strongest(units, effects[:, mine], kind)
+        rankings[group] = effects.on(mine).ranked(kind)
     number = min(COMPARED, len(rankings[groups[0]]))
     return transfer(rankings, number, answers, prompts.held_out, group_of)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
@@ -14,10 +15,30 @@ from neurosurgery.models.load import LoadedModel
 from neurosurgery.prompts.arithmetic import arithmetic_pairs
 from neurosurgery.prompts.pairs import PromptPair, Tally, TokenPair, keep_right, tokenize_pairs
 from neurosurgery.prompts.split import split_held_out
-from neurosurgery.studies.patching_config import PatchingConfig
+from neurosurgery.settings.patching import PromptConfig
+from neurosurgery.studies.patching_config import PatchConfig, PatchingConfig
 
 LEAST = 4
 """Prompts that each part needs, for a standard error and an interval to say anything."""
+
+
+@dataclass(frozen=True)
+class TokenisedPrompts:
+    """What is asked of the model, as plain data, which travels to other processes.
+
+    Attributes:
+        patch: what is found with the prompts, and knocked out.
+        held_out: the share of the prompts that no unit is found with.
+        source: the flag that the prompts come from, and its value.
+        tokens: the prompts.
+        tally: how many were made and dropped before.
+    """
+
+    patch: PatchConfig
+    held_out: float
+    source: tuple[str, str]
+    tokens: Sequence[TokenPair]
+    tally: Tally
 
 
 class Prompts(NamedTuple):
@@ -30,7 +51,7 @@ class Prompts(NamedTuple):
 
 def tokenised_prompts(
     tokenizer: PreTrainedTokenizerBase, config: PatchingConfig, given: Sequence[PromptPair] | None
-) -> tuple[list[TokenPair], Tally]:
+) -> TokenisedPrompts:
     """Make or take the prompts, as tokens; the model is not needed.
 
     Args:
@@ -43,12 +64,13 @@ def tokenised_prompts(
             needs wrong answers that there are not.
     """
     tokens, tally = _tokenised(tokenizer, config, given)
+    file = config.prompts.file
+    source = ("--prompts", str(file)) if file else ("--model", config.model.name)
     if len(tokens) < 2 * LEAST:
-        flag, value = _source(config)
-        raise UsageError(flag, value, f"{tally.text()}; expected at least {2 * LEAST} to be kept")
-    if config.metric == LOGIT_DIFF and any(pair.wrong_id is None for pair in tokens):
+        raise UsageError(*source, f"{tally.text()}; expected at least {2 * LEAST} to be kept")
+    if config.patch.metric == LOGIT_DIFF and any(pair.wrong_id is None for pair in tokens):
         raise UsageError("--metric", LOGIT_DIFF, "expected a wrong_answer for every prompt")
-    return tokens, tally
+    return TokenisedPrompts(config.patch, config.prompts.held_out, source, tokens, tally)
 
 
 def _tokenised(
@@ -56,7 +78,7 @@ def _tokenised(
 ) -> tuple[list[TokenPair], Tally]:
     if given is not None:
         return tokenize_pairs(given, tokenizer)
-    made = config.prompts
+    made: PromptConfig = config.prompts
     pairs, tally = arithmetic_pairs(
         tokenizer,
         operators=made.operators,
@@ -65,50 +87,33 @@ def _tokenised(
         count_per_operator=made.number,
         shots=made.shots,
         words=made.number_words,
-        seed=config.random_state,
+        seed=config.patch.random_state,
     )
     return tokenize_pairs(pairs, tokenizer, tally)
 
 
-def _source(config: PatchingConfig) -> tuple[str, str]:
-    """The flag that the prompts come from, and its value."""
-    file = config.prompts.file
-    return ("--prompts", str(file)) if file else ("--model", config.model.name)
-
-
-def prepare_prompts(
-    loaded: LoadedModel,
-    config: PatchingConfig,
-    tokens: Sequence[TokenPair],
-    tally: Tally,
-    batch_tokens: int,
-) -> Prompts:
+def prepare_prompts(loaded: LoadedModel, asked: TokenisedPrompts, batch_tokens: int) -> Prompts:
     """Keep the prompts with a right answer, hold a part out.
 
     Args:
         loaded: the unedited model.
-        config: the settings.
-        tokens: the result of `tokenised_prompts`.
-        tally: how many were made and dropped before.
+        asked: the prompts.
         batch_tokens: tokens per batch.
 
     Raises:
         UsageError: too few prompts are left, or a prompt is longer than the context.
     """
-    flag, value = _source(config)
-    longest = max((len(pair.prompt_ids) for pair in tokens), default=0)
+    longest = max((len(pair.prompt_ids) for pair in asked.tokens), default=0)
     context = context_length(loaded.model, loaded.tokenizer)
     if longest > context:
-        raise UsageError(
-            flag, value, f"a prompt has {longest} tokens; expected at most {context}, the context"
-        )
-    answers = next_tokens(loaded.model, [pair.prompt_ids for pair in tokens], batch_tokens)
-    tokens, tally = keep_right(tokens, answers, tally)
-    found_on, held_out = split_held_out(tokens, config.prompts.held_out, config.random_state)
+        reason = f"a prompt has {longest} tokens; expected at most {context}, the context"
+        raise UsageError(*asked.source, reason)
+    answers = next_tokens(loaded.model, [pair.prompt_ids for pair in asked.tokens], batch_tokens)
+    tokens, tally = keep_right(asked.tokens, answers, asked.tally)
+    found_on, held_out = split_held_out(tokens, asked.held_out, asked.patch.random_state)
     if min(len(found_on), len(held_out)) < LEAST:
         raise UsageError(
-            flag,
-            value,
+            *asked.source,
             f"{tally.text()}; expected at least {LEAST} right answers to find units with and "
             f"{LEAST} held out, found {len(found_on)} and {len(held_out)}",
         )

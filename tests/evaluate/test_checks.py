@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -259,7 +260,8 @@ def test_a_refusal_is_a_note_of_the_first_cell(tokenizer):
     config = EvaluationConfig(tasks[0], tasks[1:], 3, 3, None, False, None, 4)
     manager = TaskManager(include_path=str(TASKS_FOLDER), include_defaults=False)
     loaded = LoadedModel(gpt_neo(16), tokenizer, "float32")
-    worker = Worker(loaded, Evidence([], {}, {}, [], 0), load_harnesses(manager, config), config)
+    tasks = SimpleNamespace(harnesses=load_harnesses(manager, config), evaluation=config)
+    worker = Worker(loaded, Evidence([], {}, {}, [], 0), tasks)
     notes, again = worker.run(BASELINE_KEY).notes, worker.run(BASELINE_KEY).notes
     assert [note.split(": ")[:2] for note in notes] == [["evaluation", "GPTNeoForCausalLM"]]
     assert again == ()

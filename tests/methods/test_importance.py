@@ -17,7 +17,7 @@ from neurosurgery.methods.ranking import TopK
 from neurosurgery.models.neurons import find_neuron_layers
 from neurosurgery.models.targets import Target, find_targets
 from neurosurgery.results.store import ResultStore
-from neurosurgery.run.gather import read_statistics
+from neurosurgery.run.observe import read_statistics
 from neurosurgery.settings.experiment import CalibrationSource, DataConfig
 
 

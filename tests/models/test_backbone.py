@@ -28,7 +28,7 @@ from neurosurgery.models.forward import head_input
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.models.neurons import find_neuron_layers
 from neurosurgery.models.targets import find_targets
-from neurosurgery.run.gather import describe_evidence
+from neurosurgery.run.observations import describe_evidence
 
 _SMALL = _COMMON | {
     "hidden_size": 24,

@@ -15,8 +15,7 @@ from neurosurgery.masks.selection import Selection
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.keys import CellKey
-from neurosurgery.run.executors import LocalExecutor
-from neurosurgery.run.jobs import Done, Failed, Job, without_bulk
+from neurosurgery.run.jobs import Done, Failed, Job, carry_out, without_bulk
 
 EMPTY = Evaluation({}, [], {}, {})
 
@@ -44,7 +43,7 @@ class Failing:
 
 def run(worker: Failing, tmp_path) -> list[Done | Failed]:
     jobs = [Job(key(repeat), model_folder=tmp_path / str(repeat)) for repeat in range(3)]
-    return list(LocalExecutor(worker).run(jobs))
+    return [carry_out(worker, job) for job in jobs]
 
 
 @pytest.mark.parametrize(
@@ -121,7 +120,8 @@ def test_too_little_memory_makes_batches_smaller_for_one_cell(monkeypatch):
     loaded = SimpleNamespace(model=torch.nn.Linear(2, 2), tokenizer=None, dtype="float32")
     evaluation = SimpleNamespace(batch_size=16, math_documents=1, other_documents=1)
     harness = OneHarness()
-    worker = Worker(loaded, None, {"math": harness, "other": harness}, evaluation)
+    tasks = SimpleNamespace(harnesses={"math": harness, "other": harness}, evaluation=evaluation)
+    worker = Worker(loaded, None, tasks)
     first, second = worker.run(CellKey()), worker.run(CellKey())
     assert asked == [8, 4, 16, 16]
     note = "pre_results: too little memory for 16 requests at once, asked 4 at once"

@@ -12,7 +12,6 @@ from neurosurgery.results.failures import failure_file
 from neurosurgery.results.keys import CellKey
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.store import ResultStore
-from neurosurgery.run.cells import run_cells
 from neurosurgery.run.jobs import Done, Failed, Job
 from neurosurgery.run.recorder import Recorder
 from neurosurgery.settings.experiment import OutputConfig
@@ -21,19 +20,9 @@ from neurosurgery.verdicts.points import VerdictTable
 EMPTY = Evaluation({}, [], {}, {})
 
 
-class Script:
-    """An executor that gives up the jobs of some repeats."""
-
-    def __init__(self, *given_up: int) -> None:
-        self.given_up = given_up
-
-    def run(self, jobs):
-        for job in jobs:
-            if job.key.selection.repeat in self.given_up:
-                yield Failed(job, "the node is gone", 3)
-            else:
-                record = CellRecord(job.key, 0, 0.0, None, None, 1.0, {})
-                yield Done(job, CellResult(record, EMPTY, EMPTY, chatter="said\n"), None, worker=1)
+def done(job: Job) -> Done:
+    record = CellRecord(job.key, 0, 0.0, None, None, 1.0, {})
+    return Done(job, CellResult(record, EMPTY, EMPTY, chatter="said\n"), None, worker=1)
 
 
 def test_a_note_says_why_and_goes_with_success(tmp_path, capsys):
@@ -42,20 +31,24 @@ def test_a_note_says_why_and_goes_with_success(tmp_path, capsys):
         for repeat in range(3)
     ]
     store = ResultStore(tmp_path, "m")
-    lock, finished = FolderLock(tmp_path), []
+    lock = FolderLock(tmp_path)
     with lock.held():
         recorder = Recorder(
             store, lock, VerdictTable(store, "m"), OutputConfig(tmp_path), {"model": "m"}
         )
-        failed = run_cells(jobs, Script(1), recorder, finished.append)
-        assert [each.job for each in failed] == [jobs[1]]
+        given_up = Failed(jobs[1], "the node is gone", 3)
+        assert [recorder.keep(e) for e in (done(jobs[0]), given_up, done(jobs[2]))] == [
+            True,
+            False,
+            True,
+        ]
+        assert recorder.failed == [given_up]
         assert list(store.keys()) == [jobs[0].key, jobs[2].key]
-        assert finished == [jobs[0].key, jobs[2].key]
         note = failure_file(tmp_path, "m", jobs[1].key)
         assert json.loads(note.read_text())["reason"] == "the node is gone"
         told = capsys.readouterr().out
         assert f"{jobs[1].key.stem}: given up after 3 attempts: the node is gone" in told
         assert (tmp_path / "logs" / "worker_1.log").read_text() == "said\nsaid\n"
-        assert run_cells([jobs[1]], Script(), recorder, finished.append) == []
+        assert recorder.keep(done(jobs[1]))
     assert not note.exists()
     assert len(list(store.keys())) == 3

@@ -18,14 +18,16 @@ from neurosurgery.common.errors import RestoreError, RunError, UsageError  # noq
 from neurosurgery.edit.kinds import scale_by  # noqa: E402
 from neurosurgery.methods.keys import SelectionKey  # noqa: E402
 from neurosurgery.results.keys import BASELINE_KEY, CellKey  # noqa: E402
+from neurosurgery.run.executors import Call  # noqa: E402
+from neurosurgery.run.host import Facts  # noqa: E402
 from neurosurgery.run.jobs import (  # noqa: E402
     Done,
     Failed,
     Job,
 )
+from neurosurgery.run.observations import Observations  # noqa: E402
 from neurosurgery.run.ray_tasks import Task, take  # noqa: E402
 from neurosurgery.run.ray_workers import ATTEMPTS, RayWorkers  # noqa: E402
-from neurosurgery.run.worker_host import EvidenceData, Facts  # noqa: E402
 from neurosurgery.settings.workers import WorkersConfig  # noqa: E402
 
 FAILS, DIES, DIES_ONCE, SPOILS, DIVERGES, LOSES_ITS_GPU = 3, 5, 7, 8, 6, 9
@@ -46,11 +48,8 @@ class Host:
             os._exit(1)
         return Facts("here", os.getpid(), "cpu", None)
 
-    def score(self, kind, name, seconds):
-        time.sleep(seconds)
-        if name == "broken":
-            raise RunError("not finite")
-        return [{"kind": kind, "name": name}]
+    def call(self, function, arguments):
+        return function(self, *arguments)
 
     def describe(self, evidence):
         return [f"seed {self.fetch(evidence[0]).seed}"]
@@ -78,6 +77,17 @@ class Host:
         return Done(job, None, None)
 
 
+def slow(_host: Host, name: str, seconds: float) -> str:
+    time.sleep(seconds)
+    if name == "broken":
+        raise RunError("not finite")
+    return name * 2
+
+
+def refuse(_host: Host) -> None:
+    raise UsageError("--prompts", "x", "too few")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def host_travels_by_value():
     """The workers cannot import this file."""
@@ -97,14 +107,14 @@ def test_every_job_once_whatever_happens(tmp_path):
     told: list[str] = []
     with RayWorkers(WorkersConfig(2, verbose=True), tmp_path, told.append, Host) as workers:
         assert workers.facts().device == "cpu"
-        calls = {("norms", name): ("norms", name, 0.1) for name in ("a", "b", "c")}
-        assert dict(workers.score(calls)) == {
-            place: [{"kind": "norms", "name": place[1]}] for place in calls
-        }
-        assert workers.describe(EvidenceData(seed=4)) == ["seed 4"]
+        calls = [Call(f"statistics of {name}", slow, (name, 0.1)) for name in ("a", "b", "c")]
+        assert dict(workers.call(calls)) == {call: call.arguments[0] * 2 for call in calls}
+        assert workers.describe(Observations(seed=4)) == ["seed 4"]
         found = list(workers.run(jobs))
         with pytest.raises(RunError, match="statistics of broken: not finite"):
-            list(workers.score({("norms", "broken"): ("norms", "broken", 0)}))
+            list(workers.call([Call("statistics of broken", slow, ("broken", 0))]))
+        with pytest.raises(UsageError, match="--prompts x: too few"):
+            list(workers.call([Call("prompts", refuse)]))
     assert not ray.is_initialized()
     assert Counter(each.job.key.stem for each in found) == Counter(job.key.stem for job in jobs)
     given_up = {each.job.key.stem: each for each in found if isinstance(each, Failed)}
@@ -156,7 +166,7 @@ def test_the_end_of_ray_itself_is_one_line(tmp_path, capfd):
         children = set(psutil.Process().children(recursive=True)) - others
         next(child for child in children if child.name() == "raylet").kill()
         with pytest.raises(RunError, match=r"has ended \(raylet\); the same command goes on"):
-            list(workers.score({("norms", "a"): ("norms", "a", 30)}))
+            list(workers.call([Call("norms", slow, ("a", 30))]))
         # Ray's own report of it, with a dump of its state, would come meanwhile.
         time.sleep(2)
     assert capfd.readouterr() == ("", "")

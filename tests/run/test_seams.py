@@ -28,20 +28,21 @@ from neurosurgery.cli.parse import parse_experiment, run_experiment_script
 from neurosurgery.data.calibration import read_calibration_set
 from neurosurgery.edit.kinds import KINDS, EditKey, EditKind, scale_by
 from neurosurgery.edit.scale import changed_weights
-from neurosurgery.evaluate.harness import load_harnesses
-from neurosurgery.evaluate.tasks import task_manager
 from neurosurgery.masks.files import load_mask
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.selection import Selection
 from neurosurgery.methods.base import Method, Needed
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.methods.registry import METHODS
-from neurosurgery.models.load import load_model, load_tokenizer
 from neurosurgery.results.keys import CellKey
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.store import ResultStore
-from neurosurgery.run.gather import gather_evidence
+from neurosurgery.run.executors import LocalExecutor
+from neurosurgery.run.host import Host, Recipe
+from neurosurgery.run.observations import Observations, make_evidence
+from neurosurgery.run.observe import observe_sets
 from neurosurgery.run.recorder import Recorder
+from neurosurgery.run.tasks import Tasks
 from neurosurgery.run.worker import Worker
 from neurosurgery.settings.declare import Setting, whole
 from neurosurgery.settings.demo import DEMO
@@ -192,12 +193,17 @@ def prepare(model: Path, save_path: Path):
     where = ["--model", str(model), "--save_path", str(save_path), *DEMO_DATA, *DEMO_TASKS]
     config = parse_experiment("MathNeuro.py", "", [*where, "--proportion", ".05", *COMMON])
     sets = {source.name: read_calibration_set(source) for source in config.data.sources}
-    loaded = load_model(config.model, load_tokenizer(config.model))
+    host = Host(Recipe(config.model, config.evaluation, {}))
+    executor = LocalExecutor(host)
+    executor.facts()
+    loaded = host.loaded
     store = ResultStore(save_path, config.model.label)
     needed = [Needed("activation_norms", name) for name in ("math", "Race")]
-    evidence = gather_evidence(loaded, config.data, sets, needed, [0.05], store)
-    harnesses = load_harnesses(task_manager(config.evaluation), config.evaluation)
-    return config, loaded, store, Worker(loaded, evidence, harnesses, config.evaluation)
+    statistics = observe_sets(executor, config.data, sets, needed, store)
+    evidence = make_evidence(loaded, Observations(statistics, [0.05], config.data.random_state))
+    tasks = Tasks(config.evaluation)
+    tasks.load(loaded.model.config, loaded.tokenizer)
+    return config, loaded, store, Worker(loaded, evidence, tasks)
 
 
 def key(edit: EditKey) -> CellKey:

@@ -17,10 +17,11 @@ from neurosurgery.models.forward import next_tokens
 from neurosurgery.prompts.pairs import PromptPair, TokenPair
 from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
 from neurosurgery.settings.patching import TOP
-from neurosurgery.studies.knock_out import KnockOut, numbers
+from neurosurgery.studies.knock_out import KnockOut
 from neurosurgery.studies.patching_groups import transfer
 from neurosurgery.studies.patching_prompts import Prompts
 from neurosurgery.studies.patching_text import knock_out_text
+from neurosurgery.studies.unit_counts import numbers
 
 
 def test_numbers_of_units():

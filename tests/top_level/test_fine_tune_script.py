@@ -8,13 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 import transformers
 from conftest import ROOT
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from scripts import DEMO_DATA, MODEL, files_with_times, without_timings
 from transformers import AutoModelForCausalLM
 
@@ -27,9 +26,9 @@ from neurosurgery.edit.delta_files import load_delta
 from neurosurgery.masks.files import read_mask_file, write_mask_file
 from neurosurgery.masks.head_units import head_units, mlp_units
 from neurosurgery.masks.mask import ParameterMask
-from neurosurgery.methods.key_units import effect_table
 from neurosurgery.models.heads import find_blocks
-from neurosurgery.run.kept_effects import effects_folder
+from neurosurgery.results.effects import read_effects, write_effects
+from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.demo import DEMO
 
 TASKS = ["--train_lm_eval_task", "demo_gsm8k_cot", "--eval_datasets", "demo_race", "demo_stories"]
@@ -61,11 +60,9 @@ def masks(tiny_model, tmp_path_factory) -> Path:
     model = AutoModelForCausalLM.from_pretrained(tiny_model)
     blocks = find_blocks(model)
     units = [*head_units(blocks), *mlp_units(blocks)]
-    effects = -np.arange(len(units) * 4, dtype=float).reshape(len(units), 4)
-    folder = effects_folder(save_path, MODEL)
-    folder.mkdir(parents=True)
-    effect_table(units, effects).to_csv(folder / "effects.csv", index=False)
-    save_file({"effects": torch.from_numpy(effects)}, folder / "effects.safetensors")
+    effects = -torch.arange(len(units) * 4, dtype=torch.float64).reshape(len(units), 4)
+    by_name = {unit.name: row for unit, row in zip(units, effects, strict=True)}
+    write_effects(ResultStore(save_path, MODEL), by_name, {})
     return save_path
 
 
@@ -473,22 +470,17 @@ def test_two_masks_whose_names_differ_in_case_are_refused(tiny_model, masks, tmp
     assert "expected mask files of different names" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["effects.csv", "effects.safetensors"])
-def test_other_effects_in_the_same_folder_are_refused(name, tiny_model, masks, tmp_path, capsys):
+def test_other_effects_in_the_same_folder_are_refused(tiny_model, masks, tmp_path, capsys):
     found = tmp_path / "found"
-    shutil.copytree(masks / "path_patching", found / "path_patching")
+    shutil.copytree(masks / "statistics", found / "statistics")
     argv = flags(tiny_model, tmp_path / "r", "--selection", "heads", "wanda", "--top", "2")
     argv += ["--path_patching", str(found)]
     assert FineTune.main(argv) == 0
-    file = effects_folder(found, MODEL) / name
-    if name.endswith("csv"):
-        rows = file.read_text().splitlines()
-        file.write_text("\n".join([rows[0], *rows[:0:-1]]) + "\n")
-    else:
-        save_file({"effects": -load_file(file)["effects"]}, file)
+    store = ResultStore(found, MODEL)
+    write_effects(store, {name: -each for name, each in read_effects(store).items()}, {})
     capsys.readouterr()
     assert FineTune.main(argv) == 2
-    assert f"--path_patching {name} (content " in capsys.readouterr().err
+    assert "--path_patching prompts.safetensors (content " in capsys.readouterr().err
 
 
 def test_two_rates_that_look_alike_are_two_cells(tiny_model, tmp_path):

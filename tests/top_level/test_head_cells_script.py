@@ -13,10 +13,10 @@ import MathNeuro
 import PathPatching
 from neurosurgery import __main__
 from neurosurgery.masks.files import load_mask
+from neurosurgery.models import load
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.settings.demo import DEMO
-from neurosurgery.studies import head_cells, patching
 
 FEW = "--num_prompts 40 --num_draws 2 --top 1 2 --num_repeats 2 --eval_limit 8".split()
 
@@ -91,14 +91,13 @@ def test_units_of_a_cell_are_written(finished):
     assert listed["effect"].is_monotonic_increasing
 
 
-def test_the_second_run_computes_nothing(finished, tmp_path, monkeypatch, capsys):
+def test_the_second_run_loads_no_model(finished, monkeypatch, capsys):
     before = files_with_times(finished, "cells/**/*")
 
     def never(*_args, **_kwargs):
         raise AssertionError("the cells are there")
 
-    monkeypatch.setattr(patching, "head_effects", never)
-    monkeypatch.setattr(head_cells, "head_means", never)
+    monkeypatch.setattr(load, "load_model", never)
     assert run(finished) == 0
     assert files_with_times(finished, "cells/**/*") == before
     assert "top 2, knocked out, mean of 2 repeats" in capsys.readouterr().out
@@ -114,7 +113,7 @@ def test_a_folder_grows_to_the_same_numbers(finished, tmp_path):
 
 
 def test_one_folder_with_weights_and_heads(finished, tmp_path):
-    """MathNeuro's cells and those of heads are judged together; --overwrite leaves the others."""
+    """MathNeuro's cells and those of heads are judged together; --overwrite starts afresh."""
     more = "--proportion .05 --num_repeats 1 --num_samples 5 --eval_limit 8".split()
     assert MathNeuro.main(["--save_path", str(tmp_path), *more, "--pre_train_eval"]) == 0
     assert run(tmp_path, "--units", "heads", "--scalar", "0", "1.5", "--save_masks") == 0
@@ -128,7 +127,7 @@ def test_one_folder_with_weights_and_heads(finished, tmp_path):
     assert run(tmp_path, "--units", "heads", "--metric", "logit") == 2
     overwritten = "--units heads --metric logprob --top 1 --num_repeats 1 --overwrite".split()
     assert run(tmp_path, *overwritten) == 0
-    assert cells(tmp_path) == {"baseline": 1, "mathneuro": 2, "heads": 1, "random_heads": 1}
+    assert cells(tmp_path) == {"baseline": 1, "heads": 1, "random_heads": 1}
     assert not mask.exists()
     # Figures of what is gone are gone: MLPs were never asked for here, one curve stays.
     stale = tmp_path / "report" / "knock_out_zero_all.png"
@@ -151,14 +150,14 @@ def test_a_dry_run_loads_no_model_and_writes_nothing(tmp_path, monkeypatch, caps
     def never(*_args, **_kwargs):
         raise AssertionError("a dry run loads no model")
 
-    monkeypatch.setattr(patching, "load_model", never)
+    monkeypatch.setattr(load, "load_model", never)
     save_path = tmp_path / "results"
     assert run(save_path, "--dry_run") == 0
     output = capsys.readouterr().out
     assert not save_path.exists()
     assert "effects      16 heads, 4 MLPs" in output
     assert "heads 4 (0 done, 4 to do): 2 repeats × 2 numbers × 1 edit\n" in output
-    assert "13 model states × (demo_gsm8k_cot on 8 documents" in output
+    assert "13 model states × (demo_gsm8k_cot on 8, demo_race on 8," in output
     flags = ["--dry_run", "--model", DEMO.model, "--operators", "+"]
     assert PathPatching.main([*flags, "--save_path", str(save_path)]) == 0
     assert "cells        none" in capsys.readouterr().out

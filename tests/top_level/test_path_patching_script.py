@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,12 +12,14 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import PathPatching
+from neurosurgery.models import load
 from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
+from neurosurgery.results.effects import read_effects
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.demo import DEMO
 from neurosurgery.settings.identity import EFFECTS
 from neurosurgery.settings.patching import DEMO_FAMILY
-from neurosurgery.studies import patching
+from neurosurgery.studies import patching_bench
 
 MADE = [*"--operators + --digits 2 --shots 0 --num_prompts 40 --templates".split(), DEMO_FAMILY]
 SMALL = "--num_draws 2 --top 1 3".split()
@@ -46,9 +49,13 @@ def finished(tmp_path_factory) -> Path:
 
 
 def test_files_of_a_run(finished):
-    assert sorted(path.name for path in folder(finished).iterdir()) == sorted(
-        [*TABLES, *FIGURES, "effects.safetensors"]
-    )
+    assert sorted(path.name for path in folder(finished).iterdir()) == sorted([*TABLES, *FIGURES])
+    # The effects are a statistic like any other, with the names of units.
+    kept = read_effects(ResultStore(finished, "model"))
+    table = pd.read_csv(folder(finished) / "effects.csv")
+    names = table["kind"] + "/" + table["module"] + "/" + table["index"].astype(str)
+    means = pd.Series({name: float(effects.mean()) for name, effects in kept.items()})
+    assert means[names].to_list() == pytest.approx(table["effect"].to_list())
     assert ResultStore(finished, "").identity.value("operators", EFFECTS) == ["+"]
 
 
@@ -140,7 +147,7 @@ def test_a_run_goes_on_and_grows(tmp_path, monkeypatch, capsys):
     def never(*_args, **_kwargs):
         raise AssertionError("the effects are there")
 
-    monkeypatch.setattr(patching, "head_effects", never)
+    monkeypatch.setattr(patching_bench, "head_effects", never)
     assert run(tmp_path, "--top", "1", "2") == 0
     grown = (folder(tmp_path) / "knock_out.csv").read_text()
     assert grown.startswith(before)
@@ -163,6 +170,38 @@ def test_a_run_goes_on_and_grows(tmp_path, monkeypatch, capsys):
     assert run(tmp_path, "--metric", "logit", "--units", "mlps", "--overwrite") == 0
     assert "below -5%" in capsys.readouterr().out
     assert set(pd.read_csv(folder(tmp_path) / "effects.csv")["kind"]) == {"mlp"}
+
+
+def test_a_finished_run_loads_no_model_and_a_lost_table_is_made_again(
+    finished, tmp_path, monkeypatch, capsys
+):
+    def never(*_args, **_kwargs):
+        raise AssertionError("all is there")
+
+    copied = tmp_path / "copy"
+    shutil.copytree(finished, copied)
+    with monkeypatch.context() as patch:
+        patch.setattr(load, "load_model", never)
+        assert run(copied) == 0
+    told = capsys.readouterr().out
+    assert "Strongest heads" in told
+    assert "Knock-out of MLPs" in told
+    for lost in ("attention.csv", "knock_out.csv"):
+        (folder(copied) / lost).unlink()
+        assert run(copied) == 0
+        again = (folder(copied) / lost).read_bytes()
+        assert again == (folder(finished) / lost).read_bytes()
+
+
+def test_the_order_of_units_on_the_command_line_changes_no_effect(finished, tmp_path):
+    """Effects are joined to units by name."""
+    assert run(tmp_path, "--units", "mlps", "heads") == 0
+    unit = ["kind", "module", "index"]
+    found, usual = (
+        pd.read_csv(folder(path) / "effects.csv").sort_values(unit).reset_index(drop=True)
+        for path in (tmp_path, finished)
+    )
+    pd.testing.assert_frame_equal(found, usual)
 
 
 def test_points_that_are_there_are_kept_to_the_digit(tmp_path, monkeypatch):
@@ -259,7 +298,7 @@ def test_prompts_that_cannot_be_used_are_refused_before_the_model_is_loaded(
     def never(*_args, **_kwargs):
         raise AssertionError("the prompts are bad")
 
-    monkeypatch.setattr(patching, "load_model", never)
+    monkeypatch.setattr(load, "load_model", never)
     path = prompt_file(tmp_path, 20, **columns)
     flags = ["--prompts", str(path), *more.split()]
     assert run(tmp_path / "results", *flags, made=()) == 2

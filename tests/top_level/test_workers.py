@@ -18,6 +18,8 @@ from worker_runs import CASE, MORE, WORKERS, cells, start
 
 import PathPatching
 from neurosurgery.masks.files import load_mask
+from neurosurgery.models import load
+from neurosurgery.settings.demo import DEMO
 
 pytest.importorskip("ray", reason="needs Ray: pip install -r requirements-ray.txt")
 
@@ -147,11 +149,29 @@ def test_a_method_of_ours_goes_to_the_workers(tmp_path):
     assert without_timings(tmp_path / "workers") == without_timings(tmp_path / "one")
 
 
-def test_cells_of_heads_on_workers(tmp_path):
+def test_heads_on_workers_need_no_model_in_this_process(tmp_path, monkeypatch):
+    """Effects, curves, transfer, attention and cells; with tasks, and without."""
     few = "--top 1 2 --num_prompts 20 --num_draws 2 --num_repeats 1 --eval_limit 6".split()
-    for name, more in (("one", []), ("two", WORKERS)):
-        assert PathPatching.main([*few, "--save_path", str(tmp_path / name), *more]) == 0
-    assert without_timings(tmp_path / "two") == without_timings(tmp_path / "one")
+    alone = ["--model", DEMO.model, *few[:7], "--operators", "+", "-", "--templates", "demo"]
+
+    def run_both(where: str, *more: str) -> None:
+        for name, what in ((f"{where}_cells", few), (where, alone)):
+            assert PathPatching.main([*what, "--save_path", str(tmp_path / name), *more]) == 0
+
+    def never(*_args, **_kwargs):
+        raise AssertionError("the workers have the model")
+
+    run_both("here")
+    monkeypatch.setattr(load, "load_model", never)
+    run_both("there", *WORKERS)
+    for kind in ("", "_cells"):
+        here, there = tmp_path / f"here{kind}", tmp_path / f"there{kind}"
+        if kind:
+            assert without_timings(there) == without_timings(here)
+        tables = sorted(path.name for path in here.rglob("path_patching/**/*.csv"))
+        assert {"effects.csv", "knock_out.csv", "agreement.csv", "attention.csv"} <= set(tables)
+        for path in here.rglob("path_patching/**/*.csv"):
+            assert (there / path.relative_to(here)).read_bytes() == path.read_bytes(), path
 
 
 def test_the_plan_says_how_many_workers_can_be_fed(finished, tiny_model, tmp_path, capsys):

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 from neurosurgery.activations.kinds import EFFECTS
@@ -22,16 +23,15 @@ from neurosurgery.methods.registry import METHODS
 from neurosurgery.models.shapes import model_shapes, model_without_weights
 from neurosurgery.models.targets import find_targets
 from neurosurgery.models.vocabulary import embedding_rows
-from neurosurgery.report.read.heads import EFFECTS as EFFECTS_TABLE
+from neurosurgery.results.effects import counted_units, effects_file, read_effects
 from neurosurgery.results.file_hashes import file_hash
 from neurosurgery.results.provenance import model_fingerprint
 from neurosurgery.results.store import ResultStore
-from neurosurgery.run.kept_effects import VALUES, check_effects, effects_folder
 from neurosurgery.run.plan import check_sizes
 from neurosurgery.run.training import TrainingRecipe
 from neurosurgery.settings.experiment import ModelConfig
 from neurosurgery.settings.identity import TRAININGS, Fact, Identity, content_of
-from neurosurgery.studies.fine_tuning_config import FineTuneConfig, SelectionConfig
+from neurosurgery.studies.training_config import FineTuneConfig, SelectionConfig
 
 
 def read_masks(
@@ -86,14 +86,7 @@ def facts_of_masks(selection: SelectionConfig, masks: Mapping[str, ParameterMask
     return Identity(found)
 
 
-def needs_effects(selection: SelectionConfig) -> bool:
-    """Whether a method takes what `PathPatching.py` finds."""
-    return any(METHODS[name].statistics == EFFECTS for name in selection.methods)
-
-
-def check_kept_effects(
-    selection: SelectionConfig, store: ResultStore, *, overwrite: bool
-) -> Identity:
+def check_effects(selection: SelectionConfig, store: ResultStore, *, overwrite: bool) -> Identity:
     """Refuse methods that take effects where there are none, or fewer units than `--top`.
 
     Args:
@@ -108,23 +101,39 @@ def check_kept_effects(
         UsageError: names what to run first, or how many units there are; or the effects would be
             deleted.
     """
-    if not needs_effects(selection):
+    by_effects = [name for name in selection.methods if METHODS[name].statistics == EFFECTS]
+    if not by_effects:
         return Identity()
-    root = selection.found_in or store.root
-    if overwrite and root.resolve() == store.root.resolve():
+    found_in = _found_in(selection, store)
+    if overwrite and found_in.root.resolve() == store.root.resolve():
         reason = "would delete what PathPatching.py has found; expected another --path_patching"
         raise UsageError("--overwrite", "", reason)
-    for name in selection.methods:
-        if METHODS[name].statistics == EFFECTS:
-            largest = max(selection.sizes_of(name))
-            check_effects(root, store.model, name, largest, METHODS[name].unit)
-    folder = effects_folder(root, store.model)
-    # The table says of which unit each row of the numbers is.
-    files = {"effects": folder / VALUES, "units": folder / EFFECTS_TABLE}
-    return Identity(
-        Fact("path_patching", content_of(file_hash(path)), about, path.name)
-        for about, path in files.items()
-    )
+    units = counted_units(found_in)
+    if not units:
+        reason = (
+            f"expected what PathPatching.py finds, and {found_in.root} has none for this model: "
+            "run it first, and give its folder by --path_patching"
+        )
+        raise UsageError("--selection", by_effects[0], reason)
+    for name in by_effects:
+        largest, count = max(selection.sizes_of(name)), units.get(METHODS[name].unit, 0)
+        if largest > count:
+            reason = f"expected at most the {count} units of {name}"
+            raise UsageError("--top", f"{largest:g}", reason)
+    path = effects_file(found_in)
+    return Identity([Fact("path_patching", content_of(file_hash(path)), "effects", path.name)])
+
+
+def effects_of(selection: SelectionConfig, store: ResultStore) -> dict[str, torch.Tensor] | None:
+    """The effects that units are selected by; None where no method takes them."""
+    if not any(METHODS[name].statistics == EFFECTS for name in selection.methods):
+        return None
+    return read_effects(_found_in(selection, store))
+
+
+def _found_in(selection: SelectionConfig, store: ResultStore) -> ResultStore:
+    """The folder in which `PathPatching.py` has found them."""
+    return ResultStore(selection.found_in or store.root, store.model)
 
 
 def facts_of_training(config: FineTuneConfig, new: TrainingData) -> Identity:

@@ -1,0 +1,135 @@
+"""What selections are made from, as plain data, and put together with a loaded model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from neurosurgery.activations.collect import STATISTICS
+from neurosurgery.activations.kinds import FIRING_COUNTS, OF_WEIGHTS
+from neurosurgery.common.errors import RunError
+from neurosurgery.edit.kinds import KINDS, EditKind
+from neurosurgery.masks.head_units import model_units
+from neurosurgery.masks.mask import ParameterMask
+from neurosurgery.methods.base import Method
+from neurosurgery.methods.evidence import Evidence, Statistics
+from neurosurgery.methods.key_units import UnitEffects
+from neurosurgery.methods.registry import METHODS
+from neurosurgery.models.load import LoadedModel
+from neurosurgery.models.targets import find_targets, scored_share
+from neurosurgery.run.training import TrainingRecipe
+
+SCORED_SHARE_WARNING = 0.9
+LEAST_SHARE_TOLD = 0.001
+"""Norms and biases of a large model are less, and nothing to warn of."""
+
+ByUnit = Mapping[str, torch.Tensor]
+"""The name of a unit to a vector."""
+
+
+@dataclass(frozen=True)
+class Observations:
+    """`Evidence` without the model: small, and the same for everyone who computes cells.
+
+    Attributes:
+        statistics: by kind and set, one entry per repeat.
+        sizes: those at which matrices are ranked; every matrix is ranked once for all of them.
+        seed: of random selections.
+        effects: of every unit on every prompt; None for methods that do not use them.
+        means: what a unit gives on average over counterfactuals; empty if nothing needs them.
+        masks: those of the user's, by name.
+        training: what selections are trained with; None for runs without trainings.
+        methods, edits: those that the main process knows: a script may have some of its own.
+    """
+
+    statistics: Statistics = field(default_factory=dict)
+    sizes: Sequence[float] = ()
+    seed: int = 0
+    effects: ByUnit | None = None
+    means: ByUnit = field(default_factory=dict)
+    masks: Mapping[str, ParameterMask] = field(default_factory=dict)
+    training: TrainingRecipe | None = None
+    methods: Mapping[str, Method] = field(default_factory=dict)
+    edits: Mapping[str, EditKind] = field(default_factory=dict)
+
+    def register(self) -> None:
+        """Let this process know the methods and edits that it has not."""
+        for name, method in self.methods.items():
+            METHODS.setdefault(name, method)
+        for name, kind in self.edits.items():
+            KINDS.setdefault(name, kind)
+
+
+def make_evidence(loaded: LoadedModel, observed: Observations) -> Evidence:
+    """Put the evidence together.
+
+    Raises:
+        RunError: the model lacks the observed parts, or effects are of another model.
+    """
+    model = loaded.model
+    return Evidence(
+        find_targets(model),
+        {kind: observed_parts(kind, loaded) for kind in observed.statistics},
+        observed.statistics,
+        observed.sizes,
+        observed.seed,
+        None if observed.effects is None else _effects(loaded, observed.effects, observed.means),
+        {name: tuple(parameter.shape) for name, parameter in model.named_parameters()},
+        observed.masks,
+    )
+
+
+def _effects(loaded: LoadedModel, effects: ByUnit, means: ByUnit) -> UnitEffects:
+    """Effects and means with the units that their names stand for, in the model's order."""
+    units = [unit for unit in model_units(loaded.model) if unit.name in effects]
+    if len(units) != len(effects):
+        raise RunError("the effects of path patching are of another model")
+    return UnitEffects.by_name(units, effects, means)
+
+
+def observed_parts(kind: str, loaded: LoadedModel) -> Sequence[Any]:
+    """The parts of the model that statistics of this kind observe.
+
+    Raises:
+        RunError: the model has none.
+    """
+    found = STATISTICS[kind].find(loaded.model)
+    if not found:
+        raise RunError(f"this model has {STATISTICS[kind].missing}")
+    return found
+
+
+def describe_evidence(label: str, loaded: LoadedModel, evidence: Evidence) -> Iterator[str]:
+    """Lines about the model and its observed parts."""
+    parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
+    start = f"{label}: {parameters:,} parameters, {loaded.dtype}; "
+    kind = next((kind for kind in OF_WEIGHTS if kind in evidence.parts), None)
+    if kind is not None:
+        linear = evidence.parts[kind]
+        targets = linear if STATISTICS[kind].of_loss else evidence.reached(kind)
+        share = scored_share(loaded.model, targets)
+        yield (
+            f"{start}{len(targets)} weight matrices are scored, {share:.1%} of what is "
+            "not embeddings"
+        )
+        scored = {target.name for target in targets}
+        unseen = [target for target in linear if target.name not in scored]
+        if unseen:
+            yield (
+                f"warning: {scored_share(loaded.model, unseen):.1%} of it is in {len(unseen)} "
+                "linear modules that no sample reached, or only some of its tokens, and is not "
+                f"scored (first: {unseen[0].name})"
+            )
+        outside = 1 - scored_share(loaded.model, linear)
+        if share < SCORED_SHARE_WARNING and outside >= LEAST_SHARE_TOLD:
+            yield (
+                f"warning: {outside:.1%} of the parameters outside the embeddings are in no "
+                "linear module and are not scored; a skill may sit there"
+            )
+    if FIRING_COUNTS in evidence.parts:
+        layers = evidence.parts[FIRING_COUNTS]
+        neurons = sum(layer.neurons for layer in layers)
+        yield f"{start}{neurons:,} neurons in {len(layers)} MLPs"

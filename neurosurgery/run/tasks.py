@@ -1,0 +1,82 @@
+"""The tasks that a run asks: found, loaded once, and turned into requests."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from neurosurgery.evaluate.tasks import task_manager
+from neurosurgery.settings.experiment import EvaluationConfig
+from neurosurgery.settings.identity import Identity
+
+if TYPE_CHECKING:
+    # transformers takes seconds to import, so a task that there is not is refused first.
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+    from neurosurgery.data.overlap import Record
+    from neurosurgery.evaluate.harness import Harness
+
+
+class Tasks:
+    """The tasks of a run.
+
+    `chatter` is what the libraries say while tasks are loaded: it stays in memory until the run can
+    start, because bad input must write nothing.
+
+    Args:
+        evaluation: tasks, numbers of documents, batch size.
+
+    Raises:
+        UsageError: a task does not exist.
+    """
+
+    def __init__(self, evaluation: EvaluationConfig) -> None:
+        self.evaluation = evaluation
+        self.chatter = io.StringIO()
+        self.harnesses: Mapping[str, Harness] = {}
+        self._manager = task_manager(evaluation)
+
+    def load(self, architecture: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Identity:
+        """Load the tasks and build their requests.
+
+        Returns:
+            What results of these tasks depend on.
+
+        Raises:
+            UsageError: a task cannot be used with this tokenizer.
+        """
+        from lm_eval.models.utils import resolve_max_length
+
+        from neurosurgery.evaluate.harness import load_harnesses
+        from neurosurgery.evaluate.isolation import chatter_to
+
+        longest = resolve_max_length(architecture, tokenizer)
+        found = Identity()
+        with chatter_to(self.chatter):
+            self.harnesses = load_harnesses(self._manager, self.evaluation)
+            for name, limit in self._limits().items():
+                found |= self.harnesses[name].prepare(tokenizer, longest, limit)
+        return found
+
+    @property
+    def notes(self) -> Iterator[str]:
+        """What the user should know of the tasks."""
+        for name in self._limits():
+            yield from self.harnesses[name].notes
+
+    def records(self, *, of_all: bool = False) -> dict[str, list[Record]]:
+        """The documents that the run asks, or all that its tasks have, by task.
+
+        Raises:
+            UsageError: a task's own code fails.
+        """
+        found: dict[str, list[Record]] = {}
+        for name, limit in self._limits().items():
+            found |= self.harnesses[name].records(None if of_all else limit)
+        return found
+
+    def _limits(self) -> dict[str, int | None]:
+        """The two halves of the tasks, and of each the most documents of a task."""
+        evaluation = self.evaluation
+        return {"math": evaluation.math_documents, "other": evaluation.other_documents}

@@ -1,0 +1,170 @@
+"""What grids and trainings share: their selections come from calibration sets."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from neurosurgery.activations.kinds import OF_GRADIENTS
+from neurosurgery.data.calibration import CalibrationSet
+from neurosurgery.edit.kinds import KINDS
+from neurosurgery.methods.base import OF_EACH_MATRIX, Method, Needed
+from neurosurgery.methods.registry import METHODS
+from neurosurgery.results.keys import shown_set
+from neurosurgery.results.provenance import facts_of_sets
+from neurosurgery.run.plan import Plan, needed_statistics
+from neurosurgery.run.plan_text import size_text
+from neurosurgery.run.study import RunSettings, Study
+from neurosurgery.settings.experiment import DataConfig, EvaluationConfig
+from neurosurgery.settings.identity import Identity
+
+if TYPE_CHECKING:
+    # torch and transformers take seconds to import, so bad flags are refused first.
+    from transformers import PreTrainedTokenizerBase
+
+    from neurosurgery.data.overlap import Record
+    from neurosurgery.models.shapes import ModelSize
+    from neurosurgery.run.executors import Executor
+    from neurosurgery.run.observations import Observations
+    from neurosurgery.run.tasks import Tasks
+
+
+class CalibratedSettings(RunSettings, Protocol):
+    """The settings of such a study."""
+
+    @property
+    def data(self) -> DataConfig:
+        """The calibration sets."""
+
+    @property
+    def evaluation(self) -> EvaluationConfig:
+        """The tasks."""
+
+
+class CalibratedStudy(Study):
+    """A study that selects by statistics of calibration sets.
+
+    Args:
+        config: the settings.
+        sets: calibration sets by name.
+    """
+
+    config: CalibratedSettings
+
+    def __init__(self, config: CalibratedSettings, sets: Mapping[str, CalibrationSet]) -> None:
+        super().__init__(config)
+        self.sets = sets
+        self.records: Mapping[str, Sequence[Record]] = {}
+
+    @property
+    @abstractmethod
+    def methods(self) -> Sequence[str]:
+        """The methods that select by these sets."""
+
+    @property
+    def texts(self) -> Mapping[str, Sequence[str]]:
+        """The samples of every set."""
+        return {name: found.samples for name, found in self.sets.items()}
+
+    def facts(self) -> Identity:
+        """The samples of every set, and how many statistics take."""
+        return facts_of_sets(self.config.data, self.methods, self.sets)
+
+    def read_tokens(self, tokenizer: PreTrainedTokenizerBase, tests: Tasks | None) -> None:
+        """Compare the sets with the documents that the run asks."""
+        from neurosurgery.data.used import check_sets
+
+        data = self.config.data
+        asked = {} if tests is None else tests.records()
+        checked = check_sets(self.sets, data.sources, asked, drop=data.drop_used)
+        self.sets, self.records = checked.sets, checked.records
+        self.overlap, self.lines = checked.overlap, checked.lines
+
+    def start(self) -> None:
+        """Write how a file of programs is split."""
+        if (split := self.sets[self.config.data.math.name].programs) is not None:
+            self.store.write_split(split.listing())
+
+    def observe(self, executor: Executor, plan: Plan) -> Observations:
+        """Read or compute the statistics of every set."""
+        from neurosurgery.run.observations import Observations
+        from neurosurgery.run.observe import observe_sets
+
+        data = self.config.data
+        needed = needed_statistics(data, plan.to_select)
+        return Observations(
+            observe_sets(executor, data, self.sets, needed, self.store),
+            _sizes_of_rankings(plan),
+            data.random_state,
+            methods=known_methods(plan),
+            edits=dict(KINDS),
+        )
+
+    @property
+    def origin(self) -> Mapping[str, object]:
+        """How samples were drawn."""
+        return {"seed": self.config.data.random_state, "num_samples": self.config.data.num_samples}
+
+    def plan_lines(self, plan: Plan) -> Iterator[str]:
+        """The passes over every set."""
+        total = total_backwards = 0
+        data = self.config.data
+        missing = [n for n in needed_statistics(data, plan.to_select) if self._is_missing(n)]
+        for calibration_set in self.sets.values():
+            drawn = calibration_set.multiplicities(
+                data.num_samples, data.num_repeats, data.random_state
+            )
+            unique = int(drawn.any(axis=0).sum())
+            kinds = {need.kind for need in missing if need.name == calibration_set.name}
+            backwards = kinds & OF_GRADIENTS
+            passes = unique * len(kinds - backwards)
+            total += passes
+            there_and_back = int(np.count_nonzero(drawn)) * len(backwards)
+            total_backwards += there_and_back
+            shown = shown_set(calibration_set.name, self.config.output.skill_name)
+            yield (
+                f"scoring      {shown}: {data.num_samples} of "
+                f"{len(calibration_set.samples)} samples × {data.num_repeats} repeats = {unique} "
+                f"forward passes{'' if passes else ' (not needed)'}"
+                f"{f', {there_and_back} forwards and backwards' if there_and_back else ''}"
+            )
+        back = f" and {total_backwards} forwards and backwards" if total_backwards else ""
+        yield f"             {total} forward passes{back} in all, of the base model"
+
+    def memory(self, plan: Plan, size: ModelSize) -> str:
+        """What a scoring pass needs."""
+        kinds = {need.kind for need in needed_statistics(self.config.data, plan.to_select)}
+        gradients = ""
+        if kinds & OF_GRADIENTS:
+            gradients = (
+                "; for gradients a float32 number for every weight, and a sample's activations"
+            )
+        largest = size_text(int(1.5 * size.largest_matrix))
+        return (
+            f"while scoring 1.5 × the largest matrix in float32 ({largest}) and one batch more"
+            f"{gradients}"
+        )
+
+    def _is_missing(self, need: Needed) -> bool:
+        repeats = self.config.data.num_repeats
+        files = self.store.statistics_files(need.kind, need.name, need.size, repeats)
+        return self.config.output.overwrite or not all(map(self.store.has_statistics, files))
+
+
+def known_methods(plan: Plan) -> dict[str, Method]:
+    """The methods of a plan's cells, which workers may not know."""
+    methods = {key.method for key in plan.keys}
+    return {name: METHODS[name] for name in sorted(methods & METHODS.keys())}
+
+
+def _sizes_of_rankings(plan: Plan) -> list[float]:
+    """All sizes of top-Ks in the plan; every matrix is ranked once for all of them."""
+    ranked = [
+        key.selection.size
+        for key in plan.to_select
+        if key.selection and METHODS[key.method].size_unit == OF_EACH_MATRIX
+    ]
+    return list(dict.fromkeys(ranked))
