@@ -51,7 +51,7 @@ from neurosurgery.locate.path_patching import head_effects
 from neurosurgery.masks.head_units import head_units
 from neurosurgery.masks.units import Unit
 from neurosurgery.models.heads import find_blocks
-from neurosurgery.models.hooks import first_output_hooks, input_hooks
+from neurosurgery.models.sites import site_hooks
 
 TOKENS = 10
 ROWS = 4096
@@ -92,8 +92,8 @@ def by_cached_passes(setting: Setting, units: list[Unit], pairs: PromptPairs) ->
     clean = batch.clean(setting.metric)
     changes = []
     for unit in units:
-        before, after = replacements(setting, unit, batch.reference, batch.counterfactual)
-        with input_hooks(before), first_output_hooks(after):
+        hooks = replacements(setting, unit, batch.reference, batch.counterfactual)
+        with site_hooks(model, hooks):
             logits = model(input_ids=ids[:, -1:], past_key_values=cache, use_cache=True).logits
         cache.crop(-1)
         picked = pick(setting.metric, logits[:, -1], batch.columns)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from neurosurgery.edit.kinds import ABLATIONS, POSITIONS, edit_settings
-from neurosurgery.masks.kinds import UNIT_KINDS
+from neurosurgery.masks.kinds import units_by_effects
 from neurosurgery.methods.base import DRAWS
 from neurosurgery.methods.registry import METHODS, TRAINED_BY_DEFAULT, methods_of
 from neurosurgery.settings import parts
@@ -28,30 +28,37 @@ _WORKERS_TITLE = "workers (Ray: pip install -r requirements-ray.txt)"
 SCRIPTS = ("MathNeuro.py", "MathNeuro_Ablations.py", "LAPE.py", PATH_PATCHING, FINE_TUNE)
 """The scripts, in the order of the reference page."""
 
-PATCHING = (
-    Setting(
-        "metric",
-        str,
-        "of the answer's first token; effects on logprob are in nats, those on the others shares "
-        "of the clean value, which must be well above 0",
-        default=METRICS[0],
-        choices=METRICS,
-        identity=EFFECTS,
-    ),
-    Setting("freeze_mlps", bool, "keep later MLPs too: the direct path alone", identity=EFFECTS),
-    Setting(
-        "units",
-        str,
-        "kinds of units",
-        default=tuple(UNIT_KINDS),
-        many=True,
-        once=True,
-        choices=tuple(UNIT_KINDS),
-        otherwise="both",
-        identity=EFFECTS,
-        ordered=False,
-    ),
-)
+
+def patching() -> tuple[Setting, ...]:
+    """How effects are measured, and of which kinds of units."""
+    kinds = tuple(units_by_effects())
+    return (
+        Setting(
+            "metric",
+            str,
+            "of the answer's first token; effects on logprob are in nats, those on the others "
+            "shares of the clean value, which must be well above 0",
+            default=METRICS[0],
+            choices=METRICS,
+            identity=EFFECTS,
+        ),
+        Setting(
+            "freeze_mlps", bool, "keep later MLPs too: the direct path alone", identity=EFFECTS
+        ),
+        Setting(
+            "units",
+            str,
+            "kinds of units",
+            default=kinds,
+            many=True,
+            once=True,
+            choices=kinds,
+            otherwise="all",
+            identity=EFFECTS,
+            ordered=False,
+        ),
+    )
+
 
 KNOCK_OUT = (
     Setting(
@@ -151,7 +158,7 @@ def _of_path_patching() -> Groups:
             *parts.PROMPTS,
             parts.HELD_OUT_PROMPTS,
         ),
-        "effects": PATCHING,
+        "effects": patching(),
         "knock-out": KNOCK_OUT,
         "grid: the same units edited and evaluated on tasks, beside the other methods "
         "(with --skill_task and --other_tasks; the demo brings its own)": HEAD_CELLS,

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from neurosurgery.edit.kinds import POSITIONS
@@ -19,11 +18,10 @@ from neurosurgery.masks.units import Unit
 from neurosurgery.models.backbone import find_backbone
 from neurosurgery.models.float32 import in_float32
 from neurosurgery.models.forward import length_batches
-from neurosurgery.models.hooks import Observe, first_output_hooks, input_hooks
+from neurosurgery.models.hooks import Observe, input_hooks
+from neurosurgery.models.sites import Place, site_hooks
 
 ALL, END = POSITIONS
-
-_INPUT = "input"
 
 
 class _Part(NamedTuple):
@@ -61,25 +59,19 @@ def knocked_out(
     """
     if positions not in (ALL, END):
         raise ValueError(f"positions {positions!r}: expected all or end")
-    parts: dict[tuple[nn.Module, str], list[_Part]] = defaultdict(list)
+    parts: dict[Place, list[_Part]] = defaultdict(list)
     for unit in units:
-        name, side, start, stop = unit.site
+        _, _, start, stop = unit.site
         values = torch.zeros(stop - start) if means is None else means[unit]
         if values.shape[-1] != stop - start or values.ndim > 2:
             raise ValueError(
                 f"{unit.kind} {unit.index} of layer {unit.layer} has a vector of shape "
                 f"{tuple(values.shape)}; expected ({stop - start},) or (rows, {stop - start})"
             )
-        parts[model.get_submodule(name), side].append(_Part(start, stop, values))
+        parts[unit.site.place].append(_Part(start, stop, values))
     rows = _Rows()
-    inputs: dict[nn.Module, Observe] = {}
-    outputs: dict[nn.Module, Observe] = {}
-    for (module, side), own in parts.items():
-        (inputs if side == _INPUT else outputs)[module] = _replace(own, positions, rows)
-    with ExitStack() as stack:
-        stack.enter_context(input_hooks({model.get_input_embeddings(): rows.note}))
-        stack.enter_context(input_hooks(inputs))
-        stack.enter_context(first_output_hooks(outputs))
+    hooks = {place: _replace(own, positions, rows) for place, own in parts.items()}
+    with input_hooks({model.get_input_embeddings(): rows.note}), site_hooks(model, hooks):
         yield
 
 
@@ -144,22 +136,18 @@ def end_vectors(
     }
     with torch.inference_mode(), in_float32(model):
         for batch in length_batches(token_lists, batch_tokens):
-            inputs, outputs = _watch(model, units, found, batch)
-            with input_hooks(inputs), first_output_hooks(outputs):
+            with site_hooks(model, _watch(units, found, batch)):
                 run([token_lists[number] for number in batch])
     return found
 
 
 def _watch(
-    model: PreTrainedModel,
-    units: Sequence[Unit],
-    found: Mapping[Unit, torch.Tensor],
-    batch: Sequence[int],
-) -> tuple[dict[nn.Module, Observe], dict[nn.Module, Observe]]:
-    """Hooks on inputs and on outputs that note the units' values at the last position."""
-    at: dict[tuple[nn.Module, str], list[Unit]] = defaultdict(list)
+    units: Sequence[Unit], found: Mapping[Unit, torch.Tensor], batch: Sequence[int]
+) -> dict[Place, Observe]:
+    """Hooks that note the units' values at the last position."""
+    at: dict[Place, list[Unit]] = defaultdict(list)
     for unit in units:
-        at[model.get_submodule(unit.site.module), unit.site.side].append(unit)
+        at[unit.site.place].append(unit)
 
     def watch(own: Sequence[Unit]) -> Observe:
         def note(tensor: torch.Tensor) -> None:
@@ -169,9 +157,7 @@ def _watch(
 
         return note
 
-    inputs = {module: watch(own) for (module, side), own in at.items() if side == _INPUT}
-    outputs = {module: watch(own) for (module, side), own in at.items() if side != _INPUT}
-    return inputs, outputs
+    return {place: watch(own) for place, own in at.items()}
 
 
 def head_means(

@@ -11,7 +11,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from neurosurgery.common.terminal import visible_line
 from neurosurgery.edit.scale import AppliedFactor
-from neurosurgery.masks.kinds import PLURALS
+from neurosurgery.masks.kinds import UNITS
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.overlap import by_kind, overlap_by_parameter
 from neurosurgery.methods.registry import METHODS, counts_units
@@ -186,7 +186,7 @@ def _size_label(method: str) -> str:
     unit = METHODS[method].unit if method in METHODS else ""
     if not unit:
         return "proportion of every matrix's weights in a top-K"
-    return f"{'number' if METHODS[method].counts_units else 'ratio'} of {PLURALS[unit]}"
+    return f"{'number' if METHODS[method].counts_units else 'ratio'} of {UNITS[unit].plural}"
 
 
 def _factor_text(edit: AppliedEdit) -> str:

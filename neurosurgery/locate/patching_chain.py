@@ -23,7 +23,7 @@ from torch import nn
 
 from neurosurgery.locate.patching_metrics import LOGPROB, pick, read_metric
 from neurosurgery.locate.patching_runs import Batch, Setting, end_view, output_head, token_ids
-from neurosurgery.masks.head_units import MLP
+from neurosurgery.masks.kinds import MLP
 from neurosurgery.masks.units import Unit
 from neurosurgery.models.heads import AttentionLayer
 from neurosurgery.models.hooks import (

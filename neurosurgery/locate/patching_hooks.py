@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
 
 from neurosurgery.locate.patching_metrics import pick, read_metric
 from neurosurgery.locate.patching_runs import (
@@ -19,9 +18,9 @@ from neurosurgery.locate.patching_runs import (
     token_ids,
     with_end,
 )
-from neurosurgery.masks.head_units import MLP
 from neurosurgery.masks.units import Unit
-from neurosurgery.models.hooks import Observe, first_output_hooks, input_hooks
+from neurosurgery.models.hooks import Observe
+from neurosurgery.models.sites import INPUT, OUTPUT, Place, site_hooks
 
 
 def hook_changes(setting: Setting, units: Sequence[Unit], batch: Batch) -> torch.Tensor:
@@ -37,8 +36,7 @@ def hook_changes(setting: Setting, units: Sequence[Unit], batch: Batch) -> torch
     ids = token_ids(model, batch.prompts)
 
     def measured(unit: Unit, source: EndValues) -> torch.Tensor:
-        before, after = replacements(setting, unit, batch.reference, source)
-        with input_hooks(before), first_output_hooks(after):
+        with site_hooks(model, replacements(setting, unit, batch.reference, source)):
             return read_metric(metric, pick(metric, end_logits(model, ids), batch.columns)).double()
 
     clean = batch.clean(metric)
@@ -54,25 +52,30 @@ def hook_changes(setting: Setting, units: Sequence[Unit], batch: Batch) -> torch
 
 def replacements(
     setting: Setting, unit: Unit, reference: EndValues, source: EndValues
-) -> tuple[dict[nn.Module, Observe], dict[nn.Module, Observe]]:
-    """Hooks on the inputs of output projections and on the outputs of MLPs, for one unit."""
+) -> dict[Place, Observe]:
+    """Hooks that send one unit's value, and keep what later layers attend to, by their places."""
+    found: dict[Place, Observe] = {}
 
-    def at_end(values: torch.Tensor, start: int, stop: int) -> Observe:
-        return lambda tensor: with_end(tensor, values[:, start:stop], start, stop)
+    def put(place: Place, values: torch.Tensor, start: int = 0, stop: int | None = None) -> None:
+        end = values.shape[1] if stop is None else stop
+        found[place] = lambda tensor: with_end(tensor, values[:, start:end], start, end)
 
-    before: dict[nn.Module, Observe] = {}
-    after: dict[nn.Module, Observe] = {}
     sender = -1 if unit.layer is None else unit.layer
-    _, _, start, stop = unit.site
-    is_mlp = unit.kind == MLP
+    sent = source.others
     for layer, block in enumerate(setting.blocks):
-        projection, mlp = block.attention.projection.module, block.mlp.module
+        projection = Place(block.attention.projection.name, INPUT)
+        mlp = Place(block.mlp.name, OUTPUT)
+        if layer == sender:
+            sent = {**sent, projection: source.heads[layer], mlp: source.mlps[layer]}
         if layer > sender:
-            before[projection] = at_end(reference.heads[layer], 0, reference.heads[layer].shape[1])
-        elif layer == sender and not is_mlp:
-            before[projection] = at_end(source.heads[layer], start, stop)
-        if layer == sender and is_mlp:
-            after[mlp] = at_end(source.mlps[layer], start, stop)
-        elif setting.freeze_mlps and layer >= sender:
-            after[mlp] = at_end(reference.mlps[layer], 0, reference.mlps[layer].shape[1])
-    return before, after
+            put(projection, reference.heads[layer])
+        in_mlp = layer == sender and is_within(unit.site.module, block.mlp.name)
+        if setting.freeze_mlps and layer >= sender and not in_mlp:
+            put(mlp, reference.mlps[layer])
+    put(unit.site.place, sent[unit.site.place], unit.site.start, unit.site.stop)
+    return found
+
+
+def is_within(module: str, outer: str) -> bool:
+    """Whether a module is another one, or inside of it, by their names."""
+    return f"{module}.".startswith(f"{outer}.")

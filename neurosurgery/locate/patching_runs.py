@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +15,7 @@ from neurosurgery.common.errors import UsageError
 from neurosurgery.locate.patching_metrics import PromptPairs, pick, read_metric
 from neurosurgery.models.heads import Block
 from neurosurgery.models.hooks import Observe, first_output_hooks, hidden_hooks, input_hooks
+from neurosurgery.models.sites import Place, site_hooks
 
 Wrap = Callable[[torch.Tensor], Any]
 """Gives a tensor the form in which a module returns its output."""
@@ -29,6 +30,7 @@ class EndValues:
         heads: inputs of the attention's output projection, (prompts, heads · head_dim).
         attention: outputs of the attention, (prompts, hidden).
         mlps: outputs of the MLP, (prompts, hidden).
+        others: the tensors at `Setting.places`, (prompts, features).
         logits: (prompts, vocabulary), after the model's soft cap or factor.
         attention_form, block_form: form of the outputs of every attention and of every layer.
     """
@@ -37,6 +39,7 @@ class EndValues:
     heads: list[torch.Tensor] = field(default_factory=list)
     attention: list[torch.Tensor] = field(default_factory=list)
     mlps: list[torch.Tensor] = field(default_factory=list)
+    others: dict[Place, torch.Tensor] = field(default_factory=dict)
     logits: torch.Tensor = field(default_factory=lambda: torch.empty(0))
     attention_form: list[Wrap] = field(default_factory=list)
     block_form: list[Wrap] = field(default_factory=list)
@@ -50,13 +53,16 @@ class Setting:
         model: it computes in float32, in inference mode.
         blocks: its layers.
         metric: what is measured.
-        freeze_mlps: keep the outputs of later MLPs too, and of the sender's layer if it is a head.
+        freeze_mlps: keep the outputs of later MLPs too, and of the sender's layer unless the sender
+            is in it.
+        places: where other units than heads and MLPs have their sites.
     """
 
     model: PreTrainedModel
     blocks: Sequence[Block]
     metric: str
     freeze_mlps: bool
+    places: Collection[Place] = ()
 
 
 @dataclass(frozen=True)
@@ -149,6 +155,12 @@ def collect(setting: Setting, prompts: Sequence[Sequence[int]]) -> EndValues:
 
         return watch
 
+    def keep_at(place: Place) -> Observe:
+        def watch(tensor: torch.Tensor) -> None:
+            values.others[place] = end_view(tensor.contiguous(), len(ids)).clone()
+
+        return watch
+
     with ExitStack() as stack:
         stack.enter_context(hidden_hooks({b.module: keep(values.entering) for b in blocks}))
         stack.enter_context(
@@ -158,6 +170,7 @@ def collect(setting: Setting, prompts: Sequence[Sequence[int]]) -> EndValues:
             first_output_hooks({b.attention.module: keep(values.attention) for b in blocks})
         )
         stack.enter_context(first_output_hooks({b.mlp.module: keep(values.mlps) for b in blocks}))
+        stack.enter_context(site_hooks(model, {p: keep_at(p) for p in setting.places}))
         for block in blocks:
             for module, forms in (
                 (block.attention.module, values.attention_form),

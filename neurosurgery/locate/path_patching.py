@@ -33,11 +33,12 @@ from neurosurgery.locate.patching_runs import (
     end_logits,
     token_ids,
 )
-from neurosurgery.masks.head_units import HEAD, MLP, head_units, mlp_units
+from neurosurgery.masks.head_units import model_units
+from neurosurgery.masks.kinds import HEAD, MLP, units_by_effects
 from neurosurgery.masks.units import Unit
 from neurosurgery.methods.key_units import UnitEffects
+from neurosurgery.models.architecture import Architecture
 from neurosurgery.models.float32 import in_float32
-from neurosurgery.models.heads import find_blocks
 from neurosurgery.settings.patching import RELATIVE
 
 TOLERANCE = 1e-4
@@ -113,7 +114,8 @@ def head_effects(
         pairs: prompts and counterfactuals; those of one length run together, without padding.
         metric: `logprob`, `logit` or `logit_diff` of the answer, after the model's soft cap.
         freeze_mlps: keep the MLPs' values too: only the path past them.
-        units: `heads`, `mlps` or both.
+        units: kinds (`masks.kinds.units_by_effects`); others than heads and MLPs are measured by
+            the definition.
         row_budget: most rows (units × prompts) of the chain at once.
         batch_tokens: most tokens of a forward pass.
         method: `chain`, or `hooks` to use the definition at once.
@@ -125,20 +127,21 @@ def head_effects(
             nothing at END; a prompt patched with its own values changes.
     """
     pairs.check(metric)
-    if not units or set(units) - {"heads", "mlps"} or method not in ("chain", "hooks"):
+    kinds = units_by_effects()
+    if not units or set(units) - kinds.keys() or method not in ("chain", "hooks"):
         raise ValueError(
-            f"expected heads, mlps or both, by chain or hooks; found {units}, {method}"
+            f"expected some of {', '.join(kinds)}, by chain or hooks; found {units}, {method}"
         )
-    blocks = find_blocks(model)
-    chosen = [
-        *(head_units(blocks) if "heads" in units else []),
-        *(mlp_units(blocks) if "mlps" in units else []),
-    ]
+    architecture = Architecture(model)
+    chosen = model_units(architecture, [kinds[name].name for name in units])
+    others = {unit.site.place for unit in chosen if unit.kind not in (HEAD, MLP)}
     check_clean(model, pairs, metric, batch_tokens)
     changes = torch.empty(len(chosen), len(pairs.references), dtype=torch.float64)
     clean = torch.empty(len(pairs.references), dtype=torch.float64)
-    setting = Setting(model, blocks, metric, freeze_mlps)
+    setting = Setting(model, architecture.blocks, metric, freeze_mlps, others)
     used, deviation, reason = method, 0.0, ""
+    if others and used == "chain":
+        used, reason = "hooks", "the chain knows heads and MLPs alone"
     with torch.inference_mode(), in_float32(model):
         for number, places in enumerate(pairs.batches(batch_tokens)):
             if number == 0 and used == "chain":
@@ -228,7 +231,7 @@ def _checked(units: Sequence[Unit], change: torch.Tensor) -> list[int]:
     size = change.abs().amax(dim=1).tolist()
     places: set[int] = set()
     for layer in chosen:
-        for kind in (HEAD, MLP):
+        for kind in dict.fromkeys(unit.kind for unit in units):
             own = [p for p, u in enumerate(units) if (u.layer or 0) == layer and u.kind == kind]
             # Two of each, so that a model of two layers is checked on four units at least.
             places.update(sorted(own, key=lambda place: -size[place])[:2])

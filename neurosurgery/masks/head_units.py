@@ -1,18 +1,18 @@
-"""Attention heads and whole MLPs as units, and their weights as a mask."""
+"""Neurons, attention heads and whole MLPs as units, and their weights as a mask."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from transformers import PreTrainedModel
 
-from neurosurgery.masks.kinds import UNIT_KINDS
+from neurosurgery.masks.kinds import HEAD, MLP, NEURON, UNITS
 from neurosurgery.masks.mask import ParameterMask
-from neurosurgery.masks.units import Site, Slice, Unit, units_mask
+from neurosurgery.masks.units import Site, Slice, Unit, place_of, units_mask
+from neurosurgery.models.architecture import Architecture
 from neurosurgery.models.heads import Block, find_blocks
+from neurosurgery.models.neurons import NeuronLayer
 from neurosurgery.models.targets import find_targets
-
-HEAD, MLP = UNIT_KINDS["heads"], UNIT_KINDS["mlps"]
 
 
 def find_heads(model: PreTrainedModel) -> list[Unit]:
@@ -43,14 +43,28 @@ def head_units(blocks: Sequence[Block]) -> list[Unit]:
     return units
 
 
-def model_units(model: PreTrainedModel) -> list[Unit]:
-    """Every head of a model, then every MLP.
+def neuron_units(layers: Sequence[NeuronLayer]) -> list[Unit]:
+    """Every neuron of the MLPs as a unit, MLP by MLP."""
+    return [neuron_unit(layer, index) for layer in layers for index in range(layer.neurons)]
+
+
+def neuron_unit(layer: NeuronLayer, index: int) -> Unit:
+    """A neuron: its entry of the output projection's input, and the column that reads it."""
+    dimension = 0 if layer.output.transposed else 1
+    part = Slice(layer.output.parameter_name, dimension, index, index + 1)
+    site = Site(layer.output.name, "input", index, index + 1)
+    return Unit(NEURON, place_of(layer.name).layer, layer.name, index, (part,), site)
+
+
+def model_units(architecture: Architecture, kinds: Collection[str]) -> list[Unit]:
+    """Every unit of some kinds, kind by kind in the registry's order.
 
     Raises:
         UsageError: the model has no separable heads (`models.heads.find_blocks`).
     """
-    blocks = find_blocks(model)
-    return [*head_units(blocks), *mlp_units(blocks)]
+    return [
+        unit for kind in UNITS.values() if kind.name in kinds for unit in kind.find(architecture)
+    ]
 
 
 def mlp_units(blocks: Sequence[Block]) -> list[Unit]:

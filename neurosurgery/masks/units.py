@@ -19,6 +19,7 @@ import torch
 
 from neurosurgery.common.tables import matched, read_table
 from neurosurgery.masks.mask import ParameterMask, Shapes
+from neurosurgery.models.sites import Site
 
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.")
 
@@ -38,15 +39,6 @@ class Slice(NamedTuple):
 
     parameter: str
     dimension: int
-    start: int
-    stop: int
-
-
-class Site(NamedTuple):
-    """Location of a unit's activation: some features of a module's `input` or `output`."""
-
-    module: str
-    side: str
     start: int
     stop: int
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from neurosurgery.activations.kinds import ACTIVATION_NORMS, OF_SAMPLES
-from neurosurgery.masks.kinds import PLURALS
+from neurosurgery.masks.kinds import UNITS
 
 if TYPE_CHECKING:
     from neurosurgery.masks.mask import ParameterMask
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 OF_EACH_MATRIX = "fraction of each matrix"
 WHOLE = "whole"
-"""What a size counts, in the tables' column `size_unit`; the others name units (`PLURALS`)."""
+"""What a size counts, in the tables' column `size_unit`; the others name units (`UNITS`)."""
 
 RANDOM = "random"
 BOTTOM = "bottom"
@@ -116,7 +116,7 @@ class Method(ABC):
             return WHOLE
         if not self.unit:
             return OF_EACH_MATRIX
-        units = PLURALS[self.unit]
+        units = UNITS[self.unit].plural
         return units if self.counts_units else f"fraction of {units}"
 
     def size_text(self, size: float) -> str:
@@ -274,7 +274,7 @@ def twin(of: Method, kind: str, **facts: Any) -> Twin:
     """A twin of a method; `facts` replace those that it takes over."""
     taken = {each.name: getattr(of, each.name) for each in fields(Method)}
     # A unit's own name is a common noun, a method's is not.
-    noun = PLURALS[of.unit] if of.counts_units else of.label
+    noun = UNITS[of.unit].plural if of.counts_units else of.label
     own = {
         "name": f"{kind}_{of.name}",
         "label": f"{kind.capitalize()} {noun}",

@@ -75,7 +75,8 @@ def _of_units(
     )
 
 
-def _by_effects(name: str, label: str, unit: str) -> ByEffects:
+def by_effects(name: str, label: str, unit: str) -> ByEffects:
+    """The method that selects one kind of units."""
     return ByEffects(
         name,
         label,
@@ -89,7 +90,7 @@ def _by_effects(name: str, label: str, unit: str) -> ByEffects:
     )
 
 
-HEADS, MLPS = _by_effects("heads", "Heads", HEAD), _by_effects("mlps", "MLPs", MLP)
+HEADS, MLPS = by_effects("heads", "Heads", HEAD), by_effects("mlps", "MLPs", MLP)
 
 METHODS = (
     HEADS,

@@ -118,19 +118,14 @@ def _selection(
 
 def _neurons(layers: Sequence[NeuronLayer], places: np.ndarray) -> list[Unit]:
     """The neurons at ascending indices into the concatenated MLPs."""
-    from neurosurgery.masks.units import Site, Slice, Unit, place_of
+    from neurosurgery.masks.head_units import neuron_unit
 
     units = []
     start = 0
     for layer in layers:
         end = start + layer.neurons
-        weight = layer.output.parameter_name
-        dimension = 0 if layer.output.transposed else 1
-        for index in (places[(start <= places) & (places < end)] - start).tolist():
-            part = Slice(weight, dimension, index, index + 1)
-            site = Site(layer.output.name, "input", index, index + 1)
-            layer_number = place_of(layer.name).layer
-            units.append(Unit(NEURON, layer_number, layer.name, index, (part,), site))
+        here = places[(start <= places) & (places < end)] - start
+        units += [neuron_unit(layer, index) for index in here.tolist()]
         start = end
     return units
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast
 
 import torch
@@ -15,6 +15,7 @@ from neurosurgery.models.devices import keep_freed_memory
 from neurosurgery.models.load import LoadedModel, load_tokenizer
 from neurosurgery.run.jobs import Done, Failed, Job, carry_out, without_bulk
 from neurosurgery.run.observations import Observations, describe_evidence, make_evidence
+from neurosurgery.run.registered import Registered
 from neurosurgery.run.tasks import Tasks
 from neurosurgery.run.training import Training
 from neurosurgery.run.worker import Worker
@@ -32,12 +33,14 @@ class Recipe:
         evaluation: the tasks; None where none is asked.
         texts: samples by set, whose tokens must have rows in the embedding.
         threads: torch's threads; None to leave them as they are.
+        registered: methods, edits and units of the main process.
     """
 
     model: ModelConfig
     evaluation: EvaluationConfig | None
     texts: Mapping[str, Sequence[str]]
     threads: int | None = None
+    registered: Registered = field(default_factory=Registered)
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Host:
     ) -> None:
         if recipe.threads is not None:
             torch.set_num_threads(recipe.threads)
+        recipe.registered.register()
         self._recipe = recipe
         self._fetch = fetch
         self._tasks = tasks
@@ -122,7 +126,6 @@ class Host:
         if self._worker is not None:
             return self._worker
         observed = self._fetch(place[0])
-        observed.register()
         loaded, config = self.loaded, self._recipe.model
         if self._tasks is None:
             self._tasks = Tasks(cast("EvaluationConfig", self._recipe.evaluation))

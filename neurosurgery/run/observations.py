@@ -11,13 +11,11 @@ import torch
 from neurosurgery.activations.collect import STATISTICS
 from neurosurgery.activations.kinds import FIRING_COUNTS, OF_WEIGHTS
 from neurosurgery.common.errors import RunError
-from neurosurgery.edit.kinds import KINDS, EditKind
 from neurosurgery.masks.head_units import model_units
 from neurosurgery.masks.mask import ParameterMask
-from neurosurgery.methods.base import Method
 from neurosurgery.methods.evidence import Evidence, Statistics
 from neurosurgery.methods.key_units import UnitEffects
-from neurosurgery.methods.registry import METHODS
+from neurosurgery.models.architecture import Architecture
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.models.targets import find_targets, scored_share
 from neurosurgery.run.training import TrainingRecipe
@@ -42,7 +40,6 @@ class Observations:
         means: what a unit gives on average over counterfactuals; empty if nothing needs them.
         masks: those of the user's, by name.
         training: what selections are trained with; None for runs without trainings.
-        methods, edits: those that the main process knows: a script may have some of its own.
     """
 
     statistics: Statistics = field(default_factory=dict)
@@ -52,15 +49,6 @@ class Observations:
     means: ByUnit = field(default_factory=dict)
     masks: Mapping[str, ParameterMask] = field(default_factory=dict)
     training: TrainingRecipe | None = None
-    methods: Mapping[str, Method] = field(default_factory=dict)
-    edits: Mapping[str, EditKind] = field(default_factory=dict)
-
-    def register(self) -> None:
-        """Let this process know the methods and edits that it has not."""
-        for name, method in self.methods.items():
-            METHODS.setdefault(name, method)
-        for name, kind in self.edits.items():
-            KINDS.setdefault(name, kind)
 
 
 def make_evidence(loaded: LoadedModel, observed: Observations) -> Evidence:
@@ -84,8 +72,9 @@ def make_evidence(loaded: LoadedModel, observed: Observations) -> Evidence:
 
 def _effects(loaded: LoadedModel, effects: ByUnit, means: ByUnit) -> UnitEffects:
     """Effects and means with the units that their names stand for, in the model's order."""
-    units = [unit for unit in model_units(loaded.model) if unit.name in effects]
-    if len(units) != len(effects):
+    kinds = {name.partition("/")[0] for name in effects}
+    units = model_units(Architecture(loaded.model), kinds)
+    if {unit.name for unit in units} != effects.keys():
         raise RunError("the effects of path patching are of another model")
     return UnitEffects.by_name(units, effects, means)
 

@@ -14,7 +14,7 @@ from neurosurgery.edit.scale import AppliedFactor
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.evaluate.harness import harness_model
 from neurosurgery.evaluate.isolation import chatter_to, preserved_generators
-from neurosurgery.masks.kinds import PLURALS
+from neurosurgery.masks.kinds import UNITS
 from neurosurgery.masks.selection import Selection
 from neurosurgery.methods.evidence import Evidence
 from neurosurgery.methods.keys import SelectionKey
@@ -188,7 +188,7 @@ def _broken_notes(key: CellKey, *evaluations: Evaluation) -> Iterator[str]:
 
 
 def _units_text(counts: Mapping[str, int], key: SelectionKey) -> str:
-    units = PLURALS[METHODS[key.method].unit]
+    units = UNITS[METHODS[key.method].unit].plural
     skill = shown_set(key.skill, "the skill")
     selected = f"{counts['selected']:,} of {counts['all']:,} {units} selected"
     if METHODS[key.method].draw:

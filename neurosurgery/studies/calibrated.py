@@ -10,8 +10,7 @@ import numpy as np
 
 from neurosurgery.activations.kinds import OF_GRADIENTS
 from neurosurgery.data.calibration import CalibrationSet
-from neurosurgery.edit.kinds import KINDS
-from neurosurgery.methods.base import OF_EACH_MATRIX, Method, Needed
+from neurosurgery.methods.base import OF_EACH_MATRIX, Needed
 from neurosurgery.methods.registry import METHODS
 from neurosurgery.results.keys import shown_set
 from neurosurgery.results.provenance import facts_of_sets
@@ -99,8 +98,6 @@ class CalibratedStudy(Study):
             observe_sets(executor, data, self.sets, needed, self.store),
             _sizes_of_rankings(plan),
             data.random_state,
-            methods=known_methods(plan),
-            edits=dict(KINDS),
         )
 
     @property
@@ -152,12 +149,6 @@ class CalibratedStudy(Study):
         repeats = self.config.data.num_repeats
         files = self.store.statistics_files(need.kind, need.name, need.size, repeats)
         return self.config.output.overwrite or not all(map(self.store.has_statistics, files))
-
-
-def known_methods(plan: Plan) -> dict[str, Method]:
-    """The methods of a plan's cells, which workers may not know."""
-    methods = {key.method for key in plan.keys}
-    return {name: METHODS[name] for name in sorted(methods & METHODS.keys())}
 
 
 def _sizes_of_rankings(plan: Plan) -> list[float]:

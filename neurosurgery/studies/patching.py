@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import progress, say
-from neurosurgery.edit.kinds import KINDS, POSITIONS, SCALE
-from neurosurgery.masks.kinds import HEAD, MLP, PLURALS, UNIT_KINDS
+from neurosurgery.edit.kinds import POSITIONS, SCALE
+from neurosurgery.masks.kinds import HEAD, UNITS, units_by_effects
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.methods.registry import METHODS, cells_of
 from neurosurgery.prompts.pairs import PromptPair
@@ -41,7 +41,6 @@ from neurosurgery.run.study import Study
 from neurosurgery.settings import identity
 from neurosurgery.settings.identity import CELLS, Fact, Identity, content_of
 from neurosurgery.settings.patching import SCRIPT
-from neurosurgery.studies.calibrated import known_methods
 from neurosurgery.studies.patching_config import CellsConfig, PatchingConfig
 from neurosurgery.studies.patching_folder import PatchingTables, Wanted
 from neurosurgery.studies.unit_counts import left_out, numbers
@@ -83,7 +82,8 @@ class PatchingStudy(Study):
 
     @property
     def _kinds(self) -> list[str]:
-        return [UNIT_KINDS[kind] for kind in self.config.patch.units]
+        kinds = units_by_effects()
+        return [kinds[kind].name for kind in self.config.patch.units]
 
     def facts(self) -> Identity:
         """Prompts and metric; with cells, how units are removed."""
@@ -115,7 +115,8 @@ class PatchingStudy(Study):
     def read_configuration(self, architecture: PretrainedConfig, commit: str | None) -> None:
         """Refuse numbers of units that the model has not, as far as its configuration tells."""
         there = {} if self.config.output.overwrite else counted_units(self.store)
-        self._take_counts(there or units_by_config(architecture))
+        told = {kind: UNITS[kind].count(architecture) for kind in self._kinds}
+        self._take_counts(there or told)
 
     def _take_counts(self, sizes: Mapping[str, int]) -> None:
         self._sizes = {kind: sizes[kind] for kind in self._kinds if sizes.get(kind)}
@@ -174,12 +175,12 @@ class PatchingStudy(Study):
             "             of those that the model answers right, at most "
             f"{found_on} to find units with and {held_out} held out"
         )
-        names = ", ".join(f"{self._sizes.get(k, 'unknown')} {PLURALS[k]}" for k in self._kinds)
+        names = ", ".join(f"{self._sizes.get(k, 'unknown')} {UNITS[k].plural}" for k in self._kinds)
         yield f"effects      {names}: 2 forward passes a prompt, the rest without attention"
         for line in self._left_out():
             yield f"             {line}"
         points = "; ".join(
-            f"{' '.join(map(str, counts))} of {self._sizes[kind]} {PLURALS[kind]}"
+            f"{' '.join(map(str, counts))} of {self._sizes[kind]} {UNITS[kind].plural}"
             for kind, counts in self._counts.items()
         )
         passes = sum(map(len, self._counts.values())) * (1 + patch.num_draws) + 1
@@ -321,8 +322,6 @@ class PatchingStudy(Study):
             seed=self.config.patch.random_state,
             effects=read_effects(self.store),
             means=means,
-            methods=known_methods(plan),
-            edits=dict(KINDS),
         )
 
     @property
@@ -357,13 +356,6 @@ class PatchingStudy(Study):
             ):
                 drawing.save(self._tables.path)
         say(f"\ntables and figures in {self._tables.path}")
-
-
-def units_by_config(architecture: PretrainedConfig) -> dict[str, int]:
-    """How many heads and MLPs a configuration tells of; 0 where it does not tell."""
-    text = architecture.get_text_config()
-    layers = getattr(text, "num_hidden_layers", 0) or 0
-    return {HEAD: layers * (getattr(text, "num_attention_heads", 0) or 0), MLP: layers}
 
 
 def head_keys(

@@ -17,8 +17,9 @@ from neurosurgery.locate.attention_from_end import attention_from_end
 from neurosurgery.locate.patching_metrics import PromptPairs
 from neurosurgery.locate.path_patching import HeadEffects, check_clean, head_effects
 from neurosurgery.masks.head_units import model_units
-from neurosurgery.masks.kinds import UNIT_KINDS
+from neurosurgery.masks.kinds import units_by_effects
 from neurosurgery.masks.units import Unit
+from neurosurgery.models.architecture import Architecture
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.run.host import Host
 from neurosurgery.studies.knock_out import KnockOut
@@ -40,8 +41,10 @@ class Bench:
     def __init__(self, loaded: LoadedModel, asked: TokenisedPrompts) -> None:
         self.model, self._tokenizer = loaded.model, loaded.tokenizer
         self.patch = asked.patch
-        kinds = [UNIT_KINDS[kind] for kind in asked.patch.units]
-        self.units = [unit for unit in model_units(self.model) if unit.kind in kinds]
+        kinds = units_by_effects()
+        self.architecture = Architecture(self.model)
+        chosen = [kinds[kind].name for kind in asked.patch.units]
+        self.units = model_units(self.architecture, chosen)
         self.batch_tokens = BATCH_TOKENS.get(self.model.device.type, BATCH_TOKENS["cpu"])
         self.prompts = prepare_prompts(loaded, asked, self.batch_tokens)
         self.found_on = PromptPairs.of(self.prompts.found_on)

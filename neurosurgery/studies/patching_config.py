@@ -17,7 +17,7 @@ class PatchConfig:
     """What is found, and what is knocked out afterwards; as plain data, for any process.
 
     `top` holds numbers of units of one kind (1 and more) or shares of them (below 1), None for
-    `TOP`; `units` are keys of `UNIT_KINDS`.
+    `TOP`; `units` are keys of `units_by_effects`.
     """
 
     metric: str

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from neurosurgery.masks.kinds import PLURALS
+from neurosurgery.masks.kinds import UNITS
 from neurosurgery.methods.key_units import KEY
 from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
 from neurosurgery.settings.patching import RELATIVE
@@ -26,17 +26,18 @@ def found_text(table: pd.DataFrame, metric: str, prompts: int) -> Iterator[str]:
     relative = metric in RELATIVE
     bar = f"{KEY:.0%}" if relative else f"{KEY:g} nats"
     for kind, rows in table.groupby("kind", sort=False):
-        plural = PLURALS[str(kind)]
+        of_kind = UNITS[str(kind)]
         yield ""
         key = int((rows["effect"] < KEY).sum())
         yield (
-            f"Strongest {plural}: effect on the answer's {metric}, {prompts} prompts; {key} of "
-            f"{len(rows)} are below {bar}, as measured"
+            f"Strongest {of_kind.plural}: effect on the answer's {metric}, {prompts} prompts; "
+            f"{key} of {len(rows)} are below {bar}, as measured"
         )
-        column = "head" if kind == "head" else ""
+        several = of_kind.several
+        column = str(kind) if several else ""
         yield f"  {'layer':>5} {column:>5} {'effect':>9} {'stderr':>8}  same sign"
         for _, row in rows.sort_values("rank").head(_SHOWN).iterrows():
-            index = f"{row['index']:>5}" if kind == "head" else f"{'':>5}"
+            index = f"{row['index']:>5}" if several else f"{'':>5}"
             effect, error = (
                 (f"{row['effect']:+.2%}", f"{row['stderr']:.2%}")
                 if relative
@@ -49,8 +50,9 @@ def agreement_text(table: pd.DataFrame) -> Iterator[str]:
     """How far the strongest units agree between parts of the prompts."""
     for _, row in table.iterrows():
         yield (
-            f"Top {row['number']} of the {PLURALS[row['kind']]}, found on {row['found_on']} and "
-            f"on {row['and_on']}: {row['overlap']:.0%} the same (by chance {row['by_chance']:.0%})"
+            f"Top {row['number']} of the {UNITS[row['kind']].plural}, found on {row['found_on']} "
+            f"and on {row['and_on']}: {row['overlap']:.0%} the same "
+            f"(by chance {row['by_chance']:.0%})"
         )
 
 
@@ -60,7 +62,7 @@ def knock_out_text(points: pd.DataFrame) -> Iterator[str]:
         first = rows.iloc[0]
         yield ""
         yield (
-            f"Knock-out of {PLURALS[str(kind)]} ({first['ablation']}, positions: "
+            f"Knock-out of {UNITS[str(kind)].plural} ({first['ablation']}, positions: "
             f"{first['positions']}): accuracy on {first['prompts']} held-out prompts, "
             f"{first['baseline']:.3f} with the whole model, {first['commonest']:.3f} by always "
             "giving the commonest answer"

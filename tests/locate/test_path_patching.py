@@ -407,7 +407,7 @@ def test_nothing_stays_on_the_model():
         ({"answers": [5]}, {}, r"expected as many of everything and at least one, found \[2, 2, 1"),
         ({"wrong_answers": None}, {"metric": "logit_diff"}, "needs a wrong answer"),
         ({}, {"metric": "perplexity"}, "metric 'perplexity' is unknown"),
-        ({}, {"units": ("neurons",)}, "expected heads, mlps or both"),
+        ({}, {"units": ("neurons",)}, "expected some of heads, mlps"),
         ({}, {"method": "guess"}, "by chain or hooks"),
     ],
 )

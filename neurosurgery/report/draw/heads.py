@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from neurosurgery.masks.kinds import PLURALS
+from neurosurgery.masks.kinds import UNITS
 from neurosurgery.report.draw.canvas import Drawing, draw_curve, handle, legend, new_figure
 from neurosurgery.report.draw.style import COLUMN, PAGE, Look
 from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
@@ -31,7 +31,7 @@ _PARTS = ("#D55E00", "#0072B2", "#CC79A7", "#999999", "#dddddd")
 
 
 def draw_effects(name: str, effects: pd.DataFrame, metric: str) -> Drawing:
-    """Draw the effect of every head as a map of layers and heads, and of every MLP as a bar.
+    """Draw the effects of every kind: a map of layers and units, or a bar for a layer's only one.
 
     Args:
         name: the figure's file name.
@@ -39,25 +39,26 @@ def draw_effects(name: str, effects: pd.DataFrame, metric: str) -> Drawing:
         metric: what the effects are of; with it goes their unit.
     """
     unit = effect_unit(metric)
-    heads = effects[effects["kind"] == "head"]
-    mlps = effects[effects["kind"] == "mlp"]
+    kinds = {UNITS[str(kind)]: rows for kind, rows in effects.groupby("kind", sort=False)}
     layers = int(effects["layer"].max()) + 1
     figure = new_figure(PAGE, min(6.0, 0.14 * layers + 1.2))
     drawing = Drawing(
         name,
-        "Heads and MLPs: direct effect on the answer, by path patching",
+        f"{_capital(' and '.join(kind.plural for kind in kinds))}: direct effect on the answer, by "
+        "path patching",
         f"Change of the answer's {metric} when one unit's output at the last position comes from "
         f"the counterfactual, mean over prompts ({unit}). Blue: the unit helps.",
         figure,
     )
-    panels = [kind for kind in (heads, mlps) if len(kind)]
-    wide = [3.0 if kind is heads else 1.0 for kind in panels]
-    grid = figure.subplots(1, len(panels), squeeze=False, sharey=True, width_ratios=wide)[0]
-    for axes, kind in zip(grid, panels, strict=True):
-        if kind is heads:
-            _map(drawing, figure, axes, heads, unit)
+    wide = [3.0 if kind.several else 1.0 for kind in kinds]
+    grid = figure.subplots(1, len(kinds), squeeze=False, sharey=True, width_ratios=wide)[0]
+    for axes, (kind, rows) in zip(grid, kinds.items(), strict=True):
+        axes.set_title(_capital(kind.plural))
+        if kind.several:
+            axes.set_xlabel(kind.name)
+            _map(drawing, figure, axes, rows, unit)
         else:
-            _bars(drawing, axes, mlps, unit)
+            _bars(drawing, axes, rows, unit)
             axes.tick_params(labelleft=True)
     grid[0].set_ylabel("layer")
     grid[0].set_ylim(layers - 0.5, -0.5)
@@ -65,46 +66,47 @@ def draw_effects(name: str, effects: pd.DataFrame, metric: str) -> Drawing:
     return drawing
 
 
-def _map(drawing: Drawing, figure: Figure, axes: Axes, heads: pd.DataFrame, unit: str) -> None:
-    reach = float(heads["effect"].abs().max()) or 1.0
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _map(drawing: Drawing, figure: Figure, axes: Axes, rows: pd.DataFrame, unit: str) -> None:
+    reach = float(rows["effect"].abs().max()) or 1.0
     norm = TwoSlopeNorm(0.0, -reach, reach)
     # What helps the answer has a negative effect, and is blue.
     colours = mpl.colormaps["RdBu_r"]
-    for row in records(heads):
+    for row in records(rows):
         place = (row["index"] - 0.5, row["layer"] - 0.5)
         cell = Rectangle(place, 1, 1, facecolor=colours(norm(row["effect"])), edgecolor="none")
         axes.add_patch(cell)
         drawing.known(cell, _facts(row, unit))
-    axes.set_xlim(-0.5, heads["index"].max() + 0.5)
+    axes.set_xlim(-0.5, rows["index"].max() + 0.5)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_xlabel("head")
-    axes.set_title("Heads")
     axes.grid(visible=False)
     bar = figure.colorbar(ScalarMappable(norm, colours), ax=axes, pad=0.02)
     bar.ax.set_title("effect", fontsize="medium", fontweight="normal")
     bar.outline.set_visible(False)
 
 
-def _bars(drawing: Drawing, axes: Axes, mlps: pd.DataFrame, unit: str) -> None:
-    for row in records(mlps):
+def _bars(drawing: Drawing, axes: Axes, rows: pd.DataFrame, unit: str) -> None:
+    for row in records(rows):
         colour = "#2166ac" if row["effect"] < 0 else "#b2182b"
         (bar,) = axes.barh(row["layer"], row["effect"], color=colour, height=0.8)
         drawing.known(bar, _facts(row, unit))
     axes.errorbar(
-        mlps["effect"],
-        mlps["layer"],
-        xerr=1.96 * mlps["stderr"],
+        rows["effect"],
+        rows["layer"],
+        xerr=1.96 * rows["stderr"],
         fmt="none",
         color="#444444",
         linewidth=0.6,
     )
     axes.axvline(0, color="#888888", linewidth=0.8)
     axes.set_xlabel(f"effect\n({unit})")
-    axes.set_title("MLPs")
 
 
 def _facts(row: dict, unit: str) -> Facts:
-    part = f"head {row['index']:g}" if row["kind"] == "head" else "MLP"
+    part = UNITS[row["kind"]].one(f"{row['index']:g}")
     effect, error = number(row["effect"], sign=True), number(row["stderr"])
     return (
         ("unit", f"layer {row['layer']:g}, {part}"),
@@ -141,7 +143,7 @@ def draw_knock_out(name: str, table: pd.DataFrame) -> Drawing:
             sorted(set(rows["number"])), labels=[f"{n:g}" for n in sorted(set(rows["number"]))]
         )
         axes.minorticks_off()
-        axes.set_xlabel(f"{PLURALS[kind]} knocked out")
+        axes.set_xlabel(f"{UNITS[kind].plural} knocked out")
         axes.set_ylim(-0.03, 1.03)
     grid[0].set_ylabel("accuracy")
     entries = [handle(look) for look in _GROUPS.values()]

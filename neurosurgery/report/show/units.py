@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from neurosurgery.masks.kinds import PLURALS
+from neurosurgery.masks.kinds import UNITS
 from neurosurgery.methods.registry import METHODS
 from neurosurgery.report.read.units import ORIGIN, PROBABILITY
 
@@ -46,14 +46,14 @@ def unit_lists(units: pd.DataFrame) -> list[UnitList]:
         rows = _over_repeats(at_size[at_size["belongs"] == 1])
         repeats = at_size["repeat"].nunique()
         note = (
-            f"{method.label}, {method.size_name} {size:g}: {len(rows):,} {PLURALS[method.unit]} "
-            f"belong to {skill} in at least one of {repeats} repeats. "
+            f"{method.label}, {method.size_name} {size:g}: {len(rows):,} "
+            f"{UNITS[method.unit].plural} belong to {skill} in at least one of {repeats} repeats. "
         )
         if len(rows) > _MOST:
             by = _ordered_by(rows)[0]
             note += f"The first {_MOST} are shown: those found most often, of lowest {by}. "
         note += "The files masks/…/*.csv list all that were selected."
-        title = f"{_capital(PLURALS[method.unit])} of {skill}"
+        title = f"{_capital(UNITS[method.unit].plural)} of {skill}"
         lists.append(UnitList(title, note, rows.head(_MOST)))
     return lists
 
@@ -86,7 +86,12 @@ def units_text(table: pd.DataFrame) -> str:
     by = ["belongs", *_ordered_by(shown)]
     ascending = [False, *[True] * (len(by) - 1)]
     shown = shown.sort_values(by, ascending=ascending, kind="stable")
-    kinds = "/".join(PLURALS.get(kind, kind) for kind in sorted(set(table["kind"]))) or "units"
+    kinds = (
+        "/".join(
+            (UNITS[kind].plural if kind in UNITS else kind) for kind in sorted(set(table["kind"]))
+        )
+        or "units"
+    )
     mine = int(table["belongs"].sum())
     head = f"{len(table):,} {kinds} selected, {mine:,} of them belong to the skill (belongs = 1)"
     if len(table) > _MOST:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from neurosurgery.common.numbers import p_value_text, percent_text
 from neurosurgery.edit.kinds import SCALE
-from neurosurgery.masks.kinds import PLURALS
+from neurosurgery.masks.kinds import UNITS
 from neurosurgery.methods.registry import METHODS, counts_units, method_label, size_text, twins
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.show.isolation import Isolation, best, isolation_points
@@ -179,7 +179,7 @@ def _beyond_luck(row: dict[str, Any]) -> bool:
 def _removing(point: Isolation) -> str:
     weights = f"{point.edited:,.0f} weights ({percent_text(point.edited_share)} of the model)"
     if counts_units(point.method):
-        units = PLURALS[METHODS[point.method].unit]
+        units = UNITS[METHODS[point.method].unit].plural
         name = units.removesuffix("s") if point.size == 1 else units
         return f"the knock-out of {point.size:g} {name}, which {weights} read,"
     return f"pruning {weights}"
