@@ -29,22 +29,22 @@ _CLOCK = 1.0
 """Seconds by which the times of a file and of a process may be apart."""
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
+def write_atomically(path: Path, *content: bytes | memoryview | str) -> None:
     """Write under a temporary name in the same folder, flush to disk, then rename.
 
-    What killed processes have left of the same file is deleted.
+    Several contents follow each other. What killed processes have left of the same file is deleted.
 
     Raises:
         RunError: the file cannot be written (full disk, no permission or another OSError), or a
             folder that must stay has vanished (`make_folder`).
     """
-    data = content.encode() if isinstance(content, str) else content
     temporary = _temporary(path, "tmp")
     try:
         make_folder(path.parent)
         remove_leftovers(path)
         with temporary.open("wb") as file:
-            file.write(data)
+            for part in content:
+                file.write(part.encode() if isinstance(part, str) else part)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

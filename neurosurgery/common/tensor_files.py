@@ -56,6 +56,21 @@ def file_metadata(wanted: str, provenance: Mapping[str, object], **own: object) 
     return content | {"format": wanted}
 
 
+def in_fixed_order(content: bytes) -> tuple[bytes, memoryview]:
+    """A safetensors file in two parts, with its metadata sorted.
+
+    The library writes them in a random order: equal content would be files of other bytes.
+    """
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:end])
+    metadata = header.pop("__metadata__", {})
+    ordered = {"__metadata__": dict(sorted(metadata.items())), **header}
+    text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
+    # As the library does, so that tensors begin at a multiple of 8 bytes.
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text, memoryview(content)[end:]
+
+
 def read_metadata(path: Path, *wanted: str) -> dict[str, str]:
     """Read a file's metadata.
 

@@ -28,6 +28,7 @@ from neurosurgery.common.tensor_files import (
     UNREADABLE,
     file_error,
     file_metadata,
+    in_fixed_order,
     read_metadata,
     read_provenance,
 )
@@ -262,7 +263,8 @@ def write_adapter(
         "modules": adapter.modules,
         "seed": adapter.seed,
     }
-    write_atomically(path, save(values, file_metadata(ADAPTER, provenance, adapter=settings)))
+    metadata = file_metadata(ADAPTER, provenance, adapter=settings)
+    write_atomically(path, *in_fixed_order(save(values, metadata)))
 
 
 def load_adapter(path: Path) -> Adapter:

@@ -23,6 +23,7 @@ from neurosurgery.common.tensor_files import (
     check_tensors,
     file_error,
     file_metadata,
+    in_fixed_order,
     read_metadata,
     read_provenance,
 )
@@ -37,7 +38,7 @@ def write_delta_file(path: Path, delta: Delta, provenance: Mapping[str, object])
     tensors = {f"{_MASK}{n}": torch.from_numpy(bits) for n, bits in delta.mask.packed.items()}
     tensors |= {f"{_CHANGE}{name}": values.contiguous() for name, values in delta.values.items()}
     metadata = file_metadata(DELTA, provenance, shapes=delta.mask.shapes)
-    write_atomically(path, save(tensors, metadata))
+    write_atomically(path, *in_fixed_order(save(tensors, metadata)))
 
 
 def load_delta(path: Path) -> Delta:

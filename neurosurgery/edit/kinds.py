@@ -114,7 +114,7 @@ KINDS: dict[str, EditKind] = {
             _train,
             "learning_rate",
             text=lambda value: f"trained at {exact_text(value)}",
-            # A folder holds trainings of one setting (`studies/fine_tuning.py`).
+            # A folder holds trainings of one setting (`studies/training.py`).
             suffix=lambda value: f"_trained{exact_text(value)}",
         ),
     )
@@ -154,7 +154,7 @@ class EditKey:
     def suffix(self) -> str:
         """Suffix of a cell's file name; empty for a removal, as in the published scripts.
 
-        A folder holds units that are removed in one way only (`studies/head_cells.py`).
+        A folder holds units that are removed in one way only (`studies/patching.py`).
         """
         if self.removes:
             return ""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from neurosurgery.common.errors import RestoreError
+from neurosurgery.edit.restore import fingerprint, location_of, not_restored
 from neurosurgery.masks.mask import ParameterMask
 
 BLURRED = 0.01
@@ -17,12 +17,6 @@ BLURRED = 0.01
 
 _SAMPLE = 1 << 16
 """Approximate number of entries per matrix that the median factor uses."""
-
-_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int32}
-"""Bytes of a weight to the integers that show its bits; an 8-byte weight is shown as two."""
-
-_SPREAD = -7046029254386353131
-"""2^64 over the golden ratio, as a signed number: its multiples look random in their high bits."""
 
 
 class AppliedFactor(NamedTuple):
@@ -97,8 +91,8 @@ def changed_weights(
             for name in mask:
                 weight, selected = _selected(parameters[name], mask, name)
                 values = weight[selected]
-                place = _place(parameters[name])
-                originals[name] = _Original(place, values, _fingerprint(values))
+                place = location_of(parameters[name])
+                originals[name] = _Original(place, values, fingerprint(values))
                 weight[selected] = change(name, values)
             yield
         finally:
@@ -110,45 +104,16 @@ def _restore(model: nn.Module, mask: ParameterMask, originals: dict[str, _Origin
     # Asked anew: code inside the block may have given a module another parameter.
     parameters = dict(model.named_parameters())
     lost = []
-    for name, (place, values, fingerprint) in originals.items():
-        if name not in parameters or _place(parameters[name]) != place:
+    for name, (place, values, before) in originals.items():
+        if name not in parameters or location_of(parameters[name]) != place:
             lost.append(name)
             continue
         weight, selected = _selected(parameters[name], mask, name)
         weight[selected] = values
-        if _fingerprint(weight[selected]) != fingerprint:
+        if fingerprint(weight[selected]) != before:
             lost.append(name)
     if lost:
-        raise RestoreError(
-            f"weights were not restored after an edit: {lost[0]}"
-            + (f" and {len(lost) - 1} more matrices" if len(lost) > 1 else "")
-            + "; the model in memory is not the unedited one any more"
-        )
-
-
-def _place(parameter: torch.Tensor) -> tuple[object, ...]:
-    """Where a parameter's values are, and how they lie there."""
-    return (
-        parameter.data_ptr(),
-        parameter.device,
-        parameter.dtype,
-        parameter.shape,
-        parameter.stride(),
-    )
-
-
-def _fingerprint(values: torch.Tensor) -> int:
-    """A number that differs where a single bit of the values, (entries,), differs.
-
-    The sum, modulo 2^64, of the bits of every entry times an odd number of its own: one changed
-    entry always changes it, several do but for a chance below 2^-32. It is computed where the
-    values are, and tells -0.0 from 0.0 and one NaN from another.
-    """
-    shown = values.view(_INTEGERS[values.itemsize])
-    factors = torch.arange(len(shown), device=values.device) * _SPREAD
-    # Multiples of one number form a line, on which changes of three entries could cancel.
-    factors = factors.bitwise_xor_(factors >> 29).bitwise_or_(1)
-    return int(factors.mul_(shown).sum())
+        raise not_restored(lost)
 
 
 def selected_parameters(model: nn.Module, mask: ParameterMask) -> dict[str, nn.Parameter]:

@@ -26,6 +26,7 @@ from neurosurgery.common.tensor_files import (
     check_tensors,
     file_error,
     file_metadata,
+    in_fixed_order,
     read_metadata,
     read_provenance,
 )
@@ -53,7 +54,7 @@ class MaskFile:
 def write_mask_file(path: Path, mask: ParameterMask, provenance: Mapping[str, object]) -> None:
     """Write a mask with its provenance, whose values are stored as JSON."""
     metadata = file_metadata(MASK, provenance, shapes=mask.shapes)
-    write_atomically(path, save(dict(mask.packed), metadata))
+    write_atomically(path, *in_fixed_order(save(dict(mask.packed), metadata)))
 
 
 def read_mask_file(path: Path, flag: str = "MASK") -> MaskFile:

@@ -26,11 +26,9 @@ def read_effects(store: ResultStore) -> dict[str, torch.Tensor] | None:
     return store.read_statistics(path) if store.has_statistics(path) else None
 
 
-def write_effects(
-    store: ResultStore, effects: Mapping[str, torch.Tensor], how: Mapping[str, str]
-) -> None:
-    """Keep the effects of every unit, and how they were computed."""
-    store.write_statistics(effects_file(store), effects, how)
+def write_effects(store: ResultStore, effects: Mapping[str, torch.Tensor]) -> None:
+    """Keep the effects of every unit."""
+    store.write_statistics(effects_file(store), effects)
 
 
 def counted_units(store: ResultStore) -> Mapping[str, int]:

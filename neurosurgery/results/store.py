@@ -198,11 +198,10 @@ class ResultStore:
             raise RunError(f"{path} is missing, damaged, or of another set, size or repeat")
         return load_file(path)
 
-    def write_statistics(
-        self, path: Path, values: Mapping[str, torch.Tensor], how: Mapping[str, str] | None = None
-    ) -> None:
-        """Write statistics for later runs of any script, and how they were computed."""
-        write_atomically(path, save(dict(values), {**(how or {}), "of": self._of(path)}))
+    def write_statistics(self, path: Path, values: Mapping[str, torch.Tensor]) -> None:
+        """Write statistics for later runs of any script."""
+        # One entry: several come in a random order, and equal statistics would be other files.
+        write_atomically(path, save(dict(values), {"of": self._of(path)}))
 
     def _of(self, path: Path) -> str:
         """What a file of statistics is of: its place, which says kind, size, set and repeat."""

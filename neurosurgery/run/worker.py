@@ -10,6 +10,7 @@ from pathlib import Path
 
 from neurosurgery.common.errors import RunError, UsageError
 from neurosurgery.edit.edits import Change, Edit
+from neurosurgery.edit.restore import undone
 from neurosurgery.edit.scale import AppliedFactor
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.evaluate.harness import harness_model
@@ -76,9 +77,11 @@ class Worker:
         selection = self.select(key.selection)
         # A training is most of its cell.
         start = time.monotonic()
-        edit = self._edit(key, selection)
-        with edit.applied(self._loaded.model) as factor:
-            return self._evaluate(key, selection, edit.edited, factor, start)
+        model = self._loaded.model
+        with undone(model):
+            edit = self._edit(key, selection)
+            with edit.applied(model) as factor:
+                return self._evaluate(key, selection, edit.edited, factor, start)
 
     def _edit(self, key: CellKey, selection: Selection) -> Edit:
         if key.edit is None:
@@ -100,7 +103,7 @@ class Worker:
                 does not scale weights.
         """
         try:
-            with self._quiet():
+            with self._quiet(), undone(self._loaded.model):
                 self._edit(key, selection).export(self._loaded, folder, provenance)
         except UsageError as error:
             raise RunError(f"{key.stem} cannot be saved: {error}") from error

@@ -242,8 +242,7 @@ class PatchingStudy(Study):
             kept = {
                 unit.name: row for unit, row in zip(found.units, found.effects.cpu(), strict=True)
             }
-            how = {"metric": found.metric, "used": found.used}
-            write_effects(self.store, kept, how | {"deviation": f"{found.deviation:.3g}"})
+            write_effects(self.store, kept)
             how_long = f"{len(kept)} units, {prompts} prompts"
             if found.used == "chain":
                 say(

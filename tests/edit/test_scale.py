@@ -9,7 +9,8 @@ from torch import nn
 from weights import bits, random_mask
 
 from neurosurgery.common.errors import RestoreError
-from neurosurgery.edit import scale
+from neurosurgery.edit import restore, scale
+from neurosurgery.edit.restore import fingerprint
 from neurosurgery.edit.scale import changed_weights, scaled_weights
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.models.targets import find_targets
@@ -144,7 +145,7 @@ def test_a_weight_that_was_replaced_inside_the_block_is_an_error(spoil):
     chosen = torch.rand(6, 6) < 0.5
     mask = ParameterMask.from_tensors({f"{n}.weight": chosen for n in range(3)})
     before = copy.deepcopy(model.state_dict())
-    message = "weights were not restored after an edit: 1.weight; the model in memory"
+    message = "the model was not restored after an edit: 1.weight; the model in memory"
     with pytest.raises(RestoreError, match=message), scaled_weights(model, mask, 0.0):
         spoil(model, "1.weight")
     # What can be restored is.
@@ -174,19 +175,19 @@ def test_a_change_that_overwrites_the_kept_values_is_noticed():
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 def test_the_fingerprint_sees_every_bit_and_every_place(dtype):
     values = torch.linspace(-1, 1, 7, dtype=dtype)
-    seen = {scale._fingerprint(values)}
+    seen = {fingerprint(values)}
     raw = values.view(torch.uint8)
     for byte in range(len(raw)):
         for bit in range(8):
             # The sign and the payload of a NaN are bits, too.
             shown = raw.clone()
             shown[byte] ^= 1 << bit
-            seen.add(scale._fingerprint(shown.view(dtype)))
+            seen.add(fingerprint(shown.view(dtype)))
     assert len(seen) == 1 + 8 * len(raw)
-    assert scale._fingerprint(values.flip(0)) not in seen
-    assert scale._fingerprint(-values) not in seen
-    assert scale._fingerprint(values[:0]) == 0
+    assert fingerprint(values.flip(0)) not in seen
+    assert fingerprint(-values) not in seen
+    assert fingerprint(values[:0]) == 0
     # Three changes on a line would cancel in a sum of equally spaced factors.
-    shown = values.clone().view(scale._INTEGERS[dtype.itemsize])
+    shown = values.clone().view(restore._INTEGERS[dtype.itemsize])
     shown[1:6:2] += torch.tensor([1, -2, 1], dtype=shown.dtype)
-    assert scale._fingerprint(shown.view(dtype)) not in seen
+    assert fingerprint(shown.view(dtype)) not in seen

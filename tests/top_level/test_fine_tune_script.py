@@ -62,7 +62,7 @@ def masks(tiny_model, tmp_path_factory) -> Path:
     units = [*head_units(blocks), *mlp_units(blocks)]
     effects = -torch.arange(len(units) * 4, dtype=torch.float64).reshape(len(units), 4)
     by_name = {unit.name: row for unit, row in zip(units, effects, strict=True)}
-    write_effects(ResultStore(save_path, MODEL), by_name, {})
+    write_effects(ResultStore(save_path, MODEL), by_name)
     return save_path
 
 
@@ -477,7 +477,7 @@ def test_other_effects_in_the_same_folder_are_refused(tiny_model, masks, tmp_pat
     argv += ["--path_patching", str(found)]
     assert FineTune.main(argv) == 0
     store = ResultStore(found, MODEL)
-    write_effects(store, {name: -each for name, each in read_effects(store).items()}, {})
+    write_effects(store, {name: -each for name, each in read_effects(store).items()})
     capsys.readouterr()
     assert FineTune.main(argv) == 2
     assert "--path_patching prompts.safetensors (content " in capsys.readouterr().err

@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 import PathPatching
 from neurosurgery.models import load
 from neurosurgery.report.read.heads import KEY_UNITS, RANDOM_UNITS
-from neurosurgery.results.effects import read_effects
+from neurosurgery.results.effects import effects_file, read_effects
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.demo import DEMO
 from neurosurgery.settings.identity import EFFECTS
@@ -224,6 +224,8 @@ def test_the_same_command_gives_the_same_tables(finished, tmp_path):
     assert run(tmp_path) == 0
     for name in TABLES:
         assert (folder(tmp_path) / name).read_bytes() == (folder(finished) / name).read_bytes()
+    kept = (effects_file(ResultStore(path, "model")) for path in (tmp_path, finished))
+    assert len({path.read_bytes() for path in kept}) == 1
 
 
 def test_prompts_of_ones_own_and_transfer(tmp_path):
