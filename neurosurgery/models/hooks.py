@@ -28,7 +28,7 @@ def input_hooks(hooks: Mapping[nn.Module, Observe]) -> Iterator[None]:
 
         return before
 
-    with _attached(module.register_forward_pre_hook(adapt(hook)) for module, hook in hooks.items()):
+    with attached(module.register_forward_pre_hook(adapt(hook)) for module, hook in hooks.items()):
         yield
 
 
@@ -39,12 +39,13 @@ def output_hooks(hooks: Mapping[nn.Module, Observe]) -> Iterator[None]:
     def adapt(hook: Observe) -> Callable[[nn.Module, tuple, torch.Tensor], Any]:
         return lambda _module, _inputs, output: hook(output)
 
-    with _attached(module.register_forward_hook(adapt(hook)) for module, hook in hooks.items()):
+    with attached(module.register_forward_hook(adapt(hook)) for module, hook in hooks.items()):
         yield
 
 
 @contextmanager
-def _attached(registrations: Iterator[RemovableHandle]) -> Iterator[None]:
+def attached(registrations: Iterator[RemovableHandle]) -> Iterator[None]:
+    """Remove hooks after the block, those that were registered before an error, too."""
     handles: list[RemovableHandle] = []
     try:
         for handle in registrations:
@@ -73,7 +74,7 @@ def hidden_hooks(hooks: Mapping[nn.Module, Observe]) -> Iterator[None]:
 
         return before
 
-    with _attached(
+    with attached(
         module.register_forward_pre_hook(adapt(hook), with_kwargs=True)
         for module, hook in hooks.items()
     ):
@@ -93,7 +94,7 @@ def first_output_hooks(hooks: Mapping[nn.Module, Observe]) -> Iterator[None]:
 
         return after
 
-    with _attached(module.register_forward_hook(adapt(hook)) for module, hook in hooks.items()):
+    with attached(module.register_forward_hook(adapt(hook)) for module, hook in hooks.items()):
         yield
 
 

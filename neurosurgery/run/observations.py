@@ -18,6 +18,7 @@ from neurosurgery.methods.key_units import UnitEffects
 from neurosurgery.models.architecture import Architecture
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.models.targets import find_targets, scored_share
+from neurosurgery.models.verify import misread_targets
 from neurosurgery.run.training import TrainingRecipe
 
 SCORED_SHARE_WARNING = 0.9
@@ -111,6 +112,11 @@ def describe_evidence(label: str, loaded: LoadedModel, evidence: Evidence) -> It
                 f"warning: {scored_share(loaded.model, unseen):.1%} of it is in {len(unseen)} "
                 "linear modules that no sample reached, or only some of its tokens, and is not "
                 f"scored (first: {unseen[0].name})"
+            )
+        if misread := misread_targets(loaded.model, targets):
+            yield (
+                f"warning: {len(misread)} of them give something else than weight · input, so that "
+                f"scores say less of their weights (first: {misread[0]})"
             )
         outside = 1 - scored_share(loaded.model, linear)
         if share < SCORED_SHARE_WARNING and outside >= LEAST_SHARE_TOLD:
