@@ -44,20 +44,21 @@ def parse_experiment(script: str, description: str, argv: Sequence[str] | None) 
     methods = methods_of(script)
     evaluation, output = evaluation_config(settings), output_config(settings)
     config = ExperimentConfig(
-        model_config(settings),
-        data_config(settings),
-        GridConfig(
+        model=model_config(settings),
+        data=data_config(settings),
+        grid=GridConfig(
             methods=chosen_methods(settings, settings.values.get("methods", methods)),
             skill=settings.skill,
             sizes=settings.values[METHODS[methods[0]].size_name],
             edits=edits_of(settings),
             pre_train_eval=settings.pre_train_eval,
         ),
-        evaluation,
-        output,
-        workers_config(settings),
-        with_tasks(settings, evaluation, output),
+        evaluation=evaluation,
+        output=output,
+        workers=workers_config(settings),
+        settings=with_tasks(settings, evaluation, output),
     )
+    config.check()
     settings.check_given_with_model(
         ("skill_data", "other_data", *needed_tasks(evaluation), "save_path")
     )

@@ -11,7 +11,7 @@ from neurosurgery.common.numbers import count_of
 from neurosurgery.common.terminal import say, visible_text
 from neurosurgery.results.failures import FOLDER as FAILED
 from neurosurgery.results.store import ResultStore
-from neurosurgery.run.study import RunSettings
+from neurosurgery.settings.experiment import RunConfig
 from neurosurgery.verdicts.points import VerdictTable
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class Publisher:
         config: the settings of the run.
     """
 
-    def __init__(self, store: ResultStore, config: RunSettings) -> None:
+    def __init__(self, store: ResultStore, config: RunConfig) -> None:
         self._store = store
         self._config = config
         self.failed: Sequence[Failed] = ()

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from neurosurgery.results.keys import CellKey
 from neurosurgery.results.store import ResultStore
 from neurosurgery.run.plan import Plan
-from neurosurgery.settings.declare import Settings
-from neurosurgery.settings.experiment import EvaluationConfig, ModelConfig, OutputConfig
+from neurosurgery.settings.experiment import RunConfig
 from neurosurgery.settings.identity import Identity
-from neurosurgery.settings.workers import WorkersConfig
 
 if TYPE_CHECKING:
     # torch and transformers take seconds to import, so bad flags are refused first.
@@ -24,30 +22,6 @@ if TYPE_CHECKING:
     from neurosurgery.run.executors import Executor
     from neurosurgery.run.observations import Observations
     from neurosurgery.run.tasks import Tasks
-
-
-class RunSettings(Protocol):
-    """The settings that every run has."""
-
-    @property
-    def settings(self) -> Settings:
-        """As they were given."""
-
-    @property
-    def model(self) -> ModelConfig:
-        """The model, its number format and its device."""
-
-    @property
-    def evaluation(self) -> EvaluationConfig | None:
-        """The tasks; None where none is asked."""
-
-    @property
-    def output(self) -> OutputConfig:
-        """The folder."""
-
-    @property
-    def workers(self) -> WorkersConfig | None:
-        """The workers; None to compute in this process."""
 
 
 class Study(ABC):
@@ -64,12 +38,12 @@ class Study(ABC):
         with_baseline: whether the unedited model is a cell.
     """
 
-    config: RunSettings
+    config: RunConfig
     overlap: pd.DataFrame | None = None
     lines: Sequence[str] = ()
     with_baseline = True
 
-    def __init__(self, config: RunSettings) -> None:
+    def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.store = ResultStore(config.output.save_path, config.model.label)
 

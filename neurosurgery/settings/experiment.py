@@ -215,29 +215,63 @@ class OutputConfig:
 
 
 @dataclass(frozen=True)
-class ExperimentConfig:
-    """All settings of one script run, checked without loading the model.
+class RunConfig:
+    """The settings that every script has; `evaluation` None where no task is asked.
 
-    Raises:
-        UsageError: a value is out of its range, or values contradict each other.
+    `workers` None means this process, `settings` are they all as they were given.
     """
 
     model: ModelConfig
-    data: DataConfig
-    grid: GridConfig
-    evaluation: EvaluationConfig
+    evaluation: EvaluationConfig | None
     output: OutputConfig
     workers: WorkersConfig | None
     settings: Settings
 
-    def __post_init__(self) -> None:
-        for part in (self.data, self.evaluation, self.model, self.output):
-            part.check()
-        self.output.margins.check(self.evaluation.tasks)
-        if self.workers is not None:
-            self.workers.check()
+    def check(self) -> None:
+        """Refuse values that cannot be used, before any model is loaded.
+
+        Raises:
+            UsageError: names flag, value and what was expected.
+        """
+        for part in (self.evaluation, self.model, self.output, self.workers):
+            if part is not None:
+                part.check()
+        if self.evaluation is not None:
+            self.output.margins.check(self.evaluation.tasks)
+
+
+@dataclass(frozen=True)
+class CalibratedConfig(RunConfig):
+    """The settings of a script that selects by calibration sets."""
+
+    evaluation: EvaluationConfig
+    data: DataConfig
+
+    def check(self) -> None:
+        """The same, and the sets.
+
+        Raises:
+            UsageError: names flag, value and what was expected.
+        """
+        self.data.check()
+        super().check()
+        check_skill_name(self.output.skill_name, self.data.names)
+
+
+@dataclass(frozen=True)
+class ExperimentConfig(CalibratedConfig):
+    """All settings of a script that runs a grid."""
+
+    grid: GridConfig
+
+    def check(self) -> None:
+        """The same, and the skill.
+
+        Raises:
+            UsageError: names flag, value and what was expected.
+        """
+        super().check()
         names = self.data.names
-        check_skill_name(self.output.skill_name, names)
         if self.grid.skill not in names:
             raise UsageError("--skill", self.grid.skill, f"expected one of {', '.join(names)}")
 

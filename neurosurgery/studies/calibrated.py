@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,8 +16,8 @@ from neurosurgery.results.keys import shown_set
 from neurosurgery.results.provenance import facts_of_sets
 from neurosurgery.run.plan import Plan, needed_statistics
 from neurosurgery.run.plan_text import size_text
-from neurosurgery.run.study import RunSettings, Study
-from neurosurgery.settings.experiment import DataConfig, EvaluationConfig
+from neurosurgery.run.study import Study
+from neurosurgery.settings.experiment import CalibratedConfig
 from neurosurgery.settings.identity import Identity
 
 if TYPE_CHECKING:
@@ -31,18 +31,6 @@ if TYPE_CHECKING:
     from neurosurgery.run.tasks import Tasks
 
 
-class CalibratedSettings(RunSettings, Protocol):
-    """The settings of such a study."""
-
-    @property
-    def data(self) -> DataConfig:
-        """The calibration sets."""
-
-    @property
-    def evaluation(self) -> EvaluationConfig:
-        """The tasks."""
-
-
 class CalibratedStudy(Study):
     """A study that selects by statistics of calibration sets.
 
@@ -51,9 +39,9 @@ class CalibratedStudy(Study):
         sets: calibration sets by name.
     """
 
-    config: CalibratedSettings
+    config: CalibratedConfig
 
-    def __init__(self, config: CalibratedSettings, sets: Mapping[str, CalibrationSet]) -> None:
+    def __init__(self, config: CalibratedConfig, sets: Mapping[str, CalibrationSet]) -> None:
         super().__init__(config)
         self.sets = sets
         self.records: Mapping[str, Sequence[Record]] = {}

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.edit.kinds import KNOCK_OUT_KEY, EditKey, scale_by
-from neurosurgery.settings.declare import Settings
-from neurosurgery.settings.experiment import EvaluationConfig, ModelConfig, OutputConfig
+from neurosurgery.settings.experiment import RunConfig
 from neurosurgery.settings.patching import PromptConfig
-from neurosurgery.settings.workers import WorkersConfig
 
 
 @dataclass(frozen=True)
@@ -56,35 +54,25 @@ class CellsConfig:
 
 
 @dataclass(frozen=True)
-class PatchingConfig:
+class PatchingConfig(RunConfig):
     """All settings of one call of `PathPatching.py`.
 
     Without `cells` and `evaluation`, which stand together, no task of the harness is asked.
     """
 
-    model: ModelConfig
     prompts: PromptConfig
     patch: PatchConfig
     cells: CellsConfig | None
-    evaluation: EvaluationConfig | None
-    output: OutputConfig
-    workers: WorkersConfig | None
-    settings: Settings
 
     def check(self) -> None:
-        """Refuse values that cannot be used, before any model is loaded.
+        """The same, and what cells cannot have.
 
         Raises:
             UsageError: names flag, value and what was expected.
         """
-        self.model.check()
-        self.output.check()
-        if self.workers is not None:
-            self.workers.check()
-        if self.cells is None or self.evaluation is None:
+        super().check()
+        if self.cells is None:
             return
-        self.evaluation.check()
-        self.output.margins.check(self.evaluation.tasks)
         ablation, scaled = self.patch.ablation, bool(self.cells.scalars)
         if ablation == "resample" and not scaled:
             reason = "expected mean, zero or --scalar with tasks, whose prompts have no counterpart"

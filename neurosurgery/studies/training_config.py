@@ -10,16 +10,9 @@ from pathlib import Path
 from neurosurgery.common.errors import UsageError
 from neurosurgery.methods.base import TRAINED_ONLY
 from neurosurgery.methods.registry import METHODS
-from neurosurgery.settings.checks import check_path, check_skill_name
-from neurosurgery.settings.declare import Settings
-from neurosurgery.settings.experiment import (
-    DataConfig,
-    EvaluationConfig,
-    ModelConfig,
-    OutputConfig,
-)
+from neurosurgery.settings.checks import check_path
+from neurosurgery.settings.experiment import CalibratedConfig
 from neurosurgery.settings.training import TrainingConfig
-from neurosurgery.settings.workers import WorkersConfig
 
 SCRIPT = TRAINED_ONLY
 OF_FILES = next(name for name, method in METHODS.items() if method.given)
@@ -94,36 +87,20 @@ class SelectionConfig:
 
 
 @dataclass(frozen=True)
-class FineTuneConfig:
+class FineTuneConfig(CalibratedConfig):
     """All settings of one call of `FineTune.py`."""
 
-    model: ModelConfig
-    data: DataConfig
     selection: SelectionConfig
     training: TrainingConfig
-    evaluation: EvaluationConfig
-    output: OutputConfig
-    workers: WorkersConfig | None
-    settings: Settings
 
     def check(self) -> None:
-        """Refuse values that cannot be used, before any model is loaded.
+        """The same, and what is trained.
 
         Raises:
             UsageError: names flag, value and what was expected.
         """
-        for part in (
-            self.selection,
-            self.data,
-            self.evaluation,
-            self.model,
-            self.output,
-        ):
-            part.check()
-        self.output.margins.check(self.evaluation.tasks)
-        check_skill_name(self.output.skill_name, self.data.names)
+        self.selection.check()
+        super().check()
         if self.output.save_model and any(METHODS[n].adapter for n in self.selection.methods):
             reason = "expected without lora and shira, whose values stand beside the weights"
             raise UsageError("--save_model", "", reason)
-        if self.workers is not None:
-            self.workers.check()
