@@ -55,6 +55,7 @@ class ResultStore:
         self.root = save_path
         self.model = model_label
         self._known: dict[Path, tuple[tuple[int, int], CellKey | None]] = {}
+        self._not_ours: set[Path] = set()
 
     def open_log(self, name: str = "lm_eval") -> TextIO:
         """Open a log of the libraries' output for appending."""
@@ -179,14 +180,18 @@ class ResultStore:
         return [self.statistics_file(kind, name, repeat, size) for repeat in range(num_repeats)]
 
     def has_statistics(self, path: Path) -> bool:
-        """Whether the file is there, whole, and of what its path says."""
+        """Whether the file is there, whole, and of what its path says; one that is not is named."""
         if not path.exists():
             return False
         try:
             with safe_open(path, framework="numpy") as file:
-                return (file.metadata() or {}).get("of") == self._of(path)
+                of = (file.metadata() or {}).get("of")
         except (OSError, SafetensorError):
-            return False
+            of = None
+        if of != self._of(path) and path not in self._not_ours:
+            self._not_ours.add(path)
+            say_error(f"{path} is damaged, or of something else; it counts as not there")
+        return of == self._of(path)
 
     def read_statistics(self, path: Path) -> dict[str, torch.Tensor]:
         """Read statistics.

@@ -122,6 +122,8 @@ class CalibratedStudy(Study):
     def memory(self, plan: Plan, size: ModelSize) -> str:
         """What a scoring pass needs."""
         kinds = {need.kind for need in needed_statistics(self.config.data, plan.to_select)}
+        if not kinds:
+            return ""
         gradients = ""
         if kinds & OF_GRADIENTS:
             gradients = (

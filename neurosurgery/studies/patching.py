@@ -145,11 +145,12 @@ class PatchingStudy(Study):
 
     def is_done(self, plan: Plan) -> bool:
         """Whether cells, effects, tables and points are there."""
-        names = [EFFECTS, AGREEMENT, *([ATTENTION] if HEAD in self._kinds else [])]
+        names = [AGREEMENT, *([ATTENTION] if HEAD in self._kinds else [])]
         return (
             plan.is_done
             and not self.config.output.overwrite
-            and counted_units(self.store).keys() == set(self._kinds)
+            and (units := counted_units(self.store)).keys() == set(self._kinds)
+            and self._tables.has(EFFECTS, sum(units.values()))
             and all(map(self._tables.has, names))
             and not self._tables.missing(self._wanted())
         )
@@ -176,17 +177,22 @@ class PatchingStudy(Study):
             f"{found_on} to find units with and {held_out} held out"
         )
         names = ", ".join(f"{self._sizes.get(k, 'unknown')} {UNITS[k].plural}" for k in self._kinds)
-        yield f"effects      {names}: 2 forward passes a prompt, the rest without attention"
+        is_there = bool(counted_units(self.store)) and not self.config.output.overwrite
+        passes = "done" if is_there else "2 forward passes a prompt, the rest without attention"
+        yield f"effects      {names}: {passes}"
         for line in self._left_out():
             yield f"             {line}"
         points = "; ".join(
             f"{' '.join(map(str, counts))} of {self._sizes[kind]} {UNITS[kind].plural}"
             for kind, counts in self._counts.items()
         )
-        passes = sum(map(len, self._counts.values())) * (1 + patch.num_draws) + 1
+        wanted = self._wanted()
+        missing = wanted if self.config.output.overwrite else self._tables.missing(wanted)
+        draws = sum(int(str(point["draws"])) for point in missing)
         yield (
             f"knock-out    {points}: key units, and {patch.num_draws} draws of random ones; "
-            f"{passes} × {held_out} prompts"
+            f"{len(wanted)} points ({len(wanted) - len(missing)} done), "
+            f"{draws + bool(missing)} × {held_out} prompts"
         )
 
     def _left_out(self) -> list[str]:
@@ -210,7 +216,8 @@ class PatchingStudy(Study):
         """What one of the bench's functions gives."""
         from neurosurgery.run.executors import Call
 
-        call = Call("path patching", function, (self._asked, *arguments))
+        name = f"path patching: {function.__name__}"
+        call = Call(name, function, (self._asked, *arguments))
         return next(iter([found for _, found in executor.call([call])]))
 
     def observe(self, executor: Executor, plan: Plan) -> Observations | None:
@@ -274,7 +281,8 @@ class PatchingStudy(Study):
         calls = {}
         for point in missing:
             arguments = (self._asked, ranked[str(point["kind"])], point)
-            calls[Call("knock-out", patching_bench.point, arguments)] = point
+            name = f"knock-out: {point['number']} {point['kind']}, {point['group']}"
+            calls[Call(name, patching_bench.point, arguments)] = point
         with progress(total=len(calls), desc="knock-out", unit="point") as bar:
             for call, found in executor.call(list(calls)):
                 self._tables.add(calls[call] | found)

@@ -75,7 +75,7 @@ class TrainingStudy(CalibratedStudy):
         self._architecture, self._commit = architecture, commit
         self._masks = read_masks(selection, self.config.model, commit)
         self._of_inputs = facts_of_masks(selection, self._masks) | check_effects(
-            selection, self.store, overwrite=self.config.output.overwrite
+            self.config, self.store, architecture, commit
         )
 
     def read_tokens(self, tokenizer: PreTrainedTokenizerBase, tests: Tasks | None) -> None:

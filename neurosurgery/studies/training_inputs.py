@@ -25,7 +25,7 @@ from neurosurgery.models.targets import find_targets
 from neurosurgery.models.vocabulary import embedding_rows
 from neurosurgery.results.effects import counted_units, effects_file, read_effects
 from neurosurgery.results.file_hashes import file_hash
-from neurosurgery.results.provenance import model_fingerprint
+from neurosurgery.results.provenance import facts_of_model, model_fingerprint
 from neurosurgery.results.store import ResultStore
 from neurosurgery.run.plan import check_sizes
 from neurosurgery.run.training import TrainingRecipe
@@ -86,32 +86,40 @@ def facts_of_masks(selection: SelectionConfig, masks: Mapping[str, ParameterMask
     return Identity(found)
 
 
-def check_effects(selection: SelectionConfig, store: ResultStore, *, overwrite: bool) -> Identity:
+def check_effects(
+    config: FineTuneConfig, store: ResultStore, architecture: PretrainedConfig, commit: str | None
+) -> Identity:
     """Refuse methods that take effects where there are none, or fewer units than `--top`.
 
+    Effects that were found in other weights are told of, and used.
+
     Args:
-        selection: what is trained.
+        config: the settings.
         store: the folder that is written.
-        overwrite: its results are deleted before.
+        architecture: the result of `read_model_config`.
+        commit: the commit of a hub model.
 
     Returns:
         The content of these effects.
 
     Raises:
-        UsageError: names what to run first, or how many units there are; or the effects would be
-            deleted.
+        UsageError: names what to run first, how many units there are, or a unit that the model has
+            not; or the effects would be deleted.
     """
+    selection, model = config.selection, config.model
     by_effects = [name for name in selection.methods if METHODS[name].statistics == EFFECTS]
     if not by_effects:
         return Identity()
     found_in = _found_in(selection, store)
-    if overwrite and found_in.root.resolve() == store.root.resolve():
-        reason = "would delete what PathPatching.py has found; expected another --path_patching"
+    root, path = found_in.root, effects_file(found_in)
+    if config.output.overwrite and root.resolve() == store.root.resolve():
+        reason = "would delete what PathPatching.py has found; expected with it --path_patching"
         raise UsageError("--overwrite", "", reason)
     units = counted_units(found_in)
     if not units:
+        has = "a damaged file of it" if path.exists() else "none for this model"
         reason = (
-            f"expected what PathPatching.py finds, and {found_in.root} has none for this model: "
+            f"expected what PathPatching.py finds, and {root} has {has}: "
             "run it first, and give its folder by --path_patching"
         )
         raise UsageError("--selection", by_effects[0], reason)
@@ -120,7 +128,19 @@ def check_effects(selection: SelectionConfig, store: ResultStore, *, overwrite: 
         if largest > count:
             reason = f"expected at most the {count} units of {name}"
             raise UsageError("--top", f"{largest:g}", reason)
-    path = effects_file(found_in)
+    modules = {name for name, _ in model_without_weights(model, architecture).named_modules()}
+    for name in read_effects(found_in) or {}:
+        if (module := name.split("/")[1]) not in modules:
+            reason = f"has effects of {module}, which {model.name} has not"
+            raise UsageError("--path_patching", root, reason)
+    there = found_in.identity.value("model", "files")
+    mine = facts_of_model(model, "", commit).value("model", "files")
+    if None not in (there, mine) and there != mine:
+        say(
+            f"warning: --path_patching {root}: the effects were found with other weights than "
+            f"those of {model.name}",
+            file=sys.stderr,
+        )
     return Identity([Fact("path_patching", content_of(file_hash(path)), "effects", path.name)])
 
 

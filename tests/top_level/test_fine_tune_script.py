@@ -14,12 +14,11 @@ import torch
 import transformers
 from conftest import ROOT
 from safetensors.torch import load_file
-from scripts import DEMO_DATA, MODEL, files_with_times, without_timings
+from scripts import DEMO_DATA, MODEL, without_timings
 from transformers import AutoModelForCausalLM
 
 import FineTune
 import MathNeuro
-import PathPatching
 from neurosurgery.__main__ import main
 from neurosurgery.edit.delta import added_delta
 from neurosurgery.edit.delta_files import load_delta
@@ -27,7 +26,7 @@ from neurosurgery.masks.files import read_mask_file, write_mask_file
 from neurosurgery.masks.head_units import head_units, mlp_units
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.models.heads import find_blocks
-from neurosurgery.results.effects import read_effects, write_effects
+from neurosurgery.results.effects import effects_file, read_effects, write_effects
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.demo import DEMO
 
@@ -390,7 +389,7 @@ def test_programs_as_samples_leave_their_split(tiny_model, tmp_path):
 
 def test_overwrite_does_not_delete_the_effects_that_it_needs(tiny_model, masks, tmp_path, capsys):
     save_path = tmp_path / "r"
-    shutil.copytree(masks / "path_patching", save_path / "path_patching")
+    shutil.copytree(masks / "statistics", save_path / "statistics")
     shutil.copy(masks / "config.json", save_path)
     argv = flags(tiny_model, save_path, "--selection", "heads", "wanda", "--overwrite")
     assert FineTune.main(argv) == 2
@@ -399,22 +398,29 @@ def test_overwrite_does_not_delete_the_effects_that_it_needs(tiny_model, masks, 
     assert len(list((save_path / "deltas").rglob("*.safetensors"))) == 2
 
 
-def test_path_patching_does_not_delete_what_trainings_started_from(
-    tiny_model, masks, tmp_path, capsys
-):
-    save_path = tmp_path / "r"
-    argv = flags(tiny_model, save_path, "--selection", "heads", "--top", "2")
-    argv = [word for word in argv if word not in ("--proportion", "0.2")]
-    assert FineTune.main([*argv, "--path_patching", str(masks)]) == 0
-    shutil.copytree(masks / "path_patching", save_path / "path_patching")
-    before = files_with_times(save_path)
-    capsys.readouterr()
-    where = ["--model", str(tiny_model), "--save_path", str(save_path), "--overwrite"]
-    assert PathPatching.main(where) == 2
-    error = capsys.readouterr().err.strip()
-    assert "--overwrite: would delete the effects that 1 training of FineTune.py in " in error
-    assert len(error.splitlines()) == 1
-    assert files_with_times(save_path) == before
+def test_effects_of_another_model_are_refused_or_told_of(tiny_model, masks, tmp_path, capsys):
+    found = tmp_path / "found"
+    shutil.copytree(masks / "statistics", found / "statistics")
+    shutil.copy(masks / "config.json", found)
+    argv = flags(tiny_model, tmp_path / "r", "--selection", "heads", "wanda", "--top", "2")
+    argv += ["--path_patching", str(found), "--dry_run"]
+    assert FineTune.main(argv) == 0
+    assert "warning" not in capsys.readouterr().err
+    # Other weights: as with a mask of the user's, they are used, and it is said.
+    config = (found / "config.json").read_text()
+    content = ResultStore(found, MODEL).identity.value("model", "files")["content"]
+    (found / "config.json").write_text(config.replace(content, "0" * len(content)))
+    assert FineTune.main(argv) == 0
+    assert "effects were found with other weights than those of" in capsys.readouterr().err
+    store = ResultStore(found, MODEL)
+    kept = read_effects(store)
+    write_effects(store, {name.replace("layers.1", "layers.9"): e for name, e in kept.items()})
+    assert FineTune.main(argv) == 2
+    assert f"--path_patching {found}: has effects of model.layers.9" in capsys.readouterr().err
+    effects_file(store).write_bytes(b"cut off")
+    assert FineTune.main(argv) == 2
+    assert "has a damaged file of it: run it first" in capsys.readouterr().err
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_mask_of_another_model_is_refused(tiny_model, masks, tmp_path, capsys):

@@ -125,10 +125,15 @@ def test_one_folder_with_weights_and_heads(finished, tmp_path):
     mask = tmp_path / "masks" / "model" / "heads" / "top2_run0.safetensors"
     assert load_mask(mask).count() == 2 * 64 * 256
     assert run(tmp_path, "--units", "heads", "--metric", "logit") == 2
+    trained = tmp_path / "deltas" / "model" / "heads" / "top1_run0_trained0.01.safetensors"
+    trained.parent.mkdir(parents=True)
+    trained.write_bytes(b"what a training of these heads has changed")
     overwritten = "--units heads --metric logprob --top 1 --num_repeats 1 --overwrite".split()
     assert run(tmp_path, *overwritten) == 0
     assert cells(tmp_path) == {"baseline": 1, "heads": 1, "random_heads": 1}
     assert not mask.exists()
+    # Its effects are gone, too.
+    assert not trained.exists()
     # Figures of what is gone are gone: MLPs were never asked for here, one curve stays.
     stale = tmp_path / "report" / "knock_out_zero_all.png"
     stale.write_bytes(b"old")

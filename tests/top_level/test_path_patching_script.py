@@ -193,6 +193,42 @@ def test_a_finished_run_loads_no_model_and_a_lost_table_is_made_again(
         assert again == (folder(finished) / lost).read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("knock_out.csv", lambda text: text[:-30]),
+        ("knock_out.csv", lambda text: text[: text.index("\n", 200) + 20]),
+        ("knock_out.csv", lambda _text: "x\n"),
+        ("knock_out.csv", lambda _text: ""),
+        ("knock_out.csv", lambda text: text.replace("0.", "-0.0.", 1)),
+        ("effects.csv", lambda text: text[: len(text) // 2]),
+        ("effects.csv", lambda text: text[: text.index("\n", 300) + 1]),
+        ("attention.csv", lambda text: text[:-3]),
+    ],
+)
+def test_a_damaged_table_is_named_and_made_again(finished, tmp_path, name, damage, capsys):
+    copied = tmp_path / "copy"
+    shutil.copytree(finished, copied)
+    file = folder(copied) / name
+    before = file.read_text()
+    file.write_text(damage(before))
+    assert run(copied) == 0
+    told = capsys.readouterr()
+    assert " nan" not in told.out
+    if name == "knock_out.csv":
+        assert f"{file} is damaged" in told.err
+    assert sorted(file.read_text().splitlines()) == sorted(before.splitlines())
+
+
+def test_a_dry_run_says_what_is_done(finished, capsys):
+    assert run(finished, "--dry_run") == 0
+    told = capsys.readouterr().out
+    assert "effects      16 heads, 4 MLPs: done" in told
+    assert "8 points (8 done), 0 × " in told
+    assert run(finished, "--dry_run", "--top", "1", "2", "3") == 0
+    assert "12 points (8 done), 7 × " in capsys.readouterr().out
+
+
 def test_the_order_of_units_on_the_command_line_changes_no_effect(finished, tmp_path):
     """Effects are joined to units by name."""
     assert run(tmp_path, "--units", "mlps", "heads") == 0

@@ -138,6 +138,9 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
     config, identity = _read_config(path / "config.json", flag)
     if (not set(results.columns) >= _NEEDED or results.empty) and _made_again(path, identity):
         results = table("results.csv")
+    if not set(results.columns) >= _NEEDED and config.get("runs") and not len(results):
+        reason = "holds no cell, of which a report is made: no run with tasks has finished one"
+        raise UsageError(flag, path, reason)
     if not set(results.columns) >= _NEEDED:
         raise UsageError(flag, path, "expected a results folder of the scripts")
     if results.empty:
