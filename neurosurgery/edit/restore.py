@@ -20,7 +20,7 @@ from torch import nn
 
 from neurosurgery.common.errors import RestoreError
 
-_SAMPLE = 1 << 14
+_SAMPLE = 1 << 12
 """Entries of a parameter that are looked at; all of a smaller one."""
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int32}

@@ -145,7 +145,11 @@ class PatchingStudy(Study):
 
     def is_done(self, plan: Plan) -> bool:
         """Whether cells, effects, tables and points are there."""
+        from neurosurgery.studies.patching_groups import groups_of
+
         names = [AGREEMENT, *([ATTENTION] if HEAD in self._kinds else [])]
+        if len(groups_of(self._asked.tokens).names) > 1:
+            names.append(TRANSFER)
         return (
             plan.is_done
             and not self.config.output.overwrite
@@ -218,7 +222,8 @@ class PatchingStudy(Study):
 
         name = f"path patching: {function.__name__}"
         call = Call(name, function, (self._asked, *arguments))
-        return next(iter([found for _, found in executor.call([call])]))
+        [(_, found)] = executor.call([call])
+        return found
 
     def observe(self, executor: Executor, plan: Plan) -> Observations | None:
         """Effects, tables and the curve; with cells, what these are made from."""
@@ -235,7 +240,7 @@ class PatchingStudy(Study):
         self._curves(executor, effects)
         self._more_tables(executor, effects)
         self._tell()
-        return None if self.config.cells is None else self._observations(executor, plan, effects)
+        return None if self.config.cells is None else self._observations(executor, plan)
 
     def _effects(self, executor: Executor) -> UnitEffects:
         """The effects of every unit: kept ones where they are there."""
@@ -318,7 +323,7 @@ class PatchingStudy(Study):
         say("\n".join(knock_out_text(self._tables.points_of(self._wanted()))))
         self._is_told = True
 
-    def _observations(self, executor: Executor, plan: Plan, effects: UnitEffects) -> Observations:
+    def _observations(self, executor: Executor, plan: Plan) -> Observations:
         from neurosurgery.run.observations import Observations
         from neurosurgery.studies import patching_bench
 

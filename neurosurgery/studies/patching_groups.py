@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -54,24 +55,36 @@ def agreement_of_groups(
     return pd.DataFrame(rows, columns=columns)
 
 
+class Groups(NamedTuple):
+    """Groups of prompts between which units are transferred: their names, and that of a pair."""
+
+    names: list[str]
+    of: Callable[[TokenPair], str]
+
+
+def groups_of(pairs: Sequence[TokenPair]) -> Groups:
+    """The operators of prompts; where all have one, the families of their wordings."""
+    of_operators = len({pair.source.operator for pair in pairs}) > 1
+
+    def of(pair: TokenPair) -> str:
+        return (pair.source.operator if of_operators else pair.source.family) or ""
+
+    return Groups(list(dict.fromkeys(map(of, pairs))), of)
+
+
 def transfer_of_groups(
     effects: UnitEffects, kind: str, prompts: Prompts, answers: Answers
 ) -> pd.DataFrame:
     """Units found with one operator or family, knocked out on the others; empty for one group."""
-    of_operators = len({pair.source.operator for pair in prompts.found_on}) > 1
-
-    def group_of(pair: TokenPair) -> str:
-        return (pair.source.operator if of_operators else pair.source.family) or ""
-
-    groups = list(dict.fromkeys(group_of(pair) for pair in prompts.found_on))
-    if len(groups) < 2:
+    groups = groups_of(prompts.found_on)
+    if len(groups.names) < 2:
         return pd.DataFrame()
     rankings = {}
-    for group in groups:
-        mine = [i for i, pair in enumerate(prompts.found_on) if group_of(pair) == group]
+    for group in groups.names:
+        mine = [i for i, pair in enumerate(prompts.found_on) if groups.of(pair) == group]
         rankings[group] = effects.on(mine).ranked(kind)
-    number = min(COMPARED, len(rankings[groups[0]]))
-    return transfer(rankings, number, answers, prompts.held_out, group_of)
+    number = min(COMPARED, len(rankings[groups.names[0]]))
+    return transfer(rankings, number, answers, prompts.held_out, groups.of)
 
 
 def transfer(

@@ -283,6 +283,11 @@ def test_prompts_of_ones_own_and_transfer(tmp_path):
         ("-", "-"),
     }
     assert (folder(tmp_path / "results") / "transfer.png").exists()
+    lost = folder(tmp_path / "results") / "transfer.csv"
+    before = lost.read_bytes()
+    lost.unlink()
+    assert run(tmp_path / "results", *flags, made=()) == 0
+    assert lost.read_bytes() == before
     agreement = pd.read_csv(folder(tmp_path / "results") / "agreement.csv")
     assert list(zip(agreement["found_on"], agreement["and_on"], strict=True)) == [
         ("half", "other half"),
