@@ -101,6 +101,7 @@ def head_effects(
     row_budget: int = 4096,
     batch_tokens: int = 4096,
     method: str = "chain",
+    architecture: Architecture | None = None,
 ) -> HeadEffects:
     """Measure the effect of every head and MLP on the answers.
 
@@ -119,6 +120,7 @@ def head_effects(
         row_budget: most rows (units × prompts) of the chain at once.
         batch_tokens: most tokens of a forward pass.
         method: `chain`, or `hooks` to use the definition at once.
+        architecture: the model's parts, where they are found already.
 
     Raises:
         UsageError: the model has no separable heads (`find_blocks`); effects would be shares of a
@@ -132,7 +134,7 @@ def head_effects(
         raise ValueError(
             f"expected some of {', '.join(kinds)}, by chain or hooks; found {units}, {method}"
         )
-    architecture = Architecture(model)
+    architecture = architecture or Architecture(model)
     chosen = model_units(architecture, [kinds[name].name for name in units])
     others = {unit.site.place for unit in chosen if unit.kind not in (HEAD, MLP)}
     check_clean(model, pairs, metric, batch_tokens)

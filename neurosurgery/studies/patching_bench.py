@@ -89,6 +89,7 @@ def effects(host: Host, asked: TokenisedPrompts) -> HeadEffects:
         freeze_mlps=patch.freeze_mlps,
         units=patch.units,
         batch_tokens=here.batch_tokens,
+        architecture=here.architecture,
     )
 
 
