@@ -4,11 +4,11 @@ from .activations.batches import encode_samples as encode_samples
 from .activations.collect import collect_activation_norms as collect_activation_norms
 from .data.calibration import CalibrationSet as CalibrationSet
 from .data.calibration import read_calibration_set as read_calibration_set
+from .edit.ablation import ablated as ablated
+from .edit.ablation import head_means as head_means
 from .edit.delta import Delta as Delta
 from .edit.delta import added_delta as added_delta
 from .edit.export import export_model as export_model
-from .edit.knock_out import head_means as head_means
-from .edit.knock_out import knocked_out as knocked_out
 from .edit.scale import scaled_weights as scaled_weights
 from .edit.training import trainable as trainable
 from .locate.patching_metrics import PromptPairs as PromptPairs

@@ -17,6 +17,7 @@ from neurosurgery.cli.parse import (
 from neurosurgery.cli.scripts import HEAD_CELLS
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import be_quiet
+from neurosurgery.edit.kinds import BY_POSITION
 from neurosurgery.methods.registry import methods_of
 from neurosurgery.settings.declare import Settings, is_given
 from neurosurgery.settings.experiment import EvaluationConfig, OutputConfig
@@ -100,7 +101,7 @@ def _cells(settings: Settings) -> CellsConfig | None:
         UsageError: a flag of the cells without tasks, or one kind of task without the other.
     """
     tasks = [settings.given["skill_task"], settings.given["other_tasks"]]
-    if settings.of_demo and settings.ablation == "resample" and tasks == [None, None]:
+    if settings.of_demo and settings.ablation == BY_POSITION and tasks == [None, None]:
         return None
     if not settings.of_demo and None in tasks:
         of_cells = ("skill_task", "other_tasks", *_of_cells())

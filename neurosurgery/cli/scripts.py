@@ -76,8 +76,9 @@ KNOCK_OUT = (
     Setting(
         "ablation",
         str,
-        "what replaces a unit: its mean over counterfactuals, zero, or its value on a random "
-        "counterfactual",
+        "what replaces a unit: its mean at the last position over counterfactuals, its means by "
+        "position (counted from the last one; not for cells), zero, or its value at the last "
+        "position of a random counterfactual (one for every prompt, and for every repeat of cells)",
         default="mean",
         choices=ABLATIONS,
     ),

@@ -10,10 +10,10 @@ from typing import Protocol
 from transformers import PreTrainedModel
 
 from neurosurgery.common.errors import RunError
+from neurosurgery.edit.ablation import ablated
 from neurosurgery.edit.delta import Delta
 from neurosurgery.edit.export import export_model, export_trained
 from neurosurgery.edit.kinds import EditKey
-from neurosurgery.edit.knock_out import knocked_out
 from neurosurgery.edit.scale import AppliedFactor, scaled_weights
 from neurosurgery.masks.selection import Selection
 from neurosurgery.models.load import LoadedModel
@@ -63,8 +63,8 @@ class Scale:
         export_model(model, tokenizer, self._mask, self._scalar, folder, provenance)
 
 
-class KnockOut:
-    """Replace the selected units by their means over counterfactuals, at every position.
+class Ablation:
+    """Replace the selected units by vectors of counterfactuals, at every position.
 
     No weight changes; `edited` counts those that read the units, so that sizes compare with those
     of other edits.
@@ -76,11 +76,11 @@ class KnockOut:
         self._selection = selection
 
     def applied(self, model: PreTrainedModel) -> AbstractContextManager[None]:
-        """Replace inside the block (`edit.knock_out.knocked_out`)."""
-        return knocked_out(model, self._selection.units, self._selection.means)
+        """Replace inside the block (`edit.ablation.ablated`)."""
+        return ablated(model, self._selection.units, self._selection.vectors)
 
     def export(self, loaded: LoadedModel, folder: Path, provenance: Mapping[str, object]) -> None:
-        """Refuse: a mean is no change of weights."""
+        """Refuse: such a vector is no change of weights."""
         raise RunError("only scaled and trained models can be saved")
 
 

@@ -18,12 +18,13 @@ if TYPE_CHECKING:
 
 SCALE = "scale"
 """Multiplies the selected weights by a scalar."""
-KNOCK_OUT = "knock_out"
-"""Replaces the selected units by their means over counterfactuals."""
+MEAN, RESAMPLE = "mean_ablation", "resample_ablation"
+"""Replace the selected units by vectors of counterfactuals (`edit/ablation.py`)."""
 TRAIN = "train"
 """Adds what a training of the selected weights has changed."""
 
-ABLATIONS = ("mean", "zero", "resample")
+BY_POSITION = "mean_by_position"
+ABLATIONS = ("mean", BY_POSITION, "zero", "resample")
 """What can take a unit's place in path patching's curve."""
 POSITIONS = ("all", "end")
 """Where it can."""
@@ -71,10 +72,10 @@ def _scale(key: EditKey, selection: Selection, _change: object) -> Edit:
     return Scale(key, selection)
 
 
-def _knock_out(key: EditKey, selection: Selection, _change: object) -> Edit:
-    from neurosurgery.edit.edits import KnockOut
+def _ablation(key: EditKey, selection: Selection, _change: object) -> Edit:
+    from neurosurgery.edit.edits import Ablation
 
-    return KnockOut(key, selection)
+    return Ablation(key, selection)
 
 
 def _train(key: EditKey, _selection: Selection, change: Callable[[], Change]) -> Edit:
@@ -101,12 +102,15 @@ KINDS: dict[str, EditKind] = {
             # As in the published scripts, which know no other edit.
             suffix=lambda value: f"_scalar{value}",
         ),
-        EditKind(
-            KNOCK_OUT,
-            "mean ablation",
-            _knock_out,
-            removes=lambda _value: True,
-            text=lambda _value: "knocked out",
+        *(
+            EditKind(
+                name,
+                name.replace("_", " "),
+                _ablation,
+                removes=lambda _value: True,
+                text=lambda _value: "knocked out",
+            )
+            for name in (MEAN, RESAMPLE)
         ),
         EditKind(
             TRAIN,
@@ -197,8 +201,18 @@ def train_at(learning_rate: float, setting: str) -> EditKey:
     return EditKey(TRAIN, (("learning_rate", learning_rate), ("setting", setting)))
 
 
-KNOCK_OUT_KEY = EditKey(KNOCK_OUT, (("ablation", "mean"),))
-"""The key of the edit that replaces units by their means."""
+def ablate_by(ablation: str) -> EditKey:
+    """The key of the edit that puts something in the place of units: one of `ABLATIONS`.
+
+    Zeros are the weights that read a unit times 0: that is the same, and can be saved.
+
+    Raises:
+        ValueError: it needs prompts of the counterfactuals' form, which tasks have not.
+    """
+    keys = {"mean": EditKey(MEAN, ()), "zero": scale_by(0.0), "resample": EditKey(RESAMPLE, ())}
+    if ablation not in keys:
+        raise ValueError(f"no ablation of cells: {ablation}")
+    return keys[ablation]
 
 
 def kind_shown_as(edit: str) -> EditKind:

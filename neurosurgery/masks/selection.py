@@ -23,7 +23,7 @@ class Selection:
         unit_table: one row per selected unit, with its statistics (`masks.units.unit_table`); the
             column `belongs` is 1 for the members of `units`.
         unit_counts: the numbers of `all` units, `selected` units, and units of the `skill`.
-        means: what a knock-out puts in each unit's place, (size,); empty for other methods.
+        vectors: what an ablation puts in each unit's place, (size,); empty for other methods.
     """
 
     mask: ParameterMask
@@ -31,4 +31,4 @@ class Selection:
     units: tuple[Unit, ...] = ()
     unit_table: pd.DataFrame | None = None
     unit_counts: dict[str, int] | None = None
-    means: Mapping[Unit, torch.Tensor] = field(default_factory=dict)
+    vectors: Mapping[Unit, torch.Tensor] = field(default_factory=dict)

@@ -20,7 +20,6 @@ from neurosurgery.methods.base import BOTTOM, RANDOM, Method, twin
 if TYPE_CHECKING:
     from neurosurgery.masks.selection import Selection
     from neurosurgery.methods.evidence import Evidence
-    from neurosurgery.methods.key_units import UnitEffects
     from neurosurgery.methods.keys import SelectionKey
 
 
@@ -29,8 +28,7 @@ class ByEffects(Method):
 
     def select(self, evidence: Evidence, key: SelectionKey) -> Selection:
         """The most negative mean effects."""
-        found = evidence.effects_of(key)
-        return _of_units(evidence, found, found.order()[: int(key.size)], mine=True)
+        return _of_units(evidence, key, evidence.effects_of(key).order(), mine=True)
 
     def at_random(self, evidence: Evidence, key: SelectionKey) -> Selection:
         """Units at random."""
@@ -38,19 +36,18 @@ class ByEffects(Method):
 
         found = evidence.effects_of(key)
         draw = generator(evidence.seed, key.repeat, self.unit, "random units")
-        drawn = draw.permutation(len(found.units))[: int(key.size)]
-        return _of_units(evidence, found, drawn.tolist(), mine=False)
+        drawn = draw.permutation(len(found.units)).tolist()
+        return _of_units(evidence, key, drawn, mine=False)
 
     def least(self, evidence: Evidence, key: SelectionKey) -> Selection:
         """The smallest |mean effects|."""
-        found = evidence.effects_of(key)
-        return _of_units(evidence, found, found.least()[: int(key.size)], mine=False)
+        return _of_units(evidence, key, evidence.effects_of(key).least(), mine=False)
 
 
 def _of_units(
-    evidence: Evidence, found: UnitEffects, places: Sequence[int], *, mine: bool
+    evidence: Evidence, key: SelectionKey, order: Sequence[int], *, mine: bool
 ) -> Selection:
-    """The selection of the units at these places; its mask holds the weights that read them.
+    """The selection of the first units of an order; its mask holds the weights that read them.
 
     `mine`: they belong to the skill.
     """
@@ -58,7 +55,8 @@ def _of_units(
     from neurosurgery.masks.units import unit_table, units_mask
     from neurosurgery.methods.key_units import effect_table
 
-    chosen = found.at(places)
+    found = evidence.effects_of(key)
+    chosen = found.at(order[: int(key.size)])
     units, effects = chosen.units, effect_table(chosen)
     columns = {name: effects[name].to_list() for name in ("effect", "stderr")}
     columns = {"belongs": [int(mine)] * len(units), **columns}
@@ -71,7 +69,7 @@ def _of_units(
             "selected": len(units),
             "skill": len(units) if mine else 0,
         },
-        means={unit: found.means[unit] for unit in units if unit in found.means},
+        vectors={unit: found.vector(unit, key.repeat) for unit in units if unit in found.vectors},
     )
 
 

@@ -18,24 +18,24 @@ relative (Zhang et al., arXiv 2409.01659, section 4, has the latter)."""
 
 @dataclass(frozen=True)
 class UnitEffects:
-    """The effects that units are selected by, and what a knock-out puts in their place.
+    """The effects that units are selected by, and what an ablation puts in their place.
 
     Attributes:
         units: heads and MLPs.
         effects: shape (units, prompts).
-        means: unit to its mean over counterfactuals, (size,); empty if no knock-out needs them.
+        vectors: unit to what takes its place, (size,), or (repeats, size); empty if nothing does.
     """
 
     units: Sequence[Unit]
     effects: np.ndarray
-    means: Mapping[Unit, torch.Tensor] = field(default_factory=dict)
+    vectors: Mapping[Unit, torch.Tensor] = field(default_factory=dict)
 
     @classmethod
     def by_name(
         cls,
         units: Sequence[Unit],
         effects: Mapping[str, torch.Tensor],
-        means: Mapping[str, torch.Tensor] | None = None,
+        vectors: Mapping[str, torch.Tensor] | None = None,
     ) -> UnitEffects:
         """The units of a model with what was kept by their names.
 
@@ -43,8 +43,13 @@ class UnitEffects:
             KeyError: a unit has no effects.
         """
         of_units = np.stack([effects[unit.name].numpy() for unit in units])
-        there = means or {}
+        there = vectors or {}
         return cls(units, of_units, {u: there[u.name] for u in units if u.name in there})
+
+    def vector(self, unit: Unit, repeat: int) -> torch.Tensor:
+        """What takes a unit's place in a repeat, (size,)."""
+        found = self.vectors[unit]
+        return found if found.ndim == 1 else found[repeat]
 
     def of_kind(self, kind: str) -> UnitEffects:
         """The units of one kind."""

@@ -139,7 +139,7 @@ def without_bulk(done: Done | Failed) -> Done | Failed:
         if selection is None:
             return None
         mask = selection.mask if done.job.keep_mask else ParameterMask({}, {})
-        return replace(selection, mask=mask, means={}, units=())
+        return replace(selection, mask=mask, vectors={}, units=())
 
     if isinstance(done, Failed):
         return done

@@ -38,7 +38,7 @@ class Observations:
         sizes: those at which matrices are ranked; every matrix is ranked once for all of them.
         seed: of random selections.
         effects: of every unit on every prompt; None for methods that do not use them.
-        means: what a unit gives on average over counterfactuals; empty if nothing needs them.
+        vectors: what an ablation puts in each unit's place, (size,) or (repeats, size).
         masks: those of the user's, by name.
         training: what selections are trained with; None for runs without trainings.
     """
@@ -47,7 +47,7 @@ class Observations:
     sizes: Sequence[float] = ()
     seed: int = 0
     effects: ByUnit | None = None
-    means: ByUnit = field(default_factory=dict)
+    vectors: ByUnit = field(default_factory=dict)
     masks: Mapping[str, ParameterMask] = field(default_factory=dict)
     training: TrainingRecipe | None = None
 
@@ -65,19 +65,19 @@ def make_evidence(loaded: LoadedModel, observed: Observations) -> Evidence:
         observed.statistics,
         observed.sizes,
         observed.seed,
-        None if observed.effects is None else _effects(loaded, observed.effects, observed.means),
+        None if observed.effects is None else _effects(loaded, observed.effects, observed.vectors),
         {name: tuple(parameter.shape) for name, parameter in model.named_parameters()},
         observed.masks,
     )
 
 
-def _effects(loaded: LoadedModel, effects: ByUnit, means: ByUnit) -> UnitEffects:
-    """Effects and means with the units that their names stand for, in the model's order."""
+def _effects(loaded: LoadedModel, effects: ByUnit, vectors: ByUnit) -> UnitEffects:
+    """Effects and vectors with the units that their names stand for, in the model's order."""
     kinds = {name.partition("/")[0] for name in effects}
     units = model_units(Architecture(loaded.model), kinds)
     if {unit.name for unit in units} != effects.keys():
         raise RunError("the effects of path patching are of another model")
-    return UnitEffects.by_name(units, effects, means)
+    return UnitEffects.by_name(units, effects, vectors)
 
 
 def observed_parts(kind: str, loaded: LoadedModel) -> Sequence[Any]:

@@ -11,7 +11,14 @@ import torch
 from transformers import PreTrainedModel
 
 from neurosurgery.common.generator import generator
-from neurosurgery.edit.knock_out import end_vectors, head_means, knocked_out, resampled
+from neurosurgery.edit.ablation import (
+    ablated,
+    end_vectors,
+    head_means,
+    position_means,
+    resampled,
+)
+from neurosurgery.edit.kinds import BY_POSITION
 from neurosurgery.masks.units import Unit
 from neurosurgery.models.forward import next_tokens
 from neurosurgery.report.read.heads import RANDOM_UNITS
@@ -60,14 +67,15 @@ class KnockOut:
     def _values(
         self, units: Sequence[Unit], ablation: str, means: Mapping[Unit, torch.Tensor] | None
     ) -> Mapping[Unit, torch.Tensor] | None:
-        """What replaces every unit: (size,), one vector per held-out prompt, or None for zeros."""
+        """What replaces every unit, for `ablated`; to resample, a vector per held-out prompt."""
         if ablation == "zero":
             return None
+        read = self._model, self._counterfactuals, units, self._batch_tokens
         if ablation == "mean":
-            return means or head_means(
-                self._model, self._counterfactuals, units, self._batch_tokens
-            )
-        found = end_vectors(self._model, self._counterfactuals, units, self._batch_tokens)
+            return means or head_means(*read)
+        if ablation == BY_POSITION:
+            return position_means(*read)
+        found = end_vectors(*read)
         return resampled(found, len(self._held_out), self._seed)
 
     def answers(self, units: Sequence[Unit]) -> list[bool]:
@@ -111,10 +119,10 @@ class KnockOut:
             if values is not None:
                 rows = [places[number] for number in batch]
                 values = {
-                    unit: values[unit] if values[unit].ndim == 1 else values[unit][rows]
+                    unit: values[unit][rows] if values[unit].ndim == 2 else values[unit]
                     for unit in units
                 }
-            return knocked_out(self._model, units, values, self._positions)
+            return ablated(self._model, units, values, self._positions, step)
 
         found = next_tokens(self._model, list(prompts.values()), self._batch_tokens, inside)
         pairs = [self._held_out[place] for place in places]

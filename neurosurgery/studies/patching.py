@@ -327,13 +327,13 @@ class PatchingStudy(Study):
         from neurosurgery.run.observations import Observations
         from neurosurgery.studies import patching_bench
 
-        means = {}
-        if any(key.edit and key.edit.kind != SCALE for key in plan.pending):
-            means = self._ask(executor, patching_bench.means)
+        vectors, cells = {}, self.config.cells
+        if cells and any(key.edit and key.edit.kind != SCALE for key in plan.pending):
+            vectors = self._ask(executor, patching_bench.vectors, cells.num_repeats)
         return Observations(
             seed=self.config.patch.random_state,
             effects=read_effects(self.store),
-            means=means,
+            vectors=vectors,
         )
 
     @property
@@ -347,7 +347,8 @@ class PatchingStudy(Study):
         }
         if cells is not None and any(e.kind != SCALE for e in cells.edits(patch.ablation)):
             # Nobody should take a model pruned by this mask for the one that was measured.
-            found["evaluated_as"] = "knocked out by means, which is not pruning"
+            by = "means" if patch.ablation == "mean" else "resampling"
+            found["evaluated_as"] = f"knocked out by {by}, which is not pruning"
         return found
 
     def notes(self) -> Iterator[str]:

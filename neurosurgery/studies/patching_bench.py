@@ -12,7 +12,8 @@ from functools import cached_property
 import pandas as pd
 import torch
 
-from neurosurgery.edit.knock_out import head_means
+from neurosurgery.common.generator import generator
+from neurosurgery.edit.ablation import end_vectors, head_means
 from neurosurgery.locate.attention_from_end import attention_from_end
 from neurosurgery.locate.patching_metrics import PromptPairs
 from neurosurgery.locate.path_patching import HeadEffects, check_clean, head_effects
@@ -50,11 +51,15 @@ class Bench:
         self.found_on = PromptPairs.of(self.prompts.found_on)
         check_clean(self.model, self.found_on, self.patch.metric, self.batch_tokens)
 
+    @property
+    def counterfactuals(self) -> list[Sequence[int]]:
+        """Those of the prompts that units are found with, as token ids."""
+        return [pair.counterfactual_ids for pair in self.prompts.found_on]
+
     @cached_property
     def means(self) -> dict[Unit, torch.Tensor]:
         """What every unit gives on average over the counterfactuals, (size,)."""
-        counterfactuals = [pair.counterfactual_ids for pair in self.prompts.found_on]
-        return head_means(self.model, counterfactuals, self.units, self.batch_tokens)
+        return head_means(self.model, self.counterfactuals, self.units, self.batch_tokens)
 
     @cached_property
     def knock_out(self) -> KnockOut:
@@ -93,9 +98,23 @@ def effects(host: Host, asked: TokenisedPrompts) -> HeadEffects:
     )
 
 
-def means(host: Host, asked: TokenisedPrompts) -> dict[str, torch.Tensor]:
-    """The mean of every unit, by its name."""
-    found = bench(host, asked).means
+def vectors(host: Host, asked: TokenisedPrompts, repeats: int) -> dict[str, torch.Tensor]:
+    """What takes the place of every unit in the cells, by its name.
+
+    The mean over the counterfactuals, (size,); to resample, what all units give on the one that a
+    repeat draws, (repeats, size).
+    """
+    here = bench(host, asked)
+    if asked.patch.ablation == "mean":
+        found = here.means
+    else:
+        seed = asked.patch.random_state
+        drawn = [
+            int(generator(seed, repeat, "", "counterfactual").integers(len(here.counterfactuals)))
+            for repeat in range(repeats)
+        ]
+        prompts = [here.counterfactuals[place] for place in drawn]
+        found = end_vectors(here.model, prompts, here.units, here.batch_tokens)
     return {unit.name: values.cpu() for unit, values in found.items()}
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.edit.kinds import KNOCK_OUT_KEY, EditKey, scale_by
+from neurosurgery.edit.kinds import BY_POSITION, SCALE, EditKey, ablate_by, scale_by
 from neurosurgery.settings.experiment import RunConfig
 from neurosurgery.settings.patching import PromptConfig
 
@@ -45,12 +45,12 @@ class CellsConfig:
         """What is done to the units of a cell."""
         if self.scalars:
             return tuple(scale_by(scalar) for scalar in self.scalars)
-        return (KNOCK_OUT_KEY,) if ablation == "mean" else (scale_by(0.0),)
+        return (ablate_by(ablation),)
 
     def removal(self, ablation: str) -> str | None:
         """How units are removed, which is one way in a folder; None where none are removed."""
-        removing = [edit for edit in self.edits(ablation) if edit.removes]
-        return ("mean" if removing[0] == KNOCK_OUT_KEY else "zero") if removing else None
+        removing = [edit.kind for edit in self.edits(ablation) if edit.removes]
+        return ("zero" if removing[0] == SCALE else ablation) if removing else None
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,12 @@ class PatchingConfig(RunConfig):
         if self.cells is None:
             return
         ablation, scaled = self.patch.ablation, bool(self.cells.scalars)
-        if ablation == "resample" and not scaled:
-            reason = "expected mean, zero or --scalar with tasks, whose prompts have no counterpart"
+        if ablation == BY_POSITION and not scaled:
+            reason = (
+                "expected mean, zero, resample or --scalar with tasks, whose documents have other "
+                "positions"
+            )
             raise UsageError("--ablation", ablation, reason)
-        if self.output.save_model and ablation == "mean" and not scaled:
-            reason = "expected with it --scalar or --ablation zero: a mean is no change of weights"
+        if self.output.save_model and not scaled and ablation != "zero":
+            reason = "expected with it --scalar or --ablation zero, which change weights"
             raise UsageError("--save_model", "", reason)

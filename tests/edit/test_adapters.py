@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from weights import random_mask, weights_of
 
 from neurosurgery.common.errors import RunError
+from neurosurgery.edit.ablation import ablated
 from neurosurgery.edit.fine_tune import Fit, TrainedPart, fit
-from neurosurgery.edit.knock_out import knocked_out
 from neurosurgery.evaluate.engine.language_model import LanguageModel
 from neurosurgery.evaluate.engine.passes import CachedPasses
 from neurosurgery.masks.head_units import head_units, mlp_units
@@ -219,9 +219,9 @@ def test_a_knocked_out_head_reaches_the_adapter_too(first):
     merged = untied("llama")
     with adapter.added(merged) as adapted:
         merged = adapted.merge_and_unload()
-    with knocked_out(merged, units):
+    with ablated(merged, units):
         expected = logits(merged)
-    edits = [adapter.applied(model), knocked_out(model, units)]
+    edits = [adapter.applied(model), ablated(model, units)]
     outer, inner = edits if first == "adapter" else reversed(edits)
     with outer, inner:
         torch.testing.assert_close(logits(model), expected, atol=1e-4, rtol=1e-4)

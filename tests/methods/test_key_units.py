@@ -49,9 +49,16 @@ def test_effects_are_joined_to_units_by_name_in_whatever_order_they_are_kept():
     backwards = dict(reversed(kept.items()))
     found = UnitEffects.by_name(UNITS, backwards, {UNITS[0].name: torch.ones(1)})
     assert np.array_equal(found.effects, EFFECTS.effects)
-    assert set(found.means) == {UNITS[0]}
+    assert set(found.vectors) == {UNITS[0]}
     with pytest.raises(KeyError):
         UnitEffects.by_name(UNITS, dict(list(kept.items())[1:]))
+
+
+def test_a_repeat_has_its_vector_where_there_is_one_for_each():
+    rows = torch.arange(4.0).reshape(2, 2)
+    found = UnitEffects(UNITS, EFFECTS.effects, {UNITS[0]: rows, UNITS[1]: rows[0]})
+    assert found.vector(UNITS[0], 1).tolist() == [2, 3]
+    assert found.vector(UNITS[1], 1).tolist() == [0, 1]
 
 
 def test_overlap_and_chance():

@@ -11,8 +11,8 @@ from conftest import build_model
 from requests_for_models import assert_same_answers, both, option_requests, prompt_requests
 from weights import bits
 
-from neurosurgery.edit.kinds import KNOCK_OUT_KEY, scale_by
-from neurosurgery.edit.knock_out import head_means, knocked_out
+from neurosurgery.edit.ablation import ablated, head_means
+from neurosurgery.edit.kinds import ablate_by, scale_by
 from neurosurgery.masks.head_units import head_units, mlp_units, zero_mask
 from neurosurgery.masks.selection import Selection
 from neurosurgery.methods.evidence import Evidence
@@ -97,10 +97,10 @@ def test_a_method_without_effects_says_so():
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2", "gpt2", "gpt_neox", "opt", "phi"])
-@pytest.mark.parametrize("edit", [KNOCK_OUT_KEY, scale_by(0.0)], ids=["mean", "zero"])
-def test_an_edited_model_answers_as_the_stock_backend_does(family, edit, tokenizer):
+@pytest.mark.parametrize("ablation", ["mean", "zero", "resample"])
+def test_an_edited_model_answers_as_the_stock_backend_does(family, ablation, tokenizer):
     """Left-padded batches, caches, shared beginnings: the same answers as lm-eval's own loop."""
-    model = build_model(family)
+    model, edit = build_model(family), ablate_by(ablation)
     found = evidence_of(model)
     keys = [SelectionKey("heads", size=3.0), SelectionKey("mlps", size=1.0)]
     selections = [select(found, key) for key in keys]
@@ -122,19 +122,20 @@ def test_an_edited_model_answers_as_the_stock_backend_does(family, edit, tokeniz
 def test_a_knock_out_counts_the_weights_that_read_its_units():
     model = build_model("llama")
     selection = chosen(model, "heads", 2)
-    edit = KNOCK_OUT_KEY.of_kind.make(KNOCK_OUT_KEY, selection, None)
+    key = ablate_by("mean")
+    edit = key.of_kind.make(key, selection, None)
     assert edit.edited == selection.mask.count()
     tokens = torch.tensor(PROMPTS)
     with torch.inference_mode():
         with edit.applied(model):
             edited = model(tokens).logits
-        with knocked_out(model, selection.units, selection.means):
+        with ablated(model, selection.units, selection.vectors):
             assert torch.equal(model(tokens).logits, edited)
         assert not torch.allclose(model(tokens).logits, edited)
 
 
 def test_identities():
-    key = CellKey(SelectionKey("heads", size=5.0, repeat=2), KNOCK_OUT_KEY)
+    key = CellKey(SelectionKey("heads", size=5.0, repeat=2), ablate_by("mean"))
     assert key.stem == "heads/top5_run2"
     assert key.columns == {
         "method": "heads",

@@ -11,7 +11,8 @@ import torch
 from conftest import build_model
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.edit.knock_out import knocked_out
+from neurosurgery.edit.ablation import ablated
+from neurosurgery.edit.kinds import ABLATIONS
 from neurosurgery.masks.head_units import HEAD, MLP, find_heads
 from neurosurgery.models.forward import next_tokens
 from neurosurgery.prompts.pairs import PromptPair, TokenPair
@@ -63,7 +64,7 @@ def continued(model, prompt: list[int], steps: int) -> list[int]:
     return ids[len(prompt) :]
 
 
-@pytest.mark.parametrize("ablation", ["mean", "zero", "resample"])
+@pytest.mark.parametrize("ablation", ABLATIONS)
 @pytest.mark.parametrize("positions", ["all", "end"])
 def test_whole_answers_are_those_that_the_model_writes(ablation, positions):
     """Against writing token by token, one prompt at a time, with the same units knocked out."""
@@ -87,9 +88,11 @@ def test_whole_answers_are_those_that_the_model_writes(ablation, positions):
         for place, pair in enumerate(pairs):
             values = asked._vectors
             if values is not None:
-                values = {unit: values[unit] if values[unit].ndim == 1 else values[unit][[place]]}
-            with knocked_out(model, [unit], values, positions):
-                written = continued(model, list(pair.prompt_ids), pair.answer_tokens)
+                values = {unit: values[unit][[place]] if values[unit].ndim == 2 else values[unit]}
+            written: list[int] = []
+            for step in range(pair.answer_tokens):
+                with ablated(model, [unit], values, positions, after=step):
+                    written += continued(model, [*pair.prompt_ids, *written], 1)
             assert first[place] == (written[0] == pair.answer_id)
             assert whole[place] == (written == [pair.answer_id, *pair.rest_ids])
             outcomes.add((first[place], whole[place]))

@@ -13,9 +13,9 @@ from scripts import SCRIPTS, without_timings
 from weights import bits, random_mask, weights_of
 
 import PathPatching
+from neurosurgery.edit.ablation import ablated, head_means
 from neurosurgery.edit.delta import added_delta
 from neurosurgery.edit.fine_tune import Fit, TrainedPart, fit
-from neurosurgery.edit.knock_out import head_means, knocked_out
 from neurosurgery.edit.scale import scaled_weights
 from neurosurgery.edit.training import trainable
 from neurosurgery.locate.patching_metrics import PromptPairs
@@ -90,7 +90,7 @@ def test_heads_are_knocked_out_and_come_back_on_the_gpu():
     tokens = torch.tensor(pairs.references[:2], device="cuda")
     with torch.inference_mode():
         before = model(tokens).logits
-        with knocked_out(model, head_effects(model, pairs).ranking()[:1], means):
+        with ablated(model, head_effects(model, pairs).ranking()[:1], means):
             assert not torch.allclose(model(tokens).logits, before, atol=1e-3)
         assert torch.equal(model(tokens).logits, before)
 

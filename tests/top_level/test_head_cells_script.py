@@ -142,9 +142,26 @@ def test_one_folder_with_weights_and_heads(finished, tmp_path):
     assert (tmp_path / "report" / "knock_out_mean_all.png").is_file()
 
 
+def test_units_give_what_they_give_on_a_counterfactual_another_in_every_repeat(tmp_path, capsys):
+    """Against the same cells by means; a run that grows by a repeat keeps what the others drew."""
+    flags = "--ablation resample --units heads --top 2 --save_masks".split()
+    assert run(tmp_path, *flags, "--num_repeats", "1") == 0
+    first = pd.read_csv(tmp_path / "results.csv").drop(columns="seconds")
+    assert run(tmp_path, *flags, "--num_repeats", "3") == 0
+    table = pd.read_csv(tmp_path / "results.csv").drop(columns="seconds")
+    assert set(table["edit"].dropna()) == {"resample ablation"}
+    drawn = table.dropna(subset=["repeat"]).groupby("repeat")["value"].apply(tuple)
+    assert len(set(drawn)) > 1
+    same = table[table["repeat"] == 0].reset_index(drop=True)
+    pd.testing.assert_frame_equal(same, first[first["repeat"] == 0].reset_index(drop=True))
+    mask = next((tmp_path / "masks").rglob("*.safetensors"))
+    assert __main__.main(["masks", "show", str(mask)]) == 0
+    assert "knocked out by resampling, which is not pruning" in capsys.readouterr().out
+
+
 def test_units_are_removed_in_one_way_in_a_folder(finished, capsys):
     before = files_with_times(finished)
-    for more in ("--scalar 0", "--ablation zero"):
+    for more in ("--scalar 0", "--ablation zero", "--ablation resample"):
         assert run(finished, *more.split()) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert f"{more}: the units in {finished} are removed by mean" in error
@@ -186,8 +203,8 @@ REFUSED = [
     (f"--model {DEMO.model} --scalar 0", "--scalar: expected with it --train_lm_eval_task and"),
     (f"--model {DEMO.model} --eval_datasets demo_race", "--eval_datasets: expected with it"),
     (
-        "--ablation resample --train_lm_eval_task demo_gsm8k_cot",
-        "--ablation resample: expected mean, zero or --scalar with tasks",
+        "--ablation mean_by_position --train_lm_eval_task demo_gsm8k_cot",
+        "--ablation mean_by_position: expected mean, zero, resample or --scalar with tasks",
     ),
 ]
 

@@ -152,13 +152,15 @@ def test_a_run_goes_on_and_grows(tmp_path, monkeypatch, capsys):
     grown = (folder(tmp_path) / "knock_out.csv").read_text()
     assert grown.startswith(before)
     assert (folder(tmp_path) / "effects.csv").read_bytes() == effects
-    for more in (["--ablation", "zero"], ["--ablation", "resample"], ["--positions", "end"]):
-        assert run(tmp_path, "--top", "1", *more) == 0
+    for ablation in ("zero", "resample", "mean_by_position"):
+        assert run(tmp_path, "--top", "1", "--ablation", ablation) == 0
+    assert run(tmp_path, "--top", "1", "--positions", "end") == 0
     points = pd.read_csv(folder(tmp_path) / "knock_out.csv")
     assert points.groupby(["ablation", "positions"]).size().to_dict() == {
         ("mean", "all"): 8,
         ("zero", "all"): 4,
         ("resample", "all"): 4,
+        ("mean_by_position", "all"): 4,
         ("mean", "end"): 4,
     }
     capsys.readouterr()

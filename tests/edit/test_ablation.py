@@ -8,7 +8,7 @@ from conftest import FAMILIES, VOCABULARY, build_model
 from planted import DIGITS, HEAD, LAYER, planted_model, planted_pairs, share_right
 from transformers import PreTrainedModel
 
-from neurosurgery.edit.knock_out import end_vectors, head_means, knocked_out, resampled
+from neurosurgery.edit.ablation import ablated, end_vectors, head_means, position_means, resampled
 from neurosurgery.edit.scale import scaled_weights
 from neurosurgery.locate.path_patching import head_effects
 from neurosurgery.masks.head_units import head_units, mlp_units, zero_mask
@@ -43,12 +43,12 @@ def test_the_planted_head_carries_the_task_and_no_other_does():
     first = head_effects(model, pairs).ranking()[0]
     means = head_means(model, pairs.counterfactuals, heads)
     for values in (means, None):
-        with knocked_out(model, [first], values):
+        with ablated(model, [first], values):
             assert share_right(model, pairs) <= 1 / DIGITS + 1e-9
     others = [unit for unit in heads if (unit.layer, unit.index) != (LAYER, HEAD)]
     assert len(others) == len(heads) - 1
     for other in others:
-        with knocked_out(model, [other], means):
+        with ablated(model, [other], means):
             assert share_right(model, pairs) == 1
     assert share_right(model, pairs) == 1
 
@@ -59,7 +59,7 @@ def test_everything_comes_back_bit_for_bit(family):
     units = some_units(model)
     tokens = prompts(6, 6)
     before = logits(model, tokens)
-    with knocked_out(model, units):
+    with ablated(model, units):
         assert not torch.allclose(logits(model, tokens), before, atol=1e-3)
     assert torch.equal(logits(model, tokens), before)
     for module in model.modules():
@@ -69,7 +69,7 @@ def test_everything_comes_back_bit_for_bit(family):
 
 def test_hooks_go_after_an_error_too():
     model = build_model("llama")
-    with pytest.raises(ZeroDivisionError), knocked_out(model, some_units(model)):
+    with pytest.raises(ZeroDivisionError), ablated(model, some_units(model)):
         raise ZeroDivisionError
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
 
@@ -79,7 +79,7 @@ def test_zeros_are_a_mask_of_columns(family):
     model = build_model(family)
     heads, _ = units_of(model)
     chosen, tokens = [heads[0], heads[2], heads[4]], prompts(7, 7)
-    with knocked_out(model, chosen):
+    with ablated(model, chosen):
         expected = logits(model, tokens)
     mask = zero_mask(model, chosen)
     assert mask.count() == 3 * 8 * 24
@@ -115,7 +115,7 @@ def test_writing_with_a_cache_is_writing_without(family):
     padded, arguments = left_padded(texts)
     settings = {"max_new_tokens": 8, "do_sample": False, "use_cache": True}
     mask = arguments["attention_mask"]
-    with knocked_out(model, units, means):
+    with ablated(model, units, means):
         written = model.generate(torch.tensor(padded), attention_mask=mask, **settings)
         expected = [written_without_cache(model, text, 8)[-8:] for text in texts]
     assert written[:, -8:].tolist() == expected
@@ -130,7 +130,7 @@ def test_rows_padded_on_the_left_are_rows_alone(family, positions):
     means = head_means(model, prompts(4, 5, 5), units)
     rows = prompts(3, 8, 5)
     padded, arguments = left_padded(rows)
-    with knocked_out(model, units, means, positions):
+    with ablated(model, units, means, positions):
         together = logits(model, padded, **arguments)[:, -1]
         alone = torch.cat([logits(model, [row])[:, -1] for row in rows])
     assert torch.allclose(together, alone, rtol=1e-4, atol=1e-5)
@@ -141,7 +141,7 @@ def test_at_the_end_only_the_last_position_changes(family):
     model = build_model(family)
     tokens, units = prompts(6, 6), some_units(model)
     before = logits(model, tokens)
-    with knocked_out(model, units, positions="end"):
+    with ablated(model, units, positions="end"):
         after = logits(model, tokens)
     assert torch.equal(after[:, :-1], before[:, :-1])
     assert not torch.allclose(after[:, -1], before[:, -1], atol=1e-3)
@@ -156,10 +156,10 @@ def test_own_values_change_nothing_and_each_row_takes_its_own(family):
     assert {tuple(vectors[unit].shape) for unit in heads} == {(3, 8)}
     assert {tuple(vectors[unit].shape) for unit in mlps} == {(3, 24)}
     before = logits(model, tokens)
-    with knocked_out(model, heads + mlps, vectors, "end"):
+    with ablated(model, heads + mlps, vectors, "end"):
         assert torch.allclose(logits(model, tokens), before, rtol=1e-5, atol=1e-6)
     swapped = {unit: each[[1, 0, 2]] for unit, each in vectors.items()}
-    with knocked_out(model, heads + mlps, swapped, "end"):
+    with ablated(model, heads + mlps, swapped, "end"):
         found = logits(model, tokens)
     changed = (found - before)[:, -1].abs().amax(dim=-1) > 1e-3
     assert changed.tolist() == [True, True, False]
@@ -182,6 +182,49 @@ def test_means_are_means_at_the_last_position_over_prompts_of_any_length():
     assert torch.allclose(alone[0][heads[4]], seen[0][:, -1, 8:16], atol=1e-6)
 
 
+def test_means_by_position_are_counted_from_the_end_over_prompts_that_are_so_long():
+    model = build_model("llama")
+    heads, mlps = units_of(model)
+    tokens = prompts(4, 3, 3)
+    found = position_means(model, tokens, heads + mlps, batch_tokens=6)
+    prefixes = [
+        end_vectors(model, [row[: n + 1] for n in range(len(row))], heads) for row in tokens
+    ]
+    for unit in heads:
+        long, *short = (each[unit] for each in prefixes)
+        shared = (long[1:] + sum(short)) / 3
+        assert torch.allclose(found[unit], torch.cat([long[:1], shared])[None], atol=1e-6)
+    ends = head_means(model, tokens, mlps)
+    for unit in mlps:
+        assert found[unit].shape == (1, 4, 24)
+        assert torch.allclose(found[unit][0, -1], ends[unit], atol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["llama", "opt", "gpt2"])
+def test_own_values_by_position_change_nothing_and_go_on_from_the_end(family):
+    model = build_model(family)
+    heads, mlps = units_of(model)
+    [row] = tokens = prompts(6)
+    own = position_means(model, tokens, heads + mlps)
+    before = logits(model, tokens)
+    with ablated(model, heads + mlps, own):
+        assert torch.allclose(logits(model, tokens), before, rtol=1e-5, atol=1e-6)
+        assert not torch.allclose(logits(model, [row[::-1]])[:, 1:], before[:, 1:], atol=1e-3)
+    # A prompt of four tokens takes the last four; two that are written after it, the end's.
+    by_hand = {u: v[:, [2, 3, 4, 5, 5, 5]] for u, v in own.items()}
+    with ablated(model, heads + mlps, own, after=2):
+        found = logits(model, tokens)
+    with ablated(model, heads + mlps, by_hand):
+        assert torch.equal(logits(model, tokens), found)
+    # Before the longest counterfactual, the earliest position that is known.
+    later = {unit: values[:, 2:] for unit, values in own.items()}
+    by_hand = {u: v[:, [2, 2, 2, 3, 4, 5]] for u, v in own.items()}
+    with ablated(model, heads + mlps, later):
+        found = logits(model, tokens)
+    with ablated(model, heads + mlps, by_hand):
+        assert torch.equal(logits(model, tokens), found)
+
+
 def test_a_row_takes_all_its_vectors_from_one_counterfactual():
     model = build_model("llama")
     heads, mlps = units_of(model)
@@ -198,17 +241,17 @@ def test_a_row_takes_all_its_vectors_from_one_counterfactual():
 def test_bad_input_is_refused():
     model = build_model("llama")
     heads, mlps = units_of(model)
-    with pytest.raises(ValueError, match="expected all or end"), knocked_out(model, [], None, "x"):
+    with pytest.raises(ValueError, match="expected all or end"), ablated(model, [], None, "x"):
         pass
-    with pytest.raises(KeyError), knocked_out(model, heads, {}):
+    with pytest.raises(KeyError), ablated(model, heads, {}):
         pass
     with (
         pytest.raises(ValueError, match=r"head 0 of layer 0 has a vector of shape \(7,\)"),
-        knocked_out(model, heads[:1], {heads[0]: torch.zeros(7)}),
+        ablated(model, heads[:1], {heads[0]: torch.zeros(7)}),
     ):
         pass
     with (
-        knocked_out(model, heads[:1], {heads[0]: torch.zeros(3, 8)}),
+        ablated(model, heads[:1], {heads[0]: torch.zeros(3, 8)}),
         pytest.raises(ValueError, match="vectors for 3 rows, and the pass has 2"),
     ):
         logits(model, prompts(4, 4))

@@ -1,12 +1,13 @@
-"""Replace what attention heads and MLPs give by a fixed vector, and put everything back.
+"""Replace what attention heads and MLPs give by fixed vectors, and put everything back.
 
 Source: Zhang et al., arXiv 2409.01659, §3: a head is knocked out by its mean over counterfactuals.
+Means by position: Wang et al., arXiv 2211.00593, §2, whose prompts have a template's positions.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -25,7 +26,7 @@ ALL, END = POSITIONS
 
 
 class _Part(NamedTuple):
-    """Entries of a tensor and their new values, (stop − start,) or (rows, stop − start)."""
+    """Entries of a tensor and their new values, (stop − start,) or with rows and positions."""
 
     start: int
     stop: int
@@ -33,11 +34,12 @@ class _Part(NamedTuple):
 
 
 @contextmanager
-def knocked_out(
+def ablated(
     model: PreTrainedModel,
     units: Sequence[Unit],
-    means: Mapping[Unit, torch.Tensor] | None = None,
+    vectors: Mapping[Unit, torch.Tensor] | None = None,
     positions: str = ALL,
+    after: int = 0,
 ) -> Iterator[None]:
     """Replace the outputs of heads and MLPs by fixed vectors inside the block.
 
@@ -47,10 +49,13 @@ def knocked_out(
         model: a causal language model.
         units: heads and MLPs (`masks.head_units`); a head's output is its part of the output
             projection's input.
-        means: the vector of every unit, (size,); or one per row of the batch, (rows, size), as for
-            resampling, where every pass must have that many rows. None: zeros.
+        vectors: the vector of every unit, (size,); or one per row of the batch, (rows, size), as
+            for resampling, where every pass must have that many rows; or one per position, (1,
+            positions, size), of which the last is for the end of a prompt. None: zeros.
         positions: `all` replaces at every position of every pass (in reading a prompt and in
             writing with a cache, padding included), `end` only at the last position of a pass.
+        after: how many positions of a pass come after the prompt's end; vectors by position are
+            counted back from there, and what is outside of them takes the nearest one.
 
     Raises:
         KeyError: a unit has no vector.
@@ -62,15 +67,16 @@ def knocked_out(
     parts: dict[Place, list[_Part]] = defaultdict(list)
     for unit in units:
         _, _, start, stop = unit.site
-        values = torch.zeros(stop - start) if means is None else means[unit]
-        if values.shape[-1] != stop - start or values.ndim > 2:
+        values = torch.zeros(stop - start) if vectors is None else vectors[unit]
+        if values.shape[-1] != stop - start or values.ndim > 3:
             raise ValueError(
                 f"{unit.kind} {unit.index} of layer {unit.layer} has a vector of shape "
-                f"{tuple(values.shape)}; expected ({stop - start},) or (rows, {stop - start})"
+                f"{tuple(values.shape)}; expected ({stop - start},), (rows, {stop - start}) or "
+                f"(1, positions, {stop - start})"
             )
         parts[unit.site.place].append(_Part(start, stop, values))
     rows = _Rows()
-    hooks = {place: _replace(own, positions, rows) for place, own in parts.items()}
+    hooks = {place: _replace(own, positions, after, rows) for place, own in parts.items()}
     with input_hooks({model.get_input_embeddings(): rows.note}), site_hooks(model, hooks):
         yield
 
@@ -86,23 +92,31 @@ class _Rows:
         self.count = len(ids)
 
 
-def _replace(parts: Sequence[_Part], positions: str, rows: _Rows) -> Observe:
+def _replace(parts: Sequence[_Part], positions: str, after: int, rows: _Rows) -> Observe:
     def replace(tensor: torch.Tensor) -> torch.Tensor:
         changed = tensor.clone(memory_format=torch.contiguous_format)
         by_row = changed.view(rows.count, -1, changed.shape[-1])
         chosen = by_row[:, -1:] if positions == END else by_row
         for start, stop, values in parts:
-            new = values.to(changed)
-            if new.ndim == 2:
-                if len(new) != rows.count:
-                    raise ValueError(
-                        f"there are vectors for {len(new)} rows, and the pass has {rows.count}"
-                    )
-                new = new[:, None]
-            chosen[..., start:stop] = new
+            new = _spread(values.to(changed), rows.count, by_row.shape[1], after)
+            chosen[..., start:stop] = new[:, -1:] if positions == END else new
         return changed
 
     return replace
+
+
+def _spread(values: torch.Tensor, rows: int, length: int, after: int) -> torch.Tensor:
+    """What takes a unit's place in a pass, to broadcast over (rows, length, size)."""
+    if values.ndim == 1:
+        return values[None, None]
+    if values.ndim == 2:
+        if len(values) != rows:
+            raise ValueError(f"there are vectors for {len(values)} rows, and the pass has {rows}")
+        return values[:, None]
+    there = values.shape[1]
+    end = length - 1 - after
+    from_end = torch.arange(length, device=values.device) - end
+    return values[:, (from_end + there - 1).clamp(0, there - 1)]
 
 
 def end_vectors(
@@ -127,37 +141,47 @@ def end_vectors(
     Raises:
         ValueError: there are no prompts, or one is empty.
     """
-    if not token_lists or not all(token_lists):
-        raise ValueError("expected at least one prompt, and at least one token in each")
-    run = find_backbone(model)
-    sites = {unit: unit.site for unit in units}
-    found = {
-        unit: torch.empty(len(token_lists), site.stop - site.start) for unit, site in sites.items()
-    }
-    with torch.inference_mode(), in_float32(model):
-        for batch in length_batches(token_lists, batch_tokens):
-            with site_hooks(model, _watch(units, found, batch)):
-                run([token_lists[number] for number in batch])
+    found = {unit: torch.empty(len(token_lists), _size(unit)) for unit in units}
+
+    def take(unit: Unit, batch: Sequence[int], values: torch.Tensor) -> None:
+        found[unit][batch] = values[:, -1].float().cpu()
+
+    _watch(model, token_lists, units, batch_tokens, take)
     return found
 
 
+def _size(unit: Unit) -> int:
+    _, _, start, stop = unit.site
+    return stop - start
+
+
 def _watch(
-    units: Sequence[Unit], found: Mapping[Unit, torch.Tensor], batch: Sequence[int]
-) -> dict[Place, Observe]:
-    """Hooks that note the units' values at the last position."""
+    model: PreTrainedModel,
+    token_lists: Sequence[Sequence[int]],
+    units: Sequence[Unit],
+    batch_tokens: int,
+    take: Callable[[Unit, Sequence[int], torch.Tensor], None],
+) -> None:
+    """Run prompts; `take` is given a unit, the prompts of a batch, and (prompts, tokens, size)."""
+    if not token_lists or not all(token_lists):
+        raise ValueError("expected at least one prompt, and at least one token in each")
+    run = find_backbone(model)
     at: dict[Place, list[Unit]] = defaultdict(list)
     for unit in units:
         at[unit.site.place].append(unit)
 
-    def watch(own: Sequence[Unit]) -> Observe:
+    def watch(own: Sequence[Unit], batch: Sequence[int]) -> Observe:
         def note(tensor: torch.Tensor) -> None:
-            ends = tensor.reshape(len(batch), -1, tensor.shape[-1])[:, -1].float().cpu()
+            by_prompt = tensor.reshape(len(batch), -1, tensor.shape[-1])
             for unit in own:
-                found[unit][batch] = ends[:, unit.site.start : unit.site.stop]
+                take(unit, batch, by_prompt[..., unit.site.start : unit.site.stop])
 
         return note
 
-    return {place: watch(own) for place, own in at.items()}
+    with torch.inference_mode(), in_float32(model):
+        for batch in length_batches(token_lists, batch_tokens):
+            with site_hooks(model, {place: watch(own, batch) for place, own in at.items()}):
+                run([token_lists[number] for number in batch])
 
 
 def head_means(
@@ -175,6 +199,31 @@ def head_means(
     return {unit: each.double().mean(dim=0).float() for unit, each in vectors.items()}
 
 
+def position_means(
+    model: PreTrainedModel,
+    token_lists: Sequence[Sequence[int]],
+    units: Sequence[Unit],
+    batch_tokens: int = 4096,
+) -> dict[Unit, torch.Tensor]:
+    """Average what every unit gives at every position, counted back from the last one.
+
+    A position is averaged over the prompts that are so long; see `end_vectors`.
+
+    Returns:
+        Unit to (1, positions of the longest prompt, size), float32, on the CPU.
+    """
+    longest = max(map(len, token_lists), default=0)
+    sums = {unit: torch.zeros(longest, _size(unit), dtype=torch.float64) for unit in units}
+
+    def take(unit: Unit, _batch: Sequence[int], values: torch.Tensor) -> None:
+        sums[unit][longest - values.shape[1] :] += values.double().sum(dim=0).cpu()
+
+    _watch(model, token_lists, units, batch_tokens, take)
+    lengths = torch.tensor([len(tokens) for tokens in token_lists])
+    counts = (lengths >= torch.arange(longest, 0, -1)[:, None]).sum(dim=1)
+    return {unit: (each / counts[:, None])[None].float() for unit, each in sums.items()}
+
+
 def resampled(
     vectors: Mapping[Unit, torch.Tensor], rows: int, seed: int
 ) -> dict[Unit, torch.Tensor]:
@@ -186,7 +235,7 @@ def resampled(
         seed: of the draw; equal seeds draw the same.
 
     Returns:
-        Unit to (rows, size), for `knocked_out`.
+        Unit to (rows, size), for `ablated`.
     """
     prompts = {len(each) for each in vectors.values()}
     if len(prompts) != 1:
