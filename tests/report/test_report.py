@@ -63,6 +63,7 @@ def test_every_figure_of_a_full_folder(tmp_path):
     assert (path / "report" / "mine.png").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scalars", [(0.0,), (0.9, 1.1)])
 def test_the_report_calls_the_skill_by_its_name(tmp_path, scalars):
     """Page, facts of the figures and captions; no file is named after it."""

@@ -152,7 +152,7 @@ def test_every_job_once_whatever_happens(tmp_path):
 def test_workers_that_cannot_start(tmp_path, note, error, message):
     (tmp_path / note).touch()
     with (
-        RayWorkers(WorkersConfig(2), tmp_path, lambda _line: None, Host) as workers,
+        RayWorkers(WorkersConfig(1), tmp_path, lambda _line: None, Host) as workers,
         pytest.raises(error, match=message),
     ):
         workers.facts()

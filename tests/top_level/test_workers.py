@@ -132,6 +132,7 @@ def test_a_missing_install_is_one_line(tiny_model, tmp_path, monkeypatch, capsys
     assert "--workers 2: expected Ray to be installed: pip install -r requirements-ray.txt" in error
 
 
+@pytest.mark.slow(sample=0)
 def test_a_method_of_ours_goes_to_the_workers(tmp_path):
     """Its class stands in the script, which no worker imports."""
     text = (ROOT / "docs" / "METHODS.md").read_text(encoding="utf-8")

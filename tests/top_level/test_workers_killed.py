@@ -33,6 +33,7 @@ def test_a_killed_worker_costs_its_cell_an_attempt(finished, tiny_model, tmp_pat
     assert not (tmp_path / "failed").exists()
 
 
+@pytest.mark.slow(sample=0)
 def test_a_killed_driver_takes_its_workers_with_it(finished, tiny_model, tmp_path):
     process = start(tiny_model, tmp_path, *WORKERS)
     workers = workers_with_cells(process, tmp_path)
@@ -63,7 +64,7 @@ def test_a_signal_ends_the_workers(number, what, tiny_model, tmp_path):
 LONGER = ["--num_repeats", "4", "--eval_limit", "30"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(sample=0)
 @pytest.mark.parametrize("kills", [1, 20])
 def test_killed_at_random_moments(kills, tiny_model, tmp_path):
     """A worker or the whole run, whichever is drawn; every start goes on where the last one was."""

@@ -36,7 +36,7 @@ def check(rows: list[Row]) -> None:
     assert not [row for row in rows if row.bad], "\n" + table_text(rows)
 
 
-@pytest.mark.slow(sample=5)
+@pytest.mark.slow(sample=3)
 @pytest.mark.parametrize(
     "cell",
     [
@@ -57,7 +57,7 @@ def test_single_points(cell):
     check(measure(cell, CHEAP))
 
 
-@pytest.mark.slow(sample=3)
+@pytest.mark.slow(sample=1)
 @pytest.mark.parametrize(
     "cell",
     [

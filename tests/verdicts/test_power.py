@@ -87,6 +87,7 @@ def test_one_repeat_decides_in_four_runs_of_five(difference, margin, spread):
     assert share_decided(difference, margin, spread, documents // 4, 1) < POWER - 0.07
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("difference", "spread", "repeats"),
     [
