@@ -37,8 +37,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Sort the tests by how long they take.
 
     `slow` is written at a test: a plain run takes a sample of its cases, the first `sample` of
-    them (1 if nothing is said, 0 where another test goes the same way), and `-m slow` all. `whole` stands in files that run whole commands,
-    and holds for all of `top_level/`, `run/` and `studies/`. `quick` is every other test.
+    them (1 if nothing is said, 0 where another test goes the same way), and `-m slow` all. `whole`
+    stands in files that run whole commands, and holds for all of `top_level/`, `run/` and
+    `studies/`. `quick` is every other test.
     """
     for item in items:
         if item.path.parent.name in ("top_level", "run", "studies"):
