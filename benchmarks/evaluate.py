@@ -186,13 +186,13 @@ def task_shape(
     of_demo: bool = False,
 ) -> Shape:
     """The harness's tasks, so many documents of each, as either backend answers them."""
-    config = EvaluationConfig(tasks[0], (), None, None, None, False, None, BATCH_SIZE)
-    harness = Harness(manager, "--eval_datasets", tasks, config)
+    config = EvaluationConfig(tasks[0], (), None, documents, None, False, None, BATCH_SIZE)
+    harness = Harness(manager, "other_tasks", tasks, config)
     plain = manager.load(list(tasks))
 
     def found(lm: HFLM) -> list[dict[str, Any]]:
         if isinstance(lm, LanguageModel):
-            return harness.evaluate(lm, documents).documents
+            return harness.evaluate(lm).documents
         result = evaluate(lm, plain, limit=documents, log_samples=True)
         return document_records(result["samples"], plain["tasks"], {})
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import numpy as np
 from scipy.special import ndtr, ndtri
@@ -28,25 +28,45 @@ class Sample:
     """One task's documents: (documents,) of the baseline, (points, repeats, documents) edited.
 
     `own` is the true difference to the baseline of every point and repeat: (points, repeats).
-    Losses also have `words`.
+    Losses also have `words`. Where repeats have documents of their own, `each` says how many: the
+    first of them has the first ones.
     """
 
     before: np.ndarray
     after: np.ndarray
     own: np.ndarray
     words: np.ndarray | None = None
+    each: int | None = None
 
     def score(self, values: np.ndarray) -> np.ndarray:
-        """The accuracy, or the loss per word, over the last axis."""
-        return values.mean(-1) if self.words is None else values.sum(-1) / self.words.sum()
+        """The accuracy, or the loss per word, over the last axis.
 
-    def metric(self, values: np.ndarray) -> Metric:
-        """The same as the package takes it."""
-        names = tuple(map(str, range(len(values))))
+        With documents of their own every repeat's: of the baseline, too, (repeats,).
+        """
+        if self.each is None:
+            return self._score(values, slice(None))
+        repeats = range(self.own.shape[1])
+        by_repeat = [values if values.ndim == 1 else values[:, repeat] for repeat in repeats]
+        return np.stack(
+            [self._score(of, self._asked(n)) for n, of in zip(repeats, by_repeat, strict=True)], -1
+        )
+
+    def _score(self, values: np.ndarray, asked: slice) -> np.ndarray:
+        values = values[..., asked]
+        return values.mean(-1) if self.words is None else values.sum(-1) / self.words[asked].sum()
+
+    def _asked(self, repeat: int) -> slice:
+        if self.each is None:
+            return slice(None)
+        return slice(repeat * self.each, (repeat + 1) * self.each)
+
+    def metric(self, values: np.ndarray, asked: slice = slice(None)) -> Metric:
+        """The same as the package takes it, of the documents that are asked."""
+        names = tuple(map(str, range(len(values))[asked]))
         if self.words is None:
-            return mean_metric(values.tolist(), names)
-        rows = np.stack([-values, self.words], axis=1).tolist()
-        reported = math.exp(float(self.score(values)))
+            return mean_metric(values[asked].tolist(), names)
+        rows = np.stack([-values, self.words], axis=1)[asked].tolist()
+        reported = math.exp(float(self._score(values, asked)))
         metric = metric_from_documents("word_perplexity", rows, reported, names)
         if metric is None:
             raise ValueError("the package does not find the perplexity again")
@@ -54,7 +74,10 @@ class Sample:
 
     def points(self) -> list[list[Metric]]:
         """The repeats of every point."""
-        return [[self.metric(values) for values in of_point] for of_point in self.after]
+        return [
+            [self.metric(values, self._asked(repeat)) for repeat, values in enumerate(of_point)]
+            for of_point in self.after
+        ]
 
 
 @dataclass(frozen=True)
@@ -166,7 +189,22 @@ class Losses:
         return np.exp(sample.score(sample.before) - sample.score(sample.after))
 
 
-Model = Answers | Losses
+@dataclass(frozen=True)
+class Own:
+    """A model whose repeats have documents of their own; the rest is as of the model."""
+
+    model: Answers | Losses
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.model, name)
+
+    def sample(self, rng: np.random.Generator, documents: int, repeats: int) -> Sample:
+        """Documents at random, so many for every repeat."""
+        drawn = self.model.sample(rng, documents * repeats, repeats)
+        return replace(drawn, each=documents)
+
+
+Model = Answers | Losses | Own
 
 
 def truths(model: Model, sample: Sample) -> tuple[np.ndarray, np.ndarray]:

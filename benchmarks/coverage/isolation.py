@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.coverage.data import Answers, Losses, Model, task_of
+from benchmarks.coverage.data import Answers, Losses, Model, Own, task_of
 from benchmarks.coverage.single import Cell, Draw, DrawOne, found_seen, row_seen
 from neurosurgery.edit.kinds import scale_by
 from neurosurgery.methods.keys import SelectionKey
@@ -25,6 +25,7 @@ Methods = Mapping[str, Sequence[tuple[float, float]]]
 Of two methods, the first keeps `AHEAD` more at equal damage, unless they have the same points.
 """
 
+OWN = "own documents"
 AHEAD = 0.07
 OFFSETS = (-0.02, 0.0, 0.02)
 """What the three other tasks keep beyond a point's share; the first is the worst."""
@@ -37,7 +38,7 @@ Values = dict[tuple[str, str], float]
 """By method and quantity."""
 
 
-def tasks_of(methods: Methods, repeats: int) -> list[Model]:
+def tasks_of(methods: Methods, repeats: int) -> list[Answers | Losses]:
     """The skill and three other tasks: two of answers, one of losses."""
     removed, kept = np.array([point for points in methods.values() for point in points]).T
     between = BETWEEN if repeats > 1 else 0.0
@@ -49,6 +50,13 @@ def tasks_of(methods: Methods, repeats: int) -> list[Model]:
         Answers(0.7, tuple(0.7 * logic), 0.9, 0.95, between),
         Losses(tuple(damage), between=between),
     ]
+
+
+def models_of(methods: Methods, cell: Cell) -> list[Model]:
+    """The tasks of a cell, whose repeats have documents of their own where its name says so."""
+    found = tasks_of(methods, cell.repeats)
+    is_own = cell.scenario.endswith(OWN)
+    return [Own(model) if is_own else model for model in found]
 
 
 def area(removed: np.ndarray, kept: np.ndarray) -> float:
@@ -76,7 +84,7 @@ def chosen_values(
 
 def true_values(methods: Methods, cell: Cell) -> Values:
     """The mean value of what halves of the documents choose."""
-    models = tasks_of(methods, cell.repeats)
+    models = models_of(methods, cell)
     rng = np.random.default_rng(1)
     true_removed = 1 - models[0].kept
     true_kept = np.stack([model.kept for model in models[1:]])
@@ -123,7 +131,7 @@ def row_of(table: pd.DataFrame, method: str, other: str, quantity: str) -> Mappi
 
 def isolation(methods: Methods, cell: Cell) -> DrawOne:
     """Loss at half and area; of two methods also their difference, and whether it is found."""
-    models = tasks_of(methods, cell.repeats)
+    models = models_of(methods, cell)
     true = true_values(methods, cell)
     apart = differences_of(methods, true)
     kind = "power" if any(apart.values()) else "error"

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.coverage.data import Answers, Losses
-from benchmarks.coverage.isolation import isolation
+from benchmarks.coverage.data import Answers, Losses, Own
+from benchmarks.coverage.isolation import OWN, isolation
 from benchmarks.coverage.single import Cell, DrawOne, findings, gains, intervals
 
 HARDLY = (0.998, 0.999)
@@ -32,6 +32,12 @@ DIFFERENCES = {
     "small loss, between .02": Answers(0.8, (0.76,), 0.95, 0.97, 0.02),
     "half gone, between .1": Answers(0.85, (0.4,), 0.7, 0.9, 0.1),
     "12 points": Answers(0.8, tuple(np.linspace(0.75, 0.35, 12)), 0.8, 0.9, VARYING),
+    "small loss, own documents": Own(Answers(0.8, (0.76,), 0.95, 0.97)),
+    "hardly any change, own documents": Own(Answers(0.8, (0.8,), *HARDLY)),
+    "small loss, between .02, own documents": Own(Answers(0.8, (0.76,), 0.95, 0.97, 0.02)),
+    "12 points, own documents": Own(
+        Answers(0.8, tuple(np.linspace(0.75, 0.35, 12)), 0.8, 0.9, VARYING)
+    ),
 }
 PERPLEXITIES = {
     "exponential": Losses((0.2,), between=0.02),
@@ -39,6 +45,8 @@ PERPLEXITIES = {
     "log-normal": Losses((0.2,), "log-normal", between=0.02),
     "a third": Losses((0.3,), "a third"),
     "twentyfold": Losses((math.log(20),), between=0.1),
+    "exponential, own documents": Own(Losses((0.2,), between=0.02)),
+    "a third, own documents": Own(Losses((0.3,), "a third")),
 }
 RETENTIONS = {
     "chance 0": Answers(0.7, (0.5,)),
@@ -48,11 +56,13 @@ RETENTIONS = {
     "12 points": Answers(0.8, tuple(np.linspace(0.75, 0.35, 12)), 0.8, 0.9, VARYING, 0.25),
     "perplexity": Losses((0.2,), between=0.02),
     "perplexity, log-normal": Losses((0.2,), "log-normal"),
+    "chance .25, own documents": Own(Answers(0.8, (0.7,), between=0.02, chance=0.25)),
     "perplexity, twentyfold": Losses((math.log(20),)),
 }
 ISOLATION = {
     "3 different points": {"mathneuro": ((0.2, 0.95), GOOD, (0.9, 0.7))},
     "1 point": {"mathneuro": (GOOD,)},
+    "3 different points, own documents": {"mathneuro": ((0.2, 0.95), GOOD, (0.9, 0.7))},
     "6 equal points": {"mathneuro": (GOOD,) * 6},
     "12 equal points": {"mathneuro": (GOOD,) * 12},
     "strongest removes half": {"mathneuro": HALF},
@@ -61,6 +71,7 @@ ISOLATION = {
 CONTESTS = {
     "3 and 12 equal points": {"mathneuro": (GOOD,) * 3, "wanda": (GOOD,) * 12},
     "alike, about half": {"mathneuro": HALF, "wanda": HALF},
+    "alike, about half, own documents": {"mathneuro": HALF, "wanda": HALF},
     "one keeps .07 more": {
         "mathneuro": ((0.35, 0.95), GOOD, (0.85, 0.75)),
         "wanda": ((0.35, 0.88), (0.65, 0.83), (0.85, 0.68)),
@@ -84,6 +95,8 @@ TYPE1 = {
     "as many mended as broken": Answers(0.8, (0.8,)),
     "hardly any change": Answers(0.8, (0.8,), *HARDLY),
     "repeats vary": Answers(0.8, (0.8,), between=0.02),
+    "own documents": Own(Answers(0.8, (0.8,), between=0.02)),
+    "hardly any change, own documents": Own(Answers(0.8, (0.8,), *HARDLY)),
     "losses": Losses((0.0,)),
     "losses, skewed": Losses((0.2,), level=0.2),
     "losses, repeats vary": Losses((0.0,), between=0.02),
@@ -93,6 +106,7 @@ TYPE1 = {
 POWER = {
     ".02 more": Answers(0.7, (0.72,), 0.95, 0.97),
     "a loss of .05": Answers(0.8, (0.75,), 0.95, 0.97),
+    "a loss of .05, own documents": Own(Answers(0.8, (0.75,), 0.95, 0.97)),
     "hardly any change": Answers(0.8, (0.8,), *HARDLY),
 }
 
@@ -121,7 +135,10 @@ GROUPS = {
 def meaningful(cell: Cell) -> bool:
     """Whether a scenario says something with these repeats: a single one has its own truth."""
     model = GROUPS[cell.group].scenarios[cell.scenario]
-    takes_several = cell.scenario == "12 points" or (cell.group == "type1" and model.between > 0)
+    is_own = cell.scenario.endswith(OWN)
+    takes_several = (
+        is_own or cell.scenario == "12 points" or (cell.group == "type1" and model.between > 0)
+    )
     return cell.repeats > 1 or not takes_several
 
 

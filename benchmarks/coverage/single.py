@@ -92,7 +92,7 @@ def intervals(model: Model, cell: Cell) -> DrawOne:
                 for p in points
             ]
         else:
-            values = sample.score(sample.after).mean(1) - sample.score(sample.before)
+            values = sample.score(sample.after).mean(1) - sample.score(sample.before).mean()
             true = true_difference
             found = [compare(point, before, spread=spread).interval for point in points]
         every = [

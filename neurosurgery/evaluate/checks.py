@@ -32,7 +32,7 @@ def check_task(
     requests: Sequence[Instance],
     tokenizer: PreTrainedTokenizerBase,
     longest: int,
-    limit: int | None,
+    asked: Sequence[int],
 ) -> int:
     """Check the metrics, options, answers and lengths of a task's requests.
 
@@ -41,7 +41,7 @@ def check_task(
         requests: the requests of the documents that a run evaluates.
         tokenizer: the model's tokenizer.
         longest: the model's context, in tokens.
-        limit: the number of documents that a run evaluates; None means all.
+        asked: the numbers of these documents.
 
     Returns:
         The number of requests whose prompt is longer than the context, so that its start is cut.
@@ -60,7 +60,7 @@ def check_task(
     _check_columns(task)
     if not scores_itself(task) and task.config.doc_to_choice is not None:
         documents = {request.doc_id: request.doc for request in requests}
-        for number in range(len(task.eval_docs))[:limit]:
+        for number in asked:
             if number not in documents:
                 # The harness makes no request of such a document, and counts it nowhere.
                 raise UnfitTaskError(f"document {number} has no options; expected two or more")

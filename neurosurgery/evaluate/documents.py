@@ -97,17 +97,18 @@ def _document(task: str, sample: dict[str, Any], output_type: str) -> dict[str, 
     return record
 
 
-def asked_records(task: Task, limit: int | None) -> list[Record]:
+def asked_records(task: Task, asked: Sequence[int] | None) -> list[Record]:
     """The documents that a run asks, as records that can be compared with samples.
 
     Args:
         task: the loaded task.
-        limit: the number of documents that are asked; None means all.
+        asked: the numbers of the documents; None means all.
     """
     documents = task.eval_docs
-    count = len(documents) if limit is None else min(limit, len(documents))
-    looked_at = range(min(max(count, _ENOUGH), len(documents)))
-    return identified([_record(task, documents[number]) for number in looked_at])[:count]
+    wanted = range(len(documents)) if asked is None else asked
+    others = sorted(set(range(len(documents))).difference(wanted))
+    looked_at = [*wanted, *others[: max(0, _ENOUGH - len(wanted))]]
+    return identified([_record(task, documents[n]) for n in looked_at])[: len(wanted)]
 
 
 def _record(task: Task, document: Any) -> Record:

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.data.overlap import Record
 from neurosurgery.evaluate.aggregation import aggregate_to_infinity, errors_of_large_values
+from neurosurgery.evaluate.asked import Asked
 from neurosurgery.evaluate.checks import UnfitTaskError, check_task
 from neurosurgery.evaluate.documents import (
     Guessing,
@@ -29,7 +30,7 @@ from neurosurgery.evaluate.engine.language_model import LanguageModel
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.evaluate.identity import group_identity, task_identity
 from neurosurgery.evaluate.isolation import FEWSHOT_SEED, preserved_generators
-from neurosurgery.evaluate.requests import build_requests, build_requests_once
+from neurosurgery.evaluate.requests import Prompts, build_requests
 from neurosurgery.evaluate.tasks import task_manager
 from neurosurgery.models.devices import empty_cache
 from neurosurgery.models.load import LoadedModel
@@ -54,7 +55,10 @@ class Harness:
         self._names = tuple(names)
         self._guessing: Guessing = {}
         self._notes: list[str] = []
-        self._records: dict[int | None, dict[str, list[Record]]] = {}
+        self._records: dict[bool, dict[str, list[Record]]] = {}
+        self._prompts: dict[str, Prompts] = {}
+        of_skill = setting == "skill_task"
+        limit = config.math_documents if of_skill else config.other_documents
         self._loaded = _load(manager, flag, names)
         for name, task in self._loaded["tasks"].items():
             if getattr(task, "UNSAFE_CODE", False):
@@ -65,7 +69,7 @@ class Harness:
             name: _leaves(name, self._loaded["group_map"]) for name in self._loaded["groups"]
         }
         for name, task in self._loaded["tasks"].items():
-            build_requests_once(task)
+            self._prompts[name] = Prompts(task, limit, config)
             aggregate_to_infinity(task)
             default = task.get_config("num_fewshot")
             # The harness's own rule: a task that fixes zero shots keeps them.
@@ -88,30 +92,33 @@ class Harness:
         """Lines for the user about these tasks: ignored flags, and what `prepare` found."""
         return tuple(self._notes)
 
-    def records(self, limit: int | None) -> dict[str, list[Record]]:
-        """The first `limit` documents of each task, as records to compare with samples.
+    @property
+    def asked(self) -> dict[str, Asked]:
+        """The documents of each task that model states are asked."""
+        return {name: prompts.asked for name, prompts in self._prompts.items()}
+
+    def records(self, *, of_all: bool = False) -> dict[str, list[Record]]:
+        """The documents of each task that are asked, or all, as records to compare with samples.
 
         Raises:
             UsageError: a task's own code fails.
         """
-        if limit not in self._records:
+        if of_all not in self._records:
             found = {}
             with preserved_generators():
                 for name, task in self._loaded["tasks"].items():
                     with _refused(self._flag, name, "cannot be asked"):
-                        found[name] = asked_records(task, limit)
-            self._records[limit] = found
-        return self._records[limit]
+                        asked = None if of_all else self._prompts[name].asked.of(None)
+                        found[name] = asked_records(task, asked)
+            self._records[of_all] = found
+        return self._records[of_all]
 
-    def prepare(
-        self, tokenizer: PreTrainedTokenizerBase, longest: int, limit: int | None
-    ) -> Identity:
-        """Build and check the requests for the first `limit` documents of each task.
+    def prepare(self, tokenizer: PreTrainedTokenizerBase, longest: int) -> Identity:
+        """Build and check the requests of the documents that are asked.
 
         Args:
             tokenizer: the model's tokenizer.
             longest: the model's context, in tokens.
-            limit: the number of documents per task; None means all.
 
         Returns:
             What results of these tasks depend on (`task_identity`).
@@ -124,15 +131,16 @@ class Harness:
             for name, task in self._loaded["tasks"].items():
                 with _refused(self._flag, name, "cannot be asked"):
                     requests = build_requests(
-                        task, tokenizer, limit, with_chat_template=self._config.apply_chat_template
+                        task, tokenizer, with_chat_template=self._config.apply_chat_template
                     )
-                    cut = check_task(task, requests, tokenizer, longest, limit)
+                    asked = self._prompts[name].asked
+                    cut = check_task(task, requests, tokenizer, longest, asked.order)
                 if cut:
                     self._notes.append(
                         f"{name}: {cut} of {len(requests)} prompts are longer than the model's "
                         f"context of {longest} tokens; their start is cut"
                     )
-                for part, value in task_identity(task, requests).items():
+                for part, value in task_identity(task, requests, asked).items():
                     facts.append(Fact(self._setting, {part: value}, f"{name} {part}", name))
         return Identity(facts)
 
@@ -151,8 +159,10 @@ class Harness:
             found.append(Fact(self._setting, {"tasks": of_tags}, "tags", " ".join(tags)))
         return found
 
-    def evaluate(self, lm: HFLM, limit: int | None) -> Evaluation:
-        """Evaluate the model on the first `limit` documents of each task."""
+    def evaluate(self, lm: HFLM, repeat: int | None = None) -> Evaluation:
+        """Evaluate the model on the documents of a repeat; None for those of all repeats."""
+        for prompts in self._prompts.values():
+            prompts.choose(repeat)
         while True:
             for task in self._loaded["tasks"].values():
                 task.set_fewshot_seed(seed=FEWSHOT_SEED)
@@ -161,7 +171,6 @@ class Harness:
                     found = evaluate(
                         lm=lm,
                         task_dict=self._loaded,
-                        limit=limit,
                         log_samples=True,
                         apply_chat_template=self._config.apply_chat_template,
                         fewshot_as_multiturn=self._config.apply_chat_template,

@@ -19,6 +19,7 @@ from lm_eval.api.group import Group
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import Task
 
+from neurosurgery.evaluate.asked import Asked
 from neurosurgery.evaluate.tasks import PROGRAMS_FILE, PROGRAMS_SEED
 
 _LABELS = {"task", "task_alias", "tag"}
@@ -30,24 +31,35 @@ _PLACES = {"dataset_path", "dataset_name", "dataset_kwargs"}
 _DIGITS = 12
 
 
-def task_identity(task: Task, requests: Iterable[Instance]) -> dict[str, str]:
+def task_identity(task: Task, requests: Iterable[Instance], asked: Asked) -> dict[str, str]:
     """Describe what a task asks and how it scores.
 
     Args:
         task: a loaded task.
         requests: the requests of the documents that a run evaluates.
+        asked: these documents.
 
     Returns:
         `version`: the task's own version. `configuration`: a hash of the resolved configuration,
         with the source files of its functions. `prompts`: a hash of documents and requests, which
         sees what a configuration does not show: the data, the drawn examples, a chat template.
+        Where every repeat asks others, a hash of the first repeat's requests and of all documents,
+        so that further repeats can be added.
     """
+    first = set(asked.of(0))
+    more = task.eval_docs if asked.is_own else ()
     return {
         "version": str(task.VERSION),
         "configuration": _digest([_configuration(task)]),
         "prompts": _digest(
-            [request.doc_id, request.idx, request.request_type, request.arguments, request.doc]
-            for request in requests
+            [
+                *(
+                    [one.doc_id, one.idx, one.request_type, one.arguments, one.doc]
+                    for one in requests
+                    if one.doc_id in first
+                ),
+                *more,
+            ]
         ),
     }
 

@@ -27,7 +27,7 @@ from neurosurgery.settings.parts import flag_of
 from neurosurgery.settings.yaml_file import FILE as RUN_FILE
 from neurosurgery.settings.yaml_file import is_ours, run_yaml
 
-FORMAT = "neurosurgery-results/6"
+FORMAT = "neurosurgery-results/7"
 
 _OWN_FOLDERS = tuple(
     "eval_results cells statistics masks logs path_patching failed deltas training".split()

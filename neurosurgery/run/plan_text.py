@@ -13,6 +13,7 @@ from neurosurgery.verdicts.points import read_points
 from neurosurgery.verdicts.power import power_lines
 
 if TYPE_CHECKING:
+    from neurosurgery.evaluate.asked import Asked
     from neurosurgery.models.shapes import ModelSize
 
 _CELLS_TIMED = 10
@@ -20,7 +21,7 @@ _CELLS_TIMED = 10
 
 
 def plan_lines(
-    study: Study, plan: Plan, size: ModelSize, asked: Mapping[str, int]
+    study: Study, plan: Plan, size: ModelSize, asked: Mapping[str, Asked]
 ) -> Iterator[str]:
     """The lines of a plan.
 
@@ -28,7 +29,7 @@ def plan_lines(
         study: what is run.
         plan: its cells.
         size: the memory of the weights.
-        asked: the number of documents of every task; empty without tasks.
+        asked: the documents of every task; empty without tasks.
     """
     yield f"model        {study.config.model.label}"
     yield f"results in   {study.store.root}"
@@ -42,10 +43,14 @@ def plan_lines(
     yield from study.plan_lines(plan)
     if asked:
         states = len(plan.pending) + plan.baseline_pending
-        told = ", ".join(f"{task} on {count:,}" for task, count in asked.items())
+        counts = {task: documents.each for task, documents in asked.items()}
+        told = ", ".join(f"{task} on {count:,}" for task, count in counts.items())
         yield f"evaluation   {states} model states × ({told} documents)"
+        if any(documents.is_own for documents in asked.values()):
+            told = ", ".join(f"{len(own.order):,}" for own in asked.values())
+            yield f"             every repeat asks documents of its own, the baseline {told}"
         yield from _time_lines(study, states)
-        yield from _power(study, plan, asked)
+        yield from _power(study, plan, counts)
     more = study.memory(plan, size)
     yield f"memory       weights {size_text(size.weights)}{f', {more}' if more else ''}"
 

@@ -19,6 +19,7 @@ import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from neurosurgery.common.terminal import progress, say
@@ -140,15 +141,19 @@ class _Run:
 
     def _plan(self) -> Plan:
         study, output = self._study, self._config.output
-        return make_plan(study.keys(), output, self._store, with_baseline=study.with_baseline)
+        plan = make_plan(study.keys(), output, self._store, with_baseline=study.with_baseline)
+        if self._tasks is None or plan.baseline_pending or not self._store.is_done(BASELINE_KEY):
+            return plan
+        # More repeats than before, with documents of their own.
+        is_whole = self._tasks.has_all(self._store.read_cell(BASELINE_KEY))
+        return replace(plan, baseline_pending=not is_whole)
 
     def _tell_plan(self, plan: Plan) -> None:
         from neurosurgery.models.shapes import model_size
         from neurosurgery.run.plan_text import plan_lines
 
         size = model_size(self._config.model, self._architecture, self._dtype)
-        records = {} if self._tasks is None else self._tasks.records()
-        asked = {task: len(of_task) for task, of_task in records.items()}
+        asked = {} if self._tasks is None else self._tasks.asked
         say("\n".join(plan_lines(self._study, plan, size, asked)))
 
     def _compute(self, publisher: Publisher) -> None:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from neurosurgery.data.overlap import Record
+    from neurosurgery.evaluate.asked import Asked
     from neurosurgery.evaluate.harness import Harness
+    from neurosurgery.results.cells import Cell
 
 
 class Tasks:
@@ -55,15 +57,15 @@ class Tasks:
         found = Identity()
         with chatter_to(self.chatter):
             self.harnesses = load_harnesses(self._manager, self.evaluation)
-            for name, limit in self._limits().items():
-                found |= self.harnesses[name].prepare(tokenizer, longest, limit)
+            for harness in self.harnesses.values():
+                found |= harness.prepare(tokenizer, longest)
         return found
 
     @property
     def notes(self) -> Iterator[str]:
         """What the user should know of the tasks."""
-        for name in self._limits():
-            yield from self.harnesses[name].notes
+        for harness in self.harnesses.values():
+            yield from harness.notes
 
     def records(self, *, of_all: bool = False) -> dict[str, list[Record]]:
         """The documents that the run asks, or all that its tasks have, by task.
@@ -72,11 +74,23 @@ class Tasks:
             UsageError: a task's own code fails.
         """
         found: dict[str, list[Record]] = {}
-        for name, limit in self._limits().items():
-            found |= self.harnesses[name].records(None if of_all else limit)
+        for harness in self.harnesses.values():
+            found |= harness.records(of_all=of_all)
         return found
 
-    def _limits(self) -> dict[str, int | None]:
-        """The two halves of the tasks, and of each the most documents of a task."""
-        evaluation = self.evaluation
-        return {"math": evaluation.math_documents, "other": evaluation.other_documents}
+    @property
+    def asked(self) -> dict[str, Asked]:
+        """The documents of every task that model states are asked."""
+        found: dict[str, Asked] = {}
+        for harness in self.harnesses.values():
+            found |= harness.asked
+        return found
+
+    def has_all(self, baseline: Cell) -> bool:
+        """Whether a baseline has answered the documents of all repeats."""
+        there: dict[str, set[int]] = {}
+        for record in baseline.answers:
+            there.setdefault(record["task"], set()).add(record["doc_id"])
+        return all(
+            there.get(task, set()).issuperset(asked.order) for task, asked in self.asked.items()
+        )

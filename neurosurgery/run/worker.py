@@ -51,7 +51,6 @@ class Worker:
         self._loaded = loaded
         self._evidence = evidence
         self._harnesses = tasks.harnesses
-        self._evaluation = tasks.evaluation
         self._chatter = io.StringIO()
         with chatter_to(self._chatter):
             self._lm = harness_model(loaded, tasks.evaluation.batch_size)
@@ -120,10 +119,9 @@ class Worker:
         usual = self._lm.batch_size
         try:
             with self._quiet(), preserved_generators():
-                math = self._harnesses["math"].evaluate(self._lm, self._evaluation.math_documents)
-                other = self._harnesses["other"].evaluate(
-                    self._lm, self._evaluation.other_documents
-                )
+                repeat = key.selection.repeat if key.selection else None
+                math = self._harnesses["math"].evaluate(self._lm, repeat)
+                other = self._harnesses["other"].evaluate(self._lm, repeat)
         finally:
             # Where memory was short for this cell, the next one may have enough.
             at_once, self._lm.batch_size_per_gpu = self._lm.batch_size, usual

@@ -138,7 +138,7 @@ class EvaluationConfig:
 
     `math_documents` and `other_documents` are limits per task; None means all. `programs` is the
     calibration file of math if it holds programs: the math task takes its problems from it. By
-    `random_state` tasks of programs split their file.
+    `random_state` tasks of programs split their file, and random documents are drawn.
     """
 
     math_task: str
@@ -151,6 +151,8 @@ class EvaluationConfig:
     batch_size: int
     programs: Path | None = None
     random_state: int = 42
+    documents_from: str = "first"
+    num_repeats: int = 1
 
     def __post_init__(self) -> None:
         if self.include_path is not None:

@@ -146,6 +146,9 @@ def evaluation(*, whole_demo: tuple[str, ...] = ()) -> tuple[Setting, ...]:
     return (*TASKS, baseline, *EVALUATION)
 
 
+FIRST, RANDOM, OWN = "first", "random", "own"
+"""Which documents of a task are asked (`evaluate/asked.py`)."""
+
 TASKS = (
     Setting(
         "skill_task",
@@ -196,6 +199,15 @@ EVALUATION = (
         "at most so many documents of any task, the skill's included",
         published="eval_limit",
         range=whole(1),
+    ),
+    Setting(
+        "documents_from",
+        str,
+        "which documents: the first ones of a task, random ones, or other random ones for every "
+        "repeat, which decide more (the baseline answers those of all repeats)",
+        default=FIRST,
+        choices=(FIRST, RANDOM, OWN),
+        identity=CELLS,
     ),
     Setting("eval_batch_size", int, "requests at once", default=16, range=whole(1)),
     Setting(

@@ -11,6 +11,9 @@ The best point of a grid, chosen and judged on the same answers, flatters the gr
    and the less of it the more documents changed: where none does, nothing is known of a change
    below 1 / n.
 
+Where repeats have documents of their own, a half of all documents holds some of each repeat's; a
+repeat is compared with the baseline on its own.
+
 A retention is clipped to [0, 1]: what all documents say beyond that is taken off the judging half.
 The variance is that of unclipped numbers; where nothing is lost, clipped ones vary half as much and
 lie too low.
@@ -37,6 +40,8 @@ from neurosurgery.verdicts.intervals import (
     RepeatSpread,
     above_chance,
     between_repeats,
+    by_document,
+    over_repeats,
     t_quantile,
 )
 from neurosurgery.verdicts.metrics import Metric, retention, retentions
@@ -57,7 +62,7 @@ _TELLING = 16.0
 
 @dataclass(frozen=True)
 class TaskMetrics:
-    """One task by one metric: the baseline and every cell, on the same documents."""
+    """One task by one metric: the baseline, and every cell on its documents or some of them."""
 
     task: str
     baseline: Metric
@@ -77,8 +82,13 @@ class TaskMetrics:
 
     def retention(self, key: CellKey) -> float:
         """The retention of a cell, as measured."""
-        after, before = self.cells[key].value, self.baseline.value
-        return retention(after, before, self.chance, lower_is_better=self.lower_is_better)
+        cell = self.cells[key]
+        before = self._baseline_of(cell).value
+        return retention(cell.value, before, self.chance, lower_is_better=self.lower_is_better)
+
+    def _baseline_of(self, cell: Metric) -> Metric:
+        """The baseline on the documents of a cell."""
+        return self.baseline.on(cell.documents) or self.baseline
 
     @cached_property
     def in_halves(self) -> dict[CellKey, np.ndarray]:
@@ -87,30 +97,49 @@ class TaskMetrics:
         The change is that of the half; what it is a share of, the baseline above chance, is that of
         all documents: half of them give ratios without bounds.
         """
-        before, after = self._halves
-        return {key: self._retention(value, before) for key, value in after.items()}
+        whole, cells = self._halves
+        return {key: self._retention(*halves, whole) for key, halves in cells.items()}
 
     @cached_property
     def gains_in_halves(self) -> dict[CellKey, np.ndarray]:
         """How much better than the baseline every cell is on both halves: (2, splits)."""
-        before, after = self._halves
-        return {key: self.sign * (value - before[:2]) for key, value in after.items()}
+        _, cells = self._halves
+        return {key: self.sign * (after - before) for key, (after, before) in cells.items()}
 
     @cached_property
-    def _halves(self) -> tuple[np.ndarray, dict[CellKey, np.ndarray]]:
-        """The baseline on both halves and on all documents, and the cells on both halves."""
-        states = [self.baseline, *self.cells.values()]
-        columns = np.hstack([state.values for state in states])
-        means = draws.half_means(columns, self.task)
-        parts = np.split(means, len(states), axis=2)
-        before, *after = (
-            np.asarray(state.rule.of(*np.moveaxis(part, 2, 0)))
+    def _halves(self) -> tuple[np.ndarray, dict[CellKey, tuple[np.ndarray, np.ndarray]]]:
+        """The baseline on all documents of a draw, and on both halves every cell and its baseline.
+
+        Returns:
+            (splits,), and by cell two of (2, splits).
+        """
+        own = {self.baseline.documents: self.baseline}
+        own |= {cell.documents: self._baseline_of(cell) for cell in self.cells.values()}
+        states = [*own.values(), *self.cells.values()]
+        columns = [self._placed(state.documents, state.values) for state in states]
+        asked = [self._placed(names, np.ones((len(names), 1))) for names in own]
+        means = draws.half_means(np.hstack([*columns, *asked]), self.task)
+        *parts, shares = np.split(means, np.cumsum([c.shape[1] for c in columns]), axis=2)
+        share_of = dict(zip(own, np.split(shares, len(own), axis=2), strict=True))
+        numbers = [
+            _number(state, part, share_of[state.documents])
             for state, part in zip(states, parts, strict=True)
-        )
+        ]
+        before = dict(zip(own, numbers, strict=False))
         noise = self._noise()
-        return before, {
-            key: value[:2] + noise[key.point] for key, value in zip(self.cells, after, strict=True)
+        return numbers[0][2], {
+            key: (number[:2] + noise[key.point], before[cell.documents][:2])
+            for (key, cell), number in zip(self.cells.items(), numbers[len(own) :], strict=True)
         }
+
+    def _placed(self, documents: tuple[str, ...], values: np.ndarray) -> np.ndarray:
+        """Rows for all documents; those of documents that are not among these are 0."""
+        if documents == self.baseline.documents:
+            return values
+        places = {name: place for place, name in enumerate(self.baseline.documents)}
+        found = np.zeros((len(places), values.shape[1]))
+        found[[places[name] for name in documents]] = values
+        return found
 
     def _noise(self) -> dict[CellKey, np.ndarray]:
         """What pseudo-documents add to the mean of every grid point, (splits,).
@@ -133,21 +162,35 @@ class TaskMetrics:
         if not all(state.bounded for state in (self.baseline, *repeats)):
             return 0.0
         documents = len(self.baseline.values)
-        before = self.baseline.values[:, 0]
-        after = np.mean([state.values[:, 0] for state in repeats], axis=0)
-        told = min(((after - before) ** 2).sum(), ((after - after.mean()) ** 2).sum())
+        after = by_document(repeats)
+        change = over_repeats(after - by_document([self._baseline_of(one) for one in repeats]))
+        after = over_repeats(after)
+        told = min((change**2).sum(), ((after - after.mean()) ** 2).sum())
         added = t_quantile(CONFIDENCE, max(documents - 1, 1)) ** 2
         return math.sqrt(added * max(0.0, 1 - float(told) / _TELLING)) / (documents + added)
 
-    def _retention(self, after: np.ndarray, before: np.ndarray) -> np.ndarray:
+    def _retention(self, after: np.ndarray, before: np.ndarray, whole: np.ndarray) -> np.ndarray:
         if self.baseline.rule.exponential:
             with np.errstate(over="ignore"):
-                return np.exp(before[:2] - after)
+                return np.exp(before - after)
         if self.lower_is_better and math.isnan(self.chance):
-            return retentions(after, before[:2], self.chance, lower_is_better=True)
+            return retentions(after, before, self.chance, lower_is_better=True)
         measured = self.sign * (self.baseline.compared - self.chance)
-        ahead = np.maximum(self.sign * (before[2] - self.chance), _LEAST_BASELINE * measured)
-        return 1 + self.sign * (after - before[:2]) / ahead
+        ahead = np.maximum(self.sign * (whole - self.chance), _LEAST_BASELINE * measured)
+        return 1 + self.sign * (after - before) / ahead
+
+
+def _number(state: Metric, sums: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """A metric on parts of the documents, (3, splits).
+
+    Args:
+        state: the metric.
+        sums: the means of its values over the part, 0 for documents that it was not asked.
+        share: the share of the part that it was asked; of nothing, all that it was asked stands.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        means = np.where(share > 0, sums / share, state.values.mean(axis=0))
+    return np.asarray(state.rule.of(*np.moveaxis(means, 2, 0)))
 
 
 @dataclass(frozen=True)

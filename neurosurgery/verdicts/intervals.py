@@ -1,12 +1,15 @@
 """Confidence intervals and p-values of a difference between two states of one model.
 
-Two things vary: the documents, which all repeats share, and the draws of calibration samples (the
-repeats). With one repeat an interval is about this draw.
+Two things vary: the documents, and the draws of calibration samples (the repeats). With one repeat
+an interval is about this draw. Repeats share their documents, or each has some of its own
+(`--documents_from own`): then only what a repeat was asked counts for it.
 
-1. Every document gives every repeat a difference d_ir to the baseline: of answers the change, of
-   perplexities, in nats, the first-order contribution to the change of the logarithm.
+1. Every document gives every repeat that was asked it a difference d_ir to the baseline: of
+   answers the change, of perplexities, in nats, the first-order contribution to the change of the
+   logarithm.
 2. Over documents: of bounded answers a score interval with pseudo-documents, otherwise the hull of
-   bootstrap-t and t.
+   bootstrap-t and t. A document's number is what it gives to the mean over repeats
+   (`over_repeats`), as in cluster-robust variances (Liang and Zeger 1986, Biometrika 73).
 3. Between repeats: the variance of their means, shrunken towards the grid's (Smyth 2004,
    Statistical Applications in Genetics and Molecular Biology 3), less what documents × repeats
    give, which step 2 holds already; a share of that is left, for few repeats may be alike by luck.
@@ -29,7 +32,7 @@ from scipy.optimize import brentq
 from scipy.special import digamma, polygamma, stdtrit
 
 from neurosurgery.verdicts.draws import resampled_means
-from neurosurgery.verdicts.metrics import Metric, mean_of, unit_of
+from neurosurgery.verdicts.metrics import Metric, mean_metric, mean_of, unit_of
 
 CONFIDENCE = 0.95
 EQUIVALENCE = 0.90
@@ -124,24 +127,76 @@ def t_quantile(confidence: float, freedom: float) -> float:
     return float(stdtrit(freedom, (1 + confidence) / 2))
 
 
-def differences(edited: Sequence[Metric], others: Sequence[Metric]) -> np.ndarray:
-    """Difference of every document and repeat, (documents, repeats).
+def matched(edited: Sequence[Metric], baseline: Metric | Sequence[Metric]) -> list[Metric]:
+    """What to compare the repeats with: on the documents of each of them.
 
     Args:
         edited: one metric per repeat.
-        others: one per repeat, or a single one for all.
+        baseline: that of all documents; or one metric per repeat.
+
+    Returns:
+        One metric for all repeats where they share their documents, else one per repeat; empty
+        where documents differ or are fewer than two, or where a number is not finite.
     """
-    before = np.stack([state.by_document() for state in others], axis=1)
-    return np.stack([state.by_document() for state in edited], axis=1) - before
-
-
-def comparable(states: Sequence[Metric]) -> bool:
-    """Whether all answered the same documents, at least two, and every number is finite."""
-    first = states[0]
-    return len(first.values) > 1 and all(
-        state.documents == first.documents and bool(np.isfinite(state.values).all())
-        for state in states
+    others = [baseline] if isinstance(baseline, Metric) else list(baseline)
+    if len(others) == 1 and any(state.documents != others[0].documents for state in edited):
+        own = [others[0].on(state.documents) for state in edited]
+        others = [state for state in own if state is not None]
+    pairs = list(zip(edited, others * len(edited) if len(others) == 1 else others, strict=False))
+    is_whole = len(pairs) == len(edited) and all(
+        len(one.values) > 1
+        and one.documents == other.documents
+        and bool(np.isfinite(one.values).all() and np.isfinite(other.values).all())
+        for one, other in pairs
     )
+    return others if is_whole else []
+
+
+def by_document(states: Sequence[Metric]) -> np.ndarray:
+    """What every document gives every repeat, (documents, repeats); NaN where it was not asked."""
+    first = states[0].documents
+    if all(state.documents == first for state in states):
+        return np.stack([state.by_document() for state in states], axis=1)
+    places = {
+        name: place
+        for place, name in enumerate(
+            dict.fromkeys(name for state in states for name in state.documents)
+        )
+    }
+    found = np.full((len(places), len(states)), np.nan)
+    for repeat, state in enumerate(states):
+        found[[places[name] for name in state.documents], repeat] = state.by_document()
+    return found
+
+
+def differences(edited: Sequence[Metric], others: Sequence[Metric]) -> np.ndarray:
+    """Difference of every document and repeat, (documents, repeats); NaN where it was not asked.
+
+    Args:
+        edited: one metric per repeat.
+        others: those of `matched`.
+    """
+    return by_document(edited) - by_document(others)
+
+
+def over_documents(changes: np.ndarray) -> np.ndarray:
+    """The mean of every repeat over the documents that it was asked, (repeats,)."""
+    return np.asarray(np.nanmean(changes, axis=0))
+
+
+def over_repeats(changes: np.ndarray) -> np.ndarray:
+    """What every document gives to the mean over repeats, (documents,).
+
+    Their mean is the mean of `over_documents`. Where documents are shared, it is the mean over
+    repeats; else every repeat's answers count by how many it has, around the mean.
+    """
+    asked = ~np.isnan(changes)
+    if asked.all():
+        return np.asarray(changes.mean(axis=1))
+    documents, repeats = changes.shape
+    mean = over_documents(changes).mean()
+    weights = documents / (repeats * asked.sum(axis=0))
+    return np.asarray(mean + np.nansum((changes - mean) * weights, axis=1))
 
 
 def compare(
@@ -162,14 +217,17 @@ def compare(
     Returns:
         NaN for intervals and p-value where documents differ, are fewer than two, or not finite.
     """
-    others = [baseline] if isinstance(baseline, Metric) else list(baseline)
+    others = matched(edited, baseline)
+    is_whole = bool(others)
+    if not is_whole:
+        others = [baseline] if isinstance(baseline, Metric) else list(baseline)
     with np.errstate(invalid="ignore"):
         before = np.mean([state.compared for state in others])
         difference = float(mean_of(np.array([s.compared for s in edited])) - before)
-    states = [*edited, *others]
-    if not comparable(states):
+    if not is_whole:
         return NO_COMPARISON._replace(difference=difference)
-    unit = unit_of(np.hstack([state.values for state in states]))
+    states = [*edited, *others]
+    unit = max(unit_of(state.values) for state in states)
     if unit > 1:
         edited, others = (
             [state._replace(values=state.values / unit) for state in each]
@@ -177,9 +235,11 @@ def compare(
         )
     changes = differences(edited, others)
     documents = (
-        _of_bounded(changes.mean(axis=1))
+        _of_bounded(over_repeats(changes))
         if all(state.bounded for state in states)
         else _of_any(edited, others)
+        if not np.isnan(changes).any()
+        else _of_any(*_linear(over_repeats(changes)))
     )
     interval_at = over_documents_and_repeats(changes, documents, spread)
     interval, inner = interval_at(CONFIDENCE), interval_at(EQUIVALENCE)
@@ -286,6 +346,13 @@ def _of_any(edited: Sequence[Metric], others: Sequence[Metric]) -> AtConfidence:
     return at
 
 
+def _linear(changes: np.ndarray) -> tuple[list[Metric], list[Metric]]:
+    """Changes of documents as a metric, and zeros: where every repeat has other documents."""
+    names = [str(place) for place in range(len(changes))]
+    zeros = np.zeros(len(changes))
+    return [mean_metric(changes.tolist(), names)], [mean_metric(zeros.tolist(), names)]
+
+
 def _studentised(
     states: Sequence[Metric], weights: Sequence[float], difference: float
 ) -> np.ndarray:
@@ -321,12 +388,19 @@ def _studentised(
 def noise_of(changes: np.ndarray) -> float:
     """What documents × repeats add to the variance between the means of repeats.
 
-    The mean square of the residuals of a two-way layout, over the number of documents.
+    The mean square of the residuals of a two-way layout, over the number of documents. Where
+    repeats were asked documents of their own, what the documents give to each repeat's mean has
+    that variance around what they give to all.
 
     Args:
-        changes: (documents, repeats), two of each at least.
+        changes: (documents, repeats), two of each at least; NaN where a repeat was not asked.
     """
     documents, repeats = changes.shape
+    asked = (~np.isnan(changes)).sum(axis=0)
+    if (asked < documents).any():
+        parts = np.nan_to_num(changes - over_documents(changes)) / asked
+        rest = parts - parts.mean(axis=1, keepdims=True)
+        return float((rest**2).sum()) / (repeats - 1) * float((asked / (asked - 1)).mean())
     rest = changes - changes.mean(axis=1, keepdims=True) - changes.mean(axis=0) + changes.mean()
     return float((rest**2).sum()) / ((documents - 1) * (repeats - 1)) / documents
 
@@ -356,9 +430,13 @@ def over_documents_and_repeats(
     if repeats == 1:
         return documents
     between = between_repeats(
-        float(changes.mean(axis=0).var(ddof=1)), noise_of(changes), repeats, spread
+        float(over_documents(changes).var(ddof=1)),
+        noise_of(changes),
+        repeats,
+        spread,
+        is_own=bool(np.isnan(changes).any()),
     )
-    mean = float(changes.mean())
+    mean = float(over_documents(changes).mean())
 
     def at(confidence: float) -> Interval:
         low, high = documents(confidence)
@@ -392,7 +470,12 @@ class Between(NamedTuple):
 
 
 def between_repeats(
-    variance: float, noise: float, repeats: int, spread: RepeatSpread | None
+    variance: float,
+    noise: float,
+    repeats: int,
+    spread: RepeatSpread | None,
+    *,
+    is_own: bool = False,
 ) -> Between:
     """What repeats add to the variance of a mean.
 
@@ -402,8 +485,14 @@ def between_repeats(
             it already.
         repeats: at least two.
         spread: the grid's variance between repeats.
+        is_own: whether repeats were asked documents of their own. Their variances hold more of
+            documents' noise, so that points look alike whose repeats are not: a large one is not
+            shrunken (`benchmarks/coverage/`, 12 points).
     """
+    measured = variance
     variance, freedom = moderated(variance, repeats - 1, spread)
+    if is_own:
+        variance = max(variance, measured)
     return Between(max(variance - noise, _LEAST_OF_NOISE * noise) / repeats, freedom)
 
 
@@ -420,9 +509,9 @@ def repeat_spread(points: Sequence[Sequence[Metric]], baseline: Metric) -> Repea
         baseline: of the same documents.
     """
     known = [
-        differences(repeats, [baseline]).mean(axis=0)
+        over_documents(differences(repeats, others))
         for repeats in points
-        if len(repeats) > 1 and comparable([*repeats, baseline])
+        if len(repeats) > 1 and (others := matched(repeats, baseline))
     ]
     return fitted_spread(known)
 
@@ -474,35 +563,33 @@ def retention_interval(
     Returns:
         NaN where there is no comparison, or the baseline is not above chance beyond its error.
     """
-    if not comparable([*edited, baseline]) or not above_chance(
-        baseline, chance, lower_is_better=lower_is_better
-    ):
+    others = matched(edited, baseline)
+    if not others or not above_chance(baseline, chance, lower_is_better=lower_is_better):
         return NO_INTERVAL
     if baseline.rule.exponential:
         found = compare(edited, baseline, spread).interval
         with np.errstate(over="ignore"):
             return Interval(*(float(np.exp(-end)) for end in (found.high, found.low)))
     sign = -1.0 if lower_is_better else 1.0
-    before = baseline.by_document()
-    after = np.stack([state.by_document() for state in edited], axis=1)
+    before, after = by_document(others), by_document(edited)
     inverse = lower_is_better and math.isnan(chance)
     if not inverse:
         before, after = sign * (before - chance), sign * (after - chance)
     bounded = not inverse and all(state.bounded for state in (*edited, baseline))
 
     def interval_at(theta: float) -> Interval:
-        rest = before[:, None] - theta * after if inverse else after - theta * before[:, None]
+        rest = before - theta * after if inverse else after - theta * before
         if bounded:
             wrong, right = sorted((sign * -chance, sign * (1 - chance)))
             documents = _of_bounded(
-                rest.mean(axis=1), broken=wrong - theta * right, mended=right - theta * wrong
+                over_repeats(rest), broken=wrong - theta * right, mended=right - theta * wrong
             )
         else:
-            documents = _of_mean(rest.mean(axis=1))
+            documents = _of_mean(over_repeats(rest))
         spread_there = None if inverse else spread
         return over_documents_and_repeats(rest, documents, spread_there)(CONFIDENCE)
 
-    mean_after, mean_before = float(after.mean()), float(before.mean())
+    mean_after, mean_before = (float(over_documents(one).mean()) for one in (after, before))
     if inverse and mean_after <= 0:
         return NO_INTERVAL
     estimate = mean_before / mean_after if inverse else mean_after / mean_before

@@ -86,6 +86,17 @@ class Metric(NamedTuple):
     rule: Statistic
     documents: tuple[str, ...]
 
+    def on(self, documents: tuple[str, ...]) -> Metric | None:
+        """The same of some of the documents, in their order; None where one of them is missing."""
+        if documents == self.documents:
+            return self
+        places = {name: place for place, name in enumerate(self.documents)}
+        if not places.keys() >= set(documents):
+            return None
+        return self._replace(
+            values=self.values[[places[name] for name in documents]], documents=documents
+        )
+
     @property
     def value(self) -> float:
         """The harness's number over all documents; infinity where it is too large for a float."""

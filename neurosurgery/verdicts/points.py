@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from neurosurgery.common.files import write_atomically
@@ -36,10 +37,12 @@ from neurosurgery.verdicts.intervals import (
     RepeatSpread,
     above_chance,
     between_repeats,
-    comparable,
     compare,
     differences,
+    matched,
     noise_of,
+    over_documents,
+    over_repeats,
     repeat_spread,
     retention_interval,
 )
@@ -184,11 +187,19 @@ class VerdictTable:
             }
             before = self._baseline.results.get(task, {}) if self._baseline else {}
             if not key.is_baseline and self._baseline is not None and name in before:
-                row["baseline"] = value_of(self._baseline, task, name)
+                row["baseline"] = self._baseline_of(task, name, metric)
                 if not is_display(name, [n for t, n in metrics if t == task]):
                     row |= self._comparison(task, name, row, metric)
             rows.append(row)
         return rows
+
+    def _baseline_of(self, task: str, name: str, metric: Metric | None) -> float:
+        """The baseline's number on the documents of a cell."""
+        before = self._baseline_metrics.get((task, name))
+        own = before.on(metric.documents) if before and metric else None
+        if own is None or own is before:
+            return value_of(self._baseline, task, name) if self._baseline else math.nan
+        return own.value
 
     def _comparison(
         self, task: str, name: str, row: dict[str, Any], metric: Metric | None
@@ -319,7 +330,10 @@ class VerdictTable:
         needed = NOTHING
         if judged == UNDECIDED:
             needed = what_decides(found.difference, margin, spread_here, len(known))
+        # Of repeats with documents of their own, the baseline on all of these.
+        baseline = {} if known[0].documents == before.documents else {"baseline": before.value}
         return {
+            **baseline,
             "sd_documents": spread_here.documents,
             "sd_repeats": spread_here.repeats if len(known) > 1 else math.nan,
             "documents_needed": needed.documents,
@@ -381,7 +395,7 @@ class VerdictTable:
         return [key for key in self._finished if key.edit and key.edit.removes]
 
     def _task_metrics(self, keys: Sequence[CellKey]) -> list[TaskMetrics]:
-        """Every task by its primary metric: the baseline and these cells, on the same documents."""
+        """Every task by its primary metric: the baseline, and these cells on its documents."""
         chosen = primary_metrics(self.table, self.tasks, self._groups)
         names = dict(zip(chosen["task"], chosen["metric"], strict=True))
         found = []
@@ -393,7 +407,7 @@ class VerdictTable:
                 key: metric
                 for key in keys
                 if (metric := self._metrics[key.stem].get((task, name))) is not None
-                and metric.documents == before.documents
+                and before.on(metric.documents) is not None
             }
             guessing = chance(self._baseline, task, name)
             lower = self._lower_is_better(task, name)
@@ -411,15 +425,20 @@ def read_points(root: Path) -> pd.DataFrame:
 
 def spread_of(edited: Sequence[Metric], baseline: Metric, prior: RepeatSpread | None) -> Spread:
     """The standard deviations of a difference between documents and between repeats."""
-    if not comparable([*edited, baseline]):
+    others = matched(edited, baseline)
+    if not others:
         return Spread(math.nan, math.nan)
-    changes = differences(edited, [baseline])
-    documents = float(changes.mean(axis=1).std(ddof=1))
+    changes = differences(edited, others)
+    # As of a run whose repeats are asked so many: with documents of their own they say more.
+    share = float((~np.isnan(changes)).mean())
+    documents = float(over_repeats(changes).std(ddof=1)) * math.sqrt(share)
     bounded = all(state.bounded for state in (*edited, baseline))
     if len(edited) == 1:
         return Spread(documents, bounded=bounded)
-    variance = float(changes.mean(axis=0).var(ddof=1))
-    between = between_repeats(variance, noise_of(changes), len(edited), prior).variance
+    variance = float(over_documents(changes).var(ddof=1))
+    between = between_repeats(
+        variance, noise_of(changes), len(edited), prior, is_own=share < 1
+    ).variance
     freedom = prior.freedom if prior else 0.0
     return Spread(documents, math.sqrt(between * len(edited)), freedom, bounded)
 

@@ -128,7 +128,7 @@ def measure(monkeypatch, tmp_path, tokenizer):
         config = EvaluationConfig("own", (), None, None, None, False, tasks, 4)
         harness = Harness(task_manager(config), "skill_task", ["own"], config)
         lm = harness_model(LoadedModel(build_model("llama"), tokenizer, "float32"), 4)
-        found = harness.evaluate(lm, None)
+        found = harness.evaluate(lm)
         directions = found.higher_is_better
         record = CellRecord(CellKey(), 0, 0.0, None, None, 0.0, {}, None, directions)
         assert CellRecord.from_json(_plain(record.to_json())) == record

@@ -140,7 +140,7 @@ def identity(tasks: Path, tokenizer, names=("own",), **changes) -> dict[str, Any
     changes = {"math_task": names[0]} | changes
     config = settings(tasks, **changes)
     harness = Harness(task_manager(config), "other_tasks", list(names), config)
-    return harness.prepare(tokenizer, 512, None).values("other_tasks")
+    return harness.prepare(tokenizer, 512).values("other_tasks")
 
 
 def test_functions_count_with_their_helpers(only_own_tasks, tmp_path, tokenizer):

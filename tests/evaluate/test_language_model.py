@@ -135,27 +135,27 @@ def demo_model():
     )
 
 
-@pytest.fixture(scope="module")
-def demo_harness() -> Harness:
+def demo_harness(documents: int, **more) -> Harness:
+    """The demo's tasks."""
     config = EvaluationConfig(
         math_task="demo_gsm8k_cot",
         other_tasks=(),
         math_documents=None,
-        other_documents=None,
+        other_documents=documents,
         num_fewshot=None,
         apply_chat_template=False,
         include_path=None,
         batch_size=16,
+        **more,
     )
     manager = TaskManager(include_path=str(TASKS_FOLDER), include_defaults=False)
     tasks = ["demo_gsm8k_cot", "demo_race", "demo_mmlu", "demo_stories"]
     return Harness(manager, "other_tasks", tasks, config)
 
 
-def test_the_demo_agrees_document_by_document(demo_model, demo_harness, tokenizer):
-    ours, stock = (
-        demo_harness.evaluate(lm, limit=20).documents for lm in both(demo_model, tokenizer, 16)
-    )
+def test_the_demo_agrees_document_by_document(demo_model, tokenizer):
+    harness = demo_harness(20)
+    ours, stock = (harness.evaluate(lm).documents for lm in both(demo_model, tokenizer, 16))
     assert len(ours) == 80
     for mine, theirs in zip(ours, stock, strict=True):
         assert mine["doc_hash"] == theirs["doc_hash"]
@@ -167,22 +167,21 @@ def test_the_demo_agrees_document_by_document(demo_model, demo_harness, tokenize
         assert mine.get("loglikelihoods") == pytest.approx(theirs.get("loglikelihoods"), abs=1e-4)
 
 
-def test_prompts_are_built_for_the_first_model_state_only(
-    demo_model, demo_harness, tokenizer, monkeypatch
-):
-    ours = LanguageModel(demo_model, tokenizer, 16)
-    first = demo_harness.evaluate(ours, limit=5)
+def test_prompts_are_built_for_the_first_model_state_only(demo_model, tokenizer, monkeypatch):
+    ours, harness = LanguageModel(demo_model, tokenizer, 16), demo_harness(5)
+    first = harness.evaluate(ours)
     before = copy.deepcopy(first)
     monkeypatch.setattr(ConfigurableTask, "fewshot_context", None)
-    assert demo_harness.evaluate(ours, limit=5) == before
+    assert harness.evaluate(ours) == before
     assert first == before
     with pytest.raises(TypeError):
-        demo_harness.evaluate(ours, limit=4)
+        demo_harness(4).evaluate(ours)
 
 
-def test_out_of_memory_halves_the_batches(demo_model, demo_harness, tokenizer):
+def test_out_of_memory_halves_the_batches(demo_model, tokenizer):
     ours, _ = both(demo_model, tokenizer, 8)
-    expected = demo_harness.evaluate(ours, limit=6)
+    harness = demo_harness(6)
+    expected = harness.evaluate(ours)
 
     def too_large(_module, inputs, _output):
         if inputs[0].shape[0] * inputs[0].shape[1] > 300:
@@ -190,7 +189,7 @@ def test_out_of_memory_halves_the_batches(demo_model, demo_harness, tokenizer):
 
     handle = demo_model.get_input_embeddings().register_forward_hook(too_large)
     try:
-        found = demo_harness.evaluate(ours, limit=6)
+        found = harness.evaluate(ours)
     finally:
         handle.remove()
     assert ours.batch_size < 8

@@ -69,7 +69,7 @@ def math_task(config: EvaluationConfig):
 def test_the_prompt_is_the_published_one(file, tokenizer):
     config = evaluation(file)
     harness, task = math_task(config)
-    harness.prepare(tokenizer, 10**6, None)
+    harness.prepare(tokenizer, 10**6)
     data = load_problems(str(file), 42)
     assert (len(data["train"]), len(data["test"])) == (30, 10)
     shots = [
@@ -149,7 +149,7 @@ def test_twenty_documents_by_the_published_protocol(tmp_path, tokenizer, monkeyp
     pd.DataFrame(rows).to_csv(file, index=False)
     config = evaluation(file)
     harness, task = math_task(config)
-    harness.prepare(tokenizer, 10**6, 20)
+    harness.prepare(tokenizer, 10**6)
     documents = list(task.eval_docs)
     assert len(documents) == 20
     expected = []
@@ -159,7 +159,7 @@ def test_twenty_documents_by_the_published_protocol(tmp_path, tokenizer, monkeyp
         lines[document["question"]] = text
         expected.append((right, outcome))
     with quick:
-        found = harness.evaluate(Script(lines), 20)
+        found = harness.evaluate(Script(lines))
     records = sorted(found.documents, key=lambda record: record["doc_id"])
     for record, (right, outcome) in zip(records, expected, strict=True):
         metrics = record["metrics"]
@@ -202,15 +202,15 @@ def test_results_do_not_depend_on_where_the_file_lies(file, tmp_path, tokenizer)
     found = []
     for each in (file, moved):
         harness, _ = math_task(evaluation(each))
-        found.append(harness.prepare(tokenizer, 10**6, None).sha256)
+        found.append(harness.prepare(tokenizer, 10**6).sha256)
     assert found[0] == found[1]
     other, _ = math_task(evaluation(file, random_state=1))
-    assert other.prepare(tokenizer, 10**6, None).sha256 != found[0]
+    assert other.prepare(tokenizer, 10**6).sha256 != found[0]
 
 
 def test_shots_can_be_chosen(file, tokenizer):
     harness, task = math_task(evaluation(file, num_fewshot=2))
-    harness.prepare(tokenizer, 10**6, None)
+    harness.prepare(tokenizer, 10**6)
     assert all(request.arguments[0].count("Instruct:") == 3 for request in task.instances)
 
 

@@ -128,7 +128,7 @@ def test_refused_in_one_line(case, only_own_tasks, tmp_path, tokenizer):
     tasks = write_task(tmp_path / "tasks", documents, **fields)
     (tasks / "utils.py").write_text("def stop(document):\n    raise TypeError('x')\n")
     with pytest.raises(UsageError) as caught:
-        harness(tasks).prepare(tokenizer, LONGEST, None)
+        harness(tasks).prepare(tokenizer, LONGEST)
     assert str(caught.value).startswith("--train_lm_eval_task own: ")
     assert message in str(caught.value)
 
@@ -137,7 +137,7 @@ def test_a_task_without_documents(only_own_tasks, tmp_path, tokenizer):
     tasks = write_task(tmp_path / "tasks", process_docs="!function utils.none")
     (tasks / "utils.py").write_text("def none(data):\n    return data.select([])\n")
     with pytest.raises(UsageError, match=r"--train_lm_eval_task own: .*; expected documents with"):
-        harness(tasks).prepare(tokenizer, LONGEST, None)
+        harness(tasks).prepare(tokenizer, LONGEST)
 
 
 def test_a_script_refuses_before_it_loads_or_writes(
@@ -160,14 +160,14 @@ def test_cut_prompts_are_counted_and_fixed_shots_said(only_own_tasks, tmp_path, 
     """Only the first document is long; each of its three options has the same long prompt."""
     documents = [DOCUMENTS[0] | {"question": "word " * LONGEST}, *DOCUMENTS[1:]]
     found = harness(write_task(tmp_path / "tasks", documents), num_fewshot=5)
-    found.prepare(tokenizer, LONGEST, None)
+    found.prepare(tokenizer, LONGEST)
     assert found.notes == (
         "own fixes zero shots: not changed by --num_fewshot 5",
         f"own: 3 of {3 * len(DOCUMENTS)} prompts are longer than the model's context of {LONGEST} "
         "tokens; their start is cut",
     )
     found = harness(write_task(tmp_path / "tasks"), num_fewshot=0)
-    found.prepare(tokenizer, LONGEST, None)
+    found.prepare(tokenizer, LONGEST)
     assert found.notes == ()
 
 

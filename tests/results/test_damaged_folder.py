@@ -22,7 +22,7 @@ DAMAGES = {
     "deep": b"[" * 50_000 + b"]" * 50_000,
     "no UTF-8": b'{"format": "\xff"}',
     "a long number": b'{"format": ' + b"9" * 5_000 + b"}",
-    "no facts": b'{"format": "neurosurgery-results/6", "identity": {"--model": "m"}}',
+    "no facts": b'{"format": "neurosurgery-results/7", "identity": {"--model": "m"}}',
     "facts of another kind": b'{"identity": [{"flag": "--model"}]}',
     "twice": b'{"format": 1, "format": 2}',
 }

@@ -101,7 +101,7 @@ def test_too_little_memory_makes_batches_smaller_for_one_cell(monkeypatch):
     asked: list[int] = []
 
     class OneHarness:
-        def evaluate(self, lm, _limit):
+        def evaluate(self, lm, _repeat):
             if len(asked) < 2:
                 lm.batch_size_per_gpu = lm.batch_size // 2
             asked.append(lm.batch_size)
@@ -118,7 +118,7 @@ def test_too_little_memory_makes_batches_smaller_for_one_cell(monkeypatch):
         "neurosurgery.run.worker.harness_model", lambda _loaded, size: Lm(batch_size_per_gpu=size)
     )
     loaded = SimpleNamespace(model=torch.nn.Linear(2, 2), tokenizer=None, dtype="float32")
-    evaluation = SimpleNamespace(batch_size=16, math_documents=1, other_documents=1)
+    evaluation = SimpleNamespace(batch_size=16)
     harness = OneHarness()
     tasks = SimpleNamespace(harnesses={"math": harness, "other": harness}, evaluation=evaluation)
     worker = Worker(loaded, None, tasks)

@@ -141,7 +141,7 @@ def test_interval_holds_the_difference_and_turns_with_the_sides(pairs):
 
 def test_different_documents_are_not_paired():
     before = accuracy([1, 0, 1])
-    for other in (accuracy([1, 0]), before._replace(documents=("0", "1", "x"))):
+    for other in (accuracy([1, 0, 0, 1]), before._replace(documents=("0", "1", "x"))):
         assert math.isnan(paired_interval(other, before).low)
         assert math.isnan(mcnemar(other, before))
         assert math.isnan(compare([other, other], before).interval.low)
@@ -221,6 +221,81 @@ def test_the_noise_of_documents_and_repeats_by_hand():
     rows = 3 * ((CHANGES.mean(axis=1) - CHANGES.mean()) ** 2).sum()
     columns = 6 * ((CHANGES.mean(axis=0) - CHANGES.mean()) ** 2).sum()
     assert noise_of(CHANGES) == pytest.approx((total - rows - columns) / (5 * 2) / 6)
+
+
+def own_documents(rng, documents: int, sizes):
+    """Changes of repeats that ask some of the documents: a matrix with NaN, as a table would be."""
+    changes = rng.normal(size=(documents, len(sizes)))
+    for repeat, size in enumerate(sizes):
+        changes[rng.permutation(documents)[size:], repeat] = np.nan
+    return changes[~np.isnan(changes).all(axis=1)]
+
+
+@pytest.mark.parametrize("sizes", [(5, 5, 5), (20, 12, 7), (30, 30, 30)])
+def test_documents_of_repeats_give_what_their_means_are_made_of(sizes):
+    """Literally: who asked it, and how many that one asked."""
+    changes = own_documents(np.random.default_rng(1), 30, sizes)
+    documents, repeats = changes.shape
+    means = [np.mean([c for c in column if not math.isnan(c)]) for column in changes.T]
+    mean = sum(means) / repeats
+    given = [
+        mean
+        + sum(
+            (changes[d, r] - mean) * documents / repeats / sizes[r]
+            for r in range(repeats)
+            if not math.isnan(changes[d, r])
+        )
+        for d in range(documents)
+    ]
+    assert intervals.over_documents(changes) == pytest.approx(means)
+    assert intervals.over_repeats(changes) == pytest.approx(given)
+    assert np.mean(given) == pytest.approx(mean)
+
+
+def test_the_noise_between_repeats_is_all_of_it_where_they_share_no_document():
+    """Means of n documents each vary by s² / n; of the same documents by what is their own."""
+    rng = np.random.default_rng(2)
+    values = rng.normal(size=(3, 8))
+    apart = np.full((24, 3), np.nan)
+    for repeat in range(3):
+        apart[repeat * 8 : repeat * 8 + 8, repeat] = values[repeat]
+    assert noise_of(apart) == pytest.approx(values.var(axis=1, ddof=1).mean() / 8)
+    shared = np.vstack([values.T, np.full((1, 3), np.nan)])
+    assert noise_of(shared) == pytest.approx(noise_of(values.T))
+
+
+def test_repeats_are_compared_with_the_baseline_on_their_own_documents():
+    rng = np.random.default_rng(3)
+    before = accuracy(rng.random(90) < 0.8)
+    pruned = accuracy(np.where(rng.random(90) < 0.1, 0.0, before.values[:, 0]))
+    names = [tuple(map(str, range(start, start + 30))) for start in (0, 30, 60)]
+    repeats = [pruned.on(own) for own in names]
+    found = compare(repeats, before)
+    whole = compare([pruned], before)
+    assert found.difference == pytest.approx(whole.difference)
+    # Ninety documents, whoever asks them; what repeats may differ by comes on top.
+    low, high = intervals._of_bounded((pruned.values - before.values)[:, 0])(0.95)
+    changes = intervals.differences(repeats, [before.on(own) for own in names])
+    added = stats.t.ppf(0.975, 2) * math.sqrt(
+        max(
+            changes[~np.isnan(changes)].reshape(3, 30).mean(axis=1).var(ddof=1) - noise_of(changes),
+            noise_of(changes) / 8,
+        )
+        / 3
+    )
+    for end, plain in ((found.interval.low, low), (found.interval.high, high)):
+        distance = math.hypot(plain - found.difference, added)
+        assert abs(end - found.difference) == pytest.approx(distance)
+    # A document that the baseline was not asked is nothing to compare with.
+    assert math.isnan(compare(repeats, before.on(names[0])).interval.low)
+
+
+def test_the_order_of_documents_does_not_matter():
+    rng = np.random.default_rng(4)
+    before = accuracy(rng.random(40) < 0.7)
+    repeats = [accuracy(rng.random(40) < 0.6) for _ in range(3)]
+    turned = [state.on(tuple(rng.permutation(state.documents))) for state in repeats]
+    assert compare(turned, before).interval == pytest.approx(compare(repeats, before).interval)
 
 
 def test_repeats_and_documents_are_added_up_by_hand():

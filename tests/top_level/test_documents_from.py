@@ -1,0 +1,110 @@
+"""Documents of their own for every repeat, by whole commands: growth, baseline, refusals."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from scripts import SCRIPTS, files_with_times, without_timings
+
+CASE = SCRIPTS["mathneuro"]
+OWN = ["--pre_train_eval", "--documents_from", "own"]
+
+
+def answers(path: Path) -> dict[tuple[str, int], dict]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return {(one["task"], one["doc_id"]): one["metrics"] for one in content["answers"]}
+
+
+def cell(folder: Path, name: str) -> dict[tuple[str, int], dict]:
+    [path] = (folder / "cells").rglob(f"{name}.json")
+    return answers(path)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_model, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("own")
+    assert CASE.run(tiny_model, folder, *OWN) == 0
+    return folder
+
+
+def test_repeats_ask_other_documents_and_the_baseline_all_of_them(finished):
+    before = cell(finished, "pre_results")
+    repeats = [cell(finished, f"Race_calculate0.01_run{repeat}") for repeat in (0, 1)]
+    assert not repeats[0].keys() & repeats[1].keys()
+    assert before.keys() == repeats[0].keys() | repeats[1].keys()
+    # All points of a repeat ask the same.
+    assert cell(finished, "MMLU_calculate0.05_run1").keys() == repeats[1].keys()
+    table = pd.read_csv(finished / "results.csv").dropna(subset=["repeat"])
+    accuracy = table[(table["task"] == "demo_race") & (table["metric"] == "acc,none")]
+    assert set(accuracy["n"]) == {6}
+    for _, row in accuracy.iterrows():
+        own = [place for place in repeats[int(row["repeat"])] if place[0] == "demo_race"]
+        assert row["baseline"] == pytest.approx(np.mean([before[p]["acc"] for p in own]))
+        assert row["difference"] == pytest.approx(row["value"] - row["baseline"])
+    summary = pd.read_csv(finished / "summary.csv")
+    points = summary[(summary["task"] == "demo_race") & (summary["metric"] == "acc,none")]
+    whole = np.mean([m["acc"] for (task, _), m in before.items() if task == "demo_race"])
+    assert points["baseline"].to_list() == pytest.approx([whole] * len(points))
+    assert np.allclose(points["value"] - points["baseline"], points["difference"])
+    means = accuracy.groupby(["against", "size"])["difference"].mean()
+    found = points.set_index(["against", "size"])["difference"]
+    assert found.to_dict() == pytest.approx(means.to_dict())
+    assert points["ci_low"].notna().all()
+
+
+def test_a_further_repeat_adds_its_documents_to_the_baseline(finished, tiny_model, tmp_path):
+    """What was computed stays; the whole run gives the same tables."""
+    folder = tmp_path / "grown"
+    one = ["--num_repeats", "1"]
+    assert CASE.run(tiny_model, folder, *OWN, *one) == 0
+    cells = files_with_times(folder / "cells")
+    baseline = next((folder / "cells").rglob("pre_results.json"))
+    few = answers(baseline)
+    # Also by a run that does not ask for a baseline: without it there would be no verdict.
+    assert CASE.run(tiny_model, folder, "--documents_from", "own") == 0
+    assert few.items() <= answers(baseline).items()
+    kept = files_with_times(folder / "cells")
+    assert {path for path in cells if cells[path] != kept[path]} == {baseline}
+    assert without_timings(folder) == without_timings(finished)
+    # Fewer again ask nothing.
+    assert CASE.run(tiny_model, folder, *OWN, *one) == 0
+    assert files_with_times(folder / "cells") == kept
+
+
+def test_other_documents_are_another_folder(finished, tiny_model, capsys):
+    before = files_with_times(finished)
+    for more, told in (
+        (["--documents_from", "first"], "--documents_from first: the results in"),
+        (["--documents_from", "random"], "--documents_from random: the results in"),
+        (["--documents_from", "each"], "--documents_from each: expected first, random, own"),
+    ):
+        try:
+            status = CASE.run(tiny_model, finished, *OWN, *more)
+        except SystemExit as error:
+            status = error.code
+        assert status == 2
+        assert told in capsys.readouterr().err
+    assert files_with_times(finished) == before
+
+
+def test_another_script_asks_the_same(finished, tiny_model, capsys):
+    case = SCRIPTS["lape"]
+    baseline = next((finished / "cells").rglob("pre_results.json"))
+    before = baseline.read_bytes()
+    assert case.run(tiny_model, finished, *OWN) == 0
+    assert baseline.read_bytes() == before
+    own = cell(finished, "run1_ratio0.1")
+    assert own.keys() == cell(finished, "Race_calculate0.01_run1").keys()
+    summary = pd.read_csv(finished / "summary.csv")
+    rows = summary[(summary["method"] == "lape") & (summary["metric"] == "acc,none")]
+    assert len(rows) == 4
+    assert rows["ci_low"].notna().all()
+    capsys.readouterr()
+    assert CASE.run(tiny_model, finished, *OWN, "--num_repeats", "4", "--dry_run") == 0
+    told = capsys.readouterr().out
+    assert "baseline     to do" in told
+    assert "every repeat asks documents of its own, the baseline 24, 24, 24, 24" in told
