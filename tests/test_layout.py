@@ -191,8 +191,10 @@ def test_a_method_is_named_in_its_own_file_alone():
     }
     # PEFT has two configurations.
     adapters = "edit/adapters.py"
+    # Documents can be random ones, too.
+    documents = "settings/parts.py"
     elsewhere = {file for file in named if not file.startswith("methods/")}
-    assert elsewhere <= {*of_the_paper, adapters}
+    assert elsewhere <= {*of_the_paper, adapters, documents}
 
 
 REGISTRIES = (
