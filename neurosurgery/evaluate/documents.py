@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -15,6 +17,7 @@ from neurosurgery.evaluate.guessing import guessing_scores
 
 _ENOUGH = 100
 """Documents from which it shows what most of a task's have in common."""
+_DIGITS = 12
 _SHORT = 100
 """Characters of a question that may go on in its answer, as "The capital of France is"."""
 
@@ -23,11 +26,18 @@ Guessing = dict[tuple[str, int], dict[str, float]]
 
 
 def document_records(
-    samples: Mapping[str, Sequence[dict[str, Any]]], tasks: Mapping[str, Task], guessing: Guessing
+    samples: Mapping[str, Sequence[dict[str, Any]]],
+    tasks: Mapping[str, Task],
+    guessing: Guessing,
+    cluster: str | None = None,
 ) -> list[dict[str, Any]]:
     """Convert the harness's samples (by task) to one record per document and filter.
 
-    `guessing` is filled for new documents: it is the same for every model state.
+    Args:
+        samples: by task.
+        tasks: by name.
+        guessing: filled for new documents: it is the same for every model state.
+        cluster: the field of documents that vary together.
     """
     records = []
     for name, of_task in samples.items():
@@ -37,8 +47,19 @@ def document_records(
                 requests = len(sample["arguments"])
                 guessing[place] = guessing_scores(tasks[name], sample["doc"], requests)
             record = _document(name, sample, tasks[name].OUTPUT_TYPE)
-            records.append(record | {"guessing": guessing[place]})
+            of = cluster_of(sample["doc"], cluster)
+            shared = {} if of is None else {"cluster": of}
+            records.append(record | {"guessing": guessing[place]} | shared)
     return records
+
+
+def cluster_of(document: object, field: str | None) -> str | None:
+    """A short text that documents share that have the same value of a field; None without it."""
+    value = document.get(field) if field is not None and isinstance(document, Mapping) else None
+    if value is None:
+        return None
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
 def without_broken_numbers(

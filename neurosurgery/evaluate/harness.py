@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +23,7 @@ from neurosurgery.evaluate.checks import UnfitTaskError, check_task
 from neurosurgery.evaluate.documents import (
     Guessing,
     asked_records,
+    cluster_of,
     document_records,
     without_broken_numbers,
 )
@@ -96,6 +97,25 @@ class Harness:
     def asked(self) -> dict[str, Asked]:
         """The documents of each task that model states are asked."""
         return {name: prompts.asked for name, prompts in self._prompts.items()}
+
+    def fields(self) -> dict[str, list[str]]:
+        """The fields of each task's documents."""
+        found = {}
+        for name, task in self._loaded["tasks"].items():
+            first = next(iter(task.eval_docs))
+            found[name] = list(first) if isinstance(first, Mapping) else []
+        return found
+
+    def clusters(self) -> dict[str, int]:
+        """How many clusters the asked documents of a task are in; only tasks with the field."""
+        found = {}
+        for name, task in self._loaded["tasks"].items():
+            documents = task.eval_docs
+            asked = self._prompts[name].asked.order
+            of = [cluster_of(documents[number], self._config.cluster) for number in asked]
+            if any(of):
+                found[name] = len(set(of) - {None}) + of.count(None)
+        return found
 
     def records(self, *, of_all: bool = False) -> dict[str, list[Record]]:
         """The documents of each task that are asked, or all, as records to compare with samples.
@@ -183,7 +203,9 @@ class Harness:
             lm.batch_size_per_gpu = lm.batch_size // 2
             empty_cache()
         documents = _plain(
-            document_records(found["samples"], self._loaded["tasks"], self._guessing)
+            document_records(
+                found["samples"], self._loaded["tasks"], self._guessing, self._config.cluster
+            )
         )
         return Evaluation(
             without_broken_numbers(_plain(found["results"]), documents, self._groups),

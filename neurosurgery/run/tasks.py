@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
+from neurosurgery.common.errors import UsageError
 from neurosurgery.evaluate.tasks import task_manager
 from neurosurgery.settings.experiment import EvaluationConfig
 from neurosurgery.settings.identity import Identity
@@ -38,6 +39,7 @@ class Tasks:
         self.chatter = io.StringIO()
         self.harnesses: Mapping[str, Harness] = {}
         self._manager = task_manager(evaluation)
+        self._clusters: dict[str, int] = {}
 
     def load(self, architecture: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Identity:
         """Load the tasks and build their requests.
@@ -59,6 +61,7 @@ class Tasks:
             self.harnesses = load_harnesses(self._manager, self.evaluation)
             for harness in self.harnesses.values():
                 found |= harness.prepare(tokenizer, longest)
+            self._clusters = self._find_clusters()
         return found
 
     @property
@@ -66,6 +69,28 @@ class Tasks:
         """What the user should know of the tasks."""
         for harness in self.harnesses.values():
             yield from harness.notes
+        for task, count in self._clusters.items():
+            documents = len(self.asked[task].order)
+            yield f"{task}: {documents} documents in {count} clusters by {self.evaluation.cluster}"
+
+    def _find_clusters(self) -> dict[str, int]:
+        field = self.evaluation.cluster
+        if field is None:
+            return {}
+        found: dict[str, int] = {}
+        for harness in self.harnesses.values():
+            found |= harness.clusters()
+        if not found:
+            there = (task for one in self.harnesses.values() for task in one.fields().items())
+            fields = "; ".join(f"{task} has {', '.join(names)}" for task, names in there)
+            raise UsageError(
+                "--cluster", field, f"expected a field of a task's documents: {fields}"
+            )
+        for task, count in found.items():
+            if count < 2:
+                reason = f"expected two clusters at least; all documents of {task} share one"
+                raise UsageError("--cluster", field, reason)
+        return found
 
     def records(self, *, of_all: bool = False) -> dict[str, list[Record]]:
         """The documents that the run asks, or all that its tasks have, by task.

@@ -153,6 +153,7 @@ class EvaluationConfig:
     random_state: int = 42
     documents_from: str = "first"
     num_repeats: int = 1
+    cluster: str | None = None
 
     def __post_init__(self) -> None:
         if self.include_path is not None:

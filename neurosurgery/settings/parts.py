@@ -209,6 +209,14 @@ EVALUATION = (
         choices=(FIRST, RANDOM, OWN),
         identity=CELLS,
     ),
+    Setting(
+        "cluster",
+        str,
+        "a field of the tasks' documents, as passage: those with the same value vary together, "
+        "and intervals count them as one",
+        metavar="FIELD",
+        identity=CELLS,
+    ),
     Setting("eval_batch_size", int, "requests at once", default=16, range=whole(1)),
     Setting(
         "num_fewshot", int, "shots", range=whole(0), otherwise="each task's own", identity=CELLS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from neurosurgery.results.cells import Cell
@@ -36,8 +36,19 @@ def cell_metrics(cell: Cell) -> dict[MetricKey, Metric | None]:
                 [document["metrics"].get(metric) for document in documents],
                 value,
                 [_pairing(document) for document in documents],
+                _clusters(documents),
             )
     return found
+
+
+def _clusters(documents: Sequence[Mapping[str, Any]]) -> list[str] | None:
+    """The cluster of every document (`--cluster`); one without the field is its own."""
+    if not any("cluster" in document for document in documents):
+        return None
+    return [
+        f"{document['task']}:{document.get('cluster', document['doc_id'])}"
+        for document in documents
+    ]
 
 
 def value_of(cell: Cell, task: str, name: str) -> float:

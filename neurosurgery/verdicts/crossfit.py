@@ -133,12 +133,14 @@ class TaskMetrics:
         }
 
     def _placed(self, documents: tuple[str, ...], values: np.ndarray) -> np.ndarray:
-        """Rows for all documents; those of documents that are not among these are 0."""
-        if documents == self.baseline.documents:
+        """Rows for all documents, 0 for those that are not among these; of clusters their sums."""
+        clusters = self.baseline.clusters or self.baseline.documents
+        if documents == clusters:
             return values
-        places = {name: place for place, name in enumerate(self.baseline.documents)}
-        found = np.zeros((len(places), values.shape[1]))
-        found[[places[name] for name in documents]] = values
+        rows = {name: row for row, name in enumerate(dict.fromkeys(clusters))}
+        row_of = dict(zip(self.baseline.documents, map(rows.__getitem__, clusters), strict=True))
+        found = np.zeros((len(rows), values.shape[1]))
+        np.add.at(found, [row_of[name] for name in documents], values)
         return found
 
     def _noise(self) -> dict[CellKey, np.ndarray]:
@@ -150,7 +152,7 @@ class TaskMetrics:
         points: dict[CellKey, list[Metric]] = {}
         for key, state in self.cells.items():
             points.setdefault(key.point, []).append(state)
-        generator = np.random.default_rng([2, *self.task.encode(), len(self.baseline.values)])
+        generator = np.random.default_rng([2, *self.task.encode(), self.baseline.independent])
         found = {}
         for point, repeats in points.items():
             noise = self._noise_size(repeats) * generator.standard_normal(draws.HALVED)
@@ -161,7 +163,7 @@ class TaskMetrics:
         """The standard deviation of the noise."""
         if not all(state.bounded for state in (self.baseline, *repeats)):
             return 0.0
-        documents = len(self.baseline.values)
+        documents = self.baseline.independent
         after = by_document(repeats)
         change = over_repeats(after - by_document([self._baseline_of(one) for one in repeats]))
         after = over_repeats(after)

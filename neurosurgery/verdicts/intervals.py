@@ -2,7 +2,8 @@
 
 Two things vary: the documents, and the draws of calibration samples (the repeats). With one repeat
 an interval is about this draw. Repeats share their documents, or each has some of its own
-(`--documents_from own`): then only what a repeat was asked counts for it.
+(`--documents_from own`): then only what a repeat was asked counts for it. Documents that vary
+together (`--cluster`) count as one: in what follows a document is a cluster of them.
 
 1. Every document gives every repeat that was asked it a difference d_ir to the baseline: of
    answers the change, of perplexities, in nats, the first-order contribution to the change of the
@@ -144,7 +145,7 @@ def matched(edited: Sequence[Metric], baseline: Metric | Sequence[Metric]) -> li
         others = [state for state in own if state is not None]
     pairs = list(zip(edited, others * len(edited) if len(others) == 1 else others, strict=False))
     is_whole = len(pairs) == len(edited) and all(
-        len(one.values) > 1
+        one.independent > 1
         and one.documents == other.documents
         and bool(np.isfinite(one.values).all() and np.isfinite(other.values).all())
         for one, other in pairs
@@ -153,7 +154,39 @@ def matched(edited: Sequence[Metric], baseline: Metric | Sequence[Metric]) -> li
 
 
 def by_document(states: Sequence[Metric]) -> np.ndarray:
-    """What every document gives every repeat, (documents, repeats); NaN where it was not asked."""
+    """What every document gives every repeat, (documents, repeats); NaN where it was not asked.
+
+    Where documents come in clusters, what every cluster gives (`_by_cluster`).
+    """
+    found = _by_each_document(states)
+    of = {
+        name: cluster
+        for state in states
+        for name, cluster in zip(state.documents, state.clusters or (), strict=False)
+    }
+    if not of:
+        return found
+    names = dict.fromkeys(name for state in states for name in state.documents)
+    return _by_cluster(found, [of[name] for name in names])
+
+
+def _by_cluster(changes: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
+    """What every cluster gives every repeat, (clusters, repeats); the mean of a column stays.
+
+    The sum of a cluster's deviations from the mean of its repeat, on the scale of a cluster: to
+    first order what it gives to a mean over documents, whatever its size.
+    """
+    places = {name: place for place, name in enumerate(dict.fromkeys(clusters))}
+    rows = np.array([places[name] for name in clusters])
+    means = over_documents(changes)
+    sums, asked = np.zeros((2, len(places), changes.shape[1]))
+    np.add.at(sums, rows, np.nan_to_num(changes - means))
+    np.add.at(asked, rows, ~np.isnan(changes))
+    scale = (asked > 0).sum(axis=0) / asked.sum(axis=0)
+    return np.where(asked > 0, means + sums * scale, np.nan)
+
+
+def _by_each_document(states: Sequence[Metric]) -> np.ndarray:
     first = states[0].documents
     if all(state.documents == first for state in states):
         return np.stack([state.by_document() for state in states], axis=1)
@@ -238,13 +271,13 @@ def compare(
         _of_bounded(over_repeats(changes))
         if all(state.bounded for state in states)
         else _of_any(edited, others)
-        if not np.isnan(changes).any()
+        if not np.isnan(changes).any() and edited[0].clusters is None
         else _of_any(*_linear(over_repeats(changes)))
     )
     interval_at = over_documents_and_repeats(changes, documents, spread)
     interval, inner = interval_at(CONFIDENCE), interval_at(EQUIVALENCE)
     p_value = p_value_of(interval_at)
-    if len(edited) == 1 and all(state.binary for state in states):
+    if len(edited) == 1 and edited[0].clusters is None and all(state.binary for state in states):
         p_value = max(p_value, mcnemar(edited[0], others[0]))
         if p_value > 1 - CONFIDENCE:
             interval = Interval(min(interval.low, 0.0), max(interval.high, 0.0))
@@ -607,7 +640,7 @@ def above_chance(baseline: Metric, chance: float, *, lower_is_better: bool) -> b
     """
     if lower_is_better and math.isnan(chance):
         return math.isfinite(baseline.compared)
-    above = (-1.0 if lower_is_better else 1.0) * (baseline.by_document() - chance)
+    above = (-1.0 if lower_is_better else 1.0) * (by_document([baseline])[:, 0] - chance)
     if not np.isfinite(above).all() or len(above) < 2:
         return False
     error = float(above.std(ddof=1)) / math.sqrt(len(above))

@@ -118,7 +118,7 @@ class _Tasks:
         used = [task for task in tasks if task.above_chance]
         self.others = {task.task: task for task in used if task.task != math_task}
         self.skill = next((task for task in used if task.task == math_task), None)
-        counts = [len(task.baseline.values) for task in used]
+        counts = [task.baseline.independent for task in used]
         self.documents = min(counts, default=0)
 
     def known(self, key: CellKey, *, skill: bool = True) -> bool:
@@ -416,7 +416,7 @@ def _better_rates(
     for point in points:
         columns = point[0].columns
         rates.setdefault(tuple(columns[name] for name in GRID[:-1]), []).append(point)
-    documents = len(skill.baseline.values)
+    documents = skill.baseline.independent
     found: dict[tuple[object, ...], tuple[Quantity, dict[str, Quantity]]] = {}
     for place, own in rates.items():
         if len(own) > 1 and len({tuple(_repeat(key) for key in point) for point in own}) == 1:

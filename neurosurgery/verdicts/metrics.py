@@ -79,12 +79,19 @@ class Metric(NamedTuple):
     """A number per document, and how the harness makes one of many.
 
     `values` has shape (documents, parts); `documents` names each document, so that only equal ones
-    are paired.
+    are paired. Documents of one cluster (a passage, an article) vary together; None where each
+    varies by itself.
     """
 
     values: np.ndarray
     rule: Statistic
     documents: tuple[str, ...]
+    clusters: tuple[str, ...] | None = None
+
+    @property
+    def independent(self) -> int:
+        """How many documents, or clusters of them, vary by themselves."""
+        return len(self.values if self.clusters is None else set(self.clusters))
 
     def on(self, documents: tuple[str, ...]) -> Metric | None:
         """The same of some of the documents, in their order; None where one of them is missing."""
@@ -93,9 +100,9 @@ class Metric(NamedTuple):
         places = {name: place for place, name in enumerate(self.documents)}
         if not places.keys() >= set(documents):
             return None
-        return self._replace(
-            values=self.values[[places[name] for name in documents]], documents=documents
-        )
+        rows = [places[name] for name in documents]
+        clusters = self.clusters and tuple(self.clusters[row] for row in rows)
+        return self._replace(values=self.values[rows], documents=documents, clusters=clusters)
 
     @property
     def value(self) -> float:
@@ -158,7 +165,11 @@ def mean_metric(values: Sequence[float] | Sequence[bool], documents: Sequence[st
 
 
 def metric_from_documents(
-    name: str, values: Sequence[object], reported: float, documents: Sequence[str]
+    name: str,
+    values: Sequence[object],
+    reported: float,
+    documents: Sequence[str],
+    clusters: Sequence[str] | None = None,
 ) -> Metric | None:
     """Rebuild a harness metric from its values per document.
 
@@ -176,7 +187,8 @@ def metric_from_documents(
     rule = STATISTICS.get(name, _MEAN)
     if table.ndim != 2 or not len(table) or table.shape[1] != rule.parts:
         return None
-    metric = Metric(table, rule, tuple(documents))
+    groups = None if clusters is None else tuple(clusters)
+    metric = Metric(table, rule, tuple(documents), groups)
     return metric if math.isclose(metric.value, reported, rel_tol=1e-6, abs_tol=1e-9) else None
 
 

@@ -430,14 +430,14 @@ def spread_of(edited: Sequence[Metric], baseline: Metric, prior: RepeatSpread | 
         return Spread(math.nan, math.nan)
     changes = differences(edited, others)
     # As of a run whose repeats are asked so many: with documents of their own they say more.
-    share = float((~np.isnan(changes)).mean())
-    documents = float(over_repeats(changes).std(ddof=1)) * math.sqrt(share)
+    asked = np.mean([len(state.values) for state in edited])
+    documents = float(over_repeats(changes).std(ddof=1)) * math.sqrt(asked / len(changes))
     bounded = all(state.bounded for state in (*edited, baseline))
     if len(edited) == 1:
         return Spread(documents, bounded=bounded)
     variance = float(over_documents(changes).var(ddof=1))
     between = between_repeats(
-        variance, noise_of(changes), len(edited), prior, is_own=share < 1
+        variance, noise_of(changes), len(edited), prior, is_own=bool(np.isnan(changes).any())
     ).variance
     freedom = prior.freedom if prior else 0.0
     return Spread(documents, math.sqrt(between * len(edited)), freedom, bounded)

@@ -1,4 +1,4 @@
-"""Documents of their own for every repeat, by whole commands: growth, baseline, refusals."""
+"""Which documents are asked, and which vary together, by whole commands."""
 
 from __future__ import annotations
 
@@ -108,3 +108,35 @@ def test_another_script_asks_the_same(finished, tiny_model, capsys):
     told = capsys.readouterr().out
     assert "baseline     to do" in told
     assert "every repeat asks documents of its own, the baseline 24, 24, 24, 24" in told
+
+
+def test_clusters_are_kept_told_and_counted(tiny_model, tmp_path, capsys):
+    """By the place of the right option, which the demo's documents have."""
+    folder = tmp_path / "clusters"
+    more = [*CASE.one(), "--pre_train_eval", "--cluster", "gold", "--eval_limit", "12"]
+    assert CASE.run(tiny_model, folder, *more) == 0
+    told = capsys.readouterr().out
+    assert "demo_race: 12 documents in 4 clusters by gold" in told
+    assert "demo_gsm8k_cot: 12" not in told
+    content = json.loads(next((folder / "cells").rglob("pre_results.json")).read_text())
+    race = [one for one in content["answers"] if one["task"] == "demo_race"]
+    assert len({one["cluster"] for one in race}) == 4
+    assert {one["target"]: one["cluster"] for one in race} == {
+        one["target"]: one["cluster"] for one in reversed(race)
+    }
+    assert all("cluster" not in one for one in content["answers"] if one["task"] == "demo_stories")
+    plain = tmp_path / "plain"
+    assert CASE.run(tiny_model, plain, *more, "--cluster", "nothing") == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "--cluster nothing: expected a field of a task's documents: demo_gsm8k_cot has" in error
+    assert not plain.exists()
+    assert CASE.run(tiny_model, folder, *CASE.one(), "--eval_limit", "12") == 2
+    assert "the results in" in capsys.readouterr().err
+    flags = [flag for flag in more if flag not in ("--cluster", "gold")]
+    assert CASE.run(tiny_model, plain, *flags) == 0
+    one, other = (pd.read_csv(path / "results.csv") for path in (folder, plain))
+    assert one["value"].equals(other["value"])
+    stories = one["task"] == "demo_stories"
+    assert one[stories]["ci_low"].equals(other[stories]["ci_low"])
+    changed = (one["task"] == "demo_race") & one["ci_low"].notna()
+    assert not one[changed]["ci_low"].equals(other[changed]["ci_low"])

@@ -471,3 +471,74 @@ def test_a_difference_of_accuracies_stays_between_its_bounds():
     found = compare([accuracy([0] * 200), before], before)
     assert found.interval == (-1.0, 1.0)
     assert found.inner == (-1.0, 1.0)
+
+
+def clustered(metric, times: int):
+    """Every document so many times, in a cluster of its own."""
+    documents = tuple(f"{name}.{n}" for name in metric.documents for n in range(times))
+    clusters = tuple(name for name in metric.documents for _ in range(times))
+    values = np.repeat(metric.values, times, axis=0)
+    return metric._replace(values=values, documents=documents, clusters=clusters)
+
+
+@pytest.mark.parametrize("repeats", [1, 3])
+def test_copies_of_documents_in_a_cluster_say_no_more_than_one(repeats):
+    rng = np.random.default_rng(6)
+    before = accuracy(rng.random(30) < 0.8)
+    pruned = [accuracy(rng.random(30) < 0.5) for _ in range(repeats)]
+    copies = [clustered(state, 4) for state in pruned]
+    found, alone = compare(copies, clustered(before, 4)), compare(pruned, before)
+    assert found.difference == pytest.approx(alone.difference)
+    # Of clusters there is no exact test, which may widen the interval of one repeat.
+    if repeats > 1:
+        assert found.interval == pytest.approx(alone.interval)
+        assert found.inner == pytest.approx(alone.inner)
+    naive = compare(
+        [state._replace(clusters=None) for state in copies[:1]],
+        clustered(before, 4)._replace(clusters=None),
+    )
+    alone = compare(pruned[:1], before)
+    assert naive.interval.high - naive.interval.low < 0.8 * (
+        alone.interval.high - alone.interval.low
+    )
+    kept, kept_alone = (
+        intervals.retention_interval(after, base, 0.25, lower_is_better=False)
+        for after, base in ((copies, clustered(before, 4)), (pruned, before))
+    )
+    assert kept == pytest.approx(kept_alone, rel=1e-6)
+
+
+def test_a_cluster_gives_what_its_documents_give_by_hand():
+    """Two clusters of three and of one document, in two repeats of which one asked the first."""
+    changes = np.array([[1.0, 0.0], [0.0, -1.0], [-1.0, -1.0], [2.0, np.nan]])
+    found = intervals._by_cluster(changes, ["a", "a", "a", "b"])
+    # 0.5 + (0.5 − 0.5 − 1.5) · 2/4 and 0.5 + 1.5 · 2/4; then −2/3 + 0 · 1/3.
+    assert found[:, 0] == pytest.approx([-0.25, 1.25])
+    assert found[0, 1] == pytest.approx(-2 / 3)
+    assert math.isnan(found[1, 1])
+    assert intervals.over_documents(found) == pytest.approx(intervals.over_documents(changes))
+
+
+def test_intervals_of_documents_in_passages_hold_the_truth_and_naive_ones_do_not():
+    """Six questions a passage, whose changes share most of their variance."""
+    rng = np.random.default_rng(7)
+    held = {True: 0, False: 0}
+    draws_made = 300
+    for _ in range(draws_made):
+        sizes = rng.integers(2, 11, 25)
+        passages = np.repeat(np.arange(25), sizes)
+        harm = rng.normal(0.1, 0.3, 25)[passages] + rng.normal(0, 0.1, len(passages))
+        names = [str(n) for n in range(len(passages))]
+        for robust in held:
+            clusters = [str(p) for p in passages] if robust else None
+            states = [
+                metric_from_documents("brier", v, float(np.mean(v)), names, clusters)
+                for v in (harm, np.zeros(len(harm)))
+            ]
+            interval = compare(states[:1], states[1]).interval
+            held[robust] += interval.low <= 0.1 <= interval.high
+    assert held[True] / draws_made > 0.91
+    assert held[False] / draws_made < 0.75
+    # One cluster alone has nothing to vary.
+    one = metric_from_documents("brier", [0.1, 0.2], 0.15, ["0", "1"], ["a", "a"])
+    assert math.isnan(compare([one], one).interval.low)

@@ -375,6 +375,68 @@ def test_halves_share_no_document():
     assert set((first[: draws.SPLITS] > 0).sum(axis=1)) == {20}
 
 
+def test_copies_of_documents_in_a_cluster_change_no_table():
+    """Ten documents, or three copies of each that are known to be copies."""
+
+    def copied(metric):
+        names = [f"{name}.{n}" for name in metric.documents for n in range(3)]
+        of = [name for name in metric.documents for _ in range(3)]
+        values = np.repeat(metric.values, 3, axis=0)
+        return metric._replace(values=values, documents=tuple(names), clusters=tuple(of))
+
+    tasks = tasks_of(POINTS)
+    copies = [
+        replace(
+            task,
+            baseline=copied(task.baseline),
+            cells={key: copied(metric) for key, metric in task.cells.items()},
+        )
+        for task in tasks
+    ]
+    for table in (compare_methods, isolation_points):
+        one, three = table(tasks, "math_task"), table(copies, "math_task")
+        # Where two tasks are equal, the last bit of a mean chooses the worst.
+        pd.testing.assert_frame_equal(three, one, atol=5e-3)
+    naive = [
+        replace(
+            task,
+            baseline=task.baseline._replace(clusters=None),
+            cells={key: metric._replace(clusters=None) for key, metric in task.cells.items()},
+        )
+        for task in copies
+    ]
+    widths = [
+        (found["high"] - found["low"]).mean()
+        for found in (compare_methods(one, "math_task") for one in (tasks, naive))
+    ]
+    assert widths[1] < widths[0]
+
+
+def test_repeats_with_documents_of_their_own_give_the_numbers_of_these():
+    """Every repeat on a third of the documents; what it is compared with, too."""
+    tasks = tasks_of(POINTS)
+    whole = tasks[0].baseline.documents
+    thirds = [whole[place::3] for place in range(3)]
+    own = [
+        replace(
+            task,
+            cells={
+                key: metric.on(thirds[key.selection.repeat]) for key, metric in task.cells.items()
+            },
+        )
+        for task in tasks
+    ]
+    for task in own:
+        for key, metric in task.cells.items():
+            before = task.baseline.on(metric.documents).value
+            assert task.retention(key) == pytest.approx(metric.value / before)
+            halves = task.in_halves[key]
+            assert np.isfinite(halves).all()
+            assert halves[:, : draws.SPLITS].mean() == pytest.approx(task.retention(key), abs=0.05)
+    found = compare_methods(own, "math_task")
+    assert found["low"].notna().all()
+
+
 def test_a_task_that_is_not_above_chance_is_left_out_and_named():
     guessed = task_metrics(POINTS, 2, baseline=52, chance=0.25, name="guessed")
     tasks = [*tasks_of(POINTS), guessed]
