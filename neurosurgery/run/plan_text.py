@@ -50,7 +50,8 @@ def plan_lines(
             told = ", ".join(f"{len(own.order):,}" for own in asked.values())
             yield f"             every repeat asks documents of its own, the baseline {told}"
         yield from _time_lines(study, states)
-        yield from _power(study, plan, counts)
+        shares = {task: len(own.order) / max(own.each, 1) for task, own in asked.items()}
+        yield from _power(study, plan, counts, shares)
     more = study.memory(plan, size)
     yield f"memory       weights {size_text(size.weights)}{f', {more}' if more else ''}"
 
@@ -63,7 +64,9 @@ def _baseline(study: Study, plan: Plan) -> str:
     return "none; without --pre_train_eval there is no verdict"
 
 
-def _power(study: Study, plan: Plan, asked: Mapping[str, int]) -> list[str]:
+def _power(
+    study: Study, plan: Plan, asked: Mapping[str, int], shares: Mapping[str, float]
+) -> list[str]:
     evaluation, store = study.config.evaluation, study.store
     is_there = store.is_done(BASELINE_KEY)
     if evaluation is None or not (is_there or study.with_baseline):
@@ -76,6 +79,7 @@ def _power(study: Study, plan: Plan, asked: Mapping[str, int]) -> list[str]:
         store.read_cell(BASELINE_KEY) if is_there else None,
         read_points(store.root),
         len({key.point for key in plan.keys}),
+        shares,
     )
     return [f"documents    {first}", *(f"             {line}" for line in more)]
 

@@ -430,8 +430,10 @@ def spread_of(edited: Sequence[Metric], baseline: Metric, prior: RepeatSpread | 
         return Spread(math.nan, math.nan)
     changes = differences(edited, others)
     # As of a run whose repeats are asked so many: with documents of their own they say more.
-    asked = np.mean([len(state.values) for state in edited])
-    documents = float(over_repeats(changes).std(ddof=1)) * math.sqrt(asked / len(changes))
+    # Of a cluster's number that of a document.
+    size = len(baseline.values) / baseline.independent
+    documents = float(over_repeats(changes).std(ddof=1)) * math.sqrt(size)
+    share = len(changes) / float((~np.isnan(changes)).sum(axis=0).mean())
     bounded = all(state.bounded for state in (*edited, baseline))
     if len(edited) == 1:
         return Spread(documents, bounded=bounded)
@@ -440,7 +442,7 @@ def spread_of(edited: Sequence[Metric], baseline: Metric, prior: RepeatSpread | 
         variance, noise_of(changes), len(edited), prior, is_own=bool(np.isnan(changes).any())
     ).variance
     freedom = prior.freedom if prior else 0.0
-    return Spread(documents, math.sqrt(between * len(edited)), freedom, bounded)
+    return Spread(documents, math.sqrt(between * len(edited)), freedom, bounded, share)
 
 
 def _mean(values: pd.Series) -> float:

@@ -47,12 +47,33 @@ class Spread(NamedTuple):
         repeats: that between repeats.
         prior: the degrees of freedom that the whole grid adds to what the repeats say of theirs.
         bounded: the difference is one of answers between 0 and 1.
+        share: how many documents all repeats ask for one that a repeat asks: 1 where they ask the
+            same, their number where each has its own.
     """
 
     documents: float
     repeats: float = 0.0
     prior: float = 0.0
     bounded: bool = False
+    share: float = 1.0
+
+    def of_repeats(self, repeats: int, documents: int) -> Between:
+        """What repeats add to the variance of the mean, as far as their interval will know it.
+
+        With documents of their own a large variance is not shrunken (`between_repeats`), so that
+        the expected one is larger than the true one.
+        """
+        if repeats < 2:
+            return Between(0.0, repeats - 1 + self.prior)
+        freedom = repeats - 1
+        variance = self.repeats**2
+        if self.share > 1:
+            half = freedom / 2
+            # E[max(X − 1, 0)] of X ~ χ²/freedom.
+            beyond = math.exp(half * math.log(half) - half - math.lgamma(half + 1))
+            more = beyond * self.prior / (freedom + self.prior)
+            variance += more * (variance + self.documents**2 / documents)
+        return Between(variance / repeats, freedom + self.prior)
 
 
 class Needed(NamedTuple):
@@ -78,7 +99,13 @@ def what_decides(difference: float, margin: float, spread: Spread, repeats: int)
         `NOTHING` where neither can decide: the difference is at the margin's edge.
     """
     wanted = repeats
-    while not _is_decided(difference, margin, spread, _MANY, wanted):
+
+    def decides(documents: int, repeats_then: int) -> bool:
+        share = max(spread.share * repeats_then / repeats, 1.0) if spread.share > 1 else 1.0
+        then = spread._replace(share=share)
+        return _is_decided(difference, margin, then, documents, repeats_then)
+
+    while not decides(_MANY, wanted):
         # A single repeat cannot tell how much repeats differ.
         wanted = math.ceil(1.1 * wanted) if repeats > 1 else _MOST_REPEATS + 1
         if wanted > _MOST_REPEATS:
@@ -86,14 +113,14 @@ def what_decides(difference: float, margin: float, spread: Spread, repeats: int)
     if wanted > repeats:
         # Half of the variance for the documents.
         wanted = min(2 * wanted, _MOST_REPEATS)
-    documents = _fewest(lambda n: _is_decided(difference, margin, spread, n, wanted))
+    documents = _fewest(lambda n: decides(n, wanted))
     return Needed(documents, wanted)
 
 
 def _is_decided(
     difference: float, margin: float, spread: Spread, documents: int, repeats: int
 ) -> bool:
-    """Whether so many documents and repeats decide in four runs of five.
+    """Whether so many documents of a repeat, and repeats, decide in four runs of five.
 
     Either the interval excludes 0, |δ| ≥ (t.975 + t.8)·error, or both one-sided tests put it within
     the margin, margin − |δ| ≥ (t.95 + t.8)·error; for δ = 0 t.9 in the place of t.8, for either
@@ -101,7 +128,8 @@ def _is_decided(
     """
     center = abs(difference)
     between = spread.repeats**2 / repeats if repeats > 1 else 0.0
-    of_repeats = Between(between, repeats - 1 + spread.prior)
+    of_repeats = spread.of_repeats(repeats, documents)
+    documents = round(documents * spread.share)
 
     def reach(quantile: float, power: float) -> tuple[float, float]:
         """How far the interval and a run's luck go, and where the interval has its middle."""
@@ -179,6 +207,7 @@ def power_lines(
     baseline: Cell | None,
     points: pd.DataFrame,
     grid: int,
+    shares: Mapping[str, float],
 ) -> list[str]:
     """Say in lines what verdicts take, before a run.
 
@@ -190,6 +219,8 @@ def power_lines(
         baseline: the unedited model's cell, where there is one.
         points: summary.csv of the folder, whose own spread is better than a guess; may be empty.
         grid: the number of grid points that are planned.
+        shares: of every task how many documents all repeats ask for one that a repeat asks: 1 where
+            they ask the same, their number where each has its own.
     """
     own = _own_spreads(points)
     lines = [
@@ -198,17 +229,18 @@ def power_lines(
     ]
     accuracies = _accuracies(baseline) if baseline else {}
     for task in tasks:
-        margin = margins.of(task)
+        margin, share = margins.of(task), shares.get(task, 1.0)
         if task in own:
-            needed = what_decides(0.0, margin, own[task], repeats)
+            needed = what_decides(0.0, margin, own[task]._replace(share=share), repeats)
             told = f"{needed_text(needed, repeats)} (by the spread in this folder)"
         elif accuracies.get(task, 0.5) is None:
             told = "unknown before the first cell: it has no accuracy"
         else:
-            told = _guess(margin, accuracies.get(task), repeats, grid_freedom(grid, repeats))
+            freedom = grid_freedom(grid, repeats)
+            told = _guess(margin, accuracies.get(task), repeats, freedom, share)
         documents = f", {asked[task]:,} documents" if task in asked else ""
         lines.append(f"{task} (± {margin:g}{documents}): {told}")
-        least = documents_within(margin)
+        least = math.ceil(documents_within(margin) / share)
         if asked.get(task, least) < least and accuracies.get(task, 0.5) is not None:
             lines.append(
                 f"    with {asked[task]:,}, no accuracy can be within ± {margin:g}: that takes "
@@ -222,16 +254,17 @@ def power_lines(
     return lines
 
 
-def _guess(margin: float, accuracy: float | None, repeats: int, prior: float) -> str:
-    """Documents for an accuracy of which no edit is known yet."""
-    some = math.sqrt(_SOME)
-    told = [f"{documents_within(margin, _SOME):,} documents if {_SOME:.0%} of answers change"]
+def _guess(margin: float, accuracy: float | None, repeats: int, prior: float, share: float) -> str:
+    """Documents of a repeat for an accuracy of which no edit is known yet."""
+    some = Spread(math.sqrt(_SOME), 0.0, prior, bounded=True, share=share)
+    few = math.ceil(documents_within(margin, _SOME) / share)
+    told = [f"{few:,} documents if {_SOME:.0%} of answers change"]
     if repeats > 1:
         for between in _OF_REPEATS:
-            needed = what_decides(0.0, margin, Spread(some, between, prior, bounded=True), repeats)
+            needed = what_decides(0.0, margin, some._replace(repeats=between), repeats)
             told.append(f"{needed_text(needed, repeats)} if repeats differ by {between:g}, too")
     if accuracy is not None:
-        most = documents_within(margin, changed_at_random(accuracy))
+        most = math.ceil(documents_within(margin, changed_at_random(accuracy)) / share)
         told.append(f"{most:,} if all are given anew (baseline {accuracy:.3f})")
     return "; ".join(told)
 

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from scripts import COMMON, DEMO_DATA, DEMO_TASKS
 
 import MathNeuro
-from neurosurgery.verdicts.intervals import compare
+from neurosurgery.settings.margins import Margins
+from neurosurgery.verdicts.intervals import RepeatSpread, compare, grid_freedom
 from neurosurgery.verdicts.judging import is_within, moved, verdict
-from neurosurgery.verdicts.metrics import Metric, metric_from_documents
+from neurosurgery.verdicts.metrics import Metric, mean_metric, metric_from_documents
 from neurosurgery.verdicts.power import (
     NOTHING,
     POWER,
@@ -22,6 +23,7 @@ from neurosurgery.verdicts.power import (
     changed_at_random,
     documents_within,
     needed_text,
+    power_lines,
     undecided_lines,
     what_decides,
 )
@@ -178,3 +180,27 @@ def test_the_plan_says_what_decides(tiny_model, tmp_path, capsys):
     spread = Spread(race["sd_documents"], np.nan_to_num(race["sd_repeats"]), bounded=True)
     text = needed_text(what_decides(0.0, 0.05, spread, int(race["repeats"])), int(race["repeats"]))
     assert f"demo_race (± 0.05, 6 documents): {text} (by the spread in this folder)" in after
+
+
+def test_documents_of_their_own_decide_as_the_plan_says():
+    """Simulated: 5 % of the answers change, repeats differ by .01, twelve points tell of it."""
+    prior = grid_freedom(12, 3)
+    of_own = Spread(math.sqrt(0.05), 0.01, prior, bounded=True, share=3.0)
+    each = what_decides(0.0, 0.03, of_own, 3).documents
+    [line] = power_lines(["t"], Margins(0.03), {}, 3, None, pd.DataFrame(), 12, {"t": 3.0})[1:2]
+    assert f"{each:,} documents if repeats differ by 0.01, too" in line
+    rng = np.random.default_rng(8)
+    spread = RepeatSpread(0.01**2 + 0.05 / each, prior)
+    names = [str(number) for number in range(3 * each)]
+    within = 0
+    for _ in range(200):
+        before = rng.random(len(names)) < 0.5
+        repeats = []
+        for repeat in range(3):
+            own = slice(repeat * each, (repeat + 1) * each)
+            chance = 0.05 + rng.normal(0, 0.01) * np.where(before[own], -1, 1)
+            flipped = rng.random(each) < chance
+            repeats.append(mean_metric((before[own] ^ flipped).tolist(), names[own]))
+        found = compare(repeats, mean_metric(before.tolist(), names), spread)
+        within += found.inner.low >= -0.03 and found.inner.high <= 0.03
+    assert within / 200 > POWER - 0.07
