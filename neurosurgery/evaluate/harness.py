@@ -106,15 +106,18 @@ class Harness:
             found[name] = list(first) if isinstance(first, Mapping) else []
         return found
 
-    def clusters(self) -> dict[str, int]:
-        """How many clusters the asked documents of a task are in; only tasks with the field."""
+    def clusters(self) -> dict[str, list[int]]:
+        """How many clusters the documents are in: all that are asked, then those of each repeat.
+
+        Only of tasks with the field; a document without it is a cluster of its own.
+        """
         found = {}
         for name, task in self._loaded["tasks"].items():
-            documents = task.eval_docs
-            asked = self._prompts[name].asked.order
-            of = [cluster_of(documents[number], self._config.cluster) for number in asked]
-            if any(of):
-                found[name] = len(set(of) - {None}) + of.count(None)
+            documents, asked = task.eval_docs, self._prompts[name].asked
+            of = {n: cluster_of(documents[n], self._config.cluster) for n in asked.order}
+            if any(of.values()):
+                states = (None, *range(self._config.num_repeats))
+                found[name] = [len({of[n] or n for n in asked.of(state)}) for state in states]
         return found
 
     def records(self, *, of_all: bool = False) -> dict[str, list[Record]]:

@@ -19,9 +19,15 @@ from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.methods.registry import METHODS, statistics_of
 from neurosurgery.results.file_hashes import file_hash, json_object
 from neurosurgery.settings.declare import Settings
-from neurosurgery.settings.experiment import CalibrationSource, DataConfig, ModelConfig
+from neurosurgery.settings.experiment import (
+    CalibrationSource,
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+)
 from neurosurgery.settings.gguf import gguf_file
 from neurosurgery.settings.identity import MATH, Fact, Identity, content_of
+from neurosurgery.settings.parts import FIRST
 
 _PACKAGES = ("torch", "transformers", "lm_eval", "accelerate", "datasets", "numpy", "scipy")
 _NOT_OF_THE_MODEL = re.compile(
@@ -47,9 +53,12 @@ def facts_of_model(model: ModelConfig, dtype: str, commit: str | None) -> Identi
     return Identity([*(Fact(name, value) for name, value in named.items()), *files])
 
 
-def facts_of_tasks() -> Identity:
+def facts_of_tasks(evaluation: EvaluationConfig) -> Identity:
     """What every task depends on; what tasks themselves ask is added by `Harness.prepare`."""
-    return Identity([Fact("lm-eval", importlib.metadata.version("lm_eval"))])
+    found = [Fact("lm-eval", importlib.metadata.version("lm_eval"))]
+    if evaluation.documents_from != FIRST:
+        found.append(Fact("random_state", evaluation.random_state, "documents"))
+    return Identity(found)
 
 
 def facts_of_sets(

@@ -21,7 +21,11 @@ _CELLS_TIMED = 10
 
 
 def plan_lines(
-    study: Study, plan: Plan, size: ModelSize, asked: Mapping[str, Asked]
+    study: Study,
+    plan: Plan,
+    size: ModelSize,
+    asked: Mapping[str, Asked],
+    clusters: Mapping[str, int],
 ) -> Iterator[str]:
     """The lines of a plan.
 
@@ -30,6 +34,7 @@ def plan_lines(
         plan: its cells.
         size: the memory of the weights.
         asked: the documents of every task; empty without tasks.
+        clusters: how many clusters these are in, where they are in any.
     """
     yield f"model        {study.config.model.label}"
     yield f"results in   {study.store.root}"
@@ -50,8 +55,13 @@ def plan_lines(
             told = ", ".join(f"{len(own.order):,}" for own in asked.values())
             yield f"             every repeat asks documents of its own, the baseline {told}"
         yield from _time_lines(study, states)
-        shares = {task: len(own.order) / max(own.each, 1) for task, own in asked.items()}
-        yield from _power(study, plan, counts, shares)
+        for task, count in clusters.items():
+            yield f"             {task}: {len(asked[task].order)} documents in {count} clusters"
+        units = {
+            task: (len(own.order) / own.each, len(own.order) / clusters.get(task, len(own.order)))
+            for task, own in asked.items()
+        }
+        yield from _power(study, plan, counts, units)
     more = study.memory(plan, size)
     yield f"memory       weights {size_text(size.weights)}{f', {more}' if more else ''}"
 
@@ -65,7 +75,7 @@ def _baseline(study: Study, plan: Plan) -> str:
 
 
 def _power(
-    study: Study, plan: Plan, asked: Mapping[str, int], shares: Mapping[str, float]
+    study: Study, plan: Plan, asked: Mapping[str, int], units: Mapping[str, tuple[float, float]]
 ) -> list[str]:
     evaluation, store = study.config.evaluation, study.store
     is_there = store.is_done(BASELINE_KEY)
@@ -79,7 +89,7 @@ def _power(
         store.read_cell(BASELINE_KEY) if is_there else None,
         read_points(store.root),
         len({key.point for key in plan.keys}),
-        shares,
+        units,
     )
     return [f"documents    {first}", *(f"             {line}" for line in more)]
 

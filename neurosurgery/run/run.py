@@ -133,7 +133,7 @@ class _Run:
         name = str(self._dtype).removeprefix("torch.")
         identity = facts_of_model(config.model, name, self._commit) | config.settings.facts(CELLS)
         if config.evaluation is not None:
-            identity |= facts_of_tasks() | self._of_tasks
+            identity |= facts_of_tasks(config.evaluation) | self._of_tasks
         identity |= self._study.facts()
         if not config.output.overwrite:
             self._store.check(identity)
@@ -153,8 +153,9 @@ class _Run:
         from neurosurgery.run.plan_text import plan_lines
 
         size = model_size(self._config.model, self._architecture, self._dtype)
-        asked = {} if self._tasks is None else self._tasks.asked
-        say("\n".join(plan_lines(self._study, plan, size, asked)))
+        tasks = self._tasks
+        asked, clusters = ({}, {}) if tasks is None else (tasks.asked, tasks.clusters)
+        say("\n".join(plan_lines(self._study, plan, size, asked, clusters)))
 
     def _compute(self, publisher: Publisher) -> None:
         """Load the model, start to write the folder, observe, compute the cells."""

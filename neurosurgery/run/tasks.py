@@ -39,7 +39,7 @@ class Tasks:
         self.chatter = io.StringIO()
         self.harnesses: Mapping[str, Harness] = {}
         self._manager = task_manager(evaluation)
-        self._clusters: dict[str, int] = {}
+        self.clusters: dict[str, int] = {}
 
     def load(self, architecture: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Identity:
         """Load the tasks and build their requests.
@@ -61,7 +61,7 @@ class Tasks:
             self.harnesses = load_harnesses(self._manager, self.evaluation)
             for harness in self.harnesses.values():
                 found |= harness.prepare(tokenizer, longest)
-            self._clusters = self._find_clusters()
+            self.clusters = self._find_clusters()
         return found
 
     @property
@@ -69,7 +69,7 @@ class Tasks:
         """What the user should know of the tasks."""
         for harness in self.harnesses.values():
             yield from harness.notes
-        for task, count in self._clusters.items():
+        for task, count in self.clusters.items():
             documents = len(self.asked[task].order)
             yield f"{task}: {documents} documents in {count} clusters by {self.evaluation.cluster}"
 
@@ -77,20 +77,20 @@ class Tasks:
         field = self.evaluation.cluster
         if field is None:
             return {}
-        found: dict[str, int] = {}
+        found: dict[str, list[int]] = {}
         for harness in self.harnesses.values():
             found |= harness.clusters()
         if not found:
             there = (task for one in self.harnesses.values() for task in one.fields().items())
             fields = "; ".join(f"{task} has {', '.join(names)}" for task, names in there)
-            raise UsageError(
-                "--cluster", field, f"expected a field of a task's documents: {fields}"
-            )
-        for task, count in found.items():
-            if count < 2:
+            reason = f"expected a field that documents of a task have, with values: {fields}"
+            raise UsageError("--cluster", field, reason)
+        for task, counts in found.items():
+            if min(counts) < 2:
                 reason = f"expected two clusters at least; all documents of {task} share one"
-                raise UsageError("--cluster", field, reason)
-        return found
+                repeats = "" if counts[0] < 2 else ", or all of a repeat"
+                raise UsageError("--cluster", field, reason + repeats)
+        return {task: counts[0] for task, counts in found.items()}
 
     def records(self, *, of_all: bool = False) -> dict[str, list[Record]]:
         """The documents that the run asks, or all that its tasks have, by task.

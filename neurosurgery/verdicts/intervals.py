@@ -167,7 +167,8 @@ def by_document(states: Sequence[Metric]) -> np.ndarray:
     if not of:
         return found
     names = dict.fromkeys(name for state in states for name in state.documents)
-    return _by_cluster(found, [of[name] for name in names])
+    # A document without the field is its own, as all of another repeat may be.
+    return _by_cluster(found, [of.get(name, name) for name in names])
 
 
 def _by_cluster(changes: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
@@ -267,17 +268,18 @@ def compare(
             for each in (edited, others)
         )
     changes = differences(edited, others)
+    is_clustered = any(state.clusters is not None for state in states)
     documents = (
         _of_bounded(over_repeats(changes))
         if all(state.bounded for state in states)
         else _of_any(edited, others)
-        if not np.isnan(changes).any() and edited[0].clusters is None
+        if not np.isnan(changes).any() and not is_clustered
         else _of_any(*_linear(over_repeats(changes)))
     )
     interval_at = over_documents_and_repeats(changes, documents, spread)
     interval, inner = interval_at(CONFIDENCE), interval_at(EQUIVALENCE)
     p_value = p_value_of(interval_at)
-    if len(edited) == 1 and edited[0].clusters is None and all(state.binary for state in states):
+    if len(edited) == 1 and not is_clustered and all(state.binary for state in states):
         p_value = max(p_value, mcnemar(edited[0], others[0]))
         if p_value > 1 - CONFIDENCE:
             interval = Interval(min(interval.low, 0.0), max(interval.high, 0.0))

@@ -436,13 +436,13 @@ def spread_of(edited: Sequence[Metric], baseline: Metric, prior: RepeatSpread | 
     share = len(changes) / float((~np.isnan(changes)).sum(axis=0).mean())
     bounded = all(state.bounded for state in (*edited, baseline))
     if len(edited) == 1:
-        return Spread(documents, bounded=bounded)
+        return Spread(documents, bounded=bounded, size=size)
     variance = float(over_documents(changes).var(ddof=1))
     between = between_repeats(
         variance, noise_of(changes), len(edited), prior, is_own=bool(np.isnan(changes).any())
     ).variance
     freedom = prior.freedom if prior else 0.0
-    return Spread(documents, math.sqrt(between * len(edited)), freedom, bounded, share)
+    return Spread(documents, math.sqrt(between * len(edited)), freedom, bounded, share, size)
 
 
 def _mean(values: pd.Series) -> float:

@@ -49,6 +49,7 @@ class Spread(NamedTuple):
         bounded: the difference is one of answers between 0 and 1.
         share: how many documents all repeats ask for one that a repeat asks: 1 where they ask the
             same, their number where each has its own.
+        size: documents of a cluster, on average; 1 where each varies by itself.
     """
 
     documents: float
@@ -56,6 +57,7 @@ class Spread(NamedTuple):
     prior: float = 0.0
     bounded: bool = False
     share: float = 1.0
+    size: float = 1.0
 
     def of_repeats(self, repeats: int, documents: int) -> Between:
         """What repeats add to the variance of the mean, as far as their interval will know it.
@@ -129,16 +131,18 @@ def _is_decided(
     center = abs(difference)
     between = spread.repeats**2 / repeats if repeats > 1 else 0.0
     of_repeats = spread.of_repeats(repeats, documents)
-    documents = round(documents * spread.share)
+    units, deviation = documents * spread.share / spread.size, spread.documents**2 / spread.size
+    if units < 2:
+        return False
 
     def reach(quantile: float, power: float) -> tuple[float, float]:
         """How far the interval and a run's luck go, and where the interval has its middle."""
         confidence = 2 * quantile - 1
-        t = t_quantile(confidence, documents - 1)
-        size = documents + (t**2 if spread.bounded else 0)
-        middle = center * documents / size
-        squares = documents * (spread.documents**2 + center**2) + size - documents
-        of_documents, luck = squares / size - middle**2, spread.documents**2 * documents / size
+        t = t_quantile(confidence, units - 1)
+        size = units + (t**2 if spread.bounded else 0)
+        middle = center * units / size
+        squares = units * (deviation + center**2) + size - units
+        of_documents, luck = squares / size - middle**2, deviation * units / size
         error = max(of_documents, 0.0) / size
         # The luck has no pseudo-documents, and no variance to estimate.
         lucky = stats.norm.ppf(power) * math.sqrt(luck / size + between)
@@ -207,7 +211,7 @@ def power_lines(
     baseline: Cell | None,
     points: pd.DataFrame,
     grid: int,
-    shares: Mapping[str, float],
+    units: Mapping[str, tuple[float, float]],
 ) -> list[str]:
     """Say in lines what verdicts take, before a run.
 
@@ -219,8 +223,7 @@ def power_lines(
         baseline: the unedited model's cell, where there is one.
         points: summary.csv of the folder, whose own spread is better than a guess; may be empty.
         grid: the number of grid points that are planned.
-        shares: of every task how many documents all repeats ask for one that a repeat asks: 1 where
-            they ask the same, their number where each has its own.
+        units: `share` and `size` of every task (`Spread`).
     """
     own = _own_spreads(points)
     lines = [
@@ -229,18 +232,18 @@ def power_lines(
     ]
     accuracies = _accuracies(baseline) if baseline else {}
     for task in tasks:
-        margin, share = margins.of(task), shares.get(task, 1.0)
+        margin, (share, size) = margins.of(task), units.get(task, (1.0, 1.0))
         if task in own:
-            needed = what_decides(0.0, margin, own[task]._replace(share=share), repeats)
+            needed = what_decides(0.0, margin, own[task]._replace(share=share, size=size), repeats)
             told = f"{needed_text(needed, repeats)} (by the spread in this folder)"
         elif accuracies.get(task, 0.5) is None:
             told = "unknown before the first cell: it has no accuracy"
         else:
             freedom = grid_freedom(grid, repeats)
-            told = _guess(margin, accuracies.get(task), repeats, freedom, share)
+            told = _guess(margin, accuracies.get(task), repeats, freedom, share, size)
         documents = f", {asked[task]:,} documents" if task in asked else ""
         lines.append(f"{task} (± {margin:g}{documents}): {told}")
-        least = math.ceil(documents_within(margin) / share)
+        least = math.ceil(documents_within(margin) * size / share)
         if asked.get(task, least) < least and accuracies.get(task, 0.5) is not None:
             lines.append(
                 f"    with {asked[task]:,}, no accuracy can be within ± {margin:g}: that takes "
@@ -254,17 +257,20 @@ def power_lines(
     return lines
 
 
-def _guess(margin: float, accuracy: float | None, repeats: int, prior: float, share: float) -> str:
+def _guess(
+    margin: float, accuracy: float | None, repeats: int, prior: float, share: float, size: float
+) -> str:
     """Documents of a repeat for an accuracy of which no edit is known yet."""
-    some = Spread(math.sqrt(_SOME), 0.0, prior, bounded=True, share=share)
-    few = math.ceil(documents_within(margin, _SOME) / share)
+    # All documents of a cluster may change together.
+    some = Spread(math.sqrt(_SOME * size), 0.0, prior, bounded=True, share=share, size=size)
+    few = math.ceil(documents_within(margin, _SOME) * size / share)
     told = [f"{few:,} documents if {_SOME:.0%} of answers change"]
     if repeats > 1:
         for between in _OF_REPEATS:
             needed = what_decides(0.0, margin, some._replace(repeats=between), repeats)
             told.append(f"{needed_text(needed, repeats)} if repeats differ by {between:g}, too")
     if accuracy is not None:
-        most = math.ceil(documents_within(margin, changed_at_random(accuracy)) / share)
+        most = math.ceil(documents_within(margin, changed_at_random(accuracy)) * size / share)
         told.append(f"{most:,} if all are given anew (baseline {accuracy:.3f})")
     return "; ".join(told)
 

@@ -26,7 +26,12 @@ from neurosurgery.results.provenance import (
     model_fingerprint,
 )
 from neurosurgery.settings.declare import Setting, resolve
-from neurosurgery.settings.experiment import CalibrationSource, DataConfig, ModelConfig
+from neurosurgery.settings.experiment import (
+    CalibrationSource,
+    DataConfig,
+    EvaluationConfig,
+    ModelConfig,
+)
 from neurosurgery.settings.identity import CELLS, EFFECTS, TRAININGS, Fact, Identity
 from neurosurgery.settings.parts import flag_of
 
@@ -126,9 +131,10 @@ def test_number_format_commit_and_harness(monkeypatch):
     assert of("bfloat16", None).difference(of("float32", None))[0].setting == "dtype"
     assert of("float32", "abc").difference(of("float32", "def"))[0].name == "model (files)"
     assert of("float32", "abc").difference(of("float32", None)) is None, "unknown is no difference"
-    before = facts_of_tasks()
+    asked = EvaluationConfig("t", (), None, None, None, False, None, 4)
+    before = facts_of_tasks(asked)
     monkeypatch.setattr(provenance.importlib.metadata, "version", lambda _name: "9.9")
-    assert before.difference(facts_of_tasks())[0].setting == "lm-eval"
+    assert before.difference(facts_of_tasks(asked))[0].setting == "lm-eval"
 
 
 def of_sets(sets=SETS, *, data=DATA, methods=("mathneuro",)) -> Identity:

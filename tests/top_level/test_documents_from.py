@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import ROOT
 from scripts import SCRIPTS, files_with_times, without_timings
 
 CASE = SCRIPTS["mathneuro"]
@@ -80,6 +82,7 @@ def test_other_documents_are_another_folder(finished, tiny_model, capsys):
     for more, told in (
         (["--documents_from", "first"], "--documents_from first: the results in"),
         (["--documents_from", "random"], "--documents_from random: the results in"),
+        (["--random_state", "7"], "--random_state 7: the results in"),
         (["--documents_from", "each"], "--documents_from each: expected first, random, own"),
     ):
         try:
@@ -128,7 +131,8 @@ def test_clusters_are_kept_told_and_counted(tiny_model, tmp_path, capsys):
     plain = tmp_path / "plain"
     assert CASE.run(tiny_model, plain, *more, "--cluster", "nothing") == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "--cluster nothing: expected a field of a task's documents: demo_gsm8k_cot has" in error
+    assert "--cluster nothing: expected a field that documents of a task have" in error
+    assert "demo_gsm8k_cot has" in error
     assert not plain.exists()
     assert CASE.run(tiny_model, folder, *CASE.one(), "--eval_limit", "12") == 2
     assert "the results in" in capsys.readouterr().err
@@ -140,3 +144,72 @@ def test_clusters_are_kept_told_and_counted(tiny_model, tmp_path, capsys):
     assert one[stories]["ci_low"].equals(other[stories]["ci_low"])
     changed = (one["task"] == "demo_race") & one["ci_low"].notna()
     assert not one[changed]["ci_low"].equals(other[changed]["ci_low"])
+
+
+def own_task(folder: Path, name: str, passages: list) -> list[str]:
+    """A task of the documents of demo_mmlu, in passages; returns the flags that ask it alone."""
+    demo = ROOT / "lm-evaluation-harness" / "demo"
+    lines = (demo / "demo_mmlu.jsonl").read_text(encoding="utf-8").splitlines()
+    documents = [
+        json.loads(line) | {"passage": passage}
+        for line, passage in zip(lines, passages, strict=False)
+    ]
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.jsonl").write_text("".join(f"{json.dumps(one)}\n" for one in documents))
+    text = (demo / "demo_mmlu.yaml").read_text(encoding="utf-8").replace("demo_mmlu", name)
+    (folder / "utils.py").write_text((demo / "utils.py").read_text(encoding="utf-8"))
+    (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
+    return ["--include_path", str(folder), "--eval_datasets", name]
+
+
+def test_documents_without_a_passage_are_their_own_also_where_a_repeat_has_no_other(
+    tiny_model, tmp_path
+):
+    tasks = own_task(tmp_path / "t", "nul", [None] * 14)
+    more = [*CASE.one(), *OWN, *tasks, "--num_repeats", "2", "--eval_limit", "5"]
+    assert CASE.run(tiny_model, tmp_path / "first", *more) == 0
+    asked = [
+        sorted(
+            n for task, n in cell(tmp_path / "first", f"Race_calculate0.05_run{r}") if task == "nul"
+        )
+        for r in (0, 1)
+    ]
+    passages = [f"p{n % 2}" if n in asked[0] else None for n in range(14)]
+    own_task(tmp_path / "t", "nul", passages)
+    folder = tmp_path / "clusters"
+    assert CASE.run(tiny_model, folder, *more, "--cluster", "passage") == 0
+    summary = pd.read_csv(folder / "summary.csv")
+    rows = summary[(summary["task"] == "nul") & (summary["metric"] == "acc,none")]
+    assert rows["ci_low"].notna().all()
+    page = (folder / "report" / "report.html").read_text(encoding="utf-8")
+    assert "Every repeat was asked documents of its own" in page
+    assert "Documents with the same passage vary together" in page
+
+
+def test_a_repeat_of_one_cluster_is_refused_before_anything_is_computed(
+    tiny_model, tmp_path, capsys
+):
+    tasks = own_task(tmp_path / "t", "big", ["a", *["b"] * 13])
+    more = [*CASE.one(), *OWN, *tasks, "--num_repeats", "2", "--eval_limit", "5"]
+    assert CASE.run(tiny_model, tmp_path / "r", *more, "--cluster", "passage") == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "all documents of big share one, or all of a repeat" in error
+    own_task(tmp_path / "t", "big", [None] * 14)
+    assert CASE.run(tiny_model, tmp_path / "r", *more, "--cluster", "passage") == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "expected a field that documents of a task have, with values" in error
+    assert not (tmp_path / "r").exists()
+
+
+def test_what_decides_counts_clusters(tiny_model, tmp_path, capsys):
+    """Every document three times is three times the documents."""
+    ten = [*CASE.one("--num_repeats", "1"), "--pre_train_eval", "--documents", "30"]
+    told = []
+    for name, times in (("once", 1), ("thrice", 3)):
+        tasks = own_task(tmp_path / "t", name, [n // times for n in range(30)])
+        folder = tmp_path / name
+        assert CASE.run(tiny_model, folder, *ten, *tasks, "--cluster", "passage", "--dry_run") == 0
+        out = capsys.readouterr().out
+        told.append(re.search(r"30 documents\): ([\d,]+) documents if 5%", out)[1])
+        assert f"{name}: 30 documents in {30 // times} clusters" in out
+    assert told == ["501", "1,503"]

@@ -187,7 +187,9 @@ def test_documents_of_their_own_decide_as_the_plan_says():
     prior = grid_freedom(12, 3)
     of_own = Spread(math.sqrt(0.05), 0.01, prior, bounded=True, share=3.0)
     each = what_decides(0.0, 0.03, of_own, 3).documents
-    [line] = power_lines(["t"], Margins(0.03), {}, 3, None, pd.DataFrame(), 12, {"t": 3.0})[1:2]
+    [line] = power_lines(["t"], Margins(0.03), {}, 3, None, pd.DataFrame(), 12, {"t": (3.0, 1.0)})[
+        1:2
+    ]
     assert f"{each:,} documents if repeats differ by 0.01, too" in line
     rng = np.random.default_rng(8)
     spread = RepeatSpread(0.01**2 + 0.05 / each, prior)
@@ -204,3 +206,13 @@ def test_documents_of_their_own_decide_as_the_plan_says():
         found = compare(repeats, mean_metric(before.tolist(), names), spread)
         within += found.inner.low >= -0.03 and found.inner.high <= 0.03
     assert within / 200 > POWER - 0.07
+
+
+@pytest.mark.parametrize("difference", [0.0, 0.08])
+def test_clusters_of_copies_take_as_many_times_the_documents(difference):
+    alone = Spread(0.3, 0.005, 4.0, bounded=True)
+    # The deviation of a document is that of its cluster, times the root of its size.
+    copies = alone._replace(documents=0.3 * 2, size=4.0)
+    few, many = (what_decides(difference, 0.03, one, 3) for one in (alone, copies))
+    assert many.repeats == few.repeats
+    assert many.documents == pytest.approx(4 * few.documents, abs=4)

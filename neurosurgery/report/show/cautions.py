@@ -14,6 +14,7 @@ from neurosurgery.report.read.points import of_training
 from neurosurgery.report.show.panels import records
 from neurosurgery.report.show.texts import number
 from neurosurgery.results.failures import FOLDER as FAILED
+from neurosurgery.settings.parts import OWN
 from neurosurgery.verdicts.columns import GRID
 
 _ANY = "any task"
@@ -36,8 +37,9 @@ def cautions(folder: Folder, points: pd.DataFrame) -> list[str]:
         count = int((points["verdict"] == "").sum())
         said.append(
             f"{count} of {len(points)} values have no interval: their documents could not be "
-            "paired with the baseline's."
+            "paired with the baseline's, or are fewer than two (a cluster of them counts as one)."
         )
+    said += _documents(folder)
     said += _repeats(points)
     failed = int(points["failed"].sum())
     if failed:
@@ -94,9 +96,25 @@ def _repeats(points: pd.DataFrame) -> list[str]:
         if len(fewer):
             said.append(
                 f"{len(fewer)} grid point{' has' if len(fewer) == 1 else 's have'} fewer than "
-                f"{most} repeats: the run is unfinished, or grew unevenly. The same command goes "
-                "on where it stopped."
+                f"{most} repeats: the run is unfinished, or grew unevenly, or scripts had other "
+                "--num_repeats. The same command goes on where it stopped."
             )
+    return said
+
+
+def _documents(folder: Folder) -> list[str]:
+    """Sentences about which documents were asked, and what counts as one."""
+    said = []
+    if folder.identity.value("documents_from") == OWN:
+        said.append(
+            "Every repeat was asked documents of its own, at random: a point's baseline is that of "
+            "all of them, its difference that of each repeat's own."
+        )
+    if (field := folder.identity.value("cluster")) is not None:
+        said.append(
+            f"Documents with the same {field} vary together: where intervals, p and what decides "
+            "speak of documents, these count as one."
+        )
     return said
 
 
@@ -140,7 +158,11 @@ def _why_no_shares(folder: Folder, row: dict[str, Any]) -> str:
         told = "no better than guessing" if ahead <= 0 else "not above guessing beyond its error"
         paired = ahead <= 0 or row["verdict"]
         baseline = f"the baseline ({number(row['baseline'])})"
-        return f"{baseline} is {told}" if paired else f"{baseline} has not the same documents"
+        return (
+            f"{baseline} is {told}"
+            if paired
+            else f"{baseline} has not the same documents, or fewer than two"
+        )
     if lower:
         return f"the values ({number(row['value'])}) have no ratio to the baseline"
     return "what guessing scores is unknown"

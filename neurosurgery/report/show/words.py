@@ -59,7 +59,8 @@ def _what_decides(folder: Folder, points: pd.DataFrame) -> list[str]:
         return []
     text = f"What decides in {POWER:.0%} of runs, if the differences are as measured: "
     said = [f"{text}{'; '.join(lines)}."]
-    here = undecided[undecided["documents_needed"] <= undecided["n"]]
+    more = undecided["repeats_needed"] > undecided["repeats"]
+    here = undecided[more & (undecided["documents_needed"] <= undecided["n"])]
     if len(here):
         command = repeat_with(folder, "--num_repeats", f"{here['repeats_needed'].max():.0f}")
         said.append(f"More repeats decide {len(here)} of {len(undecided)}: {command}")
