@@ -429,8 +429,7 @@ def spread_of(edited: Sequence[Metric], baseline: Metric, prior: RepeatSpread | 
     if not others:
         return Spread(math.nan, math.nan)
     changes = differences(edited, others)
-    # As of a run whose repeats are asked so many: with documents of their own they say more.
-    # Of a cluster's number that of a document.
+    # From the deviation of a cluster's number to that of a document.
     size = len(baseline.values) / baseline.independent
     documents = float(over_repeats(changes).std(ddof=1)) * math.sqrt(size)
     share = len(changes) / float((~np.isnan(changes)).sum(axis=0).mean())
