@@ -123,6 +123,9 @@ class VerdictTable:
         It is written after every tenth more cells than it has: writing it after every cell would
         take time that grows with the square of their number.
         """
+        if key.is_baseline:
+            # It may be there already: a further repeat has added its documents.
+            self._baseline = None
         if self._keys is None or key.is_baseline:
             self.update()
             return

@@ -182,6 +182,24 @@ def test_a_perplexity_that_cannot_be_leaves_the_tables_whole(destroyed, value, t
     assert row["verdict"] == ""
 
 
+def test_a_baseline_that_is_evaluated_again_is_what_cells_are_compared_with(tmp_path):
+    """A worker may finish a cell of a further repeat before the baseline has its documents."""
+    store = ResultStore(tmp_path, "m")
+    key = CellKey(SelectionKey("wanda", "math", "", 0.01, 0), scale_by(0.0))
+    verdicts = VerdictTable(store, "m", "sums", ["texts"])
+    found = []
+    for nats in (0.7, 0.9):
+        store.write_cell(cell(BASELINE_KEY, nats, right=11))
+        verdicts.add(BASELINE_KEY)
+        if not found:
+            store.write_cell(cell(key, 2.0))
+            verdicts.add(key)
+        verdicts.update()
+        rows = verdicts.table.query("task == 'texts' and method == 'wanda'")
+        found.append(rows["baseline"].iloc[0])
+    assert found == pytest.approx([math.exp(0.7), math.exp(0.9)])
+
+
 def test_a_mean_over_repeats_is_finite_where_every_value_is(tmp_path):
     store = ResultStore(tmp_path, "m")
     store.write_cell(cell(BASELINE_KEY, 0.7, right=11))
