@@ -22,6 +22,7 @@ from neurosurgery.common.files import write_atomically  # noqa: E402
 SEED = 2026
 OPTIONS = 4
 SUMS = 150
+MORE_SUMS = 858
 
 CAPITALS = dict(
     pair.split(":")
@@ -183,14 +184,25 @@ PAST_TENSES = dict(
 
 
 def sums(generator: random.Random) -> list[dict[str, object]]:
-    """Sums of two numbers below 100, two of three with a second number below 10."""
-    shots = "12 + 30 = 42\n25 + 4 = 29\n"
+    """Sums of two numbers below 100, two of three with a second number below 10.
+
+    The first `SUMS` are those that published numbers rest on; others follow them.
+    """
+    shots = ((12, 30), (25, 4))
     pairs = [(a, b) for a in range(10, 100) for b in range(2, 100) if a + b < 100]
-    small = generator.sample([pair for pair in pairs if pair[1] < 10], SUMS * 2 // 3)
-    large = generator.sample([pair for pair in pairs if pair[1] >= 10], SUMS // 3)
-    drawn = small + large
-    generator.shuffle(drawn)
-    return [{"prompt": f"{shots}{a} + {b} =", "answer": str(a + b)} for a, b in drawn]
+
+    def draw(count: int, generator: random.Random) -> list[tuple[int, int]]:
+        small = generator.sample([pair for pair in pairs if pair[1] < 10], count * 2 // 3)
+        large = generator.sample([pair for pair in pairs if pair[1] >= 10], count // 3)
+        drawn = small + large
+        generator.shuffle(drawn)
+        return drawn
+
+    drawn = draw(SUMS, generator)
+    pairs = sorted(set(pairs).difference(drawn, shots))
+    drawn += draw(MORE_SUMS, random.Random(SEED))
+    prompt = "".join(f"{a} + {b} = {a + b}\n" for a, b in shots)
+    return [{"prompt": f"{prompt}{a} + {b} =", "answer": str(a + b)} for a, b in drawn]
 
 
 def choices(
