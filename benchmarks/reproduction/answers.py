@@ -19,13 +19,14 @@ import numpy as np
 import pandas as pd
 
 from neurosurgery.common.files import write_atomically
-from neurosurgery.results.cells import Cell, CellRecord
+from neurosurgery.results.cells import Cell, CellRecord, StoppedAt
 from neurosurgery.results.keys import CellKey
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.margins import Margins
 from neurosurgery.verdicts.broken import is_broken
 from neurosurgery.verdicts.cell_metrics import cell_metrics
 from neurosurgery.verdicts.guessing import chance, direction
+from neurosurgery.verdicts.isolation import grid_of
 from neurosurgery.verdicts.metrics import Metric
 from neurosurgery.verdicts.points import VerdictTable
 from neurosurgery.verdicts.primary import primary_metrics
@@ -43,7 +44,8 @@ Answers = Mapping[str, Any]
 `metrics`: of every task `name`, `chance` and `direction`; `documents`: of every task and member the
 hashes of what must be equal to be paired; `cells`: of every cell its key, what it edits, and of
 every task the harness's `value` and the columns of `Metric.values`, a text of 0 and 1 where that is
-all, none where no metric can be rebuilt. A cell with other documents than the first has its own.
+all, none where no metric can be rebuilt. A cell with other documents than the first has its own;
+one that was asked in parts has its `looks`.
 """
 
 
@@ -114,6 +116,7 @@ def _cell(
         "edited_share": record.edited_share,
         "topk_share": record.topk_share,
         "answers": answers,
+        **({"looks": record.to_json()["looks"]} if record.looks else {}),
     }
 
 
@@ -172,6 +175,23 @@ def judged(answers: Answers) -> dict[str, pd.DataFrame]:
         return {kind: read_table(store.root / f"{kind}.csv") for kind in STATISTICS}
 
 
+def answered_metrics(answers: Answers, method: str) -> dict[str, tuple[list[list[Metric]], Metric]]:
+    """By task the repeats of every point of a method, and the baseline; whole points alone."""
+    with TemporaryDirectory() as folder:
+        store = _Answered(Path(folder), answers)
+        found = {key: cell_metrics(store.read_cell(key)) for key in store.keys()}  # noqa: SIM118 (not a dict)
+    before = next(metrics for key, metrics in found.items() if key.is_baseline)
+    points = grid_of([key for key in found if key.method == method])
+    grid = {}
+    for (task, name), baseline in before.items():
+        states = [[found[key].get((task, name)) for key in point] for point in points]
+        whole = [[one for one in point if one is not None] for point in states]
+        if baseline is not None:
+            known = zip(whole, states, strict=True)
+            grid[task] = [one for one, all_ in known if len(one) == len(all_)], baseline
+    return grid
+
+
 def read_table(path: Path) -> pd.DataFrame:
     """Read a table; only an empty field is a missing value."""
     return pd.read_csv(path, keep_default_na=False, na_values=[""])
@@ -203,6 +223,7 @@ class _Answered(ResultStore):
             seconds=0.0,
             groups=self._answers["groups"],
             higher_is_better=directions,
+            looks={unit: StoppedAt(*one) for unit, one in cell.get("looks", {}).items()},
         )
         results: dict[str, dict[str, Any]] = {}
         documents: list[dict[str, Any]] = []

@@ -8,16 +8,28 @@
    baseline answers the documents of all repeats.
 
 The limit holds for every task of a group, so that random documents of MMLU are as many of every
-subject.
+subject. With `--stop_early` a state is asked its documents in parts, in a random order.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from neurosurgery.common.generator import generator
 from neurosurgery.settings.experiment import EvaluationConfig
 from neurosurgery.settings.parts import FIRST, OWN
+
+
+class Part(NamedTuple):
+    """The first `look` of `of` parts of the documents of a state."""
+
+    look: int
+    of: int
+
+
+WHOLE = Part(1, 1)
 
 
 @dataclass(frozen=True)
@@ -28,18 +40,25 @@ class Asked:
         order: those of all repeats, in the order in which prompts are built.
         each: how many a repeat asks.
         is_own: whether every repeat asks others.
+        turns: the places 0 to `each` in the order in which parts take them.
     """
 
     order: tuple[int, ...]
     each: int
     is_own: bool
+    turns: tuple[int, ...] = ()
 
-    def of(self, repeat: int | None) -> list[int]:
+    def of(self, repeat: int | None, part: Part = WHOLE) -> list[int]:
         """The documents of a repeat, in the task's order; None for those of all repeats."""
-        if repeat is None or not self.is_own:
+        if repeat is None:
             return sorted(self.order)
-        start = repeat * self.each
-        return sorted(self.order[n % len(self.order)] for n in range(start, start + self.each))
+        start = repeat * self.each if self.is_own else 0
+        places = self.turns[: self.count(part)] if part != WHOLE else range(self.each)
+        return sorted(self.order[(start + n) % len(self.order)] for n in places)
+
+    def count(self, part: Part) -> int:
+        """How many documents of a repeat its parts have."""
+        return math.ceil(self.each * part.look / part.of)
 
 
 def asked_of(task: str, count: int, limit: int | None, config: EvaluationConfig) -> Asked:
@@ -52,9 +71,11 @@ def asked_of(task: str, count: int, limit: int | None, config: EvaluationConfig)
         config: from where they are taken, seed and repeats.
     """
     each = count if limit is None else min(limit, count)
+    turns = generator(config.random_state, 0, task, "parts of a task").permutation(each).tolist()
     if config.documents_from == FIRST:
-        return Asked(tuple(range(each)), each, is_own=False)
+        return Asked(tuple(range(each)), each, is_own=False, turns=tuple(turns))
     draw = generator(config.random_state, 0, task, "documents of a task")
     order = draw.permutation(count).tolist()
     is_own = config.documents_from == OWN
-    return Asked(tuple(order[: each * (config.num_repeats if is_own else 1)]), each, is_own)
+    chosen = order[: each * (config.num_repeats if is_own else 1)]
+    return Asked(tuple(chosen), each, is_own, tuple(turns))

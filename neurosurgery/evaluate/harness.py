@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from neurosurgery.common.errors import UsageError, first_line
 from neurosurgery.data.overlap import Record
 from neurosurgery.evaluate.aggregation import aggregate_to_infinity, errors_of_large_values
-from neurosurgery.evaluate.asked import Asked
+from neurosurgery.evaluate.asked import WHOLE, Asked, Part
 from neurosurgery.evaluate.checks import UnfitTaskError, check_task
 from neurosurgery.evaluate.documents import (
     Guessing,
@@ -31,6 +31,7 @@ from neurosurgery.evaluate.engine.language_model import LanguageModel
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.evaluate.identity import group_identity, task_identity
 from neurosurgery.evaluate.isolation import FEWSHOT_SEED, preserved_generators
+from neurosurgery.evaluate.remembered import Remembered, Responses
 from neurosurgery.evaluate.requests import Prompts, build_requests
 from neurosurgery.evaluate.tasks import task_manager
 from neurosurgery.models.devices import empty_cache
@@ -182,17 +183,40 @@ class Harness:
             found.append(Fact(self._setting, {"tasks": of_tags}, "tags", " ".join(tags)))
         return found
 
-    def evaluate(self, lm: HFLM, repeat: int | None = None) -> Evaluation:
-        """Evaluate the model on the documents of a repeat; None for those of all repeats."""
-        for prompts in self._prompts.values():
-            prompts.choose(repeat)
+    @property
+    def units(self) -> dict[str, list[str]]:
+        """What is judged as one, with its tasks: tasks and groups as given, members of a tag."""
+        found = {name: self._groups.get(name, [name]) for name in self._names}
+        there = {unit: leaves for unit, leaves in found.items() if set(leaves) <= self.leaves}
+        covered = {leaf for leaves in there.values() for leaf in leaves}
+        return there | {leaf: [leaf] for leaf in sorted(self.leaves - covered)}
+
+    def evaluate(
+        self,
+        lm: HFLM,
+        repeat: int | None = None,
+        parts: Mapping[str, Part] | None = None,
+        responses: Responses | None = None,
+    ) -> Evaluation:
+        """Evaluate the model.
+
+        Args:
+            lm: the model.
+            repeat: of whose documents; None for those of all repeats.
+            parts: which part of them, by unit (`units`); None for all.
+            responses: what this state has answered before; new answers are added.
+        """
+        answering = lm if responses is None else Remembered(lm, responses)
+        of = {leaf: unit for unit, leaves in self.units.items() for leaf in leaves}
+        for leaf, prompts in self._prompts.items():
+            prompts.choose(repeat, parts[of[leaf]] if parts else WHOLE)
         while True:
             for task in self._loaded["tasks"].values():
                 task.set_fewshot_seed(seed=FEWSHOT_SEED)
             try:
                 with errors_of_large_values():
                     found = evaluate(
-                        lm=lm,
+                        lm=answering,
                         task_dict=self._loaded,
                         log_samples=True,
                         apply_chat_template=self._config.apply_chat_template,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from types import SimpleNamespace
 from typing import Any
@@ -12,7 +12,7 @@ from lm_eval.api.task import Task
 from lm_eval.models.huggingface import HFLM
 from transformers import PreTrainedTokenizerBase
 
-from neurosurgery.evaluate.asked import Asked, asked_of
+from neurosurgery.evaluate.asked import WHOLE, Asked, Part, asked_of
 from neurosurgery.evaluate.isolation import FEWSHOT_SEED
 from neurosurgery.settings.experiment import EvaluationConfig
 
@@ -46,13 +46,18 @@ class Prompts:
         count = len(self._task.eval_docs)
         return asked_of(self._task.config.task, count, self._limit, self._config)
 
-    def choose(self, repeat: int | None) -> None:
+    def choose(self, repeat: int | None, part: Part = WHOLE) -> None:
         """Take the documents of a repeat from now on; None for those of all repeats."""
-        self._chosen = self.asked.of(repeat)
+        self._chosen = self.asked.of(repeat, part)
+
+    @property
+    def _wanted(self) -> Sequence[int]:
+        """The documents of the state; before one is chosen, all, in the order of building."""
+        return self.asked.order if self._chosen is None else self._chosen
 
     def _documents(self, **_arguments: Any) -> Iterator[tuple[int, Any]]:
         documents = self._task.eval_docs
-        for number in self.asked.order if self._chosen is None else self._chosen:
+        for number in self._wanted:
             yield number, documents[number]
 
     def _build_or_reuse(self, **arguments: Any) -> None:
@@ -62,7 +67,7 @@ class Prompts:
             self._built, self._chosen = self._task.instances, chosen
         for instance in self._built:
             instance.resps, instance.filtered_resps = [], {}
-        wanted = set(self.asked.order if self._chosen is None else self._chosen)
+        wanted = set(self._wanted)
         # The harness's own request cache sets this too, but goes through files and pickle.
         self._task._instances = [one for one in self._built if one.doc_id in wanted]
 

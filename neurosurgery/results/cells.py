@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.masks.selection import Selection
 from neurosurgery.results.keys import CellKey
+
+
+class StoppedAt(NamedTuple):
+    """At which look a task was stopped, of how many that were planned, and why."""
+
+    look: int
+    of: int
+    why: str
+
+
+ALL_AT_ONCE = StoppedAt(1, 1, "")
 
 
 @dataclass(frozen=True)
@@ -19,7 +30,8 @@ class CellRecord:
     `edited` counts weights; `edited_share` is their share of all parameters, `topk_share` their
     share of the skill's top-K. `factor` is the scalar after rounding to the weights' dtype (median,
     smallest, largest). `units` is `Selection.unit_counts`, `higher_is_better` that of both
-    `Evaluation`s. `notes` are lines that the user was told.
+    `Evaluation`s. `notes` are lines that the user was told. `looks` says of what was asked in parts
+    when it was stopped (`--stop_early`), by task or group.
     """
 
     key: CellKey
@@ -32,10 +44,13 @@ class CellRecord:
     units: dict[str, int] | None = None
     higher_is_better: dict[str, dict[str, bool | None]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    looks: dict[str, StoppedAt] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Convert to a JSON object for `from_json`."""
-        return asdict(self) | {"key": self.key.record(), "notes": list(self.notes)}
+        found = asdict(self) | {"key": self.key.record(), "notes": list(self.notes)}
+        looks = {unit: list(stopped) for unit, stopped in found.pop("looks").items()}
+        return found | ({"looks": looks} if looks else {})
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> CellRecord:
@@ -45,8 +60,10 @@ class CellRecord:
             "key": CellKey.from_record(content["key"]),
             "factor": factor and tuple(factor),
             "notes": tuple(content["notes"]),
+            "looks": {unit: StoppedAt(*found) for unit, found in content.get("looks", {}).items()},
         }
-        return cls(**{one.name: content[one.name] for one in fields(cls)} | changed)
+        there = {one.name: content[one.name] for one in fields(cls) if one.name not in changed}
+        return cls(**there | changed)
 
 
 @dataclass(frozen=True)
@@ -54,7 +71,7 @@ class CellResult:
     """Everything that a worker returns for one cell.
 
     `notes` are lines for the user, `chatter` is the output of the libraries. `selection` is None
-    for the baseline.
+    for the baseline. `responses` are what the model answered, of a cell that is asked in parts.
     """
 
     record: CellRecord
@@ -63,6 +80,16 @@ class CellResult:
     selection: Selection | None = None
     notes: tuple[str, ...] = ()
     chatter: str = ""
+    responses: dict[str, list[Any]] = field(default_factory=dict)
+
+    @property
+    def cell(self) -> Cell:
+        """As its record keeps it."""
+        return Cell(
+            replace(self.record, notes=self.notes),
+            {"math": self.math.results, "other": self.other.results},
+            [*self.math.documents, *self.other.documents],
+        )
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def facts_of_model(model: ModelConfig, dtype: str, commit: str | None) -> Identi
 def facts_of_tasks(evaluation: EvaluationConfig) -> Identity:
     """What every task depends on; what tasks themselves ask is added by `Harness.prepare`."""
     found = [Fact("lm-eval", importlib.metadata.version("lm_eval"))]
-    if evaluation.documents_from != FIRST:
+    if evaluation.documents_from != FIRST or evaluation.stop_early:
         found.append(Fact("random_state", evaluation.random_state, "documents"))
     return Identity(found)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,8 +29,9 @@ from neurosurgery.settings.yaml_file import is_ours, run_yaml
 FORMAT = "neurosurgery-results/7"
 
 _OWN_FOLDERS = tuple(
-    "eval_results cells statistics masks logs path_patching failed deltas training".split()
+    "eval_results cells statistics masks logs path_patching failed deltas training looks".split()
 )
+_PARTS, _STOPS = "looks", "stops.json"
 _DERIVED = ("models", "report", "consistency.csv", RUN_FILE)
 """Deleted with the results, but can exist without them."""
 
@@ -132,13 +132,49 @@ class ResultStore:
 
     def write_cell(self, result: CellResult) -> None:
         """Write the harness's results and, last, the record."""
-        cell = Cell(
-            replace(result.record, notes=result.notes),
-            {"math": result.math.results, "other": result.other.results},
-            [*result.math.documents, *result.other.documents],
-        )
+        cell = result.cell
         self._export(cell)
         write_atomically(self.record_file(cell.record.key), sealed(cell.to_json()))
+        delete(self._part_file(cell.record.key))
+
+    def _part_file(self, key: CellKey) -> Path:
+        return self.root / _PARTS / self.model / f"{key.stem}.json"
+
+    def write_part(self, result: CellResult) -> None:
+        """Write a cell that was asked a part of its documents, and what it answered."""
+        content = result.cell.to_json() | {"responses": result.responses}
+        write_atomically(self._part_file(result.record.key), sealed(content))
+
+    def read_part(self, key: CellKey) -> tuple[Cell, dict[str, list[Any]]] | None:
+        """Read what `write_part` wrote; None where nothing is there, or a damaged file."""
+        path = self._part_file(key)
+        if not path.exists():
+            return None
+        try:
+            content = read_sealed(path)
+            return Cell.from_json(content), content["responses"]
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            say_error(f"{path} is damaged ({first_line(error)}); its cell is asked anew")
+            return None
+
+    def write_stops(self, stops: Mapping[str, Any]) -> None:
+        """Write which tasks of which points are stopped, after a look at all of them."""
+        write_atomically(self.root / _PARTS / _STOPS, sealed(stops))
+
+    def read_stops(self) -> dict[str, Any]:
+        """Read what `write_stops` wrote; empty where nothing is there.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = self.root / _PARTS / _STOPS
+        try:
+            return read_sealed(path)
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            reason = f"{path} is damaged ({first_line(error)}); without it nobody knows where cells"
+            raise RunError(f"{reason} were stopped: --overwrite starts afresh") from error
 
     def _export(self, cell: Cell) -> None:
         """Write the results as the published scripts do, where they are not there."""
@@ -216,15 +252,6 @@ class ResultStore:
         """Delete all files of the scripts; config.json, which marks the folder as ours, last."""
         for name in (*_OWN_FOLDERS, *_DERIVED, *_OWN_FILES):
             delete(self.root / name)
-
-    def clear_cells(self, methods: Collection[str]) -> None:
-        """Delete the cells of some methods, with their masks and edited models."""
-        for key in self.edited(methods):
-            of_cell = (*self._result_files(key), self.record_file(key), self.model_folder(key))
-            selection = key.selection
-            shared = (self.mask_file(selection), self.unit_file(selection)) if selection else ()
-            for path in (*of_cell, *shared):
-                delete(path)
 
     def sweep(self) -> None:
         """Delete the temporary files and folders of killed runs.

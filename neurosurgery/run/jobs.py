@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from neurosurgery.common.errors import RestoreError, RunError, machine_error
+from neurosurgery.evaluate.asked import Part
+from neurosurgery.evaluate.remembered import Responses
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.selection import Selection
 from neurosurgery.methods.keys import SelectionKey
@@ -28,6 +30,9 @@ class Job:
         keep_mask: whether the mask is wanted in the folder.
         model_folder: where the worker writes the edited model; None for nowhere.
         origin: the provenance of an edited model, besides that of its mask.
+        parts: which part of its documents the cell is asked, by unit (`Harness.units`); None for
+            all of them.
+        responses: what it has answered of them before.
     """
 
     key: CellKey
@@ -35,6 +40,8 @@ class Job:
     keep_mask: bool = False
     model_folder: Path | None = None
     origin: Mapping[str, object] = field(default_factory=dict)
+    parts: Mapping[str, Part] | None = None
+    responses: Responses = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,7 @@ def carry_out(worker: Worker, job: Job) -> Done | Failed:
         RunError: a file cannot be read or written.
     """
     try:
-        result = worker.run(job.key) if job.evaluate else None
+        result = worker.run(job.key, job.parts, job.responses) if job.evaluate else None
         if job.key.selection is None:
             return Done(job, result, None)
         selection = result.selection if result else None

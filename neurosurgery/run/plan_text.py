@@ -51,6 +51,8 @@ def plan_lines(
         counts = {task: documents.each for task, documents in asked.items()}
         told = ", ".join(f"{task} on {count:,}" for task, count in counts.items())
         yield f"evaluation   {states} model states × ({told} documents)"
+        if study.config.evaluation is not None and study.config.evaluation.stop_early:
+            yield "             in up to 4 parts, as far as verdicts take them (--stop_early)"
         if any(documents.is_own for documents in asked.values()):
             told = ", ".join(f"{len(own.order):,}" for own in asked.values())
             yield f"             every repeat asks documents of its own, the baseline {told}"

@@ -65,6 +65,28 @@ class Recorder:
             self._give_up(Failed(done.job, done.failure, 1))
         return done.result is not None
 
+    def keep_part(self, done: Done) -> None:
+        """Write what a cell has answered of a part of its documents, and its selection.
+
+        Raises:
+            RunError: the folder has vanished or cannot be written.
+        """
+        self._lock.check()
+        key, result = done.job.key, done.result
+        if result is not None:
+            self._log(result, done.worker)
+            if result.selection is not None and key.selection is not None:
+                self.record_selection(key.selection, result.selection)
+            self._store.write_part(result)
+        if done.failure:
+            self._give_up(Failed(done.job, done.failure, 1))
+
+    def _log(self, result: CellResult, worker: int | None) -> None:
+        if result.chatter:
+            name = "lm_eval" if worker is None else f"worker_{worker}"
+            with self._store.open_log(name) as file:
+                file.write(result.chatter)
+
     def _give_up(self, failed: Failed) -> None:
         self._lock.check()
         key = failed.job.key
@@ -86,10 +108,7 @@ class Recorder:
         self._lock.check()
         for note in result.notes:
             say(note)
-        if result.chatter:
-            name = "lm_eval" if worker is None else f"worker_{worker}"
-            with self._store.open_log(name) as file:
-                file.write(result.chatter)
+        self._log(result, worker)
         key = result.record.key
         if result.selection is not None and key.selection is not None:
             self.record_selection(key.selection, result.selection)

@@ -22,6 +22,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import progress, say
 from neurosurgery.edit.kinds import scale_by
 from neurosurgery.models.devices import choose_device, choose_dtype
@@ -140,12 +141,17 @@ class _Run:
         return identity
 
     def _plan(self) -> Plan:
-        study, output = self._study, self._config.output
+        study, output, tasks = self._study, self._config.output, self._tasks
         plan = make_plan(study.keys(), output, self._store, with_baseline=study.with_baseline)
-        if self._tasks is None or plan.baseline_pending or not self._store.is_done(BASELINE_KEY):
+        is_there = not output.overwrite and self._store.is_done(BASELINE_KEY)
+        is_early = tasks is not None and tasks.evaluation.stop_early
+        if is_early and not (is_there or plan.baseline_pending):
+            reason = "expected with it --pre_train_eval, or a folder that has the baseline"
+            raise UsageError("--stop_early", "", reason)
+        if tasks is None or not is_there or not any(one.is_own for one in tasks.asked.values()):
             return plan
         # More repeats than before, with documents of their own.
-        is_whole = self._tasks.has_all(self._store.read_cell(BASELINE_KEY))
+        is_whole = tasks.has_all(self._store.read_cell(BASELINE_KEY))
         return replace(plan, baseline_pending=not is_whole)
 
     def _tell_plan(self, plan: Plan) -> None:
@@ -213,6 +219,7 @@ class _Run:
         """Compute the cells of the plan, and keep what comes back."""
         from neurosurgery.run.jobs import make_jobs
         from neurosurgery.run.loggers import told_of_cells
+        from neurosurgery.run.looking import Looking
         from neurosurgery.run.recorder import Recorder
 
         model, output = self._config.model, self._config.output
@@ -231,7 +238,11 @@ class _Run:
             _frozen_objects(),
             progress(total=sum(job.evaluate for job in jobs), desc="grid", unit="cell") as bar,
         ):
-            for done in executor.run(jobs):
+            found = executor.run(jobs)
+            if self._tasks is not None and self._tasks.evaluation.stop_early:
+                looking = Looking(self._store, recorder, self._tasks, output.margins, plan.keys)
+                found = looking.run(executor, jobs)
+            for done in found:
                 if recorder.keep(done):
                     tell(*publisher.verdicts.finished(done.job.key))
                     bar.update()

@@ -111,6 +111,14 @@ class Tasks:
             found |= harness.asked
         return found
 
+    @property
+    def units(self) -> dict[str, list[str]]:
+        """What is judged as one, with its tasks (`Harness.units`)."""
+        found: dict[str, list[str]] = {}
+        for harness in self.harnesses.values():
+            found |= harness.units
+        return found
+
     def has_all(self, baseline: Cell) -> bool:
         """Whether a baseline has answered the documents of all repeats."""
         there: dict[str, set[int]] = {}

@@ -7,14 +7,17 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from neurosurgery.common.errors import RunError, UsageError
 from neurosurgery.edit.edits import Change, Edit
 from neurosurgery.edit.restore import undone
 from neurosurgery.edit.scale import AppliedFactor
+from neurosurgery.evaluate.asked import Part
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.evaluate.harness import harness_model
 from neurosurgery.evaluate.isolation import chatter_to, preserved_generators
+from neurosurgery.evaluate.remembered import Responses
 from neurosurgery.masks.kinds import UNITS
 from neurosurgery.masks.selection import Selection
 from neurosurgery.methods.evidence import Evidence
@@ -25,6 +28,13 @@ from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.keys import CellKey, shown_set
 from neurosurgery.run.tasks import Tasks
 from neurosurgery.run.training import Training
+
+
+class Questions(NamedTuple):
+    """What a cell is asked: part of its documents, and what it has answered of them before."""
+
+    parts: Mapping[str, Part] | None
+    responses: Responses
 
 
 class Worker:
@@ -64,15 +74,26 @@ class Worker:
         """
         return select(self._evidence, key)
 
-    def run(self, key: CellKey) -> CellResult:
+    def run(
+        self,
+        key: CellKey,
+        parts: Mapping[str, Part] | None = None,
+        responses: Responses | None = None,
+    ) -> CellResult:
         """Compute one cell.
+
+        Args:
+            key: the cell.
+            parts: which part of its documents it is asked (`Job.parts`).
+            responses: what it has answered of them before.
 
         Raises:
             RunError: the method cannot use the model, its weights or its activations.
             RestoreError: the edit was not undone; the worker must not be used any more.
         """
+        asked = Questions(parts, dict(responses or {}))
         if key.selection is None or key.edit is None:
-            return self._evaluate(key)
+            return self._evaluate(key, asked)
         selection = self.select(key.selection)
         # A training is most of its cell.
         start = time.monotonic()
@@ -80,7 +101,7 @@ class Worker:
         with undone(model):
             edit = self._edit(key, selection)
             with edit.applied(model) as factor:
-                return self._evaluate(key, selection, edit.edited, factor, start)
+                return self._evaluate(key, asked, selection, edit.edited, factor, start)
 
     def _edit(self, key: CellKey, selection: Selection) -> Edit:
         if key.edit is None:
@@ -110,6 +131,7 @@ class Worker:
     def _evaluate(
         self,
         key: CellKey,
+        asked: Questions,
         selection: Selection | None = None,
         edited: int = 0,
         factor: AppliedFactor | None = None,
@@ -120,8 +142,11 @@ class Worker:
         try:
             with self._quiet(), preserved_generators():
                 repeat = key.selection.repeat if key.selection else None
-                math = self._harnesses["math"].evaluate(self._lm, repeat)
-                other = self._harnesses["other"].evaluate(self._lm, repeat)
+                known = None if asked.parts is None else asked.responses
+                math, other = (
+                    self._harnesses[name].evaluate(self._lm, repeat, asked.parts, known)
+                    for name in ("math", "other")
+                )
         finally:
             # Where memory was short for this cell, the next one may have enough.
             at_once, self._lm.batch_size_per_gpu = self._lm.batch_size, usual
@@ -143,7 +168,8 @@ class Worker:
             *([] if at_once == usual else [_memory_note(key, usual, at_once)]),
             *self._lm.checks.take_notes(),
         )
-        return CellResult(record, math, other, selection, notes, self._take_chatter())
+        chatter = self._take_chatter()
+        return CellResult(record, math, other, selection, notes, chatter, asked.responses)
 
     def _notes(
         self, key: CellKey, selection: Selection | None, factor: AppliedFactor | None

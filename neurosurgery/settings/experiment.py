@@ -23,6 +23,7 @@ from neurosurgery.settings.demo import TASKS_FOLDER
 from neurosurgery.settings.identity import MATH
 from neurosurgery.settings.loggers import check_loggers
 from neurosurgery.settings.margins import Margins, judged_by
+from neurosurgery.settings.parts import FIRST
 from neurosurgery.settings.workers import WorkersConfig
 
 
@@ -138,7 +139,8 @@ class EvaluationConfig:
 
     `math_documents` and `other_documents` are limits per task; None means all. `programs` is the
     calibration file of math if it holds programs: the math task takes its problems from it. By
-    `random_state` tasks of programs split their file, and random documents are drawn.
+    `random_state` tasks of programs split their file, and random documents are drawn. With
+    `stop_early` they are asked in parts.
     """
 
     math_task: str
@@ -151,9 +153,10 @@ class EvaluationConfig:
     batch_size: int
     programs: Path | None = None
     random_state: int = 42
-    documents_from: str = "first"
+    documents_from: str = FIRST
     num_repeats: int = 1
     cluster: str | None = None
+    stop_early: bool = False
 
     def __post_init__(self) -> None:
         if self.include_path is not None:

@@ -210,6 +210,13 @@ EVALUATION = (
         identity=CELLS,
     ),
     Setting(
+        "stop_early",
+        bool,
+        "ask the documents of a task in up to four parts, and stop for all repeats of a point as "
+        "soon as its verdict is there, or will hardly come; intervals allow for it",
+        identity=CELLS,
+    ),
+    Setting(
         "cluster",
         str,
         "a field of the tasks' documents, as passage: those with the same value vary together, "

@@ -27,7 +27,7 @@ COLUMNS = [
 SUMMARY_COLUMNS = [
     "model",
     *GRID,
-    *"task metric unit direction chance repeats n failed".split(),
+    *"task metric unit direction chance repeats n failed look looks stopped".split(),
     *"value value_low value_high baseline".split(),
     *"difference ci_low ci_high p_value q_value holm_p margin verdict".split(),
     *"retention retention_low retention_high edited edited_share topk_share".split(),

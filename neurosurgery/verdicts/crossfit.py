@@ -22,7 +22,7 @@ lie too low.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -44,6 +44,7 @@ from neurosurgery.verdicts.intervals import (
     over_repeats,
     t_quantile,
 )
+from neurosurgery.verdicts.looks import level, over_looks
 from neurosurgery.verdicts.metrics import Metric, retention, retentions
 
 HALF = 0.5
@@ -62,13 +63,17 @@ _TELLING = 16.0
 
 @dataclass(frozen=True)
 class TaskMetrics:
-    """One task by one metric: the baseline, and every cell on its documents or some of them."""
+    """One task by one metric: the baseline, and every cell on its documents or some of them.
+
+    `looks` is how often one looked at the cells at most (`--stop_early`).
+    """
 
     task: str
     baseline: Metric
     cells: Mapping[CellKey, Metric]
     chance: float
     lower_is_better: bool
+    looks: int = 1
 
     @property
     def above_chance(self) -> bool:
@@ -89,6 +94,33 @@ class TaskMetrics:
     def _baseline_of(self, cell: Metric) -> Metric:
         """The baseline on the documents of a cell."""
         return self.baseline.on(cell.documents) or self.baseline
+
+    @property
+    def documents(self) -> int:
+        """How many documents, or clusters of them, cells were asked that vary by themselves."""
+        asked = {name for cell in self.cells.values() for name in cell.documents}
+        names = self.baseline.documents
+        if not asked or len(asked) == len(names):
+            return self.baseline.independent
+        clusters = self.baseline.clusters or names
+        return len({of for name, of in zip(names, clusters, strict=True) if name in asked})
+
+    def on_common(self, keys: Collection[CellKey]) -> TaskMetrics:
+        """Some of the cells, those of one repeat all on the documents that all of them were asked.
+
+        With `--stop_early` cells were asked the first few of the same documents.
+        """
+        repeats: dict[int, list[CellKey]] = {}
+        for key in keys:
+            if key in self.cells:
+                repeats.setdefault(key.selection.repeat if key.selection else 0, []).append(key)
+        cells: dict[CellKey, Metric] = {}
+        for own in repeats.values():
+            fewest = min((self.cells[key].documents for key in own), key=len)
+            common = set(fewest).intersection(*(self.cells[key].documents for key in own))
+            documents = tuple(name for name in fewest if name in common)
+            cells |= {key: there for key in own if (there := self.cells[key].on(documents))}
+        return replace(self, cells=cells)
 
     @cached_property
     def in_halves(self) -> dict[CellKey, np.ndarray]:
@@ -254,7 +286,7 @@ class Judged:
 
 
 def judge(
-    terms: Sequence[Quantity], spread: RepeatSpread | None, low: float, high: float
+    terms: Sequence[Quantity], spread: RepeatSpread | None, low: float, high: float, looks: int = 1
 ) -> Judged:
     """The sum of quantities whose documents are the same and whose repeats are not.
 
@@ -266,10 +298,12 @@ def judge(
         spread: the grid's variance between repeats.
         low: the least value that the sum can have; the interval ends there.
         high: the largest.
+        looks: how often one would look at most (`looks`).
     """
+    confidence = level(CONFIDENCE, looks)
     if len(terms) == 1 and terms[0].least is not None:
         found, other = (
-            judge([one], spread, low, high)
+            judge([one], spread, low, high, looks)
             for one in (replace(terms[0], least=None), terms[0].least)
         )
         return replace(found, interval=found.interval.hull(other.interval))
@@ -281,25 +315,25 @@ def judge(
         return Judged(clipped, NO_INTERVAL, math.nan)
     error = error_of(drawn)
     repeats = [term.between(spread) for term in terms if len(term.repeats) > 1]
-    t = t_quantile(CONFIDENCE, documents - 1)
+    t = t_quantile(confidence, documents - 1)
     between = Between(0.0, math.inf)
     if repeats:
         # Of two terms the one that says more of the sum.
         largest = max(repeats, key=lambda one: one.variance)
         between = Between(sum(one.variance for one in repeats), largest.freedom)
-    tails = np.quantile(drawn.mean(axis=1), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    tails = np.quantile(drawn.mean(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
     below, above = (
-        between.added_to(max(float(tail), t * math.sqrt(error)), CONFIDENCE, t)
+        between.added_to(max(float(tail), t * math.sqrt(error)), confidence, t)
         for tail in (value - tails[0], tails[1] - value)
     )
     interval = Interval(value - below, value + above).within(low, high)
     towards_zero = below if value > 0 else above
     # The normal tail beyond the same share of the half-width, so that p and interval agree.
-    normal = stats.norm.ppf((1 + CONFIDENCE) / 2)
+    normal = stats.norm.ppf((1 + confidence) / 2)
     p_value = 1.0
     if value != 0:
         share = abs(value) / towards_zero if towards_zero > 0 else math.inf
-        p_value = max(float(2 * stats.norm.sf(share * normal)), LEAST_P)
+        p_value = over_looks(max(float(2 * stats.norm.sf(share * normal)), LEAST_P), looks)
     return Judged(clipped, interval, p_value)
 
 

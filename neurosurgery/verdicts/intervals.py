@@ -33,6 +33,7 @@ from scipy.optimize import brentq
 from scipy.special import digamma, polygamma, stdtrit
 
 from neurosurgery.verdicts.draws import resampled_means
+from neurosurgery.verdicts.looks import level, over_looks
 from neurosurgery.verdicts.metrics import Metric, mean_metric, mean_of, unit_of
 
 CONFIDENCE = 0.95
@@ -237,6 +238,7 @@ def compare(
     edited: Sequence[Metric],
     baseline: Metric | Sequence[Metric],
     spread: RepeatSpread | None = None,
+    looks: int = 1,
 ) -> Comparison:
     """Compare the repeats of one edited state with the baseline, document by document.
 
@@ -247,6 +249,7 @@ def compare(
         edited: one metric per repeat.
         baseline: of the same documents; or another state's metrics, one per repeat.
         spread: the grid's variance between repeats (`repeat_spread`).
+        looks: how often one would look at most (`looks`); intervals and p-value are over all.
 
     Returns:
         NaN for intervals and p-value where documents differ, are fewer than two, or not finite.
@@ -277,10 +280,10 @@ def compare(
         else _of_any(*_linear(over_repeats(changes)))
     )
     interval_at = over_documents_and_repeats(changes, documents, spread)
-    interval, inner = interval_at(CONFIDENCE), interval_at(EQUIVALENCE)
-    p_value = p_value_of(interval_at)
+    interval, inner = (interval_at(level(one, looks)) for one in (CONFIDENCE, EQUIVALENCE))
+    p_value = over_looks(p_value_of(interval_at), looks)
     if len(edited) == 1 and not is_clustered and all(state.binary for state in states):
-        p_value = max(p_value, mcnemar(edited[0], others[0]))
+        p_value = max(p_value, over_looks(mcnemar(edited[0], others[0]), looks))
         if p_value > 1 - CONFIDENCE:
             interval = Interval(min(interval.low, 0.0), max(interval.high, 0.0))
     interval, inner = (Interval(end.low * unit, end.high * unit) for end in (interval, inner))
@@ -588,6 +591,7 @@ def retention_interval(
     *,
     lower_is_better: bool,
     spread: RepeatSpread | None = None,
+    looks: int = 1,
 ) -> Interval:
     """The 95 % interval of the retention (`metrics.retention`) of the mean over repeats.
 
@@ -602,7 +606,7 @@ def retention_interval(
     if not others or not above_chance(baseline, chance, lower_is_better=lower_is_better):
         return NO_INTERVAL
     if baseline.rule.exponential:
-        found = compare(edited, baseline, spread).interval
+        found = compare(edited, baseline, spread, looks).interval
         with np.errstate(over="ignore"):
             return Interval(*(float(np.exp(-end)) for end in (found.high, found.low)))
     sign = -1.0 if lower_is_better else 1.0
@@ -622,7 +626,7 @@ def retention_interval(
         else:
             documents = _of_mean(over_repeats(rest))
         spread_there = None if inverse else spread
-        return over_documents_and_repeats(rest, documents, spread_there)(CONFIDENCE)
+        return over_documents_and_repeats(rest, documents, spread_there)(level(CONFIDENCE, looks))
 
     mean_after, mean_before = (float(over_documents(one).mean()) for one in (after, before))
     if inverse and mean_after <= 0:

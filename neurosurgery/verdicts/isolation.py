@@ -44,6 +44,7 @@ from neurosurgery.verdicts.intervals import (
     repeat_spread,
 )
 from neurosurgery.verdicts.judging import HIGHER, LOWER, UNDECIDED
+from neurosurgery.verdicts.metrics import Metric
 
 QUANTITIES: dict[str, Callable[[Curve], Quantity]] = {
     "loss_at_half_mean": lambda curve: curve.loss_at_half(MEAN),
@@ -88,11 +89,15 @@ GAIN_COLUMNS = (
 
 
 class Spreads(NamedTuple):
-    """The variance between repeats of what points keep on average, of one task, of the skill."""
+    """The variance between repeats of what points keep on average, of one task, of the skill.
+
+    And how often one looked at them at most.
+    """
 
     mean: RepeatSpread | None = None
     worst: RepeatSpread | None = None
     removed: RepeatSpread | None = None
+    looks: int = 1
 
     def of(self, quantity: str) -> RepeatSpread | None:
         """That of a quantity by its name: an area is a product of what is kept and removed."""
@@ -118,8 +123,9 @@ class _Tasks:
         used = [task for task in tasks if task.above_chance]
         self.others = {task.task: task for task in used if task.task != math_task}
         self.skill = next((task for task in used if task.task == math_task), None)
-        counts = [task.baseline.independent for task in used]
+        counts = [task.documents for task in used]
         self.documents = min(counts, default=0)
+        self.looks = max((task.looks for task in used), default=1)
 
     def known(self, key: CellKey, *, skill: bool = True) -> bool:
         """Whether a cell has a finite number for every task."""
@@ -134,7 +140,7 @@ class _Tasks:
     def spreads(self, points: Sequence[Sequence[CellKey]]) -> Spreads:
         """What a grid says of the variance between repeats."""
         if not points:
-            return Spreads()
+            return Spreads(looks=self.looks)
         kept = [
             np.array([[task.retention(key) for key in point] for task in self.others.values()])
             for point in points
@@ -149,6 +155,7 @@ class _Tasks:
             fitted_spread([each.mean(axis=0) for each in kept]),
             fitted_spread([task for each in kept for task in each]),
             fitted_spread(removed),
+            self.looks,
         )
 
     def worst(self, point: Sequence[CellKey]) -> str:
@@ -175,7 +182,8 @@ def compare_methods(tasks: Sequence[TaskMetrics], math_task: str) -> pd.DataFram
     """Loss at half and area per method, and their differences, with 95 % intervals.
 
     Args:
-        tasks: the math task and the others; cells of the skill math that were pruned.
+        tasks: the math task and the others; cells of the skill math that were pruned. They are
+            compared on the documents that all of them were asked.
         math_task: the name of the task that measures math.
 
     Returns:
@@ -187,7 +195,7 @@ def compare_methods(tasks: Sequence[TaskMetrics], math_task: str) -> pd.DataFram
         tasks whose baseline is not above chance. Empty if math is one of them, or no other task is
         left.
     """
-    known = _Tasks(tasks, math_task)
+    known = _Tasks([task.on_common(task.cells) for task in tasks], math_task)
     if known.skill is None or not known.others:
         return pd.DataFrame(columns=COMPARISON_COLUMNS)
     points = grid_of([key for key in known.skill.cells if key.selection and known.known(key)])
@@ -207,7 +215,8 @@ def compare_methods(tasks: Sequence[TaskMetrics], math_task: str) -> pd.DataFram
         pairs = {name: averages[method][name].minus(averages[other][name]) for name in QUANTITIES}
         pairs[AT_EQUAL_DAMAGE] = _at_equal_damage(curves, method, other)
         rows += [
-            _row(method, "", name, _difference(terms, spreads.of(name))) | {"other": other}
+            _row(method, "", name, _difference(terms, spreads.of(name), looks=known.looks))
+            | {"other": other}
             for name, terms in pairs.items()
             if terms
         ]
@@ -216,10 +225,11 @@ def compare_methods(tasks: Sequence[TaskMetrics], math_task: str) -> pd.DataFram
 
 
 def _difference(
-    terms: Sequence[Quantity], spread: RepeatSpread | None, most: float = 1.0
+    terms: Sequence[Quantity], spread: RepeatSpread | None, most: float = 1.0, *, looks: int
 ) -> Judged:
     """Judge a difference; of paired repeats both sides vary."""
-    return judge(terms, total(spread, spread) if len(terms) == 1 else spread, -most, most)
+    spread = total(spread, spread) if len(terms) == 1 else spread
+    return judge(terms, spread, -most, most, looks)
 
 
 def _by_method_and_set(
@@ -274,7 +284,9 @@ def _own_rows(
     reached = quantities["loss_at_half_mean"].reached
     rows = []
     for name, quantity in quantities.items():
-        row = _row(method, against, name, judge([quantity], spreads.of(name), 0.0, 1.0))
+        row = _row(
+            method, against, name, judge([quantity], spreads.of(name), 0.0, 1.0, spreads.looks)
+        )
         # A value has no "is it 0": only differences are judged.
         row |= {"p_value": math.nan, "verdict": "", "other": ""}
         rows.append(row | {"reached": reached, "points": points, "repeats": len(quantity.repeats)})
@@ -346,7 +358,7 @@ def isolation_points(tasks: Sequence[TaskMetrics], math_task: str) -> pd.DataFra
         removed = quantity_of(curve.judged_removed[:, :, 0], curve.repeats, curve.documents)
         rows.append(
             _point(point)
-            | _columns("removed", judge([removed], spreads.removed, 0.0, 1.0))
+            | _columns("removed", judge([removed], spreads.removed, 0.0, 1.0, known.looks))
             | _kept(curve, spreads)
             | {"worst_task": known.worst(point)}
         )
@@ -384,19 +396,22 @@ def training_gains(
     rows = []
     for point in points:
         row = _point(point) | {"trained": np.mean([counts[key] for key in point]), "control": ""}
-        row |= _gain("gain", skill, point, [skill.baseline], gained)
+        row |= _gain("gain", skill, point, skill.baseline, gained)
         curve = known.curve([point], skill=False) if known.others and point in complete else None
         if curve is not None:
             row |= _kept(curve, spreads) | {"worst_task": known.worst(point)}
         rivals = [rival for key in point if (rival := control_cell(key)) in skill.cells and rival]
         if len(rivals) == len(point):
             row["control"] = rivals[0].method
-            theirs = [skill.cells[rival] for rival in rivals]
-            row |= _gain("gain_over_control", skill, point, theirs, total(gained, gained))
+            pair = skill.on_common([*point, *rivals])
+            theirs = [pair.cells[rival] for rival in rivals]
+            row |= _gain("gain_over_control", pair, point, theirs, total(gained, gained))
             if curve is not None and all(known.known(rival, skill=False) for rival in rivals):
-                other = known.curve([rivals], skill=False)
-                ahead = curve.kept(MEAN).minus(other.kept(MEAN))
-                row |= _columns("kept_over_control", _difference(ahead, spreads.mean))
+                both = _Tasks([task.on_common([*point, *rivals]) for task in tasks], math_task)
+                mine, other = (both.curve([one], skill=False) for one in (point, rivals))
+                ahead = mine.kept(MEAN).minus(other.kept(MEAN))
+                judged = _difference(ahead, spreads.mean, looks=known.looks)
+                row |= _columns("kept_over_control", judged)
         rows.append(row)
     rows += _better_rates(known, skill, points, gained, spreads)
     table = pd.DataFrame(rows, columns=list(GAIN_COLUMNS))
@@ -430,18 +445,22 @@ def _better_rates(
     for place, (gain, kept) in found.items():
         row: dict[str, object] = dict(zip(GRID, place, strict=False))
         row |= {"edit_value": math.nan, "repeats": len(gain.repeats), "control": ""}
-        row |= _columns("gain", judge([gain], gained, -math.inf, math.inf))
+        row |= _columns("gain", judge([gain], gained, -math.inf, math.inf, known.looks))
         for name, quantity in kept.items():
-            row |= _columns(f"kept_{name}", judge([quantity], spreads.of(name), 0.0, 1.0))
+            judged = judge([quantity], spreads.of(name), 0.0, 1.0, known.looks)
+            row |= _columns(f"kept_{name}", judged)
         control = control_of(str(place[0]))
         rival = found.get((control, *place[1:])) if control else None
         if rival is not None:
             row["control"] = control
             ahead = gain.minus(rival[0])
-            row |= _columns("gain_over_control", _difference(ahead, gained, math.inf))
+            row |= _columns(
+                "gain_over_control", _difference(ahead, gained, math.inf, looks=known.looks)
+            )
             if kept and rival[1]:
                 more = kept[MEAN].minus(rival[1][MEAN])
-                row |= _columns("kept_over_control", _difference(more, spreads.mean))
+                judged = _difference(more, spreads.mean, looks=known.looks)
+                row |= _columns("kept_over_control", judged)
         rows.append(row)
     return rows
 
@@ -462,17 +481,20 @@ def _gain(
     name: str,
     skill: TaskMetrics,
     point: Sequence[CellKey],
-    rivals: Sequence,
+    rivals: Metric | Sequence[Metric],
     spread: RepeatSpread | None,
 ) -> dict[str, object]:
     """What a point is better by than others, turned so that more is better."""
-    found = compare([skill.cells[key] for key in point], rivals, spread)
+    found = compare([skill.cells[key] for key in point], rivals, spread, skill.looks)
     low, high = sorted(skill.sign * end for end in found.interval)
     return {name: skill.sign * found.difference, f"{name}_low": low, f"{name}_high": high}
 
 
 def _kept(curve: Curve, spreads: Spreads) -> dict[str, object]:
-    mean, worst = (judge([curve.kept(name)], spreads.of(name), 0.0, 1.0) for name in (MEAN, WORST))
+    mean, worst = (
+        judge([curve.kept(name)], spreads.of(name), 0.0, 1.0, spreads.looks)
+        for name in (MEAN, WORST)
+    )
     # The worst task is chosen on other documents than it is judged on, but keeps no more than all.
     worst = replace(worst, value=min(worst.value, mean.value))
     return _columns(f"kept_{MEAN}", mean) | _columns(f"kept_{WORST}", worst)

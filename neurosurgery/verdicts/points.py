@@ -12,12 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from neurosurgery.common.files import write_atomically
 from neurosurgery.edit.kinds import TRAIN
-from neurosurgery.results.cells import Cell
+from neurosurgery.results.cells import ALL_AT_ONCE, Cell, StoppedAt
 from neurosurgery.results.keys import BASELINE_KEY, CellKey, shown_set
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.identity import MATH
@@ -36,13 +35,7 @@ from neurosurgery.verdicts.intervals import (
     Interval,
     RepeatSpread,
     above_chance,
-    between_repeats,
     compare,
-    differences,
-    matched,
-    noise_of,
-    over_documents,
-    over_repeats,
     repeat_spread,
     retention_interval,
 )
@@ -54,7 +47,7 @@ from neurosurgery.verdicts.isolation import (
 )
 from neurosurgery.verdicts.judging import BROKEN, UNDECIDED, adjusted, margin_of, verdict
 from neurosurgery.verdicts.metrics import Metric, is_display, mean_of, retention, unit_of_metric
-from neurosurgery.verdicts.power import NOTHING, Spread, what_decides
+from neurosurgery.verdicts.power import NOTHING, spread_of, what_decides
 from neurosurgery.verdicts.primary import primary_metrics
 from neurosurgery.verdicts.state import write_state
 
@@ -102,6 +95,7 @@ class VerdictTable:
         self._rows: dict[str, list[dict[str, Any]]] = {}
         self._metrics: dict[str, dict[MetricKey, Metric | None]] = {}
         self._groups: dict[str, list[str]] = {}
+        self._looks: dict[str, dict[str, StoppedAt]] = {}
         self._keys: list[CellKey] | None = None
         self._written = 0
 
@@ -140,6 +134,7 @@ class VerdictTable:
         if key.is_baseline:
             self._baseline, self._baseline_metrics = cell, cell_metrics(cell)
         self._groups |= cell.record.groups
+        self._looks[key.stem] = cell.record.looks
         self._metrics[key.stem] = cell_metrics(cell)
         self._rows[key.stem] = self._cell_rows(cell, self._metrics[key.stem])
 
@@ -192,7 +187,7 @@ class VerdictTable:
             if not key.is_baseline and self._baseline is not None and name in before:
                 row["baseline"] = self._baseline_of(task, name, metric)
                 if not is_display(name, [n for t, n in metrics if t == task]):
-                    row |= self._comparison(task, name, row, metric)
+                    row |= self._comparison(key, task, name, row, metric)
             rows.append(row)
         return rows
 
@@ -205,10 +200,11 @@ class VerdictTable:
         return own.value
 
     def _comparison(
-        self, task: str, name: str, row: dict[str, Any], metric: Metric | None
+        self, key: CellKey, task: str, name: str, row: dict[str, Any], metric: Metric | None
     ) -> dict[str, Any]:
         before = self._baseline_metrics[task, name]
-        found = compare([metric], before) if metric and before else NO_COMPARISON
+        looks = self._stopped(key, task).of
+        found = compare([metric], before, looks=looks) if metric and before else NO_COMPARISON
         if math.isnan(found.difference):
             found = found._replace(difference=row["value"] - row["baseline"])
         lower = self._lower_is_better(task, name)
@@ -224,6 +220,15 @@ class VerdictTable:
                 else math.nan
             ),
         }
+
+    def _stopped(self, key: CellKey, task: str) -> StoppedAt:
+        """At which look a cell's task was stopped; of a single one where all were asked at once."""
+        looks = self._looks.get(key.stem, {})
+        members = set(self._groups.get(task, [task]))
+        for unit, stopped in looks.items():
+            if unit == task or members <= set(self._groups.get(unit, ())):
+                return stopped
+        return ALL_AT_ONCE
 
     def _lower_is_better(self, task: str, name: str) -> bool:
         return self._baseline is not None and direction(self._baseline, task, name) == "lower"
@@ -293,6 +298,7 @@ class VerdictTable:
             "repeats": len(rows),
             "n": repeats["n"].astype(float).max(),
             "failed": failed,
+            **self._look_columns(point[0], task),
             "value": _mean(repeats["value"]),
             "baseline": _mean(repeats["baseline"]),
             "difference": _mean(repeats["difference"]),
@@ -307,6 +313,12 @@ class VerdictTable:
             return found
         return found | self._judged(found, point, spread)
 
+    def _look_columns(self, key: CellKey, task: str) -> dict[str, Any]:
+        stopped = self._stopped(key, task)
+        if stopped == ALL_AT_ONCE:
+            return {"look": math.nan, "looks": math.nan, "stopped": ""}
+        return {"look": stopped.look, "looks": stopped.of, "stopped": stopped.why}
+
     def _judged(
         self, row: Mapping[str, Any], point: Sequence[CellKey], spread: RepeatSpread | None
     ) -> dict[str, Any]:
@@ -317,10 +329,11 @@ class VerdictTable:
         before = self._baseline_metrics.get(name)
         if before is None or len(known) < len(states):
             return {"verdict": ""}
-        found = compare(known, before, spread)
+        looks = self._stopped(point[0], row["task"]).of
+        found = compare(known, before, spread, looks)
         lower = self._lower_is_better(*name)
         kept = retention_interval(
-            known, before, row["chance"], lower_is_better=lower, spread=spread
+            known, before, row["chance"], lower_is_better=lower, spread=spread, looks=looks
         )
         margin = margin_of(self._margin(row["task"]), before)
         shown = [found.difference, *found.interval]
@@ -414,7 +427,8 @@ class VerdictTable:
             }
             guessing = chance(self._baseline, task, name)
             lower = self._lower_is_better(task, name)
-            found.append(TaskMetrics(task, before, cells, guessing, lower))
+            looks = max((self._stopped(key, task).of for key in cells), default=1)
+            found.append(TaskMetrics(task, before, cells, guessing, lower, looks))
         return found
 
 
@@ -424,27 +438,6 @@ def read_points(root: Path) -> pd.DataFrame:
         return pd.read_csv(root / "summary.csv", keep_default_na=False, na_values=[""])
     except (FileNotFoundError, pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError):
         return pd.DataFrame()
-
-
-def spread_of(edited: Sequence[Metric], baseline: Metric, prior: RepeatSpread | None) -> Spread:
-    """The standard deviations of a difference between documents and between repeats."""
-    others = matched(edited, baseline)
-    if not others:
-        return Spread(math.nan, math.nan)
-    changes = differences(edited, others)
-    # From the deviation of a cluster's number to that of a document.
-    size = len(baseline.values) / baseline.independent
-    documents = float(over_repeats(changes).std(ddof=1)) * math.sqrt(size)
-    share = len(changes) / float((~np.isnan(changes)).sum(axis=0).mean())
-    bounded = all(state.bounded for state in (*edited, baseline))
-    if len(edited) == 1:
-        return Spread(documents, bounded=bounded, size=size)
-    variance = float(over_documents(changes).var(ddof=1))
-    between = between_repeats(
-        variance, noise_of(changes), len(edited), prior, is_own=bool(np.isnan(changes).any())
-    ).variance
-    freedom = prior.freedom if prior else 0.0
-    return Spread(documents, math.sqrt(between * len(edited)), freedom, bounded, share, size)
 
 
 def _mean(values: pd.Series) -> float:

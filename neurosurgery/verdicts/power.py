@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 from scipy import stats
 
@@ -20,10 +21,18 @@ from neurosurgery.verdicts.intervals import (
     CONFIDENCE,
     EQUIVALENCE,
     Between,
+    RepeatSpread,
+    between_repeats,
+    differences,
     grid_freedom,
+    matched,
+    noise_of,
+    over_documents,
+    over_repeats,
     t_quantile,
 )
-from neurosurgery.verdicts.metrics import SHARE, is_display
+from neurosurgery.verdicts.looks import level
+from neurosurgery.verdicts.metrics import SHARE, Metric, is_display
 
 POWER = 0.8
 """The share of runs that shall reach a verdict."""
@@ -78,6 +87,27 @@ class Spread(NamedTuple):
         return Between(variance / repeats, freedom + self.prior)
 
 
+def spread_of(edited: Sequence[Metric], baseline: Metric, prior: RepeatSpread | None) -> Spread:
+    """The standard deviations of a difference between documents and between repeats."""
+    others = matched(edited, baseline)
+    if not others:
+        return Spread(math.nan, math.nan)
+    changes = differences(edited, others)
+    # From the deviation of a cluster's number to that of a document.
+    size = len(baseline.values) / baseline.independent
+    documents = float(over_repeats(changes).std(ddof=1)) * math.sqrt(size)
+    share = len(changes) / float((~np.isnan(changes)).sum(axis=0).mean())
+    bounded = all(state.bounded for state in (*edited, baseline))
+    if len(edited) == 1:
+        return Spread(documents, bounded=bounded, size=size)
+    variance = float(over_documents(changes).var(ddof=1))
+    between = between_repeats(
+        variance, noise_of(changes), len(edited), prior, is_own=bool(np.isnan(changes).any())
+    ).variance
+    freedom = prior.freedom if prior else 0.0
+    return Spread(documents, math.sqrt(between * len(edited)), freedom, bounded, share, size)
+
+
 class Needed(NamedTuple):
     """What decides: documents with these repeats; NaN where none of them do."""
 
@@ -119,6 +149,71 @@ def what_decides(difference: float, margin: float, spread: Spread, repeats: int)
     return Needed(documents, wanted)
 
 
+class _Reach(NamedTuple):
+    """Of an interval: its half-width, its middle, and the variance of a document around it."""
+
+    half: float
+    middle: float
+    variance: float
+
+
+def _reach(
+    center: float, spread: Spread, documents: int, repeats: int, confidence: float
+) -> _Reach:
+    """The interval that so many documents of a repeat give around a difference."""
+    units, deviation = documents * spread.share / spread.size, spread.documents**2 / spread.size
+    t = t_quantile(confidence, units - 1)
+    size = units + (t**2 if spread.bounded else 0)
+    middle = center * units / size
+    squares = units * (deviation + center**2) + size - units
+    variance = max(squares / size - middle**2, 0.0)
+    half = spread.of_repeats(repeats, documents).added_to(
+        t * math.sqrt(variance / size), confidence, t
+    )
+    return _Reach(half, middle, variance)
+
+
+def chance_of_verdict(
+    difference: float,
+    margin: float,
+    spread: Spread,
+    documents: tuple[int, int],
+    repeats: int,
+    looks: int,
+) -> float:
+    """The chance that more documents bring a verdict (predictive power, Spiegelhalter et al. 1986).
+
+    What they say is normal around what is known now, with the variance that is left.
+
+    Args:
+        difference: as measured now.
+        margin: of equivalence.
+        spread: of the difference.
+        documents: of a repeat, now and then.
+        repeats: their number.
+        looks: as planned (`looks`).
+    """
+    now, then = documents
+    if now * spread.share / spread.size < 2:
+        return 1.0
+    known = _reach(difference, spread, now, repeats, level(CONFIDENCE, looks))
+    of_document = known.variance * spread.size / spread.share
+    deviation = math.sqrt(of_document * (1 / now - 1 / then))
+    outer, inner = (
+        _reach(difference, spread, then, repeats, level(one, looks))
+        for one in (CONFIDENCE, EQUIVALENCE)
+    )
+    # Estimates beyond `outer` exclude 0, those up to `within` are within the margin.
+    within = margin - inner.half
+    if within >= outer.half:
+        return 1.0
+    if deviation == 0:
+        return float(abs(outer.middle) > outer.half or abs(inner.middle) <= within)
+    beyond = stats.norm.cdf((-outer.half - np.array([1, -1]) * outer.middle) / deviation).sum()
+    least, most = stats.norm.cdf((np.array([-within, within]) - inner.middle) / deviation)
+    return float(beyond + max(most - least, 0.0))
+
+
 def _is_decided(
     difference: float, margin: float, spread: Spread, documents: int, repeats: int
 ) -> bool:
@@ -130,29 +225,23 @@ def _is_decided(
     """
     center = abs(difference)
     between = spread.repeats**2 / repeats if repeats > 1 else 0.0
-    of_repeats = spread.of_repeats(repeats, documents)
     units, deviation = documents * spread.share / spread.size, spread.documents**2 / spread.size
     if units < 2:
         return False
 
-    def reach(quantile: float, power: float) -> tuple[float, float]:
+    def reach(confidence: float, power: float) -> tuple[float, float]:
         """How far the interval and a run's luck go, and where the interval has its middle."""
-        confidence = 2 * quantile - 1
-        t = t_quantile(confidence, units - 1)
-        size = units + (t**2 if spread.bounded else 0)
-        middle = center * units / size
-        squares = units * (deviation + center**2) + size - units
-        of_documents, luck = squares / size - middle**2, deviation * units / size
-        error = max(of_documents, 0.0) / size
+        found = _reach(center, spread, documents, repeats, confidence)
         # The luck has no pseudo-documents, and no variance to estimate.
+        size = units + (t_quantile(confidence, units - 1) ** 2 if spread.bounded else 0)
+        luck = deviation * units / size
         lucky = stats.norm.ppf(power) * math.sqrt(luck / size + between)
-        total = of_repeats.added_to(t * math.sqrt(error), confidence, t) + lucky
-        return total, middle
+        return found.half + lucky, found.middle
 
-    excluded, middle = reach((1 + CONFIDENCE) / 2, POWER)
+    excluded, middle = reach(CONFIDENCE, POWER)
     if center and excluded <= middle:
         return True
-    within, middle = reach((1 + EQUIVALENCE) / 2, POWER if center else (1 + POWER) / 2)
+    within, middle = reach(EQUIVALENCE, POWER if center else (1 + POWER) / 2)
     return middle + within <= margin
 
 

@@ -19,6 +19,7 @@ from neurosurgery.verdicts.points import VerdictTable
 from neurosurgery.verdicts.power import POWER, undecided_lines
 from neurosurgery.verdicts.primary import primary_metrics
 from neurosurgery.verdicts.programs import programs_text
+from neurosurgery.verdicts.stopping import stopping_text
 
 _VERDICT = "  {:<25} {:>9} {:>7} {:>5} {:>8} {:>9} {:>11}  {:<18} {:>7}  {}"
 _VERDICT_HEADER = (
@@ -116,6 +117,7 @@ def verdict_text(
             "weights: how many were edited or trained, or read a unit that was knocked out; their "
             "share of the\nmodel and of the skill's top-K."
         )
+        lines += [told] if (told := stopping_text(rows)) else []
         lines += _what_decides(rows)
     return "\n".join(lines) + "\n"
 

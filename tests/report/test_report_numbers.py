@@ -309,7 +309,7 @@ def test_members_of_a_group_do_not_count_beside_it(tmp_path):
     assert set(folder.cells["task"]) == {MATH, "suite", "tagged"}
     assert "part" not in folder.tasks
     table = pd.read_csv(tmp_path / "results.csv").query("method == 'wanda'")
-    summary = table.assign(verdict="", repeats=1, against="")
+    summary = table.assign(verdict="", repeats=1, against="", looks=math.nan)
     text = verdict_text(summary, [MATH, "a_tag", "suite"], {"suite": ["part"]})
     assert "  tagged " in text
     assert "  part " not in text

@@ -16,6 +16,7 @@ from neurosurgery.report.show.texts import number
 from neurosurgery.results.failures import FOLDER as FAILED
 from neurosurgery.settings.parts import OWN
 from neurosurgery.verdicts.columns import GRID
+from neurosurgery.verdicts.stopping import stopping_text
 
 _ANY = "any task"
 _NAMED = 3
@@ -40,6 +41,7 @@ def cautions(folder: Folder, points: pd.DataFrame) -> list[str]:
             "paired with the baseline's, or are fewer than two (a cluster of them counts as one)."
         )
     said += _documents(folder)
+    said += [told] if (told := stopping_text(points)) else []
     said += _repeats(points)
     failed = int(points["failed"].sum())
     if failed:
