@@ -4,7 +4,8 @@
 
 Cells of made-up answers are recorded as a run does (record, tables in memory, results.csv when it
 is due); of the last tenth the mean time per cell, and the time of judging the folder is no part of
-it. `open` is what a later call takes to find out what is done, per cell. Ratios to the first row.
+it. `open` is what a later call takes to find out what is done, per cell. `in parts` is what parts
+and looks of a cell take with `--stop_early`, and its record. Ratios to the first row.
 """
 
 from __future__ import annotations
@@ -15,23 +16,33 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 
 from neurosurgery.edit.kinds import scale_by
+from neurosurgery.evaluate.asked import Asked, Part
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.keys import BASELINE_KEY, CellKey
+from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.store import ResultStore
+from neurosurgery.run.jobs import Done, Job
+from neurosurgery.run.looking import Looking
+from neurosurgery.run.recorder import Recorder
+from neurosurgery.settings.experiment import OutputConfig
+from neurosurgery.settings.identity import Identity
+from neurosurgery.settings.margins import Margins
 from neurosurgery.verdicts.points import VerdictTable
 
 DOCUMENTS = 200
 
 
-def evaluation(task: str, generator: np.random.Generator) -> Evaluation:
+def evaluation(task: str, generator: np.random.Generator, count: int = DOCUMENTS) -> Evaluation:
     """Answers of one task, as the harness gives them."""
-    right = generator.random(DOCUMENTS) < 0.8
+    right = generator.random(count) < 0.8
     documents = [
         {"task": task, "filter": "none", "doc_id": place, "doc_hash": f"d{place}",
          "prompt_hash": "p", "broken": False, "metrics": {"acc": float(value)},
@@ -75,6 +86,42 @@ def measure(count: int) -> tuple[float, float]:
     return float(np.mean(taken[-count // 10 :])), opened
 
 
+class Instant:
+    """An executor whose model answers at once."""
+
+    def run(self, jobs: Sequence[Job]) -> Iterator[Done]:
+        """Every job with made-up answers of its part."""
+        for job in jobs:
+            generator = np.random.default_rng(1)
+            part = Part(1, 1) if job.parts is None else job.parts["sums"]
+            count = DOCUMENTS * part.look // part.of
+            record = CellRecord(job.key, 10, 0.1, 0.5, None, 1.0, {})
+            sums, facts = (evaluation(task, generator, count) for task in ("sums", "facts"))
+            yield Done(job, CellResult(record, sums, facts), None)
+
+
+def measure_parts(count: int) -> float:
+    """Seconds per cell with `--stop_early`."""
+    with tempfile.TemporaryDirectory() as folder:
+        store, keys = ResultStore(Path(folder), "m"), [one.record.key for one in results(count)]
+        store.write_config(Identity(), {"script": "", "settings": {}})
+        asked = Asked(tuple(range(DOCUMENTS)), DOCUMENTS, is_own=False)
+        names = ("sums", "facts")
+        tasks = SimpleNamespace(
+            units={name: [name] for name in names}, asked=dict.fromkeys(names, asked)
+        )
+        verdicts = VerdictTable(store, "m", "sums", ["facts"])
+        lock, output = FolderLock(store.root), OutputConfig(store.root)
+        with lock.held():
+            recorder = Recorder(store, lock, verdicts, output, {})
+            looking = Looking(store, recorder, cast("Any", tasks), Margins(), keys)
+            jobs = [Job(key) for key in keys]
+            start = time.perf_counter()
+            for done in looking.run(cast("Any", Instant()), jobs):
+                recorder.keep(done)
+            return (time.perf_counter() - start) / count
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Bookkeeping per cell in folders of many cells.")
@@ -82,11 +129,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="50 and 100 cells")
     given = parser.parse_args(argv)
     counts = [50, 100] if given.quick else given.cells
-    print("| cells | ms per cell, last tenth | ratio | ms per cell to open | ratio |")
-    print("|---|---|---|---|---|")
-    first: tuple[float, float] | None = None
+    print(
+        "| cells | ms per cell, last tenth | ratio | ms per cell to open | ratio | ms in parts | "
+        "ratio |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    first: tuple[float, ...] | None = None
     for count in counts:
-        found = measure(count)
+        found = *measure(count), measure_parts(count)
         first = first or found
         cells = [
             text

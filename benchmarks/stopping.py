@@ -3,11 +3,12 @@
     python -m benchmarks.stopping [--quick] [--answers FILE]
 
 The replay takes the answers of a run that asked all documents (of the demo's MathNeuro grid), puts
-the documents in four random orders, and stops as the package would. *Same*: the verdict at the stop
-is that of all documents with a single look; *same\**: that of all documents at the last look. The simulation draws documents with known truths
-(`benchmarks.coverage.data`), of a grid of six points that are alike. *Holds*: the interval at the
-stop holds the truth; *moved*: it says lower or higher; *within*: it says within the margin of .03,
-which is an error at the truths -.03.
+the documents in four random orders, and stops as the package would. *same*: the verdict at the stop
+is that of all documents with a single look; *at last*: that of all documents at the last look.
+
+The simulation draws documents with known truths (`benchmarks.coverage.data`), of a grid of six
+points that are alike. *holds*: the interval at the stop holds the truth; *moved*: it says lower or
+higher; *within*: it says within the margin of .03, an error where the truth is ± .03 or beyond.
 """
 
 from __future__ import annotations
@@ -147,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--method", default="mathneuro", help="whose points are replayed")
     arguments = parser.parse_args(argv)
     grid = answered_metrics(read_answers(arguments.answers), arguments.method)
-    header = "replayed points documents same same*".split() + ["futile", "all asked"]
+    header = ["replayed", "points", "documents", "same", "at last", "futile", "all asked"]
     print(table(header, replayed(grid, 1 if arguments.quick else ORDERS)))
     rows = []
     for name, (model, _) in SCENARIOS.items():

@@ -235,12 +235,13 @@ class _Answered(ResultStore):
             for member, hashes in self._documents(task, own).items():
                 documents.extend(
                     {
-                        **{"task": member, "filter": filter_name, "doc_id": place},
+                        **{"task": member, "filter": filter_name, "doc_id": digest},
+                        # A cell can have some of the baseline's: their places say nothing.
                         **{"doc_hash": digest, "prompt_hash": ""},
                         "metrics": {metric: next(values)},
                         "guessing": {} if guess is None else {metric: guess},
                     }
-                    for place, digest in enumerate(hashes)
+                    for digest in hashes
                 )
         return Cell(record, {"math": {}, "other": results}, documents)
 

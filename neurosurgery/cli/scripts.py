@@ -245,6 +245,10 @@ def grid(script: str) -> tuple[Setting, ...]:
     first = METHODS[methods[0]]
     size = first.size_name
     left_out = (size, parts.SCALAR.name, "num_repeats")
+    twins = TWINS
+    if script == SCRIPTS[0]:
+        # The first command of a new user shows a control.
+        twins = replace(TWINS, demo=DRAWS[:1], whole_demo=(*left_out, "skill_data"))
     choice = Setting(
         "methods",
         str,
@@ -256,7 +260,7 @@ def grid(script: str) -> tuple[Setting, ...]:
     )
     return (
         *((choice,) if len(methods) > 1 else ()),
-        TWINS,
+        twins,
         Setting(
             "skill",
             str,

@@ -18,6 +18,7 @@ from neurosurgery.common.folders import make_folder
 from neurosurgery.common.json_files import read_object, read_sealed, sealed
 from neurosurgery.common.terminal import say_error
 from neurosurgery.methods.keys import SelectionKey
+from neurosurgery.methods.registry import METHODS
 from neurosurgery.results.cells import Cell, CellResult
 from neurosurgery.results.keys import CellKey
 from neurosurgery.settings.identity import MATH, Identity
@@ -82,6 +83,17 @@ class ResultStore:
     def model_folder(self, key: CellKey) -> Path:
         """The path of a cell's edited model (`--save_model`)."""
         return self.root / "models" / self.model / key.stem
+
+    def has_files(self, key: CellKey, *, masks: bool, model: bool) -> bool:
+        """Whether what a cell has besides its record is there: units, mask, edited model."""
+        if key.selection is None:
+            return True
+        files = (
+            *([self.mask_file(key.selection)] if masks else []),
+            *([self.unit_file(key.selection)] if METHODS[key.method].unit else []),
+            *([self.model_folder(key)] if model else []),
+        )
+        return all(file.exists() for file in files)
 
     def record_file(self, key: CellKey) -> Path:
         """The path of a cell's record: the one file that makes it done."""
@@ -162,19 +174,17 @@ class ResultStore:
         write_atomically(self.root / _PARTS / _STOPS, sealed(stops))
 
     def read_stops(self) -> dict[str, Any]:
-        """Read what `write_stops` wrote; empty where nothing is there.
-
-        Raises:
-            RunError: the file is damaged.
-        """
+        """Read what `write_stops` wrote; empty where nothing is there, or a damaged file."""
         path = self.root / _PARTS / _STOPS
         try:
             return read_sealed(path)
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
-            reason = f"{path} is damaged ({first_line(error)}); without it nobody knows where cells"
-            raise RunError(f"{reason} were stopped: --overwrite starts afresh") from error
+            say_error(
+                f"{path} is damaged ({first_line(error)}); unfinished points are looked at anew"
+            )
+            return {}
 
     def _export(self, cell: Cell) -> None:
         """Write the results as the published scripts do, where they are not there."""

@@ -9,7 +9,7 @@
    so a run that goes on stops where the killed one would have.
 4. A point whose tasks are all stopped is finished: its cells get their records.
 
-A repeat that joins a finished point is asked what the others were.
+A repeat that joins a finished point is asked what the others were, as their records say.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ class Looking:
         self._before = cell_metrics(self._store.read_cell(BASELINE_KEY))
         for key in self._keys:
             if key not in open_jobs and self._store.is_done(key):
-                self._take_in(self._store.read_cell(key))
+                cell = self._store.read_cell(key)
+                self._take_in(cell)
+                self._looked.setdefault(key.point.stem, _Looked(stops=dict(cell.record.looks)))
         for look in range(1, max(self._of.values()) + 1):
             for done in executor.run(list(self._next(open_jobs.values(), look))):
                 if isinstance(done, Failed):
@@ -102,6 +104,8 @@ class Looking:
                     yield done
                 elif done.result is not None:
                     self._keep(done, done.result)
+                else:
+                    self._recorder.keep(done)
             self._look(open_jobs, look)
             for key in [key for key in open_jobs if self._is_stopped(key)]:
                 yield Done(open_jobs.pop(key), self._finished(key), None)
@@ -111,15 +115,25 @@ class Looking:
         for job in jobs:
             there = self._store.read_part(job.key)
             cell, responses = there if there is not None else (None, {})
-            parts = self._parts(job.key, look)
             if cell is not None and job.key not in self._metrics:
                 self._take_in(cell)
+            if not (self._is_stopped(job.key) or self._is_next(job.key, look)):
+                continue
+            parts = self._parts(job.key, look)
             answered = {} if cell is None else cell.record.looks
             asked = {unit: stopped.look for unit, stopped in answered.items()}
-            if any(asked.get(unit, 0) < part.look for unit, part in parts.items()):
+            # More than that it has answered where somebody deleted the file of the stops.
+            if any(asked.get(unit) != part.look for unit, part in parts.items()):
                 folder = job.model_folder
                 folder = None if folder is None or folder.exists() else folder
                 yield replace(job, parts=parts, responses=responses, model_folder=folder)
+            elif not self._has_files(job):
+                # Answered in a run that was killed, or that wrote no masks.
+                yield replace(job, evaluate=False)
+
+    def _has_files(self, job: Job) -> bool:
+        with_model = job.model_folder is not None
+        return self._store.has_files(job.key, masks=job.keep_mask, model=with_model)
 
     def _parts(self, key: CellKey, look: int) -> dict[str, Part]:
         """What a cell is asked in a round, by unit."""

@@ -100,14 +100,7 @@ def make_plan(
         return not output.overwrite and store.is_done(key)
 
     def is_saved(key: CellKey) -> bool:
-        if key.selection is None:
-            return True
-        files = (
-            *([store.mask_file(key.selection)] if output.save_masks else []),
-            *([store.unit_file(key.selection)] if METHODS[key.method].unit else []),
-            *([store.model_folder(key)] if output.save_model else []),
-        )
-        return all(file.exists() for file in files)
+        return store.has_files(key, masks=output.save_masks, model=output.save_model)
 
     to_select = tuple(key for key in keys if not (is_done(key) and is_saved(key)))
     return Plan(

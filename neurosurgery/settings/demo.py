@@ -17,7 +17,10 @@ PUBLISHED_GRID = (0.0001, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.15)
 
 @dataclass(frozen=True)
 class Demo:
-    """Defaults of flags without a published default."""
+    """Defaults of flags without a published default.
+
+    Its tasks have 200 documents: three repeats have `documents` of their own.
+    """
 
     model: str = str(ROOT / "demo" / "model")
     train_dataset: str = str(ROOT / "data" / "demo" / "math.csv")
@@ -31,6 +34,7 @@ class Demo:
     save_path: str = "results/demo"
     proportions: tuple[float, ...] = (0.001, 0.005, 0.01, 0.05, 0.075, 0.1)
     num_repeats: int = 3
+    documents: int = 66
     program_task: str = "demo_sgsm"
     train_data: str = str(ROOT / "data" / "demo" / "new_problems.csv")
     trained_math_task: str = "demo_new_problems"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from neurosurgery.common.hub import FORM
@@ -143,7 +144,19 @@ def evaluation(*, whole_demo: tuple[str, ...] = ()) -> tuple[Setting, ...]:
         demo=True,
         whole_demo=whole_demo,
     )
-    return (*TASKS, baseline, *EVALUATION)
+    documents = {
+        "skill_documents": DEMO.documents,
+        "other_documents": DEMO.documents,
+        "documents_from": OWN,
+    }
+    # A file of programs has problems of its own, and few.
+    of_demo = (
+        replace(one, demo=documents[one.name], whole_demo=("skill_data",))
+        if one.name in documents
+        else one
+        for one in EVALUATION
+    )
+    return (*TASKS, baseline, *of_demo)
 
 
 FIRST, RANDOM, OWN = "first", "random", "own"

@@ -345,7 +345,7 @@ class VerdictTable:
         judged = verdict(found, margin)
         needed = NOTHING
         if judged == UNDECIDED:
-            needed = what_decides(found.difference, margin, spread_here, len(known))
+            needed = what_decides(found.difference, margin, spread_here, len(known), looks)
         # Of repeats with documents of their own, the baseline on all of these.
         baseline = {} if known[0].documents == before.documents else {"baseline": before.value}
         return {

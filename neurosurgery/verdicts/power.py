@@ -118,7 +118,9 @@ class Needed(NamedTuple):
 NOTHING = Needed(math.nan, math.nan)
 
 
-def what_decides(difference: float, margin: float, spread: Spread, repeats: int) -> Needed:
+def what_decides(
+    difference: float, margin: float, spread: Spread, repeats: int, looks: int = 1
+) -> Needed:
     """The fewest documents that decide in four runs of five, with more repeats where it takes them.
 
     Args:
@@ -126,6 +128,7 @@ def what_decides(difference: float, margin: float, spread: Spread, repeats: int)
         margin: of equivalence, in the same units.
         spread: of the difference.
         repeats: as planned. With a single one the verdict is about its draw alone.
+        looks: how often one looks at most (`looks`).
 
     Returns:
         `NOTHING` where neither can decide: the difference is at the margin's edge.
@@ -135,7 +138,7 @@ def what_decides(difference: float, margin: float, spread: Spread, repeats: int)
     def decides(documents: int, repeats_then: int) -> bool:
         share = max(spread.share * repeats_then / repeats, 1.0) if spread.share > 1 else 1.0
         then = spread._replace(share=share)
-        return _is_decided(difference, margin, then, documents, repeats_then)
+        return _is_decided(difference, margin, then, documents, repeats_then, looks)
 
     while not decides(_MANY, wanted):
         # A single repeat cannot tell how much repeats differ.
@@ -215,7 +218,7 @@ def chance_of_verdict(
 
 
 def _is_decided(
-    difference: float, margin: float, spread: Spread, documents: int, repeats: int
+    difference: float, margin: float, spread: Spread, documents: int, repeats: int, looks: int
 ) -> bool:
     """Whether so many documents of a repeat, and repeats, decide in four runs of five.
 
@@ -231,6 +234,7 @@ def _is_decided(
 
     def reach(confidence: float, power: float) -> tuple[float, float]:
         """How far the interval and a run's luck go, and where the interval has its middle."""
+        confidence = level(confidence, looks)
         found = _reach(center, spread, documents, repeats, confidence)
         # The luck has no pseudo-documents, and no variance to estimate.
         size = units + (t_quantile(confidence, units - 1) ** 2 if spread.bounded else 0)

@@ -25,7 +25,7 @@ from neurosurgery.verdicts.intervals import (
     noise_of,
     over_documents,
 )
-from neurosurgery.verdicts.judging import UNDECIDED, margin_of, verdict
+from neurosurgery.verdicts.judging import BROKEN, UNDECIDED, margin_of, verdict
 from neurosurgery.verdicts.looks import ALL_ASKED, FUTILE
 from neurosurgery.verdicts.metrics import Metric
 from neurosurgery.verdicts.power import Spread, chance_of_verdict, spread_of
@@ -94,17 +94,20 @@ def stopping_text(rows: pd.DataFrame) -> str:
     Args:
         rows: rows of summary.csv, one metric per task.
     """
-    looked = rows[rows["looks"].notna()]
+    looked = rows[rows["looks"] > 1]
     if looked.empty:
         return ""
     share = float((looked["look"] / looked["looks"]).mean())
     why = looked["stopped"].astype(str)
-    futile = int(why.str.contains(FUTILE).sum())
-    whole = int((why == ALL_ASKED).sum())
+    early = looked["look"] < looked["looks"]
+    futile, broken = (int((early & why.str.contains(word)).sum()) for word in (FUTILE, BROKEN))
+    decided = int(early.sum()) - futile - broken
+    reasons = [f"{decided} with a verdict"]
+    reasons += [f"{futile} because all would hardly have brought one"] if futile else []
+    reasons += [f"{broken} broken"] if broken else []
     return (
-        f"Asked in parts (--stop_early): {share:.0%} of the documents, of {len(looked)} points × "
-        f"tasks. {len(looked) - futile - whole} were stopped by their verdict, {futile} because "
-        f"all documents would hardly have brought one, {whole} were asked all without one. "
-        "Intervals and p allow for the looks; methods are compared on the documents that all of "
-        "their points were asked."
+        f"Asked in parts (--stop_early): {share:.0%} of the documents. Of {len(looked)} points × "
+        f"tasks {int(early.sum())} were stopped before the last part ({', '.join(reasons)}), by "
+        "what was known then. Intervals and p allow for the looks; methods are compared on the "
+        "documents that all of their points were asked."
     )

@@ -247,7 +247,25 @@ def test_no_flags_mean_the_demo():
     assert config.grid.sizes == DEMO.proportions
     assert config.data.num_repeats == 3
     assert config.grid.pre_train_eval
+    assert config.grid.methods == ("mathneuro", "random")
+    asked = config.evaluation
+    assert (asked.documents_from, asked.math_documents, asked.other_documents) == ("own", 66, 66)
+    # Their repeats share no document of the 200 that a task has.
+    assert config.data.num_repeats * asked.other_documents <= 200
     assert [source.name for source in config.data.calibration] == ["Race", "MMLU"]
+
+
+def test_flags_that_change_the_demo_bring_its_control_and_documents_as_far_as_they_fit():
+    few = parse_experiment("MathNeuro.py", "", ["--proportion", ".05"])
+    assert few.grid.methods == ("mathneuro",)
+    assert few.evaluation.documents_from == "own"
+    programs = ["--skill_data", str(ROOT / "data" / "demo" / "sgsm.csv")]
+    own = parse_experiment("MathNeuro.py", "", programs)
+    assert own.grid.methods == ("mathneuro",)
+    assert (own.evaluation.documents_from, own.evaluation.math_documents) == ("first", 100)
+    assert own.evaluation.other_documents is None
+    trained = parse_experiment("LAPE.py", "", []).evaluation
+    assert trained == parse_experiment("MathNeuro_Ablations.py", "", []).evaluation
 
 
 NEEDED = (*DEMO_DATA, *DEMO_TASKS, "--save_path", "r")

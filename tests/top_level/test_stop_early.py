@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -86,7 +87,7 @@ def test_tables_say_where_and_why(finished):
     assert "Asked in parts (--stop_early): " in text
     first = summary.groupby(["against", "size", "task"], sort=False).first()
     share = f"{(first['look'] / first['looks']).mean():.0%}"
-    assert f"{share} of the documents, of {len(first)} points × tasks" in text
+    assert f"{share} of the documents. Of {len(first)} points × tasks" in text
     assert "Asked in parts" in (finished / "report" / "report.html").read_text(encoding="utf-8")
 
 
@@ -193,3 +194,70 @@ def test_workers_stop_where_one_process_does(finished, tiny_model, tmp_path):
     assert CASE.run(tiny_model, tmp_path, *FLAGS, "--workers", "2") == 0
     assert without_timings(tmp_path) == without_timings(finished)
     assert (tmp_path / "summary.csv").read_bytes() == (finished / "summary.csv").read_bytes()
+
+
+@pytest.mark.parametrize("lost", ["stops.json", "*_run0.json", "damaged"])
+def test_what_is_lost_of_the_looks_is_looked_at_again(
+    lost, finished, tiny_model, tmp_path, monkeypatch, capfd
+):
+    """By what was answered: the tables are those of a run that lost nothing."""
+    write, left = ResultStore.write_stops, 2
+
+    def interrupted(self, stops):
+        nonlocal left
+        if left == 0:
+            raise KeyboardInterrupt
+        left -= 1
+        write(self, stops)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ResultStore, "write_stops", interrupted)
+        assert CASE.run(tiny_model, tmp_path, *FLAGS) == 130
+    parts = sorted((tmp_path / "looks").rglob("*_run*.json"))
+    assert parts
+    if lost == "damaged":
+        parts[0].write_text(parts[0].read_text()[:-100])
+    else:
+        for path in (tmp_path / "looks").rglob(lost):
+            path.unlink()
+    assert CASE.run(tiny_model, tmp_path, *FLAGS) == 0
+    assert ("is damaged" in capfd.readouterr().err) == (lost == "damaged")
+    # Parts that are asked anew at once, and not one after the other, round otherwise.
+    tables = (pd.read_csv(folder / "summary.csv") for folder in (tmp_path, finished))
+    pd.testing.assert_frame_equal(*tables, check_exact=False, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("lost", ["damaged", "gone"])
+def test_a_repeat_joins_also_without_the_file_of_the_stops(
+    lost, finished, tiny_model, tmp_path, capfd
+):
+    """The finished cells say where they were stopped."""
+    folder = tmp_path / "copy"
+    shutil.copytree(finished, folder)
+    next((folder / "cells").rglob("*_run0.json")).unlink()
+    stops = folder / "looks" / "stops.json"
+    if lost == "damaged":
+        stops.write_text("{")
+    else:
+        stops.unlink()
+    assert CASE.run(tiny_model, folder, *FLAGS) == 0
+    assert ("stops.json is damaged" in capfd.readouterr().err) == (lost == "damaged")
+    tables = (pd.read_csv(one / "summary.csv") for one in (folder, finished))
+    pd.testing.assert_frame_equal(*tables, check_exact=False, rtol=1e-5, atol=1e-7)
+
+
+def test_masks_and_models_that_a_killed_run_owes_are_written(tiny_model, tmp_path, monkeypatch):
+    """Where all was answered before the kill, and the files are asked for only now."""
+    flags = [*FLAGS, "--eval_limit", "5", *CASE.one()]
+    with monkeypatch.context() as patch:
+        patch.setattr(ResultStore, "write_stops", _interrupt)
+        assert CASE.run(tiny_model, tmp_path, *flags) == 130
+    assert CASE.run(tiny_model, tmp_path, *flags, "--save_masks", "--save_model") == 0
+    cells = {path.stem for path in (tmp_path / "cells").rglob("*_run0.json")}
+    assert {path.stem for path in (tmp_path / "masks").rglob("*.safetensors")} == cells
+    models = {path.parent.name for path in (tmp_path / "models").rglob("config.json")}
+    assert models == cells
+
+
+def _interrupt(*_arguments: object) -> None:
+    raise KeyboardInterrupt

@@ -12,6 +12,12 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from scipy.stats import t as student
 
+from benchmarks.coverage.data import Answers, Losses
+from benchmarks.stopping import simulated
+from neurosurgery.edit.kinds import scale_by
+from neurosurgery.methods.keys import SelectionKey
+from neurosurgery.results.keys import CellKey
+from neurosurgery.verdicts.crossfit import TaskMetrics
 from neurosurgery.verdicts.intervals import compare
 from neurosurgery.verdicts.looks import ALL_ASKED, FUTILE, level, looks_of, over_looks
 from neurosurgery.verdicts.metrics import mean_metric
@@ -130,5 +136,38 @@ def test_the_text_counts():
         {"look": [1, 2, 4, 4], "looks": [4] * 4, "stopped": ["lower", FUTILE, ALL_ASKED, "higher"]}
     )
     told = stopping_text(rows)
-    assert "69% of the documents, of 4 points × tasks. 2 were stopped by their verdict, 1" in told
+    assert "69% of the documents. Of 4 points × tasks 2 were stopped before the last part" in told
+    assert "(1 with a verdict, 1 because all would hardly have brought one)" in told
+    assert "1 broken" in stopping_text(rows.assign(stopped=["lower", "broken", "", ""]))
+    # Too few documents for two parts.
+    assert not stopping_text(rows.assign(look=1, looks=1))
     assert not stopping_text(rows.assign(looks=math.nan))
+
+
+@pytest.mark.parametrize(("repeats", "own"), [(1, False), (3, False), (3, True)])
+def test_simulated_stops_err_as_seldom_as_said(repeats, own):
+    """Documents drawn by `benchmarks.coverage`, which knows nothing of looks."""
+    losses = Losses((0.0,) * 6, between=0.01 if repeats > 1 else 0.0)
+    _, holds, moved, *_ = simulated(losses, 80, repeats, 20, own=own)
+    assert holds >= 0.93
+    assert moved <= 0.07
+    asked, _, moved, *_ = simulated(Answers(0.8, (0.1,) * 3), 120, repeats, 4, own=own)
+    assert (asked, moved) == (0.25, 1.0)
+
+
+def test_cells_are_compared_on_the_documents_that_all_were_asked():
+    names = tuple(f"t:{n}:h:p" for n in range(8))
+    before = mean_metric([1.0] * 8, names)
+    keys = [
+        CellKey(SelectionKey(method, "math", "", 0.1, repeat), scale_by(0.0))
+        for method in ("wanda", "lape")
+        for repeat in (0, 1)
+    ]
+    asked = [names[:6], names[2:8], names[:4], names[4:6]]
+    cells = {key: mean_metric([0.0] * len(own), own) for key, own in zip(keys, asked, strict=True)}
+    task = TaskMetrics("t", before, cells, 0.0, lower_is_better=False, looks=4)
+    found = [state.documents for state in task.on_common(keys).cells.values()]
+    assert found == [names[:4], names[:4], names[4:6], names[4:6]]
+    assert task.documents == 8
+    assert task.on_common(keys).documents == 6
+    assert task.on_common(keys[:2]).cells == {key: cells[key] for key in keys[:2]}
