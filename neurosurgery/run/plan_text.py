@@ -26,6 +26,7 @@ def plan_lines(
     size: ModelSize,
     asked: Mapping[str, Asked],
     clusters: Mapping[str, int],
+    looks: Mapping[str, int],
 ) -> Iterator[str]:
     """The lines of a plan.
 
@@ -35,6 +36,7 @@ def plan_lines(
         size: the memory of the weights.
         asked: the documents of every task; empty without tasks.
         clusters: how many clusters these are in, where they are in any.
+        looks: in how many parts tasks are asked (`looking.unit_parts`); empty for all at once.
     """
     yield f"model        {study.config.model.label}"
     yield f"results in   {study.store.root}"
@@ -51,8 +53,9 @@ def plan_lines(
         counts = {task: documents.each for task, documents in asked.items()}
         told = ", ".join(f"{task} on {count:,}" for task, count in counts.items())
         yield f"evaluation   {states} model states × ({told} documents)"
-        if study.config.evaluation is not None and study.config.evaluation.stop_early:
-            yield "             in up to 4 parts, as far as verdicts take them (--stop_early)"
+        if looks:
+            told = ", ".join(f"{task} in {parts}" for task, parts in looks.items())
+            yield f"             in parts, as far as verdicts take them (--stop_early): {told}"
         if any(documents.is_own for documents in asked.values()):
             told = ", ".join(f"{len(own.order):,}" for own in asked.values())
             yield f"             every repeat asks documents of its own, the baseline {told}"
@@ -63,7 +66,7 @@ def plan_lines(
             task: (len(own.order) / own.each, len(own.order) / clusters.get(task, len(own.order)))
             for task, own in asked.items()
         }
-        yield from _power(study, plan, counts, units)
+        yield from _power(study, plan, counts, units, looks)
     more = study.memory(plan, size)
     yield f"memory       weights {size_text(size.weights)}{f', {more}' if more else ''}"
 
@@ -77,7 +80,11 @@ def _baseline(study: Study, plan: Plan) -> str:
 
 
 def _power(
-    study: Study, plan: Plan, asked: Mapping[str, int], units: Mapping[str, tuple[float, float]]
+    study: Study,
+    plan: Plan,
+    asked: Mapping[str, int],
+    units: Mapping[str, tuple[float, float]],
+    looks: Mapping[str, int],
 ) -> list[str]:
     evaluation, store = study.config.evaluation, study.store
     is_there = store.is_done(BASELINE_KEY)
@@ -92,6 +99,7 @@ def _power(
         read_points(store.root),
         len({key.point for key in plan.keys}),
         units,
+        looks,
     )
     return [f"documents    {first}", *(f"             {line}" for line in more)]
 

@@ -156,12 +156,16 @@ class _Run:
 
     def _tell_plan(self, plan: Plan) -> None:
         from neurosurgery.models.shapes import model_size
+        from neurosurgery.run.looking import unit_parts
         from neurosurgery.run.plan_text import plan_lines
 
         size = model_size(self._config.model, self._architecture, self._dtype)
         tasks = self._tasks
         asked, clusters = ({}, {}) if tasks is None else (tasks.asked, tasks.clusters)
-        say("\n".join(plan_lines(self._study, plan, size, asked, clusters)))
+        looks = {}
+        if tasks is not None and tasks.evaluation.stop_early:
+            looks = unit_parts(tasks.units, asked)
+        say("\n".join(plan_lines(self._study, plan, size, asked, clusters, looks)))
 
     def _compute(self, publisher: Publisher) -> None:
         """Load the model, start to write the folder, observe, compute the cells."""

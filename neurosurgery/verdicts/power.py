@@ -260,7 +260,7 @@ def _fewest(is_enough: Callable[[int], bool]) -> int:
     return high
 
 
-def documents_within(margin: float, changed: float = 0.0) -> int:
+def documents_within(margin: float, changed: float = 0.0, looks: int = 1) -> int:
     """The fewest documents with which a task can be called within the margin.
 
     Of one repeat of right and wrong answers, of which a share changes, as often to right as to
@@ -270,10 +270,11 @@ def documents_within(margin: float, changed: float = 0.0) -> int:
         margin: of an accuracy, between 0 and 1.
         changed: the share of answers that change, between 0 and 1. At 0 the number is the fewest
             documents with which the verdict is possible at all.
+        looks: how often one looks at most (`looks`).
     """
 
     def is_enough(documents: int) -> bool:
-        added = t_quantile(EQUIVALENCE, documents - 1) ** 2
+        added = t_quantile(level(EQUIVALENCE, looks), documents - 1) ** 2
         size = documents + added
         reach = math.sqrt(added * (documents * changed + added)) / size
         # The difference itself varies around 0; both tails beyond the margin fail.
@@ -305,6 +306,7 @@ def power_lines(
     points: pd.DataFrame,
     grid: int,
     units: Mapping[str, tuple[float, float]],
+    looks: Mapping[str, int],
 ) -> list[str]:
     """Say in lines what verdicts take, before a run.
 
@@ -317,6 +319,7 @@ def power_lines(
         points: summary.csv of the folder, whose own spread is better than a guess; may be empty.
         grid: the number of grid points that are planned.
         units: `share` and `size` of every task (`Spread`).
+        looks: how often one looks at every task at most (`looks`); empty for once.
     """
     own = _own_spreads(points)
     lines = [
@@ -326,17 +329,20 @@ def power_lines(
     accuracies = _accuracies(baseline) if baseline else {}
     for task in tasks:
         margin, (share, size) = margins.of(task), units.get(task, (1.0, 1.0))
+        often = looks.get(task, 1)
         if task in own:
-            needed = what_decides(0.0, margin, own[task]._replace(share=share, size=size), repeats)
+            spread = own[task]._replace(share=share, size=size)
+            needed = what_decides(0.0, margin, spread, repeats, often)
             told = f"{needed_text(needed, repeats)} (by the spread in this folder)"
         elif accuracies.get(task, 0.5) is None:
             told = "unknown before the first cell: it has no accuracy"
         else:
             freedom = grid_freedom(grid, repeats)
-            told = _guess(margin, accuracies.get(task), repeats, freedom, share, size)
+            some = Spread(0.0, 0.0, freedom, bounded=True, share=share, size=size)
+            told = _guess(margin, accuracies.get(task), repeats, some, often)
         documents = f", {asked[task]:,} documents" if task in asked else ""
         lines.append(f"{task} (± {margin:g}{documents}): {told}")
-        least = math.ceil(documents_within(margin) * size / share)
+        least = math.ceil(documents_within(margin, looks=often) * size / share)
         if asked.get(task, least) < least and accuracies.get(task, 0.5) is not None:
             lines.append(
                 f"    with {asked[task]:,}, no accuracy can be within ± {margin:g}: that takes "
@@ -350,20 +356,20 @@ def power_lines(
     return lines
 
 
-def _guess(
-    margin: float, accuracy: float | None, repeats: int, prior: float, share: float, size: float
-) -> str:
+def _guess(margin: float, accuracy: float | None, repeats: int, spread: Spread, looks: int) -> str:
     """Documents of a repeat for an accuracy of which no edit is known yet."""
+    size, share = spread.size, spread.share
     # All documents of a cluster may change together.
-    some = Spread(math.sqrt(_SOME * size), 0.0, prior, bounded=True, share=share, size=size)
-    few = math.ceil(documents_within(margin, _SOME) * size / share)
+    some = spread._replace(documents=math.sqrt(_SOME * size))
+    few = math.ceil(documents_within(margin, _SOME, looks) * size / share)
     told = [f"{few:,} documents if {_SOME:.0%} of answers change"]
     if repeats > 1:
         for between in _OF_REPEATS:
-            needed = what_decides(0.0, margin, some._replace(repeats=between), repeats)
+            needed = what_decides(0.0, margin, some._replace(repeats=between), repeats, looks)
             told.append(f"{needed_text(needed, repeats)} if repeats differ by {between:g}, too")
     if accuracy is not None:
-        most = math.ceil(documents_within(margin, changed_at_random(accuracy)) * size / share)
+        anew = changed_at_random(accuracy)
+        most = math.ceil(documents_within(margin, anew, looks) * size / share)
         told.append(f"{most:,} if all are given anew (baseline {accuracy:.3f})")
     return "; ".join(told)
 

@@ -261,3 +261,21 @@ def test_masks_and_models_that_a_killed_run_owes_are_written(tiny_model, tmp_pat
 
 def _interrupt(*_arguments: object) -> None:
     raise KeyboardInterrupt
+
+
+def test_the_plan_says_in_how_many_parts(tiny_model, tmp_path, capsys):
+    assert CASE.run(tiny_model, tmp_path / "r", *FLAGS, "--dry_run") == 0
+    early = capsys.readouterr().out
+    assert "in parts" in early
+    assert "demo_race in 3, demo_mmlu in 3" in early
+    plain = [flag for flag in FLAGS if flag != "--stop_early"]
+    assert CASE.run(tiny_model, tmp_path / "r", *plain, "--dry_run") == 0
+    at_once = capsys.readouterr().out
+    assert "in parts" not in at_once
+
+    def needed(shown: str) -> int:
+        """Documents that decide if a twentieth of the answers change."""
+        line = next(line for line in shown.splitlines() if "demo_race (±" in line)
+        return int(line.split(": ")[1].split()[0].replace(",", ""))
+
+    assert needed(early) > needed(at_once)

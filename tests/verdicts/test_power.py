@@ -187,9 +187,9 @@ def test_documents_of_their_own_decide_as_the_plan_says():
     prior = grid_freedom(12, 3)
     of_own = Spread(math.sqrt(0.05), 0.01, prior, bounded=True, share=3.0)
     each = what_decides(0.0, 0.03, of_own, 3).documents
-    [line] = power_lines(["t"], Margins(0.03), {}, 3, None, pd.DataFrame(), 12, {"t": (3.0, 1.0)})[
-        1:2
-    ]
+    [line] = power_lines(
+        ["t"], Margins(0.03), {}, 3, None, pd.DataFrame(), 12, {"t": (3.0, 1.0)}, {}
+    )[1:2]
     assert f"{each:,} documents if repeats differ by 0.01, too" in line
     rng = np.random.default_rng(8)
     spread = RepeatSpread(0.01**2 + 0.05 / each, prior)
