@@ -339,7 +339,9 @@ class VerdictTable:
         shown = [found.difference, *found.interval]
         value, low, high = (float(before.shown(before.compared + change)) for change in shown)
         if all(state.bounded for state in (before, *known)):
+            # The baseline is that of all documents, the difference that of some.
             low, high = Interval(low, high).within(0.0, 1.0)
+            value = min(max(value, 0.0), 1.0)
         retained = retention(value, before.value, row["chance"], lower_is_better=lower)
         spread_here = spread_of(known, before, spread)
         judged = verdict(found, margin)

@@ -12,6 +12,8 @@ import pytest
 from conftest import ROOT
 from scripts import SCRIPTS, files_with_times, without_timings
 
+from neurosurgery.common.json_files import read_sealed, sealed
+
 CASE = SCRIPTS["mathneuro"]
 OWN = ["--pre_train_eval", "--documents_from", "own"]
 
@@ -75,6 +77,34 @@ def test_a_further_repeat_adds_its_documents_to_the_baseline(finished, tiny_mode
     # Fewer again ask nothing.
     assert CASE.run(tiny_model, folder, *OWN, *one) == 0
     assert files_with_times(folder / "cells") == kept
+
+
+def test_no_value_leaves_its_range(tiny_model, tmp_path):
+    """Where a repeat is missing, and the baseline is better on the documents of the others."""
+    assert CASE.run(tiny_model, tmp_path, *OWN) == 0
+    baseline = next((tmp_path / "cells").rglob("pre_results.json"))
+    cells = cell(tmp_path, "Race_calculate0.01_run0")
+    content = read_sealed(baseline)
+    for one in content["answers"]:
+        if one["task"] == "demo_race":
+            one["metrics"]["acc"] = float((one["task"], one["doc_id"]) in cells)
+    content["results"]["other"]["demo_race"]["acc,none"] = 0.5
+    baseline.write_text(sealed(content), encoding="utf-8")
+    for path in (tmp_path / "cells").rglob("*_run0.json"):
+        content = read_sealed(path)
+        for one in content["answers"]:
+            if one["task"] == "demo_race":
+                one["metrics"]["acc"] = 0.0
+        content["results"]["other"]["demo_race"]["acc,none"] = 0.0
+        path.write_text(sealed(content), encoding="utf-8")
+    for path in (tmp_path / "cells").rglob("*_run1.json"):
+        path.unlink()
+    assert CASE.run(tiny_model, tmp_path, *OWN, "--num_repeats", "1") == 0
+    summary = pd.read_csv(tmp_path / "summary.csv")
+    values = summary.query("task == 'demo_race' and metric == 'acc,none' and method != 'baseline'")
+    assert len(values)
+    assert values["difference"].to_list() == [-1.0] * len(values)
+    assert values["value"].to_list() == [0.0] * len(values)
 
 
 def test_other_documents_are_another_folder(finished, tiny_model, capsys):
