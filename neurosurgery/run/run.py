@@ -6,7 +6,7 @@
 3. Plan the cells; `--dry_run` prints the plan and ends here.
 4. Load the model, here or on workers. Only then is the folder written.
 5. Observe what selections are made from.
-6. Compute the cells; each is on disk as soon as it is back.
+6. Compute the cells; each is on disk as soon as it is back. `--stop_early`: in parts (`looking`).
 7. Judge the whole folder, make its text and its report.
 
 A cell goes from here through `LocalExecutor.run` (or `RayWorkers.run`), `Host.run`, `carry_out` and

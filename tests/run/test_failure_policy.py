@@ -30,7 +30,7 @@ class Failing:
     def __init__(self, error: BaseException | None = None, export: BaseException | None = None):
         self.error, self.of_export = error, export
 
-    def run(self, cell: CellKey) -> CellResult:
+    def run(self, cell: CellKey, *_arguments: object) -> CellResult:
         if self.error is not None and cell.selection.repeat == 1:
             raise self.error
         record = CellRecord(cell, 0, 0.0, None, None, 1.0, {})
@@ -101,7 +101,7 @@ def test_too_little_memory_makes_batches_smaller_for_one_cell(monkeypatch):
     asked: list[int] = []
 
     class OneHarness:
-        def evaluate(self, lm, _repeat):
+        def evaluate(self, lm, *_arguments):
             if len(asked) < 2:
                 lm.batch_size_per_gpu = lm.batch_size // 2
             asked.append(lm.batch_size)
