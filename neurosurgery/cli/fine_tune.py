@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from neurosurgery.activations.kinds import EFFECTS
 from neurosurgery.cli.flags import read_settings
@@ -14,12 +15,11 @@ from neurosurgery.cli.parse import (
     model_config,
     needed_tasks,
     output_config,
-    run_script,
+    run_study_script,
     with_tasks,
     workers_config,
 )
 from neurosurgery.common.errors import UsageError
-from neurosurgery.common.terminal import be_quiet
 from neurosurgery.methods.registry import METHODS, TRAINED_BY_DEFAULT
 from neurosurgery.settings.checks import check_path
 from neurosurgery.settings.declare import Settings
@@ -36,12 +36,16 @@ from neurosurgery.studies.training_config import (
     sized_by,
 )
 
+if TYPE_CHECKING:
+    # Studies need torch, which takes seconds to import.
+    from neurosurgery.run.study import Study
+
 
 def run_fine_tuning(description: str, argv: Sequence[str] | None) -> int:
     """Run the script: parse, check, train, evaluate; return the exit status."""
 
-    def run(argv: Sequence[str] | None) -> None:
-        config = parse(description, argv)
+    def study_of(settings: Settings) -> Study:
+        config = config_of(settings)
 
         # Heavy imports come one by one, so that bad input is refused before the next import.
         from neurosurgery.data.calibration import read_calibration_sets
@@ -52,13 +56,11 @@ def run_fine_tuning(description: str, argv: Sequence[str] | None) -> int:
 
         data = read_training_data(config.training.data)
 
-        from neurosurgery.run.run import run_study
         from neurosurgery.studies.training import TrainingStudy
 
-        be_quiet(config.settings.quiet)
-        run_study(TrainingStudy(config, sets, data))
+        return TrainingStudy(config, sets, data)
 
-    return run_script(run, argv)
+    return run_study_script(SCRIPT, description, argv, study_of)
 
 
 def parse(description: str, argv: Sequence[str] | None) -> FineTuneConfig:
@@ -68,7 +70,11 @@ def parse(description: str, argv: Sequence[str] | None) -> FineTuneConfig:
         UsageError: a value that cannot be used.
         SystemExit: status 2 for a malformed flag, 0 for `--help`.
     """
-    settings = read_settings(SCRIPT, description, argv)
+    return config_of(read_settings(SCRIPT, description, argv))
+
+
+def config_of(settings: Settings) -> FineTuneConfig:
+    """Turn settings into a checked configuration; errors as `parse`."""
     selection = _selection(settings)
     evaluation, output = evaluation_config(settings), output_config(settings)
     config = FineTuneConfig(

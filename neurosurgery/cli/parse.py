@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from neurosurgery.cli.flags import as_typed, read_settings
 from neurosurgery.cli.streams import OutputError, checked_output, usable_streams
@@ -32,6 +34,10 @@ from neurosurgery.settings.identity import MATH
 from neurosurgery.settings.margins import Margins, recorded_margins, recorded_skill_name
 from neurosurgery.settings.workers import WorkersConfig
 
+if TYPE_CHECKING:
+    # Studies need torch, which takes seconds to import.
+    from neurosurgery.run.study import Study
+
 
 def parse_experiment(script: str, description: str, argv: Sequence[str] | None) -> ExperimentConfig:
     """Turn a command line into a checked configuration.
@@ -40,8 +46,12 @@ def parse_experiment(script: str, description: str, argv: Sequence[str] | None) 
         UsageError: a value that cannot be used, or `--model` without data, tasks or folder.
         SystemExit: status 2 for a malformed flag, 0 for `--help`.
     """
-    settings = read_settings(script, description, argv)
-    methods = methods_of(script)
+    return experiment_config(read_settings(script, description, argv))
+
+
+def experiment_config(settings: Settings) -> ExperimentConfig:
+    """Turn settings into a checked configuration; errors as `parse_experiment`."""
+    methods = methods_of(settings.script)
     evaluation, output = evaluation_config(settings), output_config(settings)
     config = ExperimentConfig(
         model=model_config(settings),
@@ -196,19 +206,43 @@ def calibration_sets(settings: Settings) -> tuple[CalibrationSource, ...]:
 def run_experiment_script(script: str, description: str, argv: Sequence[str] | None) -> int:
     """Run one of the scripts: parse, read the calibration sets, run; return the exit status."""
 
-    def run(argv: Sequence[str] | None) -> None:
-        config = parse_experiment(script, description, argv)
+    def study_of(settings: Settings) -> Study:
+        config = experiment_config(settings)
 
         # Heavy imports come one by one, so that bad input is refused before the next import.
         from neurosurgery.data.calibration import read_calibration_sets
 
         sets = read_calibration_sets(config.data.sources, config.data.random_state)
 
-        from neurosurgery.run.run import run_study
         from neurosurgery.studies.grid import GridStudy
 
-        be_quiet(config.settings.quiet)
-        run_study(GridStudy(config, sets))
+        return GridStudy(config, sets)
+
+    return run_study_script(script, description, argv, study_of)
+
+
+def run_study_script(
+    script: str,
+    description: str,
+    argv: Sequence[str] | None,
+    study_of: Callable[[Settings], Study],
+) -> int:
+    """Read a script's settings, and take its study through a run; return the exit status."""
+
+    def run(argv: Sequence[str] | None) -> None:
+        start = time.monotonic()
+        settings = read_settings(script, description, argv)
+        be_quiet(settings.quiet)
+        study = study_of(settings)
+        if settings.budget is not None:
+            from neurosurgery.run.budget import run_within
+
+            run_within(settings, study_of, start)
+            return
+
+        from neurosurgery.run.run import run_study
+
+        run_study(study)
 
     return run_script(run, argv)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from neurosurgery.cli.flags import read_settings
 from neurosurgery.cli.parse import (
@@ -10,13 +11,12 @@ from neurosurgery.cli.parse import (
     evaluation_config,
     model_config,
     output_config,
-    run_script,
+    run_study_script,
     with_tasks,
     workers_config,
 )
 from neurosurgery.cli.scripts import HEAD_CELLS
 from neurosurgery.common.errors import UsageError
-from neurosurgery.common.terminal import be_quiet
 from neurosurgery.edit.kinds import BY_POSITION
 from neurosurgery.methods.registry import methods_of
 from neurosurgery.settings.declare import Settings, is_given
@@ -25,25 +25,27 @@ from neurosurgery.settings.parts import EVALUATION, OUTPUT, PROMPTS
 from neurosurgery.settings.patching import SCRIPT, PromptConfig
 from neurosurgery.studies.patching_config import CellsConfig, PatchConfig, PatchingConfig
 
+if TYPE_CHECKING:
+    # Studies need torch, which takes seconds to import.
+    from neurosurgery.run.study import Study
+
 
 def run_path_patching(description: str, argv: Sequence[str] | None) -> int:
     """Run the script: parse, check, find, knock out; return the exit status."""
 
-    def run(argv: Sequence[str] | None) -> None:
-        config = parse(description, argv)
+    def study_of(settings: Settings) -> Study:
+        config = config_of(settings)
 
         # Heavy imports come one by one, so that bad input is refused before the next import.
         from neurosurgery.prompts.read import read_prompts
 
         pairs = None if config.prompts.file is None else read_prompts(config.prompts.file)
 
-        from neurosurgery.run.run import run_study
         from neurosurgery.studies.patching import PatchingStudy
 
-        be_quiet(config.settings.quiet)
-        run_study(PatchingStudy(config, pairs))
+        return PatchingStudy(config, pairs)
 
-    return run_script(run, argv)
+    return run_study_script(SCRIPT, description, argv, study_of)
 
 
 def parse(description: str, argv: Sequence[str] | None) -> PatchingConfig:
@@ -53,7 +55,11 @@ def parse(description: str, argv: Sequence[str] | None) -> PatchingConfig:
         UsageError: a value that cannot be used.
         SystemExit: status 2 for a malformed flag, 0 for `--help`.
     """
-    settings = read_settings(SCRIPT, description, argv)
+    return config_of(read_settings(SCRIPT, description, argv))
+
+
+def config_of(settings: Settings) -> PatchingConfig:
+    """Turn settings into a checked configuration; errors as `parse`."""
     if not settings.of_demo and settings.save_path is None:
         raise UsageError("--model", settings.model, "expected with it --save_path")
     _check_prompt_flags(settings)

@@ -15,9 +15,11 @@ class Evaluation:
     that a likelihood or a logit was NaN or infinite, and with `guessing`, what guessing scores by
     metric; `groups` maps each group to its tasks. `higher_is_better` maps tasks and groups to
     metrics to the harness's direction, None where members of a group contradict each other.
+    `seconds` is how long the model was asked.
     """
 
     results: dict[str, dict[str, Any]]
     documents: list[dict[str, Any]]
     groups: dict[str, list[str]]
     higher_is_better: dict[str, dict[str, bool | None]]
+    seconds: float = 0.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -98,6 +99,11 @@ class Harness:
     def asked(self) -> dict[str, Asked]:
         """The documents of each task that model states are asked."""
         return {name: prompts.asked for name, prompts in self._prompts.items()}
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many documents each task has."""
+        return {name: len(task.eval_docs) for name, task in self._loaded["tasks"].items()}
 
     def fields(self) -> dict[str, list[str]]:
         """The fields of each task's documents."""
@@ -206,6 +212,7 @@ class Harness:
             parts: which part of them, by unit (`units`); None for all.
             responses: what this state has answered before; new answers are added.
         """
+        start = time.monotonic()
         answering = lm if responses is None else Remembered(lm, responses)
         of = {leaf: unit for unit, leaves in self.units.items() for leaf in leaves}
         for leaf, prompts in self._prompts.items():
@@ -239,6 +246,7 @@ class Harness:
             documents,
             self._groups,
             _plain(found["higher_is_better"]),
+            time.monotonic() - start,
         )
 
 

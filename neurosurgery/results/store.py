@@ -304,6 +304,11 @@ class ResultStore:
         """What the existing results depend on; empty for a new folder."""
         return Identity.from_json(self._config().get("identity", []))
 
+    @property
+    def settings_of_runs(self) -> list[Mapping[str, Any]]:
+        """The settings of every run of a script, the first first."""
+        return [run["settings"] for run in self._runs_of_scripts(self._config().get("runs", []))]
+
     def check(self, identity: Identity) -> None:
         """Refuse a run whose results would be of another kind than those that exist.
 
@@ -368,10 +373,14 @@ class ResultStore:
         """Write the last settings of every script; a file of the user's by that name stays."""
         path = self.root / RUN_FILE
         if not path.exists() or is_ours(path):
-            scripts = [run for run in runs if str(run.get("script")).endswith(".py")]
+            scripts = self._runs_of_scripts(runs)
             if scripts:
                 last = {run["script"]: run["settings"] for run in scripts}
                 write_atomically(path, run_yaml(last))
+
+    @staticmethod
+    def _runs_of_scripts(runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        return [run for run in runs if str(run.get("script")).endswith(".py")]
 
     def _config(self) -> dict[str, Any]:
         path = self.root / "config.json"

@@ -17,16 +17,16 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import progress, say
 from neurosurgery.edit.kinds import scale_by
 from neurosurgery.models.devices import choose_device, choose_dtype
-from neurosurgery.results.keys import BASELINE_KEY
+from neurosurgery.results.keys import BASELINE_KEY, CellKey
 from neurosurgery.results.lock import FolderLock
 from neurosurgery.results.provenance import (
     describe_run,
@@ -44,12 +44,48 @@ if TYPE_CHECKING:
     # transformers takes seconds to import, so bad flags are refused first.
     from transformers import PretrainedConfig
 
+    from neurosurgery.results.cells import CellResult
     from neurosurgery.run.executors import Executor
     from neurosurgery.run.host import Facts
 
 
-def run_study(study: Study) -> None:
+@dataclass
+class Went:
+    """How a run went.
+
+    Attributes:
+        keys: all cells of the study.
+        tasks: what was asked; None without tasks.
+        observing: seconds of observing.
+        computing: seconds of computing and judging cells, workers side by side.
+        cells: what came back of them.
+    """
+
+    keys: tuple[CellKey, ...] = ()
+    tasks: Tasks | None = None
+    observing: float = 0.0
+    computing: float = 0.0
+    cells: list[CellSeconds] = field(default_factory=list)
+
+
+class CellSeconds(NamedTuple):
+    """How long a cell took in all, and how long its model was asked the skill's and other tasks."""
+
+    is_baseline: bool
+    whole: float
+    skill: float
+    other: float
+
+
+Choose = Callable[[Sequence[CellKey]], Sequence[CellKey]]
+
+
+def run_study(study: Study, choose: Choose | None = None) -> Went:
     """Run a study: check, plan, observe, compute, judge.
+
+    Args:
+        study: what is run.
+        choose: takes some of its cells; None for all.
 
     Raises:
         UsageError: a setting, the model, a task, samples or the folder cannot be used, or another
@@ -58,13 +94,17 @@ def run_study(study: Study) -> None:
     """
     lock = FolderLock(study.config.output.save_path)
     with nullcontext() if study.config.output.dry_run else lock.held():
-        _Run(study, lock).go()
+        run = _Run(study, lock, choose)
+        run.go()
+        return run.went
 
 
 class _Run:
     """One call of a script; the folder's lock is held unless it is a dry run."""
 
-    def __init__(self, study: Study, lock: FolderLock) -> None:
+    def __init__(self, study: Study, lock: FolderLock, choose: Choose | None) -> None:
+        self.went = Went()
+        self._choose = choose
         self._study = study
         self._lock = lock
         self._config = study.config
@@ -100,7 +140,7 @@ class _Run:
         self._dtype = choose_dtype(config.model, device)
         self._identity()
         if config.evaluation is not None:
-            self._tasks = Tasks(config.evaluation)
+            self._tasks = self.went.tasks = Tasks(config.evaluation)
 
         from neurosurgery.models.load import load_tokenizer, read_model_config
         from neurosurgery.models.vocabulary import check_end_token
@@ -142,7 +182,9 @@ class _Run:
 
     def _plan(self) -> Plan:
         study, output, tasks = self._study, self._config.output, self._tasks
-        plan = make_plan(study.keys(), output, self._store, with_baseline=study.with_baseline)
+        self.went.keys = keys = study.keys()
+        chosen = keys if self._choose is None else self._choose(keys)
+        plan = make_plan(chosen, output, self._store, with_baseline=study.with_baseline)
         is_there = not output.overwrite and self._store.is_done(BASELINE_KEY)
         is_early = tasks is not None and tasks.evaluation.stop_early
         if is_early and not (is_there or plan.baseline_pending):
@@ -182,7 +224,9 @@ class _Run:
             self._start(facts)
             for note in self._notes(plan, facts):
                 say(note)
+            start = time.monotonic()
             observed = study.observe(executor, plan)
+            self.went.observing = time.monotonic() - start
             if observed is None or plan.is_done:
                 return
             for line in (*executor.describe(observed), *study.notes()):
@@ -221,7 +265,7 @@ class _Run:
 
     def _cells(self, plan: Plan, executor: Executor, publisher: Publisher, facts: Facts) -> None:
         """Compute the cells of the plan, and keep what comes back."""
-        from neurosurgery.run.jobs import make_jobs
+        from neurosurgery.run.jobs import Done, make_jobs
         from neurosurgery.run.loggers import told_of_cells
         from neurosurgery.run.looking import Looking
         from neurosurgery.run.recorder import Recorder
@@ -250,9 +294,18 @@ class _Run:
                 if recorder.keep(done):
                     tell(*publisher.verdicts.finished(done.job.key))
                     bar.update()
+                    if isinstance(done, Done) and done.result is not None:
+                        self.went.cells.append(_seconds(done.result))
                     hourly = 3600 * bar.n / (time.monotonic() - start)
                     bar.set_postfix_str(f"{hourly:,.0f} cells/h")
+        self.went.computing = time.monotonic() - start
         publisher.failed = recorder.failed
+
+
+def _seconds(result: CellResult) -> CellSeconds:
+    is_baseline = result.record.key.is_baseline
+    skill, other = result.math.seconds, result.other.seconds
+    return CellSeconds(is_baseline, result.record.seconds, skill, other)
 
 
 @contextmanager

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
 
 from neurosurgery.results.keys import CellKey
 from neurosurgery.results.store import ResultStore
 from neurosurgery.run.plan import Plan
+from neurosurgery.settings.declare import Settings
 from neurosurgery.settings.experiment import RunConfig
 from neurosurgery.settings.identity import Identity
 
@@ -22,6 +23,18 @@ if TYPE_CHECKING:
     from neurosurgery.run.executors import Executor
     from neurosurgery.run.observations import Observations
     from neurosurgery.run.tasks import Tasks
+
+
+class Growth(NamedTuple):
+    """How many times the work of a small study (`Study.small`) another one is.
+
+    Attributes:
+        observing: the work of observing.
+        cell: that of a cell besides asking it.
+    """
+
+    observing: float = 1.0
+    cell: float = 1.0
 
 
 class Study(ABC):
@@ -72,6 +85,15 @@ class Study(ABC):
         Raises:
             UsageError: samples or prompts cannot be used.
         """
+
+    @classmethod
+    def small(cls, settings: Settings) -> dict[str, Any]:
+        """Values of settings with which a study is as these, and its cells are made sooner."""
+        return {}
+
+    def growth(self, settings: Settings) -> Growth:
+        """How much more work a study with these settings is; this one has read its samples."""
+        return Growth()
 
     @abstractmethod
     def keys(self) -> tuple[CellKey, ...]:

@@ -112,6 +112,14 @@ class Tasks:
         return found
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """How many documents every task has."""
+        found: dict[str, int] = {}
+        for harness in self.harnesses.values():
+            found |= harness.sizes
+        return found
+
+    @property
     def units(self) -> dict[str, list[str]]:
         """What is judged as one, with its tasks (`Harness.units`)."""
         found: dict[str, list[str]] = {}

@@ -96,7 +96,8 @@ class Setting:
             in this setting; empty where they may.
         capped_by: a setting that its value may not exceed.
         ordered: whether the order of its values counts.
-        travels: a YAML file may hold it; no file may delete, run foreign code, or say where to.
+        travels: a YAML file may hold it; no file may delete, run foreign code, say where to, or
+            choose what it holds itself.
     """
 
     name: str

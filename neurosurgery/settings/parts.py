@@ -237,6 +237,15 @@ EVALUATION = (
         metavar="FIELD",
         identity=CELLS,
     ),
+    Setting(
+        "budget",
+        float,
+        "a first cell is timed, and those of --num_repeats, --skill_documents and "
+        "--other_documents that are not given are chosen so that the run ends in time",
+        metavar="MINUTES",
+        range=all_of(_ABOVE_ZERO.text, FINITE, _ABOVE_ZERO),
+        travels=False,
+    ),
     Setting("eval_batch_size", int, "requests at once", default=16, range=whole(1)),
     Setting(
         "num_fewshot", int, "shots", range=whole(0), otherwise="each task's own", identity=CELLS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,7 +16,8 @@ from neurosurgery.results.keys import shown_set
 from neurosurgery.results.provenance import facts_of_sets
 from neurosurgery.run.plan import Plan, needed_statistics
 from neurosurgery.run.plan_text import size_text
-from neurosurgery.run.study import Study
+from neurosurgery.run.study import Growth, Study
+from neurosurgery.settings.declare import Settings
 from neurosurgery.settings.experiment import CalibratedConfig
 from neurosurgery.settings.identity import Identity
 
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from neurosurgery.run.executors import Executor
     from neurosurgery.run.observations import Observations
     from neurosurgery.run.tasks import Tasks
+
+
+_FEW_SAMPLES = 16
+"""With which statistics are timed."""
 
 
 class CalibratedStudy(Study):
@@ -55,6 +60,23 @@ class CalibratedStudy(Study):
     def texts(self) -> Mapping[str, Sequence[str]]:
         """The samples of every set."""
         return {name: found.samples for name, found in self.sets.items()}
+
+    @classmethod
+    def small(cls, settings: Settings) -> dict[str, Any]:
+        """Statistics of a few samples."""
+        return {"num_samples": min(settings.num_samples, _FEW_SAMPLES)}
+
+    def growth(self, settings: Settings) -> Growth:
+        """By the samples that are drawn from all sets."""
+        seed = self.config.data.random_state
+        drawn = [
+            sum(
+                int(found.multiplicities(one.num_samples, one.num_repeats, seed).any(axis=0).sum())
+                for found in self.sets.values()
+            )
+            for one in (settings, self.config.data)
+        ]
+        return Growth(drawn[0] / drawn[1])
 
     def facts(self) -> Identity:
         """The samples of every set, and how many statistics take."""

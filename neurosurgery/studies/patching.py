@@ -37,8 +37,9 @@ from neurosurgery.report.read.heads import (
 from neurosurgery.results.effects import counted_units, read_effects, write_effects
 from neurosurgery.results.keys import CellKey
 from neurosurgery.run.plan import Plan
-from neurosurgery.run.study import Study
+from neurosurgery.run.study import Growth, Study
 from neurosurgery.settings import identity
+from neurosurgery.settings.declare import Settings
 from neurosurgery.settings.identity import CELLS, Fact, Identity, content_of
 from neurosurgery.settings.patching import SCRIPT
 from neurosurgery.studies.patching_config import CellsConfig, PatchingConfig
@@ -59,6 +60,10 @@ if TYPE_CHECKING:
 ALL = POSITIONS[0]
 REMOVAL = "ablation", CELLS
 """How units are removed, in the identity of a folder, in which it is one way."""
+
+
+_FEW_PROMPTS = 24
+"""Of an operator: enough of them are answered right by most models."""
 
 
 class PatchingStudy(Study):
@@ -84,6 +89,16 @@ class PatchingStudy(Study):
     def _kinds(self) -> list[str]:
         kinds = units_by_effects()
         return [kinds[kind].name for kind in self.config.patch.units]
+
+    @classmethod
+    def small(cls, settings: Settings) -> dict[str, Any]:
+        """A quarter of the prompts that are made; those of a file are all needed."""
+        few = max(settings.num_prompts // 4, min(settings.num_prompts, _FEW_PROMPTS))
+        return {} if settings.prompts is not None else {"num_prompts": few}
+
+    def growth(self, settings: Settings) -> Growth:
+        """By the prompts."""
+        return Growth(settings.num_prompts / self.config.prompts.number)
 
     def facts(self) -> Identity:
         """Prompts and metric; with cells, how units are removed."""

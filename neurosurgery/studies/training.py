@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from neurosurgery.activations.kinds import EFFECTS
 from neurosurgery.common.environment import settings_found
 from neurosurgery.common.terminal import say_error
 from neurosurgery.data.calibration import CalibrationSet
@@ -17,6 +19,8 @@ from neurosurgery.methods.registry import METHODS
 from neurosurgery.results.keys import CellKey
 from neurosurgery.results.trainings import TrainingFiles
 from neurosurgery.run.plan import Plan
+from neurosurgery.run.study import Growth
+from neurosurgery.settings.declare import Settings
 from neurosurgery.settings.identity import MATH, Identity
 from neurosurgery.studies.calibrated import CalibratedStudy
 from neurosurgery.studies.training_config import FineTuneConfig
@@ -31,6 +35,11 @@ if TYPE_CHECKING:
     from neurosurgery.run.observations import Observations
     from neurosurgery.run.tasks import Tasks
     from neurosurgery.studies.training_inputs import EncodedSamples
+
+
+_TENTH = 10
+_AT_THE_END = 0.99
+"""The share of all steps after which the held-out loss is measured."""
 
 
 class TrainingStudy(CalibratedStudy):
@@ -62,6 +71,27 @@ class TrainingStudy(CalibratedStudy):
     def methods(self) -> Sequence[str]:
         """Those of `--selection` that are no files."""
         return self.config.selection.methods
+
+    @classmethod
+    def small(cls, settings: Settings) -> dict[str, Any]:
+        """A tenth of the steps; the held-out loss once, as a tenth of the times by default."""
+        steps = settings.max_steps
+        fewer: dict[str, Any] = {"epochs": settings.epochs / _TENTH}
+        if steps > 0:
+            fewer = {"max_steps": max(steps // _TENTH, 1)}
+        methods = [METHODS[name] for name in settings.selection if name in METHODS]
+        if any(method.statistics == EFFECTS for method in methods):
+            # By default they stand in the folder that is written.
+            there = settings.path_patching or Path(settings.save_path)
+            fewer["path_patching"] = there
+        return super().small(settings) | fewer | {"save_steps": _AT_THE_END}
+
+    def growth(self, settings: Settings) -> Growth:
+        """By samples that are drawn, and by steps."""
+        mine = self.config.training
+        steps = settings.max_steps / mine.max_steps
+        cell = steps if settings.max_steps > 0 else settings.epochs / mine.epochs
+        return super().growth(settings)._replace(cell=cell)
 
     def facts(self) -> Identity:
         """Sets, masks, effects of path patching, and samples to train on."""

@@ -249,6 +249,38 @@ def _is_decided(
     return middle + within <= margin
 
 
+def usual_spread(points: int, repeats: int, share: float, size: float) -> Spread:
+    """Of an accuracy of which a careful edit changes some answers, in a grid of so many points."""
+    prior = grid_freedom(points, repeats)
+    return Spread(math.sqrt(_SOME), _OF_REPEATS[0], prior, True, share, size)
+
+
+def usually() -> str:
+    """What `usual_spread` and `reach_text` stand for, in words."""
+    return (
+        f"what shows in {POWER:.0%} of runs, if {_SOME:.0%} of answers change and repeats differ "
+        f"by {_OF_REPEATS[0]:g}"
+    )
+
+
+def half_width(spread: Spread, documents: int, repeats: int, looks: int) -> float:
+    """How far an interval around 0 goes."""
+    return _reach(0.0, spread, documents, repeats, level(CONFIDENCE, looks)).half
+
+
+def reach_text(margin: float, spread: Spread, documents: int, repeats: int, looks: int) -> str:
+    """What so many documents of a repeat can decide in four runs of five."""
+
+    def is_shown(hundredths: int) -> bool:
+        return _is_decided(hundredths / 100, 0.0, spread, documents, repeats, looks)
+
+    least = next((n for n in range(1, 100) if is_shown(n)), None)
+    shown = "no change shows" if least is None else f"a change of {least / 100:.2f} shows"
+    is_within = _is_decided(0.0, margin, spread, documents, repeats, looks)
+    no = "no change" if is_within else "nothing"
+    return f"{shown}, {no} can be called within ± {margin:g}"
+
+
 def _fewest(is_enough: Callable[[int], bool]) -> int:
     """The fewest documents, two at least, that are enough."""
     low, high = 1, 2
@@ -326,7 +358,7 @@ def power_lines(
         f"what decides in {POWER:.0%} of runs with {repeats} repeat{'s' * (repeats > 1)}: that a "
         "task without a true change is within its margin"
     ]
-    accuracies = _accuracies(baseline) if baseline else {}
+    known = accuracies(baseline) if baseline else {}
     for task in tasks:
         margin, (share, size) = margins.of(task), units.get(task, (1.0, 1.0))
         often = looks.get(task, 1)
@@ -334,16 +366,16 @@ def power_lines(
             spread = own[task]._replace(share=share, size=size)
             needed = what_decides(0.0, margin, spread, repeats, often)
             told = f"{needed_text(needed, repeats)} (by the spread in this folder)"
-        elif accuracies.get(task, 0.5) is None:
+        elif known.get(task, 0.5) is None:
             told = "unknown before the first cell: it has no accuracy"
         else:
             freedom = grid_freedom(grid, repeats)
             some = Spread(0.0, 0.0, freedom, bounded=True, share=share, size=size)
-            told = _guess(margin, accuracies.get(task), repeats, some, often)
+            told = _guess(margin, known.get(task), repeats, some, often)
         documents = f", {asked[task]:,} documents" if task in asked else ""
         lines.append(f"{task} (± {margin:g}{documents}): {told}")
         least = math.ceil(documents_within(margin, looks=often) * size / share)
-        if asked.get(task, least) < least and accuracies.get(task, 0.5) is not None:
+        if asked.get(task, least) < least and known.get(task, 0.5) is not None:
             lines.append(
                 f"    with {asked[task]:,}, no accuracy can be within ± {margin:g}: that takes "
                 f"{least:,} if no answer changes"
@@ -427,7 +459,7 @@ def _most(rows: Sequence[Mapping[str, Any]]) -> Needed:
     return Needed(documents, repeats)
 
 
-def _accuracies(baseline: Cell) -> dict[str, float | None]:
+def accuracies(baseline: Cell) -> dict[str, float | None]:
     """Of each task the first metric, where it is a mean between 0 and 1; None for others."""
     found: dict[str, float | None] = {}
     metrics = cell_metrics(baseline)

@@ -1,0 +1,306 @@
+"""Which repeats and documents fit into a time, and decide the most.
+
+1. Of a small run it is known how long loading, statistics and cells took, and how long a document
+   of the skill's task and of the others (`Cost`).
+2. For every number of repeats, the most documents that fit: n of every task. Of a group, as many of
+   each of its members as make n of the smallest group.
+3. Of these, the one whose intervals are the narrowest where some answers change and repeats differ
+   a little (`power.usual_spread`), on the task where they are the widest.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import NamedTuple
+
+from neurosurgery.common.errors import UsageError
+from neurosurgery.common.numbers import count_of, duration_text
+from neurosurgery.run.run import CellSeconds, Went
+from neurosurgery.run.study import Growth, Study
+from neurosurgery.run.tasks import Tasks
+from neurosurgery.settings.declare import Settings
+from neurosurgery.settings.parts import OWN
+from neurosurgery.verdicts.looks import looks_of
+from neurosurgery.verdicts.power import Spread, half_width, reach_text, usual_spread, usually
+
+REPEATS, SKILL, OTHER = "num_repeats", "skill_documents", "other_documents"
+CHOSEN = (REPEATS, SKILL, OTHER)
+"""The settings that are chosen."""
+
+_REPEATS = range(2, 11)
+"""A single repeat cannot tell how much repeats differ; it is chosen where nothing else fits."""
+_FEWEST = 10
+"""Documents of a task below which nothing is run."""
+_USED = 0.9
+"""The share of what is left that is planned for: edited models may answer more slowly."""
+
+
+class Numbers(NamedTuple):
+    """Repeats, documents of the skill's task, and of each other one or member of a group."""
+
+    num_repeats: int
+    skill_documents: int
+    other_documents: int
+
+
+def numbers_text(repeats: int, skill: int, other: int | None) -> str:
+    """The numbers in words."""
+    each = "all" if other is None else f"{other:,}"
+    return (
+        f"{count_of(repeats, 'repeat')}, {skill:,} documents of the skill's task and {each} of "
+        "each other task"
+    )
+
+
+@dataclass(frozen=True)
+class Small:
+    """A small run.
+
+    Attributes:
+        study: what was run.
+        went: its cells and times.
+        tasks: what was asked.
+        accuracies: tasks and groups that are judged by right and wrong answers.
+        seconds: how long it took in all.
+    """
+
+    study: Study
+    went: Went
+    tasks: Tasks
+    accuracies: Collection[str]
+    seconds: float
+
+
+class Documents:
+    """How many documents a run asks.
+
+    Args:
+        settings: the settings.
+        tasks: what is asked.
+    """
+
+    def __init__(self, settings: Settings, tasks: Tasks) -> None:
+        self._is_own = settings.documents_from == OWN
+        self._sizes = tasks.sizes
+        self._cap: float = math.inf if settings.documents is None else settings.documents
+        skill, other = (tasks.harnesses[name] for name in ("math", "other"))
+        self.skill, self.other = sorted(skill.leaves), sorted(other.leaves)
+        self.units = tasks.units
+        self._members = min(len(leaves) for leaves in other.units.values())
+
+    @property
+    def most(self) -> int:
+        """With so many documents of every task, all are asked."""
+        largest = max(self._sizes[leaf] for leaf in self.other)
+        return max(*(self._sizes[leaf] for leaf in self.skill), largest * self._members)
+
+    def each(self, leaf: str, numbers: Numbers) -> int:
+        """The documents of a task that a repeat asks."""
+        limit = numbers.skill_documents if leaf in self.skill else numbers.other_documents
+        return int(min(self._sizes[leaf], limit, self._cap))
+
+    def of_all(self, leaf: str, numbers: Numbers) -> int:
+        """The documents of a task that the baseline asks."""
+        each = self.each(leaf, numbers)
+        return min(self._sizes[leaf], each * numbers.num_repeats) if self._is_own else each
+
+    def numbers(self, settings: Settings, repeats: int, documents: int) -> Numbers:
+        """So many documents of every task; what is given stays."""
+        skill, other = (settings.given[name] for name in (SKILL, OTHER))
+        if skill is None:
+            skill = min(documents, self._cap, max(self._sizes[leaf] for leaf in self.skill))
+        if other is None:
+            other = math.ceil(documents / self._members)
+            other = min(other, self._cap, max(self._sizes[leaf] for leaf in self.other))
+        return Numbers(repeats, int(skill), int(other))
+
+
+class Rates(NamedTuple):
+    """Seconds of a document of the skill's task, and of one of the others."""
+
+    skill: float
+    other: float
+
+
+class Cost:
+    """What a run takes, by what a small one took.
+
+    Args:
+        settings: of the run.
+        small: the small run.
+        documents: how many are asked.
+    """
+
+    def __init__(self, settings: Settings, small: Small, documents: Documents) -> None:
+        self._settings = settings
+        self._small = small
+        self._documents = documents
+        went, asked = small.went, small.tasks.asked
+        workers = small.study.config.workers
+        self._workers = 1 if workers is None else workers.count
+        repeats = [key.selection.repeat for key in went.keys if key.selection]
+        self.first, self._further = repeats.count(0), repeats.count(1)
+        edited = [cell for cell in went.cells if not cell.is_baseline]
+        self._own = fmean(cell.whole - cell.skill - cell.other for cell in edited)
+        skill, other = ([asked[leaf] for leaf in own] for own in (documents.skill, documents.other))
+        self._of_document = _rates(
+            edited, sum(one.each for one in skill), sum(one.each for one in other)
+        )
+        self._of_baseline = _rates(
+            [cell for cell in went.cells if cell.is_baseline],
+            sum(len(one.order) for one in skill),
+            sum(len(one.order) for one in other),
+        )
+        at_work = sum(cell.whole for cell in went.cells) / self._workers
+        self._book = max(went.computing - at_work, 0.0) / len(went.cells)
+        self._fixed = small.seconds - went.observing - went.computing
+
+    def cells(self, repeats: int) -> int:
+        """The edited cells of a run."""
+        return self.first + self._further * (repeats - 1)
+
+    def of_cell(self, numbers: Numbers) -> float:
+        """Seconds of an edited cell."""
+        return self._own * self._growth(numbers).cell + self._asking(
+            self._of_document, numbers, self._documents.each
+        )
+
+    def statistics(self, numbers: Numbers) -> float:
+        """Seconds of observing."""
+        return self._small.went.observing * self._growth(numbers).observing
+
+    def seconds(self, numbers: Numbers) -> float:
+        """Seconds of a run."""
+        baseline = self._asking(self._of_baseline, numbers, self._documents.of_all)
+        cell, count = self.of_cell(numbers), self.cells(numbers.num_repeats)
+        work = baseline + count * cell
+        if self._workers > 1:
+            # Until the last worker is ready.
+            work = work / self._workers + max(baseline, cell)
+        return self._fixed + self.statistics(numbers) + work + (count + 1) * self._book
+
+    def _growth(self, numbers: Numbers) -> Growth:
+        values = {**self._settings.values, REPEATS: numbers.num_repeats}
+        return self._small.study.growth(replace(self._settings, values=values))
+
+    def _asking(
+        self, rates: Rates, numbers: Numbers, count: Callable[[str, Numbers], int]
+    ) -> float:
+        documents = self._documents
+        skill, other = (
+            sum(count(leaf, numbers) for leaf in leaves)
+            for leaves in (documents.skill, documents.other)
+        )
+        return rates.skill * skill + rates.other * other
+
+
+def _rates(cells: Sequence[CellSeconds], skill: int, other: int) -> Rates:
+    return Rates(fmean(c.skill for c in cells) / skill, fmean(c.other for c in cells) / other)
+
+
+class _Chooser:
+    """Finds the numbers that decide the most.
+
+    Args:
+        settings: of the run.
+        small: a small run.
+    """
+
+    def __init__(self, settings: Settings, small: Small) -> None:
+        self._settings = settings
+        self._small = small
+        self.documents = Documents(settings, small.tasks)
+        self.cost = Cost(settings, small, self.documents)
+        self._judged = [unit for unit in self.documents.units if unit in small.accuracies]
+
+    def best(self, seconds: float) -> Numbers | None:
+        """Of all that fit, those with the narrowest intervals; None where nothing fits."""
+        given = self._settings.given[REPEATS]
+        found = [self._most(n, seconds) for n in ([given] if given else _REPEATS)]
+        if not any(found):
+            found = [self._most(given or 1, seconds)]
+        fitting = [numbers for numbers in found if numbers is not None]
+        return min(fitting, key=lambda one: (round(self._widest(one), 4), one), default=None)
+
+    def fewest(self) -> Numbers:
+        """What is run at least."""
+        repeats = self._settings.given[REPEATS] or 1
+        return self.documents.numbers(self._settings, repeats, _FEWEST)
+
+    def _most(self, repeats: int, seconds: float) -> Numbers | None:
+        def numbers(documents: int) -> Numbers:
+            return self.documents.numbers(self._settings, repeats, documents)
+
+        counts = range(1, self.documents.most + 1)
+        fitting = bisect_right(counts, seconds, key=lambda n: self.cost.seconds(numbers(n)))
+        return numbers(fitting) if fitting >= min(_FEWEST, self.documents.most) else None
+
+    def _widest(self, numbers: Numbers) -> float:
+        units = self._judged or list(self.documents.units)
+        return max(half_width(*self._reach(unit, numbers)) for unit in units)
+
+    def _reach(self, unit: str, numbers: Numbers) -> tuple[Spread, int, int, int]:
+        """The usual spread of a task, its documents, the repeats, and how often one looks."""
+        asked, clusters = self._small.tasks.asked, self._small.tasks.clusters
+        leaves = self.documents.units[unit]
+        each = sum(self.documents.each(leaf, numbers) for leaf in leaves)
+        of_all = sum(self.documents.of_all(leaf, numbers) for leaf in leaves)
+        there = [len(asked[leaf].order) for leaf in leaves]
+        of_clusters = [clusters.get(leaf, n) for leaf, n in zip(leaves, there, strict=True)]
+        spread = usual_spread(
+            self.cost.first, numbers.num_repeats, of_all / each, sum(there) / sum(of_clusters)
+        )
+        looks = looks_of(each) if self._settings.stop_early else 1
+        return spread, each, numbers.num_repeats, looks
+
+    def lines(self, numbers: Numbers) -> Iterator[str]:
+        """What is chosen, how long it takes, and what it can decide."""
+        cost, margins = self.cost, self._small.study.config.output.margins
+        whole, statistics, cell = (
+            duration_text(one)
+            for one in (cost.seconds(numbers), cost.statistics(numbers), cost.of_cell(numbers))
+        )
+        count = cost.cells(numbers.num_repeats)
+        yield f"budget       {numbers_text(*numbers)}"
+        yield (
+            f"             about {whole}: statistics {statistics}, then {count} cells of {cell} "
+            "and the baseline"
+        )
+        if numbers.num_repeats == 1:
+            yield "             a single repeat: verdicts are about its draw alone"
+        if self._judged:
+            yield f"             {usually()}:"
+        for unit in self._judged:
+            margin = margins.of(unit)
+            yield f"             {unit}: {reach_text(margin, *self._reach(unit, numbers))}"
+
+
+def choose(settings: Settings, small: Small, spent: float) -> tuple[Numbers, list[str]]:
+    """Choose the numbers of a run.
+
+    Args:
+        settings: of the run.
+        small: a small run.
+        spent: what the budget has been used for so far, in seconds.
+
+    Returns:
+        The numbers, and what is to be said of them.
+
+    Raises:
+        UsageError: nothing fits.
+    """
+    chooser = _Chooser(settings, small)
+    numbers = chooser.best(_USED * (60 * settings.budget - spent))
+    if numbers is None:
+        fewest = chooser.fewest()
+        needed = chooser.cost.seconds(fewest) / _USED + spent
+        reason = (
+            f"expected {math.ceil(needed / 6) / 10:g} minutes at least: "
+            f"{duration_text(spent)} for timing, and {numbers_text(*fewest)}"
+        )
+        raise UsageError("--budget", f"{settings.budget:g}", reason)
+    return numbers, list(chooser.lines(numbers))
