@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -22,4 +22,4 @@ class Evaluation:
     documents: list[dict[str, Any]]
     groups: dict[str, list[str]]
     higher_is_better: dict[str, dict[str, bool | None]]
-    seconds: float = 0.0
+    seconds: float = field(default=0.0, compare=False)

@@ -63,6 +63,7 @@ OTHERS = {
     "points of the curve, which say them themselves": "positions num_draws",
     "where to, what else is written, how it is shown": "save_path text_file margin skill_name "
     "save_masks save_model report_to overwrite dry_run quiet",
+    "it chooses others, which are compared": "budget",
     "what is trusted; its task files are part of the tasks": "trust_remote_code include_path",
 }
 """Settings in which the runs of a folder may differ."""
