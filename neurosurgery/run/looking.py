@@ -137,7 +137,7 @@ class Looking:
 
     def _parts(self, key: CellKey, look: int) -> dict[str, Part]:
         """What a cell is asked in a round, by unit."""
-        stops = self._looked.get(key.point.stem, _Looked()).stops
+        stops = self._seen(key).stops
         return {
             unit: Part(stops[unit].look if unit in stops else min(look, of), of)
             for unit, of in self._of.items()
@@ -158,11 +158,17 @@ class Looking:
         self._broken[key] = [name for name in found if math.isnan(value_of(cell, *name))]
 
     def _is_stopped(self, key: CellKey) -> bool:
-        return self._looked.get(key.point.stem, _Looked()).stops.keys() >= self._of.keys()
+        return self._seen(key).stops.keys() >= self._of.keys()
+
+    def _seen(self, key: CellKey) -> _Looked:
+        """What has been seen of a cell's point."""
+        return self._looked.get(key.point.stem, _Looked())
 
     def _look(self, jobs: Iterable[CellKey], look: int) -> None:
         """Look at all open points, and write which of their tasks are stopped."""
         points = [own for own in grid_of(list(jobs)) if self._is_next(own[0], look)]
+        if not points:
+            return
         for unit, of in self._of.items():
             part = Part(min(look, of), of)
             spreads = {name: self._spread(name) for name in self._measures(unit)}
@@ -175,14 +181,11 @@ class Looking:
                         stops[unit] = StoppedAt(*part, why)
         for own in points:
             self._looked[own[0].point.stem].look = look
-        if points:
-            self._store.write_stops({point: one.to_json() for point, one in self._looked.items()})
+        self._store.write_stops({point: one.to_json() for point, one in self._looked.items()})
 
     def _is_next(self, key: CellKey, look: int) -> bool:
         """Whether a point has not been looked at so far; an earlier run may have."""
-        return not self._is_stopped(key) and (
-            self._looked.get(key.point.stem, _Looked()).look < look
-        )
+        return not self._is_stopped(key) and self._seen(key).look < look
 
     def _measures(self, unit: str) -> list[MetricKey]:
         """The metrics that judge a unit: the first of its own, or of every task in it."""

@@ -71,21 +71,22 @@ class Recorder:
         Raises:
             RunError: the folder has vanished or cannot be written.
         """
-        self._lock.check()
-        key, result = done.job.key, done.result
-        if result is not None:
-            self._log(result, done.worker)
-            if result.selection is not None and key.selection is not None:
-                self.record_selection(key.selection, result.selection)
-            self._store.write_part(result)
+        if done.result is not None:
+            self._take(done.result, done.worker)
+            self._store.write_part(done.result)
         if done.failure:
             self._give_up(Failed(done.job, done.failure, 1))
 
-    def _log(self, result: CellResult, worker: int | None) -> None:
+    def _take(self, result: CellResult, worker: int | None) -> None:
+        """Write the output of the libraries, and the selection."""
+        self._lock.check()
         if result.chatter:
             name = "lm_eval" if worker is None else f"worker_{worker}"
             with self._store.open_log(name) as file:
                 file.write(result.chatter)
+        key = result.record.key
+        if result.selection is not None and key.selection is not None:
+            self.record_selection(key.selection, result.selection)
 
     def _give_up(self, failed: Failed) -> None:
         self._lock.check()
@@ -105,13 +106,10 @@ class Recorder:
         Raises:
             RunError: the folder has vanished or cannot be written.
         """
-        self._lock.check()
         for note in result.notes:
             say(note)
-        self._log(result, worker)
+        self._take(result, worker)
         key = result.record.key
-        if result.selection is not None and key.selection is not None:
-            self.record_selection(key.selection, result.selection)
         self._store.write_cell(result)
         clear_failure(self._store.root, self._store.model, key)
         self._verdicts.add(key)
