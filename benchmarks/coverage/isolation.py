@@ -7,6 +7,7 @@ are chosen by such a half, then valued by their true shares (`chosen_values`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,11 @@ import pandas as pd
 
 from benchmarks.coverage.data import Answers, Losses, Model, Own, task_of
 from benchmarks.coverage.single import Cell, Draw, DrawOne, found_seen, row_seen
+from benchmarks.stopping import MARGIN, stopped
 from neurosurgery.edit.kinds import scale_by
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.results.keys import CellKey
+from neurosurgery.verdicts.crossfit import TaskMetrics
 from neurosurgery.verdicts.isolation import compare_methods
 
 Methods = Mapping[str, Sequence[tuple[float, float]]]
@@ -26,6 +29,11 @@ Of two methods, the first keeps `AHEAD` more at equal damage, unless they have t
 """
 
 OWN = "own documents"
+EARLY = "stopped early"
+"""How the names of scenarios end whose repeats have documents of their own, or whose points are
+asked in parts: a point stops for a task by its own answers, and methods are compared on what all of
+their points were asked. Then a truth is known of differences alone: choices are made with fewer
+documents."""
 AHEAD = 0.07
 OFFSETS = (-0.02, 0.0, 0.02)
 """What the three other tasks keep beyond a point's share; the first is the worst."""
@@ -129,11 +137,26 @@ def row_of(table: pd.DataFrame, method: str, other: str, quantity: str) -> Mappi
     return row
 
 
+def _stopped(
+    task: TaskMetrics, keys: Sequence[Sequence[CellKey]], rng: np.random.Generator
+) -> TaskMetrics:
+    """A task of whose points each was asked as far as its verdict took."""
+    points = [[task.cells[key] for key in own] for own in keys]
+    early = stopped(points, task.baseline, MARGIN, rng)
+    cells = {
+        key: metric
+        for own, (asked, *_) in zip(keys, early, strict=True)
+        for key, metric in zip(own, asked, strict=True)
+    }
+    return replace(task, cells=cells, looks=early[0][-1])
+
+
 def isolation(methods: Methods, cell: Cell) -> DrawOne:
     """Loss at half and area; of two methods also their difference, and whether it is found."""
     models = models_of(methods, cell)
     true = true_values(methods, cell)
     apart = differences_of(methods, true)
+    is_early = cell.scenario.endswith(EARLY)
     kind = "power" if any(apart.values()) else "error"
     keys = [
         [
@@ -150,15 +173,18 @@ def isolation(methods: Methods, cell: Cell) -> DrawOne:
             task_of(f"task{n}_{number}", m, m.sample(rng, cell.documents, cell.repeats), keys)
             for n, m in enumerate(models)
         ]
+        if is_early:
+            tasks = [_stopped(task, keys, rng) for task in tasks]
         table = compare_methods(tasks, tasks[0].task)
         seen: Draw = {}
-        for (method, quantity), truth in true.items():
+        for (method, quantity), truth in {} if is_early else true.items():
             row = row_of(table, method, "", quantity)
             seen["coverage", f"{method} {quantity}"] = row_seen(row, truth)
         for quantity, truth in apart.items():
             first, second = methods
             row = row_of(table, first, second, quantity)
-            seen["coverage", f"difference {quantity}"] = row_seen(row, truth)
+            if not (is_early and truth):
+                seen["coverage", f"difference {quantity}"] = row_seen(row, truth)
             seen[kind, f"{quantity}, p < .05"] = found_seen(row["p_value"])
         return seen
 

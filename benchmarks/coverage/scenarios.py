@@ -18,6 +18,10 @@ VARYING = (0.0, 0.05) * 6
 """Every other of twelve points has a spread between repeats."""
 HALF = ((0.2, 0.95), (0.35, 0.93), (0.5, 0.9))
 GOOD = (0.65, 0.9)
+AHEAD = {
+    "mathneuro": ((0.35, 0.95), GOOD, (0.85, 0.75)),
+    "wanda": ((0.35, 0.88), (0.65, 0.83), (0.85, 0.68)),
+}
 
 DIFFERENCES = {
     "small loss": Answers(0.8, (0.76,), 0.95, 0.97),
@@ -72,10 +76,10 @@ CONTESTS = {
     "3 and 12 equal points": {"mathneuro": (GOOD,) * 3, "wanda": (GOOD,) * 12},
     "alike, about half": {"mathneuro": HALF, "wanda": HALF},
     "alike, about half, own documents": {"mathneuro": HALF, "wanda": HALF},
-    "one keeps .07 more": {
-        "mathneuro": ((0.35, 0.95), GOOD, (0.85, 0.75)),
-        "wanda": ((0.35, 0.88), (0.65, 0.83), (0.85, 0.68)),
-    },
+    "alike, about half, stopped early": {"mathneuro": HALF, "wanda": HALF},
+    "one keeps .07 more": AHEAD,
+    "one keeps .07 more, own documents": AHEAD,
+    "one keeps .07 more, stopped early": AHEAD,
 }
 GAINS = {
     "a gain of .07": (
