@@ -6,6 +6,7 @@ are chosen by such a half, then valued by their true shares (`chosen_values`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -130,10 +131,16 @@ def differences_of(methods: Methods, true: Values) -> dict[str, float]:
 
 
 def row_of(table: pd.DataFrame, method: str, other: str, quantity: str) -> Mapping[Any, Any]:
-    """The row of a method, or of its difference to another, over all calibration sets."""
+    """The row of a method, or of its difference to another, over all calibration sets.
+
+    Without numbers where the table has none: two curves may have no damage in common.
+    """
     wanted = table["method"].eq(method) & table["quantity"].eq(quantity)
     wanted &= table["other"].fillna("").eq(other) & table["against"].fillna("").eq("")
-    (row,) = table[wanted].to_dict("records")
+    rows = table[wanted].to_dict("records")
+    if not rows:
+        return dict.fromkeys(("value", "low", "high", "p_value"), math.nan)
+    (row,) = rows
     return row
 
 
