@@ -61,6 +61,7 @@ class Tables(NamedTuple):
     summary: pd.DataFrame
     comparison: pd.DataFrame
     training: pd.DataFrame
+    isolation: pd.DataFrame
 
 
 class VerdictTable:
@@ -235,8 +236,8 @@ class VerdictTable:
 
     def write_all(self) -> Tables:
         """Write every table that is made of all cells, and last what they were made of."""
-        self.isolation()
-        tables = Tables(self.summary(), self.comparison(), self.training())
+        isolated = self.isolation()
+        tables = Tables(self.summary(), self.comparison(), self.training(), isolated)
         write_state(self._store, self._finished, self._margins, self.skill)
         return tables
 

@@ -321,7 +321,9 @@ def needed_text(needed: Needed, repeats: int) -> str:
     if math.isnan(needed.documents):
         return "nothing at this size"
     documents = f"{needed.documents:,.0f} documents"
-    return documents if needed.repeats == repeats else f"{documents}, {needed.repeats:.0f} repeats"
+    if needed.repeats == repeats:
+        return documents
+    return f"{needed.repeats:.0f} repeats with {documents} each"
 
 
 def changed_at_random(accuracy: float) -> float:

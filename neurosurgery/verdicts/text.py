@@ -12,6 +12,7 @@ from neurosurgery.edit.kinds import TRAIN, edit_text
 from neurosurgery.methods.registry import is_named, size_text, twin_basis
 from neurosurgery.settings.identity import MATH
 from neurosurgery.verdicts.columns import removed
+from neurosurgery.verdicts.finding import finding
 from neurosurgery.verdicts.intervals import INTERVALS_OVER
 from neurosurgery.verdicts.isolation import AT_EQUAL_DAMAGE, QUANTITIES
 from neurosurgery.verdicts.judging import UNDECIDED
@@ -54,8 +55,8 @@ _GAINS_HEADER = (
 
 
 def folder_text(verdicts: VerdictTable) -> str:
-    """The text of a results folder: verdict, control runs, comparison."""
-    summary, comparison, training = verdicts.write_all()
+    """The text of a results folder: verdict, control runs, comparison, and last the finding."""
+    summary, comparison, training, isolated = verdicts.write_all()
     skill = verdicts.skill
     parts = [
         verdict_text(summary, verdicts.tasks, verdicts.groups, skill),
@@ -66,6 +67,9 @@ def folder_text(verdicts: VerdictTable) -> str:
     methods = summary["method"][summary["edit"] != TRAIN]
     if len(methods) or training.empty:
         parts.append(comparison_text(comparison, list(dict.fromkeys(methods)), skill))
+    points = primary_metrics(summary, verdicts.tasks, verdicts.groups)
+    skill_tasks = verdicts.groups.get(verdicts.math_task, [verdicts.math_task])
+    parts.append("\n".join(finding(points, isolated, skill, skill_tasks)))
     return "\n".join(part for part in parts if part)
 
 

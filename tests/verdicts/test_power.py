@@ -120,7 +120,7 @@ def test_repeats_that_differ_take_more_documents_then_more_repeats():
     assert little.repeats == 3
     much = what_decides(0.0, 0.03, Spread(0.3, 0.02), 3)
     assert much.repeats > 3
-    assert needed_text(much, 3).endswith(f"{much.repeats} repeats")
+    assert needed_text(much, 3).startswith(f"{much.repeats} repeats")
     # Where repeats differ by more than the margin none of them decide.
     assert math.isnan(what_decides(0.0, 0.03, Spread(0.3, 0.2), 3).documents)
     assert needed_text(NOTHING, 3) == "nothing at this size"
@@ -146,7 +146,7 @@ def test_undecided_rows_are_summed_up_by_task():
     (line,) = undecided_lines(rows)
     # More documents than the row with the most repeats takes, and more repeats than the others.
     expected = (
-        "640 documents, 9 repeats for all, 640 documents for 2 of them without further repeats; "
+        "9 repeats with 640 documents each for all, 640 documents for 2 of them without further repeats; "
         "1 at the edge of the margin"
     )
     assert line == f"facts, 4 undecided: {expected}"

@@ -27,6 +27,7 @@ from neurosurgery.report.show.texts import interval, number
 from neurosurgery.report.show.units import UnitList
 from neurosurgery.report.show.words import findings
 from neurosurgery.settings.declare import is_given
+from neurosurgery.verdicts.finding import finding
 from neurosurgery.verdicts.intervals import INTERVALS_OVER
 from neurosurgery.verdicts.judging import is_within, moved
 
@@ -62,6 +63,7 @@ def render_page(
         skill=folder.skill,
         skill_tasks=", ".join(folder.math_tasks),
         others=", ".join(folder.other_tasks),
+        finding=finding(points, folder.isolation, folder.skill, folder.math_tasks),
         findings=findings(folder, points),
         cautions=cautions(folder, points),
         intervals_over=INTERVALS_OVER,
