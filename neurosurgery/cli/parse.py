@@ -18,6 +18,7 @@ from neurosurgery.common.terminal import be_quiet, say_error
 from neurosurgery.data.program_files import holds_programs
 from neurosurgery.edit.kinds import edits_of
 from neurosurgery.methods.registry import METHODS, methods_of, twin_of, with_twins
+from neurosurgery.settings.budget import left_to_choose
 from neurosurgery.settings.declare import Settings, is_given
 from neurosurgery.settings.demo import DEMO, PROGRAM_TASK
 from neurosurgery.settings.experiment import (
@@ -233,11 +234,13 @@ def run_study_script(
         start = time.monotonic()
         settings = read_settings(script, description, argv)
         be_quiet(settings.quiet)
+        if settings.budget is not None:
+            left_to_choose(settings)
         study = study_of(settings)
         if settings.budget is not None:
             from neurosurgery.run.budget import run_within
 
-            run_within(settings, study_of, start)
+            run_within(study, settings, study_of, start)
             return
 
         from neurosurgery.run.run import run_study

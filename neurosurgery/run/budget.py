@@ -12,7 +12,8 @@ from __future__ import annotations
 import gc
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, cast
 
@@ -21,10 +22,11 @@ from neurosurgery.common.numbers import duration_text
 from neurosurgery.common.terminal import be_quiet, say
 from neurosurgery.models.devices import empty_cache
 from neurosurgery.results.keys import BASELINE_KEY, CellKey
-from neurosurgery.run.choice import CHOSEN, OTHER, REPEATS, SKILL, Small, choose, numbers_text
+from neurosurgery.run.choice import Small, choose, numbers_text
 from neurosurgery.run.run import run_study
 from neurosurgery.run.study import Study
 from neurosurgery.run.tasks import Tasks
+from neurosurgery.settings.budget import CHOSEN, OTHER, REPEATS, SKILL, left_to_choose
 from neurosurgery.settings.declare import Settings
 from neurosurgery.verdicts.power import accuracies
 
@@ -36,10 +38,11 @@ _FOR_TIMING = 0.1
 StudyOf = Callable[[Settings], Study]
 
 
-def run_within(settings: Settings, study_of: StudyOf, start: float) -> None:
+def run_within(study: Study, settings: Settings, study_of: StudyOf, start: float) -> None:
     """Run a study in the time of `--budget`.
 
     Args:
+        study: the study with the settings as they are.
         settings: the settings, a budget among them.
         study_of: makes the study of settings, and checks its input.
         start: when the script was started, by `time.monotonic`.
@@ -48,35 +51,40 @@ def run_within(settings: Settings, study_of: StudyOf, start: float) -> None:
         UsageError: nothing is left to choose, or nothing fits; and what `run_study` raises.
         RunError: what `run_study` raises.
     """
-    chosen = _numbers_of_folder(study_of(settings), settings)
+    chosen = _numbers_of_folder(study, settings)
     if chosen is None:
-        chosen = _timed(settings, study_of, start)
-    run_study(study_of(_with(settings, chosen)))
-    took = duration_text(time.monotonic() - start)
-    say(f"budget       the run took {took} of {settings.budget:g} minutes")
+        chosen = _timed(study, settings, study_of, start)
+    with _silence(settings):
+        study = study_of(_with(settings, chosen))
+    run_study(study)
+    if not settings.dry_run:
+        told = [duration_text(one) for one in (time.monotonic() - start, 60 * settings.budget)]
+        say(f"budget       the run took {told[0]} of {told[1]}")
+
+
+@contextmanager
+def _silence(settings: Settings) -> Iterator[None]:
+    """Nothing is said twice, and nothing of a small run."""
+    be_quiet(True)
+    try:
+        yield
+    finally:
+        be_quiet(settings.quiet)
 
 
 def _with(settings: Settings, values: dict[str, Any]) -> Settings:
     return replace(settings, values={**settings.values, **values})
 
 
-def _wanted(settings: Settings) -> list[str]:
-    """The numbers that nobody gives."""
-    return [name for name in CHOSEN if settings.given[name] is None]
-
-
 def _numbers_of_folder(study: Study, settings: Settings) -> dict[str, Any] | None:
     """What the folder's last run with tasks had of the numbers; None for a new folder."""
-    budget, wanted = f"{settings.budget:g}", _wanted(settings)
     if study.config.evaluation is None:
-        raise UsageError("--budget", budget, "expected with it tasks, whose documents are chosen")
-    if not wanted:
-        flags = ", ".join(one.flag for one in settings.declared if one.name in CHOSEN)
-        raise UsageError("--budget", budget, f"expected without one of {flags}: it is chosen")
+        reason = "expected with it tasks, whose documents are chosen"
+        raise UsageError("--budget", f"{settings.budget:g}", reason)
     runs = [] if settings.overwrite else study.store.settings_of_runs
     there = next((one for one in reversed(runs) if SKILL in one), None)
     if there is not None:
-        found = {name: there.get(name) for name in wanted}
+        found = {name: there.get(name) for name in left_to_choose(settings)}
         told = numbers_text(*(found.get(name, settings.values[name]) for name in CHOSEN))
         say(f"budget       {told}, as in {study.store.root}; the time is not looked at")
         return found
@@ -86,45 +94,43 @@ def _numbers_of_folder(study: Study, settings: Settings) -> dict[str, Any] | Non
     return None
 
 
-def _timed(settings: Settings, study_of: StudyOf, start: float) -> dict[str, Any]:
+def _timed(study: Study, settings: Settings, study_of: StudyOf, start: float) -> dict[str, Any]:
     """Time small runs, choose, and say what is chosen."""
-    documents, began = _FIRST, start
+    documents = _FIRST
     while True:
-        say(f"budget       a cell is timed on {documents} documents of every task")
-        small = _small_run(settings, study_of, documents)
-        took, began = time.monotonic() - began, time.monotonic()
-        has_no_more = all(one.each < documents for one in small.tasks.asked.values())
-        if has_no_more or _MORE * took > _FOR_TIMING * 60 * settings.budget:
+        say(f"budget       a cell of every method is timed on {documents} documents of every task")
+        began = time.monotonic()
+        small = _small_run(type(study), settings, study_of, documents)
+        took = time.monotonic() - began
+        most = max(small.tasks.sizes.values())
+        if documents >= min(most, settings.documents or most):
             break
-        documents *= _MORE
+        if _MORE * took > _FOR_TIMING * 60 * settings.budget:
+            break
+        documents = min(_MORE * documents, most)
     spent = time.monotonic() - start
     numbers, lines = choose(settings, small, spent)
     for line in lines:
         say(line)
-    return {name: getattr(numbers, name) for name in _wanted(settings)}
+    return {name: getattr(numbers, name) for name in left_to_choose(settings)}
 
 
-def _small_run(settings: Settings, study_of: StudyOf, documents: int) -> Small:
+def _small_run(kind: type[Study], settings: Settings, study_of: StudyOf, documents: int) -> Small:
     start = time.monotonic()
     # Two repeats tell how many cells a further one has.
     most = {REPEATS: 2, SKILL: documents, OTHER: documents}
     given = {name: settings.given[name] for name in CHOSEN}
     numbers = {n: few if given[n] is None else min(few, given[n]) for n, few in most.items()}
-    with tempfile.TemporaryDirectory(prefix="neurosurgery-budget-") as folder:
+    with tempfile.TemporaryDirectory(prefix="neurosurgery-budget-") as folder, _silence(settings):
         nothing_else = {"save_path": folder, "overwrite": False, "report_to": ()}
         nothing_else |= {"save_masks": False, "save_model": False, "stop_early": False}
         values = {**numbers, **nothing_else, "pre_train_eval": True}
-        kind = type(study_of(settings))
         study = study_of(_with(settings, values | kind.small(settings)))
         workers = study.config.workers
-        be_quiet(True)
-        try:
-            went = run_study(study, lambda keys: _largest(keys, workers.count if workers else 1))
-        finally:
-            be_quiet(settings.quiet)
-            # The model of this run must make room for that of the next.
-            gc.collect()
-            empty_cache()
+        went = run_study(study, lambda keys: _largest(keys, workers.count if workers else 1))
+        # The model of this run must make room for that of the next.
+        gc.collect()
+        empty_cache()
         known = accuracies(study.store.read_cell(BASELINE_KEY))
     bounded = {task for task, accuracy in known.items() if accuracy is not None}
     return Small(study, went, cast("Tasks", went.tasks), bounded, time.monotonic() - start)

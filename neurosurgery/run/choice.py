@@ -2,8 +2,8 @@
 
 1. Of a small run it is known how long loading, statistics and cells took, and how long a document
    of the skill's task and of the others (`Cost`).
-2. For every number of repeats, the most documents that fit: n of every task. Of a group, as many of
-   each of its members as make n of the smallest group.
+2. For every number of repeats, the most documents that fit: n of every task. Of tasks that are all
+   groups, as many of each member as make n of the smallest group; beside a single task, n of each.
 3. Of these, the one whose intervals are the narrowest where some answers change and repeats differ
    a little (`power.usual_spread`), on the task where they are the widest.
 """
@@ -22,21 +22,18 @@ from neurosurgery.common.numbers import count_of, duration_text
 from neurosurgery.run.run import CellSeconds, Went
 from neurosurgery.run.study import Growth, Study
 from neurosurgery.run.tasks import Tasks
+from neurosurgery.settings.budget import OTHER, REPEATS, SKILL
 from neurosurgery.settings.declare import Settings
 from neurosurgery.settings.parts import OWN
 from neurosurgery.verdicts.looks import looks_of
 from neurosurgery.verdicts.power import Spread, half_width, reach_text, usual_spread, usually
 
-REPEATS, SKILL, OTHER = "num_repeats", "skill_documents", "other_documents"
-CHOSEN = (REPEATS, SKILL, OTHER)
-"""The settings that are chosen."""
-
 _REPEATS = range(2, 11)
 """A single repeat cannot tell how much repeats differ; it is chosen where nothing else fits."""
 _FEWEST = 10
 """Documents of a task below which nothing is run."""
-_USED = 0.9
-"""The share of what is left that is planned for: edited models may answer more slowly."""
+_USED = 0.85
+"""The share of what is left that is planned for: a machine is not always as fast."""
 
 
 class Numbers(NamedTuple):
@@ -110,12 +107,12 @@ class Documents:
 
     def numbers(self, settings: Settings, repeats: int, documents: int) -> Numbers:
         """So many documents of every task; what is given stays."""
-        skill, other = (settings.given[name] for name in (SKILL, OTHER))
-        if skill is None:
-            skill = min(documents, self._cap, max(self._sizes[leaf] for leaf in self.skill))
-        if other is None:
-            other = math.ceil(documents / self._members)
-            other = min(other, self._cap, max(self._sizes[leaf] for leaf in self.other))
+        each = documents, math.ceil(documents / self._members)
+        given = [settings.given[name] for name in (SKILL, OTHER)]
+        skill, other = (
+            min(wanted if one is None else one, self._cap, max(self._sizes[n] for n in leaves))
+            for wanted, one, leaves in zip(each, given, (self.skill, self.other), strict=True)
+        )
         return Numbers(repeats, int(skill), int(other))
 
 
@@ -141,7 +138,7 @@ class Cost:
         self._documents = documents
         went, asked = small.went, small.tasks.asked
         workers = small.study.config.workers
-        self._workers = 1 if workers is None else workers.count
+        self.workers = 1 if workers is None else workers.count
         repeats = [key.selection.repeat for key in went.keys if key.selection]
         self.first, self._further = repeats.count(0), repeats.count(1)
         edited = [cell for cell in went.cells if not cell.is_baseline]
@@ -155,19 +152,29 @@ class Cost:
             sum(len(one.order) for one in skill),
             sum(len(one.order) for one in other),
         )
-        at_work = sum(cell.whole for cell in went.cells) / self._workers
+        at_work = sum(cell.whole for cell in went.cells) / self.workers
         self._book = max(went.computing - at_work, 0.0) / len(went.cells)
-        self._fixed = small.seconds - went.observing - went.computing
+        self.fixed = small.seconds - went.observing - went.computing
+        if self.workers > 1:
+            # Most of it is the start of workers.
+            self.fixed, self._book = self.fixed + self._book * len(went.cells), 0.0
+        self.has_baseline = bool(settings.values.get("pre_train_eval", True))
 
     def cells(self, repeats: int) -> int:
         """The edited cells of a run."""
         return self.first + self._further * (repeats - 1)
 
     def of_cell(self, numbers: Numbers) -> float:
-        """Seconds of an edited cell."""
-        return self._own * self._growth(numbers).cell + self._asking(
-            self._of_document, numbers, self._documents.each
-        )
+        """Seconds of an edited cell, and of writing and judging it."""
+        asking = self._asking(self._of_document, numbers, self._documents.each)
+        return self._own * self._growth(numbers).cell + asking + self._book
+
+    def of_baseline(self, numbers: Numbers) -> float:
+        """Seconds of the baseline; 0 where there is none."""
+        if not self.has_baseline:
+            return 0.0
+        asking = self._asking(self._of_baseline, numbers, self._documents.of_all)
+        return asking + self._book
 
     def statistics(self, numbers: Numbers) -> float:
         """Seconds of observing."""
@@ -175,13 +182,11 @@ class Cost:
 
     def seconds(self, numbers: Numbers) -> float:
         """Seconds of a run."""
-        baseline = self._asking(self._of_baseline, numbers, self._documents.of_all)
-        cell, count = self.of_cell(numbers), self.cells(numbers.num_repeats)
-        work = baseline + count * cell
-        if self._workers > 1:
-            # Until the last worker is ready.
-            work = work / self._workers + max(baseline, cell)
-        return self._fixed + self.statistics(numbers) + work + (count + 1) * self._book
+        baseline, cell = self.of_baseline(numbers), self.of_cell(numbers)
+        work = baseline + self.cells(numbers.num_repeats) * cell
+        # The last worker is ready later by up to a job (Graham 1969).
+        late = max(baseline, cell) * (1 - 1 / self.workers)
+        return self.fixed + self.statistics(numbers) + work / self.workers + late
 
     def _growth(self, numbers: Numbers) -> Growth:
         values = {**self._settings.values, REPEATS: numbers.num_repeats}
@@ -259,24 +264,47 @@ class _Chooser:
 
     def lines(self, numbers: Numbers) -> Iterator[str]:
         """What is chosen, how long it takes, and what it can decide."""
-        cost, margins = self.cost, self._small.study.config.output.margins
-        whole, statistics, cell = (
+        yield f"budget       {numbers_text(*numbers)}"
+        yield from (
+            f"             {line}" for line in (*self._time(numbers), *self._reaches(numbers))
+        )
+
+    def _time(self, numbers: Numbers) -> Iterator[str]:
+        cost = self.cost
+        whole, fixed, statistics, baseline, cell = (
             duration_text(one)
-            for one in (cost.seconds(numbers), cost.statistics(numbers), cost.of_cell(numbers))
+            for one in (
+                cost.seconds(numbers),
+                cost.fixed,
+                cost.statistics(numbers),
+                cost.of_baseline(numbers),
+                cost.of_cell(numbers),
+            )
         )
         count = cost.cells(numbers.num_repeats)
-        yield f"budget       {numbers_text(*numbers)}"
         yield (
-            f"             about {whole}: statistics {statistics}, then {count} cells of {cell} "
-            "and the baseline"
+            f"about {whole} from now: loading and the report {fixed}, statistics {statistics}, "
+            f"{f'the baseline {baseline}, ' if cost.has_baseline else ''}{count} cells of {cell}"
+            f"{f' on {cost.workers} workers' if cost.workers > 1 else ''}"
         )
+        if numbers == self.best(math.inf):
+            yield f"more time would not be used: at most {_REPEATS[-1]} repeats are chosen"
         if numbers.num_repeats == 1:
-            yield "             a single repeat: verdicts are about its draw alone"
+            yield "a single repeat: verdicts are about its draw alone"
+
+    def _reaches(self, numbers: Numbers) -> Iterator[str]:
+        """What the numbers can decide."""
+        if not self.cost.has_baseline:
+            yield "without --pre_train_eval there is no baseline, so nothing is decided"
+            return
         if self._judged:
-            yield f"             {usually()}:"
+            yield usually()
+        margins = self._small.study.config.output.margins
         for unit in self._judged:
-            margin = margins.of(unit)
-            yield f"             {unit}: {reach_text(margin, *self._reach(unit, numbers))}"
+            yield f"  {unit}: {reach_text(margins.of(unit), *self._reach(unit, numbers))}"
+        others = [unit for unit in self.documents.units if unit not in self._judged]
+        if others:
+            yield f"  {', '.join(others)}: nothing is known beforehand of what is no accuracy"
 
 
 def choose(settings: Settings, small: Small, spent: float) -> tuple[Numbers, list[str]]:

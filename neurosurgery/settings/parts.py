@@ -240,7 +240,7 @@ EVALUATION = (
     Setting(
         "budget",
         float,
-        "a first cell is timed, and those of --num_repeats, --skill_documents and "
+        "cells are timed first, and those of --num_repeats, --skill_documents and "
         "--other_documents that are not given are chosen so that the run ends in time",
         metavar="MINUTES",
         range=all_of(_ABOVE_ZERO.text, FINITE, _ABOVE_ZERO),

@@ -258,8 +258,8 @@ def usual_spread(points: int, repeats: int, share: float, size: float) -> Spread
 def usually() -> str:
     """What `usual_spread` and `reach_text` stand for, in words."""
     return (
-        f"what shows in {POWER:.0%} of runs, if {_SOME:.0%} of answers change and repeats differ "
-        f"by {_OF_REPEATS[0]:g}"
+        f"what shows in {POWER:.0%} of runs at one point of the grid, on the assumption that "
+        f"{_SOME:.0%} of the answers change and repeats differ by {_OF_REPEATS[0]:g}:"
     )
 
 
@@ -275,10 +275,10 @@ def reach_text(margin: float, spread: Spread, documents: int, repeats: int, look
         return _is_decided(hundredths / 100, 0.0, spread, documents, repeats, looks)
 
     least = next((n for n in range(1, 100) if is_shown(n)), None)
-    shown = "no change shows" if least is None else f"a change of {least / 100:.2f} shows"
+    shown = "no change" if least is None else f"a change of the accuracy by {least / 100:.2f}"
     is_within = _is_decided(0.0, margin, spread, documents, repeats, looks)
-    no = "no change" if is_within else "nothing"
-    return f"{shown}, {no} can be called within ± {margin:g}"
+    word = "and" if is_within else "but not"
+    return f"{shown}, {word} that it stays within ± {margin:g}"
 
 
 def _fewest(is_enough: Callable[[int], bool]) -> int:

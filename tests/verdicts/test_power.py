@@ -146,7 +146,8 @@ def test_undecided_rows_are_summed_up_by_task():
     (line,) = undecided_lines(rows)
     # More documents than the row with the most repeats takes, and more repeats than the others.
     expected = (
-        "9 repeats with 640 documents each for all, 640 documents for 2 of them without further repeats; "
+        "9 repeats with 640 documents each for all, 640 documents for 2 of them without further "
+        "repeats; "
         "1 at the edge of the margin"
     )
     assert line == f"facts, 4 undecided: {expected}"
