@@ -19,13 +19,13 @@ import pandas as pd
 
 from neurosurgery.common.numbers import count_of, number_text, percent_text
 from neurosurgery.masks.kinds import UNITS
-from neurosurgery.methods.base import RANDOM
+from neurosurgery.methods.base import DRAWS
 from neurosurgery.methods.registry import (
     METHODS,
+    control_of,
     counts_units,
     method_label,
     size_text,
-    twin_of,
     twins,
 )
 from neurosurgery.verdicts.columns import GRID, removed
@@ -144,12 +144,13 @@ def _undecided(row: Row) -> str:
 def _control(points: pd.DataFrame, chosen: pd.Series[Any], skill_tasks: Collection[str]) -> str:
     method = chosen["method"]
     units = UNITS[METHODS[method].unit].plural if counts_units(method) else "weights"
-    rows = _rows_of(points, chosen, twin_of(method, RANDOM)) if twin_of(method, RANDOM) else []
+    control = control_of(method)
+    rows = _rows_of(points, chosen, control) if control else []
     of_skill = [row for row in rows if row["task"] in skill_tasks]
     if of_skill:
-        told = " and ".join(f"{_from_to(row)}" for row in of_skill)
+        told = " and ".join(map(_from_to, of_skill))
         return f"As many random {units} take {told}."
-    return f"No control was run here: --twins {RANDOM} adds as many random {units}."
+    return f"No control was run here: --twins {DRAWS[0]} adds as many random {units}."
 
 
 def _listed(names: Sequence[str]) -> str:
