@@ -14,6 +14,7 @@ from scripts import DEMO_DATA, DEMO_TASKS, SCRIPTS, files_with_times
 import FineTune
 import LAPE
 import PathPatching
+from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.demo import DEMO
 
 CASE = SCRIPTS["mathneuro"]
@@ -94,6 +95,31 @@ def test_a_folder_keeps_its_numbers(chosen, tiny_model, capsys):
         "skill_documents": 6,
         "other_documents": 6,
     }
+
+
+def test_an_interrupted_run_keeps_what_was_chosen(tiny_model, tmp_path, monkeypatch, capsys):
+    """Whatever the time that is left, and another machine, would choose now."""
+    folder, write = tmp_path / "results", ResultStore.write_cell
+    argv = flags(tiny_model, folder, "--num_repeats", "2", "--proportion", "0.05", "0.1")
+    written = []
+
+    def stop_at_the_third(store, result):
+        if store.root == folder:
+            written.append(result.record.key)
+            if len(written) == 3:
+                raise KeyboardInterrupt
+        write(store, result)
+
+    monkeypatch.setattr(ResultStore, "write_cell", stop_at_the_third)
+    assert CASE.main([*argv, "--budget", AMPLE]) == 130
+    assert "the run took" not in capsys.readouterr().out
+    monkeypatch.undo()
+    finished = files_with_times(folder, "cells/**/*.json")
+    assert len(finished) == 2
+    assert CASE.main([*argv, "--budget", "0.001"]) == 0
+    assert files_with_times(folder, "cells/**/*.json").items() >= finished.items()
+    assert len(pd.read_csv(folder / "results.csv")["repeat"].dropna().unique()) == 2
+    assert {run["skill_documents"] for run in settings_of(folder)} == {6}
 
 
 @pytest.mark.parametrize(
