@@ -57,8 +57,8 @@ def small_run(documents_from: str, workers: int | None = None) -> Small:
     of_all = SUM * len(asked["sums"].order), FACT * sum(len(asked[task].order) for task in others)
     cells = [
         CellSeconds(True, sum(of_all) + 0.5, *of_all),
-        CellSeconds(False, sum(of_cell) + OWN - 1, *of_cell),
-        CellSeconds(False, sum(of_cell) + OWN + 1, *of_cell),
+        CellSeconds(False, sum(of_cell) + OWN - 1, of_cell[0] - 1, of_cell[1] + 1),
+        CellSeconds(False, sum(of_cell) + OWN + 1, of_cell[0] + 1, of_cell[1] - 1),
     ]
     spent = sum(cell.whole for cell in cells) / (workers or 1) + 3 * BOOK
     # Two repeats with a tenth of the samples.
@@ -179,6 +179,7 @@ def test_without_a_baseline_nothing_is_promised():
 def test_a_task_is_not_asked_more_than_it_has():
     chosen, lines = choose(settings("own", 9e4, skill_documents=5000), small_run("own"), 10.0)
     assert chosen[1:] == (500, 90)
+    assert chosen.num_repeats > 5
     assert [line for line in lines if "more time would not be used" in line]
     _, lines = choose(settings("own", 30.0), small_run("own"), 10.0)
     assert not [line for line in lines if "more time would not be used" in line]
