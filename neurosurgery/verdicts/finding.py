@@ -82,7 +82,7 @@ def _done(row: Row) -> str:
     against = f" against {row['against']}" if row["against"] else ""
     if counts_units(method):
         units = UNITS[METHODS[method].unit].plural.removesuffix("s")
-        return f"The knock-out of {count_of(int(size), units)} ({method_label(method)}{against})"
+        return f"The knock-out of {count_of(int(size), units)}"
     share, size_told = percent_text(row["edited_share"]), size_text(method, size)
     return f"Pruning {share} of the weights ({method_label(method)}{against}, {size_told})"
 
