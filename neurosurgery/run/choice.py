@@ -14,6 +14,7 @@ import math
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from statistics import fmean
 from typing import NamedTuple
 
@@ -136,6 +137,8 @@ class Cost:
         self._settings = settings
         self._small = small
         self._documents = documents
+        # Samples are drawn to know it.
+        self._growth = cache(self._find_growth)
         went, asked = small.went, small.tasks.asked
         workers = small.study.config.workers
         self.workers = 1 if workers is None else workers.count
@@ -167,7 +170,7 @@ class Cost:
     def of_cell(self, numbers: Numbers) -> float:
         """Seconds of an edited cell, and of writing and judging it."""
         asking = self._asking(self._of_document, numbers, self._documents.each)
-        return self._own * self._growth(numbers).cell + asking + self._book
+        return self._own * self._growth(numbers.num_repeats).cell + asking + self._book
 
     def of_baseline(self, numbers: Numbers) -> float:
         """Seconds of the baseline; 0 where there is none."""
@@ -178,7 +181,7 @@ class Cost:
 
     def statistics(self, numbers: Numbers) -> float:
         """Seconds of observing."""
-        return self._small.went.observing * self._growth(numbers).observing
+        return self._small.went.observing * self._growth(numbers.num_repeats).observing
 
     def seconds(self, numbers: Numbers) -> float:
         """Seconds of a run."""
@@ -188,8 +191,8 @@ class Cost:
         late = max(baseline, cell) * (1 - 1 / self.workers)
         return self.fixed + self.statistics(numbers) + work / self.workers + late
 
-    def _growth(self, numbers: Numbers) -> Growth:
-        values = {**self._settings.values, REPEATS: numbers.num_repeats}
+    def _find_growth(self, repeats: int) -> Growth:
+        values = {**self._settings.values, REPEATS: repeats}
         return self._small.study.growth(replace(self._settings, values=values))
 
     def _asking(
