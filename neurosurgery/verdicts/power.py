@@ -321,7 +321,7 @@ def needed_text(needed: Needed, repeats: int) -> str:
     if math.isnan(needed.documents):
         return "nothing at this size"
     documents = f"{needed.documents:,.0f} documents"
-    if needed.repeats == repeats:
+    if needed.repeats <= repeats:
         return documents
     return f"{needed.repeats:.0f} repeats with {documents} each"
 
