@@ -49,6 +49,7 @@ def finding(
     if isolated.empty or points.empty:
         return []
     mine = isolated[(isolated["skill"] == skill) & ~isolated["method"].isin(twins())]
+    mine = mine.dropna(subset=["removed", "kept_worst"])
     if mine.empty:
         return []
     far = [math.hypot(1 - row.removed, 1 - row.kept_worst) for row in mine.itertuples()]
@@ -79,10 +80,10 @@ def _rows_of(points: pd.DataFrame, point: pd.Series[Any], method: str = "") -> l
 def _done(row: Row) -> str:
     """What was done at a point."""
     method, size = row["method"], row["size"]
-    against = f" against {row['against']}" if row["against"] else ""
     if counts_units(method):
         units = UNITS[METHODS[method].unit].plural.removesuffix("s")
         return f"The knock-out of {count_of(int(size), units)}"
+    against = f" against {row['against']}" if row["against"] else ""
     share, size_told = percent_text(row["edited_share"]), size_text(method, size)
     return f"Pruning {share} of the weights ({method_label(method)}{against}, {size_told})"
 

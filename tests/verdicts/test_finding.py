@@ -94,3 +94,5 @@ def test_one_kind_of_task_alone_is_no_finding(task):
     table = pd.DataFrame([row(task, "lower")])
     assert finding(table, pd.DataFrame([isolated()]), "math", ["sums"]) == []
     assert finding(table, pd.DataFrame(), "math", ["sums"]) == []
+    unknown = pd.DataFrame([isolated(kept_worst=math.nan)])
+    assert finding(table, unknown, "math", ["sums"]) == []
