@@ -129,7 +129,7 @@ def test_imports_go_one_way():
         ("masks/mask.py", "from ..locate import consistency", "locate/ comes after"),
         ("models/load.py", "def f():\n    from neurosurgery.cli import flags", "cli/ comes after"),
         ("results/store.py", "import transformers", "is to answer without transformers"),
-        ("verdicts/text.py", "from lm_eval.utils import x", "is to answer without lm_eval"),
+        ("verdicts/points.py", "from lm_eval.utils import x", "is to answer without lm_eval"),
         ("report/read/folder.py", "from neurosurgery.masks.mask import pack", "the report reads"),
         ("report/read/folder.py", "import neurosurgery.models.load", "the report reads"),
         (

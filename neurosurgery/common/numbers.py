@@ -34,7 +34,7 @@ def p_value_text(value: float, *, missing: str = "") -> str:
     """The p-value with three decimals; `missing` for NaN."""
     if math.isnan(value):
         return missing
-    return "< .001" if value < 0.001 else f"{value:.3f}"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def percent_text(value: float) -> str:

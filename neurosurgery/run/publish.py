@@ -70,7 +70,7 @@ class Publisher:
 
     def _judge(self) -> str:
         """Write the tables and the text; returns the text."""
-        from neurosurgery.verdicts.text import folder_text
+        from neurosurgery.report.text import folder_text
 
         output, store = self._config.output, self._store
         self.verdicts.update()

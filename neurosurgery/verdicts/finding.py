@@ -15,6 +15,7 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from neurosurgery.common.numbers import count_of, number_text, percent_text
@@ -28,8 +29,8 @@ from neurosurgery.methods.registry import (
     size_text,
     twins,
 )
-from neurosurgery.verdicts.columns import GRID, removed
-from neurosurgery.verdicts.judging import BROKEN, HIGHER, UNDECIDED, is_within, moved
+from neurosurgery.verdicts.columns import GRID
+from neurosurgery.verdicts.judging import BETTER, BROKEN, UNDECIDED, WITHIN, WORSE, word
 from neurosurgery.verdicts.power import Needed, needed_text
 
 Row = Mapping[str, Any]
@@ -52,9 +53,8 @@ def finding(
     mine = mine.dropna(subset=["removed", "kept_worst"])
     if mine.empty:
         return []
-    far = [math.hypot(1 - row.removed, 1 - row.kept_worst) for row in mine.itertuples()]
-    chosen = mine.iloc[int(pd.Series(far).argmin())]
-    own = _rows_of(points, chosen)
+    chosen = nearest(mine)
+    own: list[Row] = points[at_point(points, chosen)].to_dict("records")
     of_skill = [row for row in own if row["task"] in skill_tasks]
     others = [row for row in own if row["task"] not in skill_tasks]
     if not (of_skill and others):
@@ -67,14 +67,19 @@ def finding(
     ]
 
 
-def _rows_of(points: pd.DataFrame, point: pd.Series[Any], method: str = "") -> list[Row]:
-    """The rows of a point, or of the same point of another method."""
-    there = removed(points)
+def nearest(isolated: pd.DataFrame) -> pd.Series[Any]:
+    """The row of isolation.csv that is nearest to the ideal."""
+    far = np.hypot(1 - isolated["removed"], 1 - isolated["kept_worst"])
+    return isolated.iloc[int(far.argmin())]
+
+
+def at_point(points: pd.DataFrame, point: Mapping[Any, Any] | pd.Series[Any]) -> pd.Series[bool]:
+    """Which rows are those of a grid point."""
+    there = pd.Series(True, index=points.index)
     for column in GRID:
-        value = method if method and column == "method" else point[column]
+        value = point[column]
         there &= points[column].isna() if pd.isna(value) else points[column] == value
-    found: list[Row] = points[there].to_dict("records")
-    return found
+    return there
 
 
 def _done(row: Row) -> str:
@@ -94,40 +99,34 @@ def _of_several(points: int) -> str:
 
 def _from_to(row: Row) -> str:
     before, after = (number_text(row[name]) for name in ("baseline", "value"))
-    word = _word(row)
-    return f"{row['task']} from {before} to {after}{'' if word == WORSE else f' ({word})'}"
-
-
-WORSE, BETTER, WITHIN = "worse", "better", "within the margin"
-
-
-def _word(row: Row) -> str:
-    """A verdict as good or bad."""
-    verdict = row["verdict"]
-    if verdict in (BROKEN, UNDECIDED, ""):
-        return verdict or "no interval"
-    if is_within(verdict):
-        return WITHIN
-    rises = moved(verdict) == HIGHER
-    return BETTER if rises == (row["direction"] == "higher") else WORSE
+    said = word(row) or "no interval"
+    return f"{row['task']} from {before} to {after}{'' if said == WORSE else f' ({said})'}"
 
 
 def _others(rows: Sequence[Row]) -> list[str]:
     """What became of other tasks, those that moved first."""
-    said = []
-    for word in (BROKEN, WORSE, BETTER):
-        for row in (one for one in rows if _word(one) == word):
-            change = "" if word == BROKEN else f", by {_change(row)}"
-            said.append(f"{row['task']} {'is' if word == BROKEN else 'gets'} {word}{change}")
-    margins = dict.fromkeys(row["margin"] for row in rows if _word(row) == WITHIN)
+    said = [f"{row['task']} is {BROKEN}" for row in rows if word(row) == BROKEN]
+    for told in (WORSE, BETTER, f"{WORSE}, {WITHIN}", f"{BETTER}, {WITHIN}"):
+        said += [_gets(row) for row in rows if word(row) == told]
+    margins = dict.fromkeys(row["margin"] for row in rows if word(row) == WITHIN)
     for margin in margins:
-        names = [row["task"] for row in rows if _word(row) == WITHIN and row["margin"] == margin]
+        names = [row["task"] for row in rows if word(row) == WITHIN and row["margin"] == margin]
         stay = "stay" if len(names) > 1 else "stays"
-        said.append(f"{_listed(names)} {stay} within ± {margin:g}")
-    said += [_undecided(row) for row in rows if _word(row) == UNDECIDED]
-    unknown = [row["task"] for row in rows if row["verdict"] == ""]
+        said.append(f"{_listed(names)} {stay} {_within(margin)}")
+    said += [_undecided(row) for row in rows if word(row) == UNDECIDED]
+    unknown = [row["task"] for row in rows if not word(row)]
     said += [f"of {_listed(unknown)} there is no interval"] if unknown else []
     return said
+
+
+def _gets(row: Row) -> str:
+    good, _, small = word(row).partition(", ")
+    change = f"{row['task']} gets {good}, by {_change(row)}"
+    return f"{change}, {_within(row['margin'])}" if small else change
+
+
+def _within(margin: float) -> str:
+    return f"within ± {margin:g}"
 
 
 def _change(row: Row) -> str:
@@ -146,8 +145,8 @@ def _control(points: pd.DataFrame, chosen: pd.Series[Any], skill_tasks: Collecti
     method = chosen["method"]
     units = UNITS[METHODS[method].unit].plural if counts_units(method) else "weights"
     control = control_of(method)
-    rows = _rows_of(points, chosen, control) if control else []
-    of_skill = [row for row in rows if row["task"] in skill_tasks]
+    twin = points[at_point(points, chosen.to_dict() | {"method": control})].to_dict("records")
+    of_skill = [row for row in twin if row["task"] in skill_tasks]
     if of_skill:
         told = " and ".join(map(_from_to, of_skill))
         return f"As many random {units} take {told}."

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from scipy.stats import false_discovery_control
@@ -16,6 +19,10 @@ UNDECIDED = "undecided"
 BROKEN = "broken"
 """The verdict on a state whose likelihoods or logits are not finite."""
 
+BETTER = "better"
+WORSE = "worse"
+"""What people read for `lower` and `higher`."""
+
 
 def moved(verdict: str) -> str:
     """`lower` or `higher` where a verdict says so, also within the margin; otherwise empty."""
@@ -26,6 +33,20 @@ def moved(verdict: str) -> str:
 def is_within(verdict: str) -> bool:
     """Whether a verdict says that the change is within the margin."""
     return verdict.endswith(WITHIN)
+
+
+def word(row: Mapping[str, Any]) -> str:
+    """A row's verdict as good or bad; empty where there is none.
+
+    `better` or `worse`, also with `, within the margin`, where the verdict is `lower` or `higher`;
+    any other verdict as it is. Higher is better unless `direction` says that lower is.
+    """
+    verdict = row["verdict"]
+    if pd.isna(verdict) or not moved(verdict):
+        return "" if pd.isna(verdict) else str(verdict)
+    rises = moved(verdict) == HIGHER
+    good = BETTER if rises != (row["direction"] == LOWER) else WORSE
+    return f"{good}, {WITHIN}" if is_within(verdict) else good
 
 
 def margin_of(margin: float, baseline: Metric) -> float:

@@ -158,6 +158,11 @@ class VerdictTable:
         """Groups of the cells' tasks, as the harness lists them."""
         return self._groups
 
+    @property
+    def skill_tasks(self) -> list[str]:
+        """The task that measures the skill, and the tasks below it where it is a group."""
+        return [self.math_task, *self._groups.get(self.math_task, ())]
+
     def without_guessing(self) -> list[str]:
         """The numbers of the baseline whose chance level is unknown."""
         return without_guessing(self._baseline) if self._baseline else []
@@ -256,14 +261,11 @@ class VerdictTable:
         ]
         table = pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
         primary = primary_metrics(table, self.tasks, self._groups)
-        asked = adjusted(primary, GRID, self._is_math(primary["task"]))
+        asked = adjusted(primary, GRID, primary["task"].isin(self.skill_tasks))
         for name in ("q_value", "holm_p"):
             table[name] = asked[name].reindex(table.index)
         _write_csv(self._store.root / "summary.csv", table)
         return table
-
-    def _is_math(self, tasks: pd.Series) -> pd.Series[bool]:
-        return tasks.isin([self.math_task, *self._groups.get(self.math_task, ())])
 
     def _spreads(self, points: Sequence[Sequence[CellKey]]) -> dict[MetricKey, RepeatSpread | None]:
         """What the grid says of the variance between repeats, for every task and metric."""

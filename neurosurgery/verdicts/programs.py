@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pandas as pd
 
-from neurosurgery.edit.kinds import edit_text
 from neurosurgery.evaluate.outcomes import OUTCOMES, RAN
-from neurosurgery.methods.registry import size_text
 from neurosurgery.results.keys import BASELINE
 from neurosurgery.settings.identity import MATH
 from neurosurgery.verdicts.columns import GRID
@@ -46,37 +42,3 @@ def programs_table(summary: pd.DataFrame, skill: str = MATH) -> pd.DataFrame:
 
 def _shares(values: pd.Series) -> dict[str, object]:
     return {"right": values[_RIGHT]} | {name: values[name] for name in OUTCOMES}
-
-
-def programs_text(summary: pd.DataFrame, skill: str = MATH) -> str:
-    """The table as text; empty without tasks of programs."""
-    table = programs_table(summary, skill)
-    if table.empty:
-        return ""
-    return "\n".join(_lines(table, skill)) + "\n"
-
-
-def _lines(table: pd.DataFrame, skill: str) -> Iterator[str]:
-    names = [name.replace("_", " ") for name in ("right", *OUTCOMES)]
-    widths = [max(len(name), 6) for name in names]
-    for task, rows in table.groupby("task", sort=False):
-        yield f"Programs of {task}: the share that is right, that ran, and why others did not"
-        heads = "  ".join(f"{name:>{width}}" for name, width in zip(names, widths, strict=True))
-        yield f"  {'':<46} {heads}"
-        for _, row in rows.iterrows():
-            shares = [row["right"], *(row[name] for name in OUTCOMES)]
-            cells = "  ".join(
-                f"{'' if pd.isna(share) else f'{share:.3f}':>{width}}"
-                for share, width in zip(shares, widths, strict=True)
-            )
-            yield f"  {state_text(row, skill):<46} {cells}".rstrip()
-
-
-def state_text(row: pd.Series, skill: str = MATH) -> str:
-    """The model state of a row of the table, in words."""
-    if row["method"] == BASELINE:
-        return BASELINE
-    of_set = f" - {row['against']}" if row["against"] else ""
-    of_skill = "" if row["skill"] == skill else f" (skill {row['skill']})"
-    size = size_text(row["method"], row["size"])
-    return f"{row['method']}{of_set}{of_skill}, {size}, {edit_text(row['edit'], row['edit_value'])}"

@@ -25,13 +25,11 @@ from neurosurgery.report import make_report
 from neurosurgery.report.draw.style import figure_style
 from neurosurgery.report.page.figures import draw_all
 from neurosurgery.report.page.missing import Missing
-from neurosurgery.report.page.page import comparison_table
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.report.show.cautions import cautions
 from neurosurgery.report.show.isolation import best, isolation_points
 from neurosurgery.report.show.missing_commands import consistency_command, repeat_with
-from neurosurgery.report.show.texts import interval, number
 from neurosurgery.report.show.words import findings
 
 pytestmark = pytest.mark.whole
@@ -209,16 +207,21 @@ def test_words(tmp_path):
     folder = read_folder(path)
     points = grid_points(folder)
     text = "\n".join(findings(folder, points))
-    found = points["verdict"].value_counts()
+    words = points["verdict"].str.replace("lower", "worse").str.replace("higher", "better")
+    falls = points["direction"] == "lower"
+    assert set(points["verdict"][falls]) >= {"higher", "undecided"}
+    words[falls] = points["verdict"][falls].str.replace("higher", "worse")
+    found = words.value_counts()
     small = "{}, within the margin"
     counts = [
         f"{found.get(name, 0) + found.get(small.format(name), 0)} {name}"
-        for name in ("lower", "higher")
+        for name in ("worse", "better")
+        if name in found
     ] + [f"{found[name]} {name}" for name in ("within the margin", "undecided")]
     assert f"{len(points)} differences to the baseline" in text
     assert f"{', '.join(counts)}." in text
-    both = sum(found.get(small.format(name), 0) for name in ("lower", "higher"))
-    assert f"Of those lower or higher {both} are within the margin, too." in text
+    both = sum(found.get(small.format(name), 0) for name in ("worse", "better"))
+    assert f"Of those worse or better {both} are within the margin, too." in text
     assert "is, from the least: MathNeuro 0.020 [0.010, 0.030]; Wanda 0.320 [0.310, 0.330]." in text
     assert "Paired by documents, MathNeuro loses less than Wanda (−0.300 [−0.400, −0.200])." in text
     assert "pairs of methods" not in text, "the one pair is decided"
@@ -241,43 +244,6 @@ def test_pairs_that_are_undecided_are_counted(tmp_path):
     text = " ".join(findings(folder, grid_points(folder)))
     assert "Undecided: 1 of 1 pairs of methods." in text
     assert "Paired by documents" not in text
-
-
-def test_comparison_table(tmp_path):
-    path = FakeFolder().write(tmp_path)
-    write_comparison(path)
-    table = comparison_table(read_folder(path).comparison, "math")
-    by_name = [dict(zip(table.head, row, strict=True)) for row in table.rows]
-    assert [(row["Method"].text, row["Against"].text) for row in by_name] == [
-        ("MathNeuro", "mean over sets"), ("MathNeuro", "MMLU"), ("MathNeuro", "Race"),
-        ("Wanda", "–"), ("MathNeuro less Wanda", "–"),
-    ]  # fmt: skip
-    loss = "Others' loss at half of math lost, mean"
-    assert by_name[1][loss].text == "0.120 [0.110, 0.130]"
-    assert by_name[4][loss].text == "−0.300 [−0.400, −0.200] p 0.002 lower"
-    kept = "Others kept at equal damage, mean"
-    assert by_name[4][kept].text == "+0.300 [−0.100, +0.700] p 0.200 undecided"
-    assert by_name[0][kept].text == "–"
-    reached = [row["Choices that find half of math gone"].text for row in by_name]
-    assert reached == ["100%", "100%", "100%", "25%", "–"]
-
-
-def test_the_comparison_shows_the_numbers_of_its_file(tmp_path):
-    """Every row of comparison.csv is in one cell of the page, and there is nothing else."""
-    path = FakeFolder().write(tmp_path)
-    write_comparison(path)
-    table = comparison_table(read_folder(path).comparison, "math")
-    rows = read_csv(path / "comparison.csv")
-    told = []
-    for _, row in rows.iterrows():
-        sign = bool(row["other"])
-        value = number(row["value"], sign=sign)
-        text = f"{value} {interval(row['low'], row['high'], sign=sign)}"
-        told.append(f"{text} p {row['p_value']:.3f} {row['verdict']}" if sign else text)
-    quantities = slice(2, -2)
-    shown = [cell for row in table.rows for cell in row[quantities] if cell.text != "–"]
-    assert sorted(cell.text for cell in shown) == sorted(told)
-    assert sorted(cell.order for cell in shown) == sorted(rows["value"])
 
 
 def test_the_factor_that_was_really_applied(tmp_path):

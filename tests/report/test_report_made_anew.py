@@ -18,13 +18,13 @@ from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
+from neurosurgery.report.text import folder_text
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.keys import BASELINE_KEY, CellKey
 from neurosurgery.results.store import FORMAT, ResultStore
 from neurosurgery.settings.identity import Fact, Identity
 from neurosurgery.settings.margins import Margins, recorded_margins
 from neurosurgery.verdicts.points import VerdictTable
-from neurosurgery.verdicts.text import folder_text
 
 pytestmark = pytest.mark.whole
 

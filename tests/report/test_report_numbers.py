@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 
 import pandas as pd
 import pytest
@@ -23,7 +22,6 @@ from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.masks.units import place_of, short_kinds
 from neurosurgery.report.draw.style import one_line
 from neurosurgery.report.page.figures import choose_masks
-from neurosurgery.report.page.page import verdict_table
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.report.read.where import read_masks
@@ -31,12 +29,12 @@ from neurosurgery.report.show.cautions import cautions
 from neurosurgery.report.show.consistency import consistency_panels
 from neurosurgery.report.show.isolation import best, isolation_panels, isolation_points
 from neurosurgery.report.show.panels import grid_panels, size_panels, tick_places
-from neurosurgery.report.show.texts import interval, number
+from neurosurgery.report.show.texts import number
 from neurosurgery.report.show.words import findings
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.keys import BASELINE_KEY
 from neurosurgery.results.store import ResultStore
-from neurosurgery.verdicts.text import verdict_text
+from neurosurgery.verdicts.primary import primary_metrics
 
 
 def test_isolation_takes_chance_off(tmp_path):
@@ -133,43 +131,6 @@ def test_proportion_panels(tmp_path):
     assert dict(mark.facts)["weights edited"].startswith(f"{rows['edited'].mean():,.0f} (")
     assert any(mark.beyond for mark in curve.marks)
     assert not all(mark.beyond for mark in curve.marks)
-
-
-PLACE = {
-    "Task": "task", "Method": "method", "Against": "against", "Size": "size",
-    "Edit value": "edit_value",
-}  # fmt: skip
-SHOWN = PLACE | {
-    "Verdict": "verdict", "Difference": "difference", "95 % interval": "ci_low", "Unit": "unit",
-    "p": "p_value", "Value": "value", "Baseline": "baseline", "Repeats": "repeats",
-    "Weights edited": "edited", "Of the model": "edited_share", "Of the top-K": "topk_share",
-}  # fmt: skip
-"""The columns of the page's table, and what of summary.csv they show."""
-
-
-def test_the_table_of_differences_shows_the_numbers_of_its_file(tmp_path):
-    """The page computes none of them: they are those of summary.csv, whatever the cells say."""
-    path = FakeFolder(repeats=2, scalars=(0.0, 1.1)).write(tmp_path)
-    summary = read_csv(path / "summary.csv")
-    for name in ("difference", "ci_low", "ci_high", "p_value", "value", "baseline", "retention"):
-        summary[name] = [round(index / 1000 + len(name) / 100, 3) for index in range(len(summary))]
-    write_csv(summary, path / "summary.csv")
-    folder = read_folder(path)
-    table = verdict_table(folder, grid_points(folder))
-    expected = {
-        tuple(row[name] for name in PLACE.values()): row for row in summary.to_dict("records")
-    }
-    assert len(expected) == len(table.rows) == 6 * len(PROPORTIONS) * 2 * len(TASKS)
-    for cells in table.rows:
-        row = dict(zip(table.head, cells, strict=True))
-        mine = expected.pop(tuple(row[name].order for name in PLACE))
-        for name, column in SHOWN.items():
-            value = mine[column]
-            # The page sorts a missing number first.
-            missing = isinstance(value, float) and math.isnan(value)
-            assert row[name].order == (-math.inf if missing else value), name
-        assert row["Difference"].text == number(mine["difference"], sign=True)
-        assert row["95 % interval"].text == interval(mine["ci_low"], mine["ci_high"])
 
 
 def test_sizes(tmp_path):
@@ -288,12 +249,16 @@ def test_a_skill_measured_by_errors_is_said_to_be(tmp_path):
     tasks = {MATH: ("error_rate,none", 0.4, 0.75), OTHER: TASKS[OTHER]}
     fake = FakeFolder(methods=("wanda",), proportions=(0.01,), tasks=tasks, scalars=(1.1,))
     fake.write(tmp_path)
-    for higher in (True, False):
-        write_record(tmp_path, {MATH: {"error_rate": higher}})
+    table = read_csv(tmp_path / "summary.csv")
+    table.loc[table["task"] == MATH, ["difference", "verdict"]] = [0.2, "higher"]
+    for direction, counts in (
+        ("higher", "better at 1, worse at 0"),
+        ("lower", "better at 0, worse at 1"),
+    ):
+        write_csv(table.assign(direction=direction), tmp_path / "summary.csv")
         folder = read_folder(tmp_path)
         text = " ".join(findings(folder, grid_points(folder)))
-        assert (f"(of {MATH} lower is better)" in text) == (not higher)
-        shutil.rmtree(tmp_path / "cells")
+        assert f"math is {counts}" in text
 
 
 def test_members_of_a_group_do_not_count_beside_it(tmp_path):
@@ -308,11 +273,9 @@ def test_members_of_a_group_do_not_count_beside_it(tmp_path):
     folder = read_folder(tmp_path)
     assert set(folder.cells["task"]) == {MATH, "suite", "tagged"}
     assert "part" not in folder.tasks
-    table = pd.read_csv(tmp_path / "results.csv").query("method == 'wanda'")
-    summary = table.assign(verdict="", repeats=1, against="", looks=math.nan)
-    text = verdict_text(summary, [MATH, "a_tag", "suite"], {"suite": ["part"]})
-    assert "  tagged " in text
-    assert "  part " not in text
+    table = pd.read_csv(tmp_path / "results.csv")
+    rows = primary_metrics(table, [MATH, "a_tag", "suite"], {"suite": ["part"]})
+    assert set(rows["task"]) == {MATH, "suite", "tagged"}
 
 
 @pytest.mark.parametrize(

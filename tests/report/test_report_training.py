@@ -7,16 +7,15 @@ import math
 
 import pandas as pd
 import pytest
-from report_folder import FakeFolder, read_csv, write_csv
+from report_folder import FakeFolder
 from small_report import drawn, missing, names
 from trained_folder import MODEL, Trainings, gain_row, gain_table
 
 from neurosurgery.methods.registry import METHODS
 from neurosurgery.report import make_report
+from neurosurgery.report.columns import page_table
 from neurosurgery.report.draw.style import Looks
 from neurosurgery.report.draw.training import draw_gains
-from neurosurgery.report.page.page import verdict_table
-from neurosurgery.report.page.training import training_table
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.losses import COLUMNS, read_losses
 from neurosurgery.report.read.points import grid_points
@@ -25,9 +24,9 @@ from neurosurgery.report.show.gains import gains_frame, gains_panels, into_frame
 from neurosurgery.report.show.losses import loss_panels, spans_a_decade
 from neurosurgery.report.show.missing_commands import repeat_with
 from neurosurgery.report.show.panels import Mark, point_facts, records, size_panels
-from neurosurgery.report.show.texts import interval, number
 from neurosurgery.report.show.trained_words import trained_findings
 from neurosurgery.report.show.words import findings
+from neurosurgery.report.tables import point_columns
 
 pytestmark = pytest.mark.whole
 
@@ -233,50 +232,6 @@ def test_who_beats_the_control_in_words():
     assert len(trained_findings(gain_table(gain_row(control="")), "math")) == 1
 
 
-def test_the_table_of_trained_selections():
-    table = training_table(
-        gain_table(gain_row(), gain_row(method="all", against="", control="", size=math.nan,
-                                        size_unit="whole", gain_over_control=math.nan)),
-        "math",
-    )  # fmt: skip
-    first, second = (dict(zip(table.head, row, strict=True)) for row in table.rows)
-    assert first["Size"].text == "0.1"
-    assert first["Size unit"].text == "fraction of each matrix"
-    assert first["Learning rate"].text == "0.001"
-    assert first["Gain in math"].text == "+0.500 [+0.400, +0.600]"
-    assert first["Others kept, worst task"].text == "0.900 [0.800, 1.000], demo_race"
-    assert first["Gain ahead of the control"].text == "+0.200 [+0.100, +0.300]"
-    assert (first["Control"].text, second["Control"].text) == ("Random", "–")
-    assert (second["Size"].text, second["Size unit"].text) == ("–", "whole")
-    assert second["Gain ahead of the control"].text == "–"
-    assert training_table(gain_table(), "math") is None
-
-
-def test_the_table_of_trained_selections_shows_the_numbers_of_its_file(tmp_path):
-    path = Trainings(methods=("mathneuro", "random", "all")).add_to(NO_TRAINING.write(tmp_path))
-    rows = read_csv(path / "training.csv")
-    rows.loc[1, ["gain_over_control", "kept_worst"]] = [-0.123, 0.321]
-    write_csv(rows, path / "training.csv")
-    table = training_table(read_folder(path).training, "math")
-    assert len(table.rows) == len(rows) == 6
-    columns = {
-        "Gain in math": ("gain", True), "Others kept, mean": ("kept_mean", False),
-        "Others kept, worst task": ("kept_worst", False),
-        "Gain ahead of the control": ("gain_over_control", True),
-        "Kept ahead of the control": ("kept_over_control", True),
-    }  # fmt: skip
-    for cells, row in zip(table.rows, rows.to_dict("records"), strict=True):
-        shown = dict(zip(table.head, cells, strict=True))
-        for head, (name, sign) in columns.items():
-            value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
-            assert shown[head].order == pytest.approx(value)
-            text = f"{number(value, sign=sign)} {interval(low, high, sign=sign)}"
-            assert shown[head].text.startswith(text)
-        assert shown["Weights trained"].order == row["trained"]
-        assert shown["Repeats"].order == row["repeats"]
-        assert shown["Control"].order == row["control"]
-
-
 def test_a_folder_of_trainings_only(tmp_path):
     path = Trainings(methods=("mathneuro", "random", "all")).add_to(NO_TRAINING.write(tmp_path))
     old = path / "report" / "losses_old.png"
@@ -292,9 +247,9 @@ def test_a_folder_of_trainings_only(tmp_path):
     points = grid_points(folder)
     assert "scalar" not in json.dumps([item.facts for item in drawn(folder)])
     assert not [line for line in findings(folder, points) if "Scaling" in line or "prun" in line]
-    head, rows = verdict_table(folder, points)
+    head, rows = page_table(point_columns(), records(points))
     edits = {(row[head.index("Edit")].text, row[head.index("Edit value")].text) for row in rows}
-    assert edits == {("train", "0.001"), ("train", "0.01")}
+    assert edits == {("trained at 0.001", "0.001"), ("trained at 0.01", "0.01")}
     assert any("order in training" in line for line in cautions(folder, points))
 
 

@@ -145,7 +145,7 @@ def test_the_same_command_trains_nothing_twice(finished, tiny_model, capsys):
     after = {p: p.stat().st_mtime_ns for p in (finished / "deltas").rglob("*") if p.is_file()}
     assert after == before
     assert without_timings(finished) == results
-    assert "gain in math" in capsys.readouterr().out
+    assert "Gain in math" in capsys.readouterr().out
 
 
 def test_another_seed_or_setting_is_refused_and_another_rate_is_not(finished, tiny_model, capsys):

@@ -100,7 +100,7 @@ def test_the_second_run_loads_no_model(finished, monkeypatch, capsys):
     monkeypatch.setattr(load, "load_model", never)
     assert run(finished) == 0
     assert files_with_times(finished, "cells/**/*") == before
-    assert "top 2, knocked out, mean of 2 repeats" in capsys.readouterr().out
+    assert "top 2  knocked out  demo_race" in capsys.readouterr().out
 
 
 def test_a_folder_grows_to_the_same_numbers(finished, tmp_path):

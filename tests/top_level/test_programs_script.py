@@ -66,17 +66,18 @@ def test_what_became_of_the_programs_is_told(finished):
     rows = table(finished)
     baseline = rows[(rows["method"] == "baseline") & (rows["task"] == "demo_sgsm")]
     shares = [f"{value:.3f}" for value in baseline["value"]]
-    _, _, block = text.partition("Programs of demo_sgsm: ")
+    _, _, block = text.partition("\nPrograms: ")
     head, before, *_ = block.splitlines()[1:]
     assert (
         head.split()
         == (
-            "right ran syntax error time limit memory limit forbidden no answer unsupported failed"
+            "Task Model Right Ran Syntax error Time limit Memory limit Forbidden No answer "
+            "Unsupported Failed"
         ).split()
     )
-    assert before.split() == ["baseline", *shares]
+    assert before.split() == ["demo_sgsm", "baseline", *shares]
     assert "What became of the programs" in page
-    assert "mathneuro - Race, proportion 0.01, pruned" in page
+    assert "MathNeuro (Race), proportion 0.01, pruned" in page
 
 
 LINE = re.compile(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from neurosurgery.edit.kinds import scale_by
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.report import make_report
+from neurosurgery.report.text import folder_text
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.keys import BASELINE_KEY, CellKey
 from neurosurgery.results.store import ResultStore
@@ -24,7 +26,6 @@ from neurosurgery.verdicts.intervals import compare, retention_interval
 from neurosurgery.verdicts.metrics import Metric, mean_metric, metric_from_documents
 from neurosurgery.verdicts.points import VerdictTable
 from neurosurgery.verdicts.power import Spread, what_decides
-from neurosurgery.verdicts.text import folder_text
 
 DOCUMENTS = 12
 WORDS = np.arange(5, 5 + DOCUMENTS)
@@ -160,8 +161,8 @@ def test_tables_figures_and_sentences_of_a_destroyed_model(destroyed):
     for name in ("comparison", "isolation"):
         assert len(pd.read_csv(destroyed.root / f"{name}.csv"))
     assert set(summary["verdict"].iloc[len(LOGARITHMS) :]) == {"broken"}
-    assert re.search(r"5\.\d\de\+170", text)
     page = make_report(destroyed.root).read_text()
+    assert re.search(r"5\.\d\de\+170", page)
     # No number of hundreds of digits, in the page or on the terminal.
     for written in (text, re.sub(r"<[^>]*>", " ", page)):
         assert not re.search(r"\d{3}(,\d{3}){5}", written)
@@ -302,3 +303,29 @@ def test_an_undecided_point_says_what_decides_it(tmp_path):
     needed = what_decides(row["difference"], 0.03, Spread(row["sd_documents"], bounded=True), 1)
     assert (row["documents_needed"], row["repeats_needed"]) == needed
     assert f"sums, 1 undecided: {needed.documents:.0f} documents" in text
+
+
+def test_a_skill_that_is_a_group_with_its_own_number_has_a_finding(tmp_path):
+    """The group's own number is of the skill, not of the other tasks."""
+    store = ResultStore(tmp_path, "m")
+
+    def of_group(key: CellKey, right: int) -> CellResult:
+        found = cell(key, 0.7, right=right)
+        mine = found.math
+        results = {"suite": {"alias": "suite", **mine.results["sums"]}, **mine.results}
+        known = {"suite": {"acc": True}, **mine.higher_is_better}
+        return replace(
+            found,
+            record=replace(found.record, groups={"suite": ["sums"]}),
+            math=replace(mine, results=results, higher_is_better=known),
+        )
+
+    store.write_cell(of_group(BASELINE_KEY, 11))
+    key = CellKey(SelectionKey("wanda", "math", "", 0.01, 0), scale_by(0.0))
+    store.write_cell(of_group(key, 2))
+    verdicts = VerdictTable(store, "m", "suite", ["texts"])
+    verdicts.update()
+    *_, did, others, control = folder_text(verdicts).splitlines()
+    assert did.endswith(" takes suite from 0.917 to 0.167.")
+    assert others.startswith("texts ")
+    assert control.startswith("No control was run here")

@@ -7,8 +7,9 @@ import math
 import pandas as pd
 
 from neurosurgery.evaluate.outcomes import OUTCOMES as OF_THE_SANDBOX
+from neurosurgery.report.text import programs_text
 from neurosurgery.verdicts.columns import SUMMARY_COLUMNS
-from neurosurgery.verdicts.programs import OUTCOMES, programs_table, programs_text
+from neurosurgery.verdicts.programs import OUTCOMES, programs_table
 from neurosurgery.verdicts.published_lines import published_lines
 
 
@@ -56,9 +57,9 @@ def test_a_row_for_the_baseline_and_one_per_grid_point():
 def test_without_a_baseline_its_shares_are_empty():
     point = TABLE | {"shares": {"exact_match": (0.25, math.nan), "ran": (0.5, math.nan)}}
     lines = programs_text(summary(point)).splitlines()
-    assert lines[2].split() == ["baseline", *["0.000"] * 7]
-    assert lines[3].split()[:6] == ["mathneuro", "-", "Race,", "proportion", "0.01,", "pruned"]
-    assert lines[3].split()[6:8] == ["0.250", "0.500"]
+    assert lines[2].split() == ["sgsm", "baseline", "–", "–", *["0.000"] * 7]
+    words = ["sgsm", "MathNeuro", "(Race),", "proportion", "0.01,", "pruned", "0.250", "0.500"]
+    assert lines[3].split()[:8] == words
 
 
 def test_other_tasks_have_no_such_text():

@@ -16,6 +16,11 @@ def interval(low: float, high: float, *, sign: bool = True) -> str:
     return interval_text(low, high, sign=sign).replace("-", "−")
 
 
+def with_interval(value: float, low: float, high: float, *, sign: bool = False) -> str:
+    """A number and its interval, if it has one."""
+    return f"{number(value, sign=sign)} {interval(low, high, sign=sign)}".strip()
+
+
 def with_unit(text: str, unit: str) -> str:
     """A difference with its unit, if that is another one than the value's: nats of a perplexity."""
     return f"{text} {unit}" if unit.startswith(("nats", "bits")) else text

@@ -15,18 +15,19 @@ from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.show.isolation import Isolation, best, isolation_points
 from neurosurgery.report.show.missing_commands import repeat_with
 from neurosurgery.report.show.panels import records
-from neurosurgery.report.show.texts import curve_label, interval, number, with_unit
+from neurosurgery.report.show.texts import curve_label, number, with_interval, with_unit
 from neurosurgery.report.show.trained_words import trained_findings
 from neurosurgery.verdicts.columns import removed
 from neurosurgery.verdicts.intervals import CONFIDENCE
 from neurosurgery.verdicts.judging import (
+    BETTER,
     BROKEN,
-    HIGHER,
     LOWER,
     UNDECIDED,
     WITHIN,
-    is_within,
+    WORSE,
     moved,
+    word,
 )
 from neurosurgery.verdicts.power import POWER, undecided_lines
 
@@ -84,22 +85,25 @@ def _counts(points: pd.DataFrame) -> list[str]:
     known = points[~points["verdict"].isin(["", BROKEN])]
     if known.empty:
         return []
-    words = known["verdict"].map(moved)
-    within = known["verdict"].map(is_within).astype(bool)
-    counts = {
-        LOWER: int((words == LOWER).sum()),
-        HIGHER: int((words == HIGHER).sum()),
-        WITHIN: int(((words == "") & within).sum()),
-        UNDECIDED: int((known["verdict"] == UNDECIDED).sum()),
-    }
+    words = _words(known)
+    counts = {name: _count(words, name) for name in (WORSE, BETTER, WITHIN, UNDECIDED)}
     parts = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-    small = int(((words != "") & within).sum())
-    also = f" Of those lower or higher {small} are within the margin, too." if small else ""
+    small = int(words.str.endswith(f", {WITHIN}").sum())
+    also = f" Of those worse or better {small} are within the margin, too." if small else ""
     return [
         f"{len(known)} differences to the baseline (a grid point and a task each): {parts}.{also} "
         "Within the margin: the 90 % interval lies within --margin (two one-sided tests); "
         "undecided: neither that, nor does the 95 % interval exclude 0."
     ]
+
+
+def _words(rows: pd.DataFrame) -> pd.Series[str]:
+    return pd.Series([word(row) for row in records(rows)], dtype=str)
+
+
+def _count(words: pd.Series[str], name: str) -> int:
+    """How many verdicts begin with a word."""
+    return int((words.str.partition(",")[0] == name).sum())
 
 
 def _comparison(folder: Folder) -> list[str]:
@@ -130,8 +134,7 @@ def _pair(row: dict[str, Any]) -> str:
 
 
 def _value(row: dict[str, Any], *, sign: bool = False) -> str:
-    span = interval(row["low"], row["high"], sign=sign)
-    return f"{number(row['value'], sign=sign)} {span}".strip()
+    return with_interval(row["value"], row["low"], row["high"], sign=sign)
 
 
 def _point(folder: Folder, points: pd.DataFrame, point: Isolation) -> str:
@@ -190,12 +193,12 @@ def _change(row: dict[str, Any]) -> str:
     """A task's change with its interval and its verdict."""
     if not row["verdict"]:
         return f"{_moved(row).partition(' (')[0]} (no interval)"
-    return f"{_moved(row).removesuffix(')')}, {row['verdict']})"
+    return f"{_moved(row).removesuffix(')')}, {word(row)})"
 
 
 def _moved(row: dict[str, Any]) -> str:
-    span = interval(row["ci_low"], row["ci_high"])
-    change = with_unit(f"{number(row['difference'], sign=True)} {span}".strip(), row["unit"])
+    told = with_interval(row["difference"], row["ci_low"], row["ci_high"], sign=True)
+    change = with_unit(told, row["unit"])
     return f"{row['task']} from {number(row['baseline'])} to {number(row['value'])} ({change})"
 
 
@@ -205,23 +208,18 @@ def _scaling(folder: Folder, points: pd.DataFrame) -> list[str]:
         & (points["edit"] == SCALE)
         & (points["edit_value"] != 0)
         & points["task"].isin(folder.math_tasks)
-        & (points["verdict"] != "")
+        & ~points["verdict"].isin(["", BROKEN])
     ]
     if rows.empty:
         return []
-    words = rows["verdict"].map(moved)
-    higher, lower = int((words == HIGHER).sum()), int((words == LOWER).sum())
-    largest = records(rows.sort_values("difference", kind="stable").tail(1))[0]
-    pairs = rows[["task", "metric"]].drop_duplicates().itertuples(index=False)
-    falling = [task for task, metric in pairs if folder.lower_is_better(task, metric)]
-    note = f" (of {', '.join(falling)} lower is better)" if falling else ""
-    text = (
-        f"Scaling by another factor than 0, {len(rows)} grid points: {folder.skill} is higher at "
-        f"{higher}, lower at {lower}{note}, neither at {len(rows) - higher - lower}."
-    )
-    curve = curve_label(largest["method"], largest["against"])
-    size = size_text(largest["method"], largest["size"])
+    words = _words(rows)
+    better, worse = (_count(words, name) for name in (BETTER, WORSE))
+    gains = rows["difference"].where(rows["direction"] != LOWER, -rows["difference"])
+    most = records(rows.loc[[gains.idxmax()]])[0]
+    curve = curve_label(most["method"], most["against"])
+    size = size_text(most["method"], most["size"])
     return [
-        f"{text} The largest change upwards: {curve} at {size}, scalar {largest['edit_value']:g}, "
-        f"{_change(largest)}."
+        f"Scaling by another factor than 0, {len(rows)} grid points: {folder.skill} is better at "
+        f"{better}, worse at {worse}, neither at {len(rows) - better - worse}. The largest change "
+        f"for the better: {curve} at {size}, scalar {most['edit_value']:g}, {_change(most)}."
     ]
