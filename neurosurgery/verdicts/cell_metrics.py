@@ -35,7 +35,7 @@ def cell_metrics(cell: Cell) -> dict[MetricKey, Metric | None]:
                 metric,
                 [document["metrics"].get(metric) for document in documents],
                 value,
-                [_pairing(document) for document in documents],
+                [pairing(document) for document in documents],
                 _clusters(documents),
             )
     return found
@@ -64,7 +64,7 @@ def standard_error(cell: Cell, task: str, name: str) -> float | None:
     return _as_number(cell.results[task].get(f"{metric}_stderr,{filter_name}"))
 
 
-def _pairing(document: Mapping[str, Any]) -> str:
+def pairing(document: Mapping[str, Any]) -> str:
     """What a document must share with its partner: task, place, content and prompt."""
     return ":".join(str(document[name]) for name in ("task", "doc_id", "doc_hash", "prompt_hash"))
 

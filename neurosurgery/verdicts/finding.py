@@ -47,13 +47,12 @@ def finding(
         skill: what the tables call the skill.
         skill_tasks: the tasks that measure it.
     """
-    if isolated.empty or points.empty:
+    if points.empty:
         return []
-    mine = isolated[(isolated["skill"] == skill) & ~isolated["method"].isin(twins())]
-    mine = mine.dropna(subset=["removed", "kept_worst"])
+    mine = nearest_first(isolated, skill)
     if mine.empty:
         return []
-    chosen = nearest(mine)
+    chosen = mine.iloc[0]
     own: list[Row] = points[at_point(points, chosen)].to_dict("records")
     of_skill = [row for row in own if row["task"] in skill_tasks]
     others = [row for row in own if row["task"] not in skill_tasks]
@@ -67,10 +66,28 @@ def finding(
     ]
 
 
+def nearest_first(isolated: pd.DataFrame, skill: str) -> pd.DataFrame:
+    """The points of isolation.csv that are no twins and are known, the nearest to the ideal first.
+
+    Args:
+        isolated: isolation.csv.
+        skill: what the table calls the skill.
+    """
+    if isolated.empty:
+        return isolated
+    mine = isolated[(isolated["skill"] == skill) & ~isolated["method"].isin(twins())]
+    mine = mine.dropna(subset=["removed", "kept_worst"])
+    return mine.iloc[np.argsort(_distance(mine), kind="stable")]
+
+
 def nearest(isolated: pd.DataFrame) -> pd.Series[Any]:
     """The row of isolation.csv that is nearest to the ideal."""
-    far = np.hypot(1 - isolated["removed"], 1 - isolated["kept_worst"])
-    return isolated.iloc[int(far.argmin())]
+    return isolated.iloc[int(_distance(isolated).argmin())]
+
+
+def _distance(isolated: pd.DataFrame) -> pd.Series[float]:
+    """How far points are from the ideal: all of the skill lost, the worst other task untouched."""
+    return np.hypot(1 - isolated["removed"], 1 - isolated["kept_worst"])
 
 
 def at_point(points: pd.DataFrame, point: Mapping[Any, Any] | pd.Series[Any]) -> pd.Series[bool]:

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from neurosurgery.common.terminal import visible_text
 from neurosurgery.methods.registry import method_label
 from neurosurgery.report.columns import Table, page_table
+from neurosurgery.report.documents import changed_documents
 from neurosurgery.report.draw.canvas import Drawing
 from neurosurgery.report.page.missing import Missing
 from neurosurgery.report.read.folder import Folder
@@ -31,7 +32,7 @@ from neurosurgery.report.tables import (
     unit_columns,
 )
 from neurosurgery.settings.declare import is_given
-from neurosurgery.verdicts.finding import finding
+from neurosurgery.verdicts.finding import finding, nearest_first
 from neurosurgery.verdicts.intervals import INTERVALS_OVER
 from neurosurgery.verdicts.programs import programs_table
 
@@ -54,6 +55,7 @@ def render_page(
         undefined=StrictUndefined,
         finalize=_visible,
     )
+    nearest = nearest_first(folder.isolation, folder.skill)
     return environment.get_template("page.html.j2").render(
         title=_title(folder),
         skill=folder.skill,
@@ -64,6 +66,7 @@ def render_page(
         cautions=cautions(folder, points),
         intervals_over=INTERVALS_OVER,
         **_tables(folder, points),
+        changed=changed_documents(folder, nearest[~nearest[["method", "against"]].duplicated()]),
         sections=[(title, [_item(item) for item in items]) for title, items in sections if items],
         units=[
             (unit.title, unit.note, page_table(unit_columns(unit.rows), records(unit.rows)))
