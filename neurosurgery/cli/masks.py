@@ -75,7 +75,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     from neurosurgery.common.files import write_atomically
     from neurosurgery.masks.files import read_mask_file
     from neurosurgery.masks.overlap import first_difference, overlap_by_parameter, total
-    from neurosurgery.report.show.overlap import (
+    from neurosurgery.report.overlap import (
         overlap_table,
         overlap_text,
         short_names,
@@ -101,9 +101,9 @@ def _compare(arguments: argparse.Namespace) -> None:
     if arguments.csv is not None:
         write_atomically(arguments.csv, tidy_table(tables).to_csv(index=False))
     if arguments.figure is not None:
-        from neurosurgery.report.draw.overlap import matrix_figure
+        from neurosurgery.report.figures.overlap import overlap_figure
 
-        image = matrix_figure(names, pairs, arguments.figure.suffix[1:].lower())
+        image = overlap_figure(names, pairs, arguments.figure.suffix[1:].lower())
         write_atomically(arguments.figure, image)
     say("\n".join(texts))
 
@@ -112,8 +112,8 @@ def _show(arguments: argparse.Namespace) -> None:
     from neurosurgery.masks.files import read_mask_file
     from neurosurgery.masks.overlap import overlap_by_parameter
     from neurosurgery.masks.units import read_unit_csv
-    from neurosurgery.report.show.overlap import counts_text
-    from neurosurgery.report.show.units import units_text
+    from neurosurgery.report.overlap import counts_text
+    from neurosurgery.report.unit_lists import units_text
 
     file = read_mask_file(arguments.mask)
     say(visible_line(arguments.mask))

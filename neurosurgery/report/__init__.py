@@ -21,33 +21,30 @@ def make_report(save_path: Path, flag: str = "SAVE_PATH") -> Path:
     Raises:
         UsageError: the folder holds no results of the scripts, or a damaged file.
     """
-    # matplotlib takes a second to import, so only a report imports it.
+    # altair takes a second to import, so only a report imports it.
     from neurosurgery.common.files import write_atomically
     from neurosurgery.common.folders import make_folder, must_stay
-    from neurosurgery.report.draw.canvas import Drawing
-    from neurosurgery.report.draw.style import figure_style
-    from neurosurgery.report.page.figures import draw_all
+    from neurosurgery.report.figures.figure import Figure, save
+    from neurosurgery.report.figures.folder import all_figures
     from neurosurgery.report.page.page import render_page
     from neurosurgery.report.read.folder import read_folder
     from neurosurgery.report.read.points import grid_points
     from neurosurgery.report.read.units import read_units
-    from neurosurgery.report.show.units import unit_lists
+    from neurosurgery.report.unit_lists import unit_lists
 
     folder = read_folder(save_path, flag)
     points = grid_points(folder)
     units = unit_lists(read_units(save_path / "masks" / folder.model, flag, folder.skill))
     target = save_path / "report"
-    with must_stay(save_path), figure_style():
-        sections = draw_all(folder, points)
-        drawings = [item for _, items in sections for item in items if isinstance(item, Drawing)]
-        for drawing in drawings:
-            drawing.save(target)
+    with must_stay(save_path):
+        sections = all_figures(folder, points)
         make_folder(target)
-        names = {drawing.name for drawing in drawings}
+        figures = [item for _, items in sections for item in items if isinstance(item, Figure)]
+        drawn = {figure.name: save(figure, target) for figure in figures}
         for old in target.iterdir():
             # An old figure whose data are gone would look like a figure of this report.
-            if _OURS.fullmatch(old.name) and old.stem not in names:
+            if _OURS.fullmatch(old.name) and old.stem not in drawn:
                 old.unlink()
         page = target / "report.html"
-        write_atomically(page, render_page(folder, points, sections, units))
+        write_atomically(page, render_page(folder, points, sections, units, drawn))
     return page

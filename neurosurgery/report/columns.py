@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from tabulate import tabulate
 
-from neurosurgery.report.show.texts import with_interval
+from neurosurgery.report.facts import with_interval
 from neurosurgery.verdicts.judging import BETTER, WITHIN, WORSE, word
 
 Row = Mapping[str, Any]

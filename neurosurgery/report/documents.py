@@ -22,9 +22,8 @@ import pandas as pd
 from neurosurgery.common.terminal import visible_text
 from neurosurgery.edit.kinds import edit_text
 from neurosurgery.methods.registry import size_text
+from neurosurgery.report.facts import curve_label, number, records
 from neurosurgery.report.read.folder import Folder
-from neurosurgery.report.show.panels import records
-from neurosurgery.report.show.texts import curve_label, number
 from neurosurgery.results.cells import Cell
 from neurosurgery.results.keys import BASELINE_KEY, CellKey, shown_set
 from neurosurgery.results.store import ResultStore

@@ -21,8 +21,7 @@ from neurosurgery.report.columns import (
     number_column,
     text_column,
 )
-from neurosurgery.report.show.panels import records
-from neurosurgery.report.show.texts import curve_label, interval, number
+from neurosurgery.report.facts import curve_label, interval, number, records
 from neurosurgery.results.keys import BASELINE
 from neurosurgery.verdicts.isolation import AT_EQUAL_DAMAGE, QUANTITIES
 from neurosurgery.verdicts.judging import HIGHER, LOWER

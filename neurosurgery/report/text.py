@@ -10,7 +10,7 @@ import pandas as pd
 from neurosurgery.edit.kinds import TRAIN
 from neurosurgery.methods.registry import is_named, method_rank, twin_basis
 from neurosurgery.report.columns import terminal_table
-from neurosurgery.report.show.panels import records
+from neurosurgery.report.facts import records
 from neurosurgery.report.tables import (
     CONTROLS,
     comparison_columns,
@@ -23,7 +23,7 @@ from neurosurgery.report.tables import (
 )
 from neurosurgery.settings.identity import MATH
 from neurosurgery.verdicts.columns import GRID, removed
-from neurosurgery.verdicts.finding import at_point, finding, nearest
+from neurosurgery.verdicts.finding import at_point, find, nearest, sentences
 from neurosurgery.verdicts.intervals import INTERVALS_OVER
 from neurosurgery.verdicts.isolation import AT_EQUAL_DAMAGE
 from neurosurgery.verdicts.judging import BROKEN, UNDECIDED
@@ -45,6 +45,7 @@ def folder_text(verdicts: VerdictTable) -> str:
     skill, skill_tasks = verdicts.skill, verdicts.skill_tasks
     points = primary_metrics(summary, verdicts.tasks, verdicts.groups)
     points = points.fillna({"verdict": "", "unit": ""})
+    found = find(points, isolated, skill, skill_tasks)
     parts = [points_text(points, isolated, skill, skill_tasks)]
     methods = list(dict.fromkeys(summary["method"][summary["edit"] != TRAIN]))
     if methods or training.empty:
@@ -54,7 +55,7 @@ def folder_text(verdicts: VerdictTable) -> str:
         training_text(training, skill),
         control_text(points, skill),
         _what_decides(points),
-        "\n".join(finding(points, isolated, skill, skill_tasks)),
+        "\n".join(sentences(found)) if found else "",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 

@@ -373,16 +373,13 @@ class PatchingStudy(Study):
 
     def publish(self) -> None:
         """Draw the figures."""
-        from neurosurgery.report.draw.style import figure_style
-        from neurosurgery.report.page.head_figures import draw_head_figures
+        from neurosurgery.report.figures.figure import save
+        from neurosurgery.report.figures.heads import plot_heads
 
         if not self._is_told:
             self._tell()
-        with figure_style():
-            for drawing in draw_head_figures(
-                read_heads(self._tables.path), self.config.patch.metric
-            ):
-                drawing.save(self._tables.path)
+        for figure in plot_heads(read_heads(self._tables.path), self.config.patch.metric):
+            save(figure, self._tables.path)
         say(f"\ntables and figures in {self._tables.path}")
 
 

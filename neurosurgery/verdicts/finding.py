@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -36,10 +36,23 @@ from neurosurgery.verdicts.power import Needed, needed_text
 Row = Mapping[str, Any]
 
 
-def finding(
+class Found(NamedTuple):
+    """The point of the finding, which is one of `points`: its rows of summary.csv.
+
+    `twin` has those of its random twin on the skill's tasks, and is empty where none was run.
+    """
+
+    point: Row
+    points: int
+    of_skill: list[Row]
+    others: list[Row]
+    twin: list[Row]
+
+
+def find(
     points: pd.DataFrame, isolated: pd.DataFrame, skill: str, skill_tasks: Collection[str]
-) -> list[str]:
-    """The sentences; none where no point can be judged on the skill and on another task.
+) -> Found | None:
+    """The point that is told; None where no point can be judged on the skill and on another task.
 
     Args:
         points: rows of summary.csv, one metric per task.
@@ -47,22 +60,27 @@ def finding(
         skill: what the tables call the skill.
         skill_tasks: the tasks that measure it.
     """
-    if points.empty:
-        return []
     mine = nearest_first(isolated, skill)
-    if mine.empty:
-        return []
-    chosen = mine.iloc[0]
-    own: list[Row] = points[at_point(points, chosen)].to_dict("records")
-    of_skill = [row for row in own if row["task"] in skill_tasks]
-    others = [row for row in own if row["task"] not in skill_tasks]
+    if mine.empty or points.empty:
+        return None
+    point: Row = {str(name): value for name, value in mine.iloc[0].items()}
+    rows: list[Row] = points[at_point(points, point)].to_dict("records")
+    of_skill = [row for row in rows if row["task"] in skill_tasks]
+    others = [row for row in rows if row["task"] not in skill_tasks]
     if not (of_skill and others):
-        return []
+        return None
+    at_twin = at_point(points, {**point, "method": control_of(point["method"])})
+    twin: list[Row] = points[at_twin & points["task"].isin(skill_tasks)].to_dict("records")
+    return Found(point, len(mine), of_skill, others, twin)
+
+
+def sentences(found: Found) -> list[str]:
+    """The three sentences."""
     return [
-        f"{_done(of_skill[0])} takes {' and '.join(_from_to(row) for row in of_skill)}"
-        f"{_of_several(len(mine))}.",
-        f"{'; '.join(_others(others))}.",
-        _control(points, chosen, skill_tasks),
+        f"{_done(found.of_skill[0])} takes {' and '.join(map(_from_to, found.of_skill))}"
+        f"{_of_several(found.points)}.",
+        f"{'; '.join(_others(found.others))}.",
+        _control(found),
     ]
 
 
@@ -87,7 +105,8 @@ def nearest(isolated: pd.DataFrame) -> pd.Series[Any]:
 
 def _distance(isolated: pd.DataFrame) -> pd.Series[float]:
     """How far points are from the ideal: all of the skill lost, the worst other task untouched."""
-    return np.hypot(1 - isolated["removed"], 1 - isolated["kept_worst"])
+    far = np.hypot(1 - isolated["removed"], 1 - isolated["kept_worst"])
+    return pd.Series(far, index=isolated.index)
 
 
 def at_point(points: pd.DataFrame, point: Mapping[Any, Any] | pd.Series[Any]) -> pd.Series[bool]:
@@ -158,16 +177,16 @@ def _undecided(row: Row) -> str:
     return f"{row['task']} is undecided ({needed_text(needed, row['repeats'])} would decide)"
 
 
-def _control(points: pd.DataFrame, chosen: pd.Series[Any], skill_tasks: Collection[str]) -> str:
-    method = chosen["method"]
-    units = UNITS[METHODS[method].unit].plural if counts_units(method) else "weights"
-    control = control_of(method)
-    twin = points[at_point(points, chosen.to_dict() | {"method": control})].to_dict("records")
-    of_skill = [row for row in twin if row["task"] in skill_tasks]
-    if of_skill:
-        told = " and ".join(map(_from_to, of_skill))
-        return f"As many random {units} take {told}."
-    return f"No control was run here: --twins {DRAWS[0]} adds as many random {units}."
+def _control(found: Found) -> str:
+    units = random_units(found.point["method"])
+    if found.twin:
+        return f"As many {units} take {' and '.join(map(_from_to, found.twin))}."
+    return f"No control was run here: --twins {DRAWS[0]} adds as many {units}."
+
+
+def random_units(method: str) -> str:
+    """What the random twin of a method edits."""
+    return f"random {UNITS[METHODS[method].unit].plural if counts_units(method) else 'weights'}"
 
 
 def _listed(names: Sequence[str]) -> str:

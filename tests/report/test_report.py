@@ -27,10 +27,10 @@ from neurosurgery.report.page.figures import draw_all
 from neurosurgery.report.page.missing import Missing
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
-from neurosurgery.report.show.cautions import cautions
+from neurosurgery.report.cautions import cautions
 from neurosurgery.report.show.isolation import best, isolation_points
-from neurosurgery.report.show.missing_commands import consistency_command, repeat_with
-from neurosurgery.report.show.words import findings
+from neurosurgery.report.commands import consistency_command, repeat_with
+from neurosurgery.report.findings import findings
 
 pytestmark = pytest.mark.whole
 

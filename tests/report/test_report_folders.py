@@ -20,7 +20,7 @@ from neurosurgery.common.errors import UsageError
 from neurosurgery.report import make_report
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
-from neurosurgery.report.show.cautions import cautions
+from neurosurgery.report.cautions import cautions
 from neurosurgery.report.show.isolation import isolation_points
 
 pytestmark = pytest.mark.whole

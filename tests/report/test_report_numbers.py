@@ -25,12 +25,12 @@ from neurosurgery.report.page.figures import choose_masks
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.report.read.where import read_masks
-from neurosurgery.report.show.cautions import cautions
+from neurosurgery.report.cautions import cautions
 from neurosurgery.report.show.consistency import consistency_panels
 from neurosurgery.report.show.isolation import best, isolation_panels, isolation_points
-from neurosurgery.report.show.panels import grid_panels, size_panels, tick_places
-from neurosurgery.report.show.texts import number
-from neurosurgery.report.show.words import findings
+from neurosurgery.report.facts import grid_panels, size_panels, tick_places
+from neurosurgery.report.facts import number
+from neurosurgery.report.findings import findings
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.keys import BASELINE_KEY
 from neurosurgery.results.store import ResultStore

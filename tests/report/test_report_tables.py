@@ -17,7 +17,7 @@ from neurosurgery.methods.registry import method_label, size_text
 from neurosurgery.report.columns import Column, page_table, terminal_table
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
-from neurosurgery.report.show.panels import records
+from neurosurgery.report.facts import records
 from neurosurgery.report.tables import (
     comparison_columns,
     comparison_rows,

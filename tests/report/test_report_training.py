@@ -19,13 +19,13 @@ from neurosurgery.report.draw.training import draw_gains
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.losses import COLUMNS, read_losses
 from neurosurgery.report.read.points import grid_points
-from neurosurgery.report.show.cautions import cautions
+from neurosurgery.report.cautions import cautions
 from neurosurgery.report.show.gains import gains_frame, gains_panels, into_frame, outside_text
 from neurosurgery.report.show.losses import loss_panels, spans_a_decade
-from neurosurgery.report.show.missing_commands import repeat_with
-from neurosurgery.report.show.panels import Mark, point_facts, records, size_panels
-from neurosurgery.report.show.trained_words import trained_findings
-from neurosurgery.report.show.words import findings
+from neurosurgery.report.commands import repeat_with
+from neurosurgery.report.facts import Mark, point_facts, records, size_panels
+from neurosurgery.report.trained import trained_findings
+from neurosurgery.report.findings import findings
 from neurosurgery.report.tables import point_columns
 
 pytestmark = pytest.mark.whole

@@ -1,7 +1,6 @@
 "use strict";
 // Tooltips for the marks of the figures, by pointer and by arrow keys; tables that sort.
 (() => {
-  const facts = JSON.parse(document.getElementById("facts").textContent);
   const tip = document.getElementById("tip");
   const REACH = 16; // largest distance in pixels between the pointer and its mark
   const SAME = 3; // marks closer than this, in pixels, share one tooltip
@@ -9,12 +8,16 @@
 
   const centre = (box) => [box.left + box.width / 2, box.top + box.height / 2];
 
+  // A mark's accessible name is its facts, a line each.
   function marksOf(plot) {
-    const known = facts[plot.dataset.figure] || {};
-    return Object.entries(known).flatMap(([id, lines]) => {
-      const element = document.getElementById(id);
-      return element ? [{ element, lines }] : [];
-    });
+    const named = [...plot.querySelectorAll('[role="graphics-symbol"][aria-label]')];
+    return named.filter((element) => element.getAttribute("aria-label").includes("\n")).map((element) => ({
+      element,
+      lines: element.getAttribute("aria-label").split("\n").map((line) => {
+        const end = line.indexOf(": ");
+        return end < 0 ? [line] : [line.slice(0, end), line.slice(end + 2)];
+      }),
+    }));
   }
 
   function linesTable(lines) {
@@ -122,7 +125,7 @@
   const beyond = document.getElementById("beyond");
   if (beyond) {
     beyond.addEventListener("change", () => {
-      document.getElementById("verdicts").classList.toggle("only-beyond", beyond.checked);
+      document.getElementById("table-verdicts").classList.toggle("only-beyond", beyond.checked);
     });
   }
 })();

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from neurosurgery.common.terminal import visible_text
 from neurosurgery.methods.registry import method_label
+from neurosurgery.report.cautions import cautions
 from neurosurgery.report.columns import Table, page_table
+from neurosurgery.report.commands import command_text, of_demo, recorded, settings_of
 from neurosurgery.report.documents import changed_documents
-from neurosurgery.report.draw.canvas import Drawing
-from neurosurgery.report.page.missing import Missing
+from neurosurgery.report.facts import records
+from neurosurgery.report.figures.figure import Figure, Missing
+from neurosurgery.report.figures.looks import dark_colours
+from neurosurgery.report.findings import Seen, findings, headline, steps, tiles
 from neurosurgery.report.read.folder import Folder
-from neurosurgery.report.show.cautions import cautions
-from neurosurgery.report.show.missing_commands import command_text, of_demo, recorded, settings_of
-from neurosurgery.report.show.panels import records
-from neurosurgery.report.show.units import UnitList
-from neurosurgery.report.show.words import findings
 from neurosurgery.report.tables import (
     comparison_columns,
     comparison_rows,
@@ -31,22 +30,38 @@ from neurosurgery.report.tables import (
     training_columns,
     unit_columns,
 )
+from neurosurgery.report.text import best_points
+from neurosurgery.report.unit_lists import UnitList
 from neurosurgery.settings.declare import is_given
-from neurosurgery.verdicts.finding import finding, nearest_first
+from neurosurgery.verdicts.finding import nearest_first
 from neurosurgery.verdicts.intervals import INTERVALS_OVER
 from neurosurgery.verdicts.programs import programs_table
 
 _PARTS = Path(__file__).parent
 
+_FILES = (
+    "summary.csv comparison.csv isolation.csv training.csv results.csv consistency.csv overlap.csv "
+    "config.json run.yaml"
+).split()
+"""The files of a results folder that the page links to."""
+
 
 def render_page(
     folder: Folder,
     points: pd.DataFrame,
-    sections: list[tuple[str, list[Drawing | Missing]]],
+    sections: Sequence[tuple[str, Sequence[Figure | Missing]]],
     units: Sequence[UnitList],
+    drawn: Mapping[str, str],
 ) -> str:
-    """Fill the template, which escapes all data; characters that nobody would see are shown."""
-    drawings = [item for _, items in sections for item in items if isinstance(item, Drawing)]
+    """Fill the template, which escapes all data; characters that nobody would see are shown.
+
+    Args:
+        folder: the tables.
+        points: the rows of summary.csv that are shown.
+        sections: figures, and what is missing, by section.
+        units: the lists of units.
+        drawn: the drawing of every figure, by its name.
+    """
     environment = Environment(
         loader=FileSystemLoader(_PARTS),
         autoescape=True,
@@ -56,37 +71,81 @@ def render_page(
         finalize=_visible,
     )
     nearest = nearest_first(folder.isolation, folder.skill)
+    seen = Seen(folder, points)
+    items = [(title, [_item(item, drawn) for item in of]) for title, of in sections if of]
+    first = next((of[0] for _, of in items if not of[0]["missing"]), None)
+    sections_shown = [
+        (f"figures{place}", title, [item for item in of if item is not first])
+        for place, (title, of) in enumerate(items)
+    ]
+    sections_shown = [section for section in sections_shown if section[2]]
+    tables = _tables(folder, points)
+    changed = changed_documents(folder, nearest[~nearest[["method", "against"]].duplicated()])
     return environment.get_template("page.html.j2").render(
         title=_title(folder),
         skill=folder.skill,
         skill_tasks=", ".join(folder.math_tasks),
         others=", ".join(folder.other_tasks),
-        finding=finding(points, folder.isolation, folder.skill, folder.math_tasks),
-        findings=findings(folder, points),
+        headline=headline(seen),
+        tiles=tiles(seen),
+        first=first,
+        findings=findings(seen),
+        next=steps(seen),
         cautions=cautions(folder, points),
         intervals_over=INTERVALS_OVER,
-        **_tables(folder, points),
-        changed=changed_documents(folder, nearest[~nearest[["method", "against"]].duplicated()]),
-        sections=[(title, [_item(item) for item in items]) for title, items in sections if items],
+        **tables,
+        changed=changed,
+        sections=sections_shown,
+        contents=_contents(tables, sections_shown, units, changed),
+        colours=dark_colours(),
         units=[
             (unit.title, unit.note, page_table(unit_columns(unit.rows), records(unit.rows)))
             for unit in units
         ],
-        facts={drawing.name: drawing.facts for drawing in drawings},
+        files=[name for name in _FILES if (folder.path / name).is_file()],
         runs=[_run(run) for run in folder.runs],
         identity=[(fact.name, fact.text) for fact in folder.identity if is_given(fact.value)],
     )
+
+
+def _contents(
+    tables: Mapping[str, Table],
+    sections: Sequence[tuple[str, str, Sequence[Any]]],
+    units: Sequence[UnitList],
+    changed: Sequence[Any],
+) -> list[tuple[str, str]]:
+    """The sections of the page that are there: anchor and name."""
+    before = [
+        ("found", "What was found", True),
+        ("compared", "Methods compared", tables["comparison"]),
+        ("best", "The best points", tables["best"]),
+        ("trained", "Trained selections", tables["training"]),
+        ("documents", "Documents that changed", changed),
+    ]
+    after = [
+        ("programs", "Programs", tables["programs"]),
+        ("every", "Every difference", tables["verdicts"]),
+        ("made", "How it was made", True),
+    ]
+    return [
+        *((name, title) for name, title, there in before if there),
+        *((name, title) for name, title, _ in sections),
+        *((f"units{place}", unit.title) for place, unit in enumerate(units, 1)),
+        *((name, title) for name, title, there in after if there),
+    ]
 
 
 def _tables(folder: Folder, points: pd.DataFrame) -> dict[str, Table]:
     skill = folder.skill
     controls = bool((points["skill"] != skill).any())
     programs = programs_table(folder.summary, skill)
+    best = best_points(points, folder.isolation, skill, folder.math_tasks)
     columns_and_rows = {
         "comparison": (comparison_columns(skill), comparison_rows(folder.comparison)),
         "differences": (difference_columns(skill), difference_rows(folder.comparison)),
         "training": (training_columns(skill), records(folder.training)),
         "programs": (program_columns(skill), records(programs)),
+        "best": (point_columns(controls=controls), records(best)),
         "verdicts": (
             point_columns(controls=controls, factors=folder.factors),
             records(points),
@@ -106,17 +165,16 @@ def _title(folder: Folder) -> str:
     return f"{methods} on {'the demo model' if of_demo(folder) else folder.model}"
 
 
-def _item(item: Drawing | Missing) -> dict[str, Any]:
+def _item(item: Figure | Missing, drawn: Mapping[str, str]) -> dict[str, Any]:
     if isinstance(item, Missing):
         return {"missing": True, "title": item.title, "text": item.reason, "command": item.command}
-    width = float(item.figure.get_figwidth())
     return {
         "missing": False,
         "title": item.title,
         "text": item.caption,
         "name": item.name,
-        "wide": width > 5,
-        "svg": item.svg,
+        "wide": item.is_wide,
+        "svg": drawn[item.name],
     }
 
 

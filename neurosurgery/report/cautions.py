@@ -9,10 +9,9 @@ from typing import Any
 import pandas as pd
 
 from neurosurgery.common.numbers import count_of
+from neurosurgery.report.facts import number, records
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.read.points import of_training
-from neurosurgery.report.show.panels import records
-from neurosurgery.report.show.texts import number
 from neurosurgery.results.failures import FOLDER as FAILED
 from neurosurgery.settings.parts import OWN
 from neurosurgery.verdicts.columns import GRID

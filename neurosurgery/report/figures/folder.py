@@ -1,4 +1,4 @@
-"""Draw the figures that a folder has data for, and explain what the others need."""
+"""Which figures a folder has data for, and what the others need."""
 
 from __future__ import annotations
 
@@ -9,89 +9,88 @@ import pandas as pd
 
 from neurosurgery.edit.kinds import SCALE, edit_text
 from neurosurgery.methods.registry import counts_units, size_text, without_own_counts
-from neurosurgery.report.draw.canvas import Drawing
-from neurosurgery.report.draw.grid import draw_grid, draw_isolation
-from neurosurgery.report.draw.masks import draw_consistency, draw_number
-from neurosurgery.report.draw.style import Looks
-from neurosurgery.report.draw.where import draw_bars, draw_heat_map
-from neurosurgery.report.page.head_figures import draw_head_figures
-from neurosurgery.report.page.missing import Missing, no_isolation
-from neurosurgery.report.page.training_figures import training_figures
-from neurosurgery.report.read.folder import Folder
-from neurosurgery.report.read.heads import HEADS_FOLDER, read_heads
-from neurosurgery.report.read.points import of_training
-from neurosurgery.report.read.where import MaskCounts, read_masks
-from neurosurgery.report.show.consistency import consistency_panels
-from neurosurgery.report.show.isolation import (
-    BARS,
-    Isolation,
-    best,
-    isolation_panels,
-    isolation_points,
-)
-from neurosurgery.report.show.missing_commands import (
+from neurosurgery.report.commands import (
     consistency_command,
     only_trains,
     repeat_with,
 )
-from neurosurgery.report.show.panels import grid_panels, size_panels
+from neurosurgery.report.facts import Row
+from neurosurgery.report.figures.consistency import TITLE, consistency_rows, plot_consistency
+from neurosurgery.report.figures.figure import Figure, Missing
+from neurosurgery.report.figures.grid import metric_name, plot_grid, plot_number, size_rows
+from neurosurgery.report.figures.heads import plot_heads
+from neurosurgery.report.figures.isolation import isolation_rows, isolation_title, plot_isolation
+from neurosurgery.report.figures.looks import Looks
+from neurosurgery.report.figures.training import (
+    gains_title,
+    loss_panels,
+    plot_gains,
+    plot_losses,
+)
+from neurosurgery.report.figures.where import plot_bars, plot_map
+from neurosurgery.report.read.folder import Folder
+from neurosurgery.report.read.heads import HEADS_FOLDER, read_heads
+from neurosurgery.report.read.losses import read_losses
+from neurosurgery.report.read.points import of_training
+from neurosurgery.report.read.where import MaskCounts, read_masks
 from neurosurgery.settings.identity import EFFECTS, MATH
 from neurosurgery.settings.patching import METRICS
 from neurosurgery.verdicts.columns import removed
+from neurosurgery.verdicts.finding import nearest
+
+Items = list[Figure | Missing]
 
 
-def draw_all(folder: Folder, points: pd.DataFrame) -> list[tuple[str, list[Drawing | Missing]]]:
+def all_figures(folder: Folder, points: pd.DataFrame) -> list[tuple[str, Items]]:
     """The figures by section: first the skill, then every control run."""
     looks = Looks(folder.methods, folder.sets)
     masks = read_masks(folder.path / "masks" / folder.model, folder.flag)
-    sections: list[tuple[str, list[Drawing | Missing]]] = []
+    sections: list[tuple[str, Items]] = []
     trained = of_training(points)
     for skill in dict.fromkeys((folder.skill, *folder.skills)):
-        found = isolation_points(folder, points, skill)
+        found = isolation_rows(folder.isolation, points, skill, folder.other_tasks)
         items = [*_grid_figures(folder, points, looks, skill, found)]
         if skill == folder.skill:
             items += _where_figures(folder, found, looks, masks)
             items += _consistency_figures(folder)
             if trained.all() and (trained.any() or only_trains(folder)):
                 # Nothing was pruned, and nothing was to be: gaps in those figures are none.
-                items = [item for item in items if isinstance(item, Drawing)]
+                items = [item for item in items if isinstance(item, Figure)]
             sections.append(("Figures", items))
             if trained.any():
-                training = "Training", [*training_figures(folder, looks)]
+                training = "Training", [*_training_figures(folder, looks)]
                 sections.insert(0 if trained.all() else 1, training)
         else:
-            drawn: list[Drawing | Missing] = [i for i in items if isinstance(i, Drawing)]
+            drawn: Items = [i for i in items if isinstance(i, Figure)]
             sections.append((f"Control run: parameters of {skill}, not of {folder.skill}", drawn))
     tables = read_heads(folder.path / HEADS_FOLDER / folder.model)
     metric = folder.identity.value("metric", EFFECTS) or METRICS[0]
-    heads: list[Drawing | Missing] = [*draw_head_figures(tables, metric)]
+    heads: Items = [*plot_heads(tables, metric)]
     return [*sections, ("Heads and MLPs, by path patching", heads)] if heads else sections
 
 
 def _grid_figures(
-    folder: Folder, points: pd.DataFrame, looks: Looks, skill: str, found: Sequence[Isolation]
-) -> Iterator[Drawing | Missing]:
+    folder: Folder, points: pd.DataFrame, looks: Looks, skill: str, found: Sequence[Row]
+) -> Iterator[Figure | Missing]:
     everything = points[points["skill"] == skill]
     mine = everything[~of_training(everything)]
     suffix = "" if skill == folder.skill else f"_control_{_file_name(skill)}"
     if found:
-        name = f"isolation{suffix}"
-        yield draw_isolation(name, isolation_panels(found, skill), looks, BARS, skill)
+        yield plot_isolation(found, looks, skill, f"isolation{suffix}")
     else:
-        yield no_isolation(folder, mine)
+        yield _no_isolation(folder, mine)
     of_units = mine["method"].map(counts_units).astype(bool)
     yield from _size_figures(folder, mine[~of_units], looks, f"proportion{suffix}", "proportion")
     yield from _size_figures(folder, mine[of_units], looks, f"units{suffix}", "number of units")
     yield from _scalar_figures(folder, mine, looks, suffix)
     # However a mask is used, it has one size.
-    panels = size_panels(everything)
-    if panels:
-        yield draw_number(f"number{suffix}", panels, looks)
+    if number := plot_number(size_rows(everything), looks, f"number{suffix}"):
+        yield number
 
 
 def _size_figures(
     folder: Folder, points: pd.DataFrame, looks: Looks, stem: str, size: str
-) -> Iterator[Drawing]:
+) -> Iterator[Figure]:
     """One figure per scalar; only that of the removal if there are more scalars than sizes."""
     factors = points["edit_value"].where(~removed(points), 0.0)
     scalars = sorted(set(factors))
@@ -101,13 +100,14 @@ def _size_figures(
             continue
         selected = "weights" if size == "proportion" else "units"
         edited = edit_text(rows["edit"].iloc[0], scalar)
-        yield draw_grid(
-            stem + (f"_scalar{scalar:g}" if scalar else ""),
-            f"{size[0].upper()}{size[1:]}: every task with the selected {selected} {edited}",
-            grid_panels(folder, rows, "size"),
+        yield plot_grid(
+            folder,
+            rows,
             looks,
-            log=True,
-            x_label=size,
+            x="size",
+            name=stem + (f"_scalar{scalar:g}" if scalar else ""),
+            title=f"{size[0].upper()}{size[1:]}: every task with the selected {selected} {edited}",
+            x_title=size,
         )
 
 
@@ -119,7 +119,7 @@ def _rather_by_proportion(points: pd.DataFrame) -> bool:
 
 def _scalar_figures(
     folder: Folder, points: pd.DataFrame, looks: Looks, suffix: str
-) -> Iterator[Drawing | Missing]:
+) -> Iterator[Figure | Missing]:
     """One figure per proportion with the most scalars; one in total if proportions are more.
 
     A knock-out is no scaling by 0, and is left out.
@@ -143,13 +143,14 @@ def _scalar_figures(
             # Factor 0 is far from factors around 1, and pruning has its own figure.
             rows = rows[rows["edit_value"] != 0]
         name = f"scalar{suffix}" + (f"_proportion{proportion:g}" if len(chosen) > 1 else "")
-        yield draw_grid(
-            name,
-            f"Scale factor: every task at {_sizes_text(rows, proportion)}",
-            grid_panels(folder, rows, "edit_value"),
+        yield plot_grid(
+            folder,
+            rows,
             looks,
-            log=False,
-            x_label="scalar (1 changes nothing)",
+            x="edit_value",
+            name=name,
+            title=f"Scale factor: every task at {_sizes_text(rows, proportion)}",
+            x_title="scalar (1 changes nothing)",
         )
 
 
@@ -158,8 +159,8 @@ def _sizes_text(rows: pd.DataFrame, size: float) -> str:
 
 
 def _where_figures(
-    folder: Folder, found: Sequence[Isolation], looks: Looks, masks: Sequence[MaskCounts]
-) -> list[Drawing | Missing]:
+    folder: Folder, found: Sequence[Row], looks: Looks, masks: Sequence[MaskCounts]
+) -> Items:
     # Where heads are, the figures of path patching show.
     methods = [method for method in folder.methods if not counts_units(method)]
     if folder.methods and not methods:
@@ -174,37 +175,80 @@ def _where_figures(
             )
         ]
     chosen = choose_masks(mine, found)
-    return [draw_heat_map("where_map", chosen, looks), draw_bars("where_bars", chosen, looks)]
+    return [plot_map(chosen), plot_bars(chosen, looks)]
 
 
-def choose_masks(masks: Sequence[MaskCounts], found: Sequence[Isolation]) -> list[MaskCounts]:
+def choose_masks(masks: Sequence[MaskCounts], found: Sequence[Row]) -> list[MaskCounts]:
     """One mask per method and set: at the best-isolated proportion, else at the middle one.
 
     Wanda selects the same share of every matrix, and random masks copy the counts of others; both
     are left out if there are other masks.
     """
     others = [mask for mask in masks if mask.method not in without_own_counts()]
-    nearest = best(found)
+    known = pd.DataFrame(found).dropna(subset=["removed", "kept_worst"]) if found else None
+    by_curve = {} if known is None else dict(iter(known.groupby(["method", "against"])))
     chosen = []
     for key in dict.fromkeys((mask.method, mask.against) for mask in others or masks):
         mine = [mask for mask in masks if (mask.method, mask.against) == key]
-        point = nearest.get(key)
-        wanted = [mask for mask in mine if point and mask.size == point.size]
+        size = nearest(by_curve[key])["size"] if key in by_curve else None
+        wanted = [mask for mask in mine if mask.size == size]
         chosen.append(wanted[0] if wanted else mine[len(mine) // 2])
     return chosen
 
 
-def _consistency_figures(folder: Folder) -> list[Drawing | Missing]:
-    found = consistency_panels(folder.consistency)
-    if found:
-        return [draw_consistency("consistency", found)]
-    return [
-        Missing(
-            "Consistency: do independent samples select the same weights?",
-            "This needs the masks of random subsets of the samples.",
-            consistency_command(folder),
+def _consistency_figures(folder: Folder) -> Items:
+    found = consistency_rows(folder.consistency)
+    if len(found):
+        return [plot_consistency(found)]
+    reason = "This needs the masks of random subsets of the samples."
+    return [Missing(TITLE, reason, consistency_command(folder))]
+
+
+def _training_figures(folder: Folder, looks: Looks) -> Iterator[Figure | Missing]:
+    """Gain against what is kept, and the losses of all trainings."""
+    if len(folder.training):
+        of_skill = folder.cells["task"].isin(folder.math_tasks)
+        metric = metric_name(folder.cells["metric"][of_skill].iloc[0])
+        yield plot_gains(folder.training, looks, metric, folder.skill)
+    else:
+        yield Missing(
+            gains_title(folder.skill),
+            "This needs training.csv, which a run writes when it ends, and a baseline to compare "
+            "with.",
         )
-    ]
+    losses = read_losses(folder.path, folder.model, folder.flag)
+    if len(losses):
+        yield plot_losses(loss_panels(losses), looks)
+
+
+def _no_isolation(folder: Folder, points: pd.DataFrame) -> Missing:
+    """Why there is no isolation figure; `points` are the grid points of one skill."""
+    title = isolation_title(folder.skill)
+    if points.empty:
+        return Missing(
+            title,
+            "No edited model has been evaluated yet.",
+            repeat_with(folder, "--pre_train_eval"),
+        )
+    if not removed(points).any():
+        return Missing(title, "This needs pruned models.", repeat_with(folder, "--scalar", "0"))
+    if points["baseline"].isna().all():
+        return Missing(
+            title,
+            "Shares of the baseline need a baseline, and there is none in this folder.",
+            repeat_with(folder, "--pre_train_eval"),
+        )
+    if not folder.other_tasks:
+        return Missing(
+            title,
+            "There is no task besides the skill's; tasks are fixed for a folder, so that it "
+            "takes a new --save_path and --eval_datasets.",
+        )
+    return Missing(
+        title,
+        "The share that was lost is undefined: values are missing, or the baseline is not above "
+        "chance level.",
+    )
 
 
 def _file_name(skill: str) -> str:

@@ -1,0 +1,145 @@
+"""A figure: its words, its specification, and the files and the page's drawing made of it.
+
+1. A figure's function makes a Vega-Lite chart of a table (`altair`), with the look of `THEME`.
+2. vl-convert draws it as SVG, once; PNG and PDF are made of that drawing.
+3. For the page, every colour becomes a variable (`--f-0072b2`), which dark mode sets anew, and
+   every id gets the figure's name in front, for one page holds many figures. What a mark shows when
+   it is pointed at is its accessible name.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import altair as alt
+import vl_convert
+
+from neurosurgery.common.files import write_atomically
+
+PAGE, COLUMN = 662, 316
+"""The widths in pixels (96 to an inch) of a page of a paper and of one of its two columns."""
+
+_PPI = 300
+INK, QUIET, LINE, GROUND = "#1d232a", "#57606a", "#e3e6ea", "#ffffff"
+_SMALL, _SIZE = 9, 10
+
+THEME: Mapping[str, Any] = {
+    "background": GROUND,
+    "font": "sans-serif",
+    "view": {"stroke": None},
+    "title": {
+        "anchor": "start",
+        "frame": "group",
+        "fontSize": _SIZE,
+        "color": INK,
+        "offset": 6,
+        "limit": 300,
+    },
+    "axis": {
+        "labelFontSize": _SMALL,
+        "titleFontSize": _SIZE,
+        "titleFontWeight": "normal",
+        "labelColor": QUIET,
+        "titleColor": INK,
+        "gridColor": LINE,
+        "gridWidth": 0.6,
+        "domainColor": QUIET,
+        "tickColor": QUIET,
+        "domainWidth": 0.6,
+        "tickWidth": 0.6,
+        "tickSize": 3,
+        "labelLimit": 130,
+    },
+    "legend": {
+        "orient": "bottom",
+        "direction": "horizontal",
+        "labelFontSize": _SMALL,
+        "titleFontSize": _SMALL,
+        "titleFontWeight": "normal",
+        "labelColor": INK,
+        "titleColor": QUIET,
+        "titleOrient": "left",
+        "labelLimit": 220,
+        "symbolSize": 40,
+        "symbolOpacity": 1,
+        "symbolStrokeWidth": 1.2,
+        "columnPadding": 12,
+        "rowPadding": 2,
+        "offset": 8,
+    },
+    "concat": {"spacing": 14},
+}
+
+_LEGENDS = {"bottom": {"anchor": "start", "direction": "vertical", "margin": 3}}
+"""Legends below each other; Altair's check does not know this part of Vega-Lite."""
+
+_PLACES = re.compile(r'\b(transform|d|[xy][12]?|width|height)="[^"]*"')
+_DIGITS = re.compile(r"(\d\.\d\d)\d+")
+_ID = re.compile(r'(\bid="|href="#|url\(#)')
+_CLIP = re.compile(r"\bclip\d+\b")
+_COLOUR = re.compile(r'\b(fill|stroke)="(#([0-9a-f]{6}))"', re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure: a file name without its ending, what is said of it, and its specification."""
+
+    name: str
+    title: str
+    caption: str
+    chart: alt.TopLevelMixin
+    is_wide: bool = True
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A figure without data; `command`, if there is one, would produce the data."""
+
+    title: str
+    reason: str
+    command: str = ""
+
+
+def finished(chart: Any) -> Any:
+    """The chart with the look of all figures."""
+    return chart.configure(**THEME)
+
+
+def svg_of(chart: Any) -> str:
+    """The drawing; equal numbers give equal drawings."""
+    # The specification is ours, so nobody needs to have it checked.
+    specification = finished(chart).to_dict(validate=False)
+    specification["config"]["legend"]["layout"] = _LEGENDS
+    svg = str(vl_convert.vegalite_to_svg(specification))
+    # Vega numbers the clips of all drawings of a process.
+    order = {name: f"clip{place}" for place, name in enumerate(dict.fromkeys(_CLIP.findall(svg)))}
+    return _CLIP.sub(lambda found: order[found[0]], svg)
+
+
+def png_of(svg: str) -> bytes:
+    """The drawing as a PNG on white ground."""
+    return bytes(vl_convert.svg_to_png(svg, ppi=_PPI))
+
+
+def pdf_of(svg: str) -> bytes:
+    """The drawing as a PDF with embedded fonts."""
+    return bytes(vl_convert.svg_to_pdf(svg))
+
+
+def save(figure: Figure, folder: Path) -> str:
+    """Write NAME.png and NAME.pdf; returns the drawing for the page."""
+    svg = svg_of(figure.chart)
+    write_atomically(folder / f"{figure.name}.png", png_of(svg))
+    write_atomically(folder / f"{figure.name}.pdf", pdf_of(svg))
+    return page_svg(svg, f"{figure.name}-")
+
+
+def page_svg(svg: str, prefix: str) -> str:
+    """The drawing for a page that holds several: see step 3 of this file."""
+    body = _PLACES.sub(lambda found: _DIGITS.sub(r"\1", found[0]), svg[svg.index("<svg") :])
+    body = _ID.sub(lambda match: match.group(1) + prefix, body)
+    return _COLOUR.sub(lambda found: f'{found[1]}="var(--f-{found[3].lower()}, {found[2]})"', body)

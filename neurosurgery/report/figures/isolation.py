@@ -1,0 +1,134 @@
+"""Isolation: the share of the skill that is lost against the share of other tasks that is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import altair as alt
+import pandas as pd
+
+from neurosurgery.methods.registry import method_rank
+from neurosurgery.report.facts import (
+    Row,
+    kept_facts,
+    name_facts,
+    quantity,
+    records,
+    size_facts,
+)
+from neurosurgery.report.figures.figure import INK, Figure
+from neurosurgery.report.figures.looks import Looks, worst_state
+from neurosurgery.report.figures.marks import (
+    Ends,
+    broken_axis,
+    concat,
+    frame_of,
+    labels,
+    lines_and_marks,
+    panel,
+    rule_at,
+    span,
+)
+from neurosurgery.verdicts.columns import GRID
+
+BARS = "95 % interval over documents and repeats"
+WIDTH, HEIGHT = 258, 200
+KEPT = {"kept_mean": "Mean of the other tasks", "kept_worst": "Worst other task"}
+FRAME = -0.25, 1.25
+"""What is drawn of shares: one very long bar would press all marks together."""
+
+
+def isolation_title(skill: str) -> str:
+    """The title of the figure."""
+    return f"Isolation: {skill} lost against all else kept"
+
+
+def isolation_rows(
+    isolated: pd.DataFrame, points: pd.DataFrame, skill: str, other_tasks: Collection[str]
+) -> list[Row]:
+    """The removed selections of `skill`, in the order of the legends.
+
+    Args:
+        isolated: isolation.csv.
+        points: rows of summary.csv, of which come how much was edited, and `state`: whether one of
+            the other tasks moved.
+        skill: the edited skill.
+        other_tasks: the tasks that do not measure it.
+    """
+    if isolated.empty:
+        return []
+    rows = isolated[isolated["skill"] == skill]
+    others = points[points["task"].isin(other_tasks)]
+    states = others.groupby(GRID, dropna=False)["verdict"].agg(worst_state).rename("state")
+    edited = points.drop_duplicates(GRID)[[*GRID, "edited", "edited_share"]]
+    rows = rows.merge(edited, on=GRID, how="left").merge(states.reset_index(), on=GRID, how="left")
+    return sorted(
+        records(rows), key=lambda row: (method_rank(row["method"]), row["against"], row["size"])
+    )
+
+
+def plot_isolation(
+    rows: Sequence[Row], looks: Looks, skill: str, name: str = "isolation"
+) -> Figure:
+    """The skill lost against the other tasks kept: their mean, and the worst of them.
+
+    Args:
+        rows: those of `isolation_rows`.
+        looks: the looks of methods and sets.
+        skill: the edited skill.
+        name: the figure's file name.
+    """
+    across = _ends(rows, ("removed",), 1.0, 0.0)
+    up = _ends(rows, tuple(KEPT), 1.0)
+    return Figure(
+        name,
+        isolation_title(skill),
+        "Each mark is one selection, pruned or knocked out; its label is its proportion or its "
+        f"number of units. Right: more of {skill} is gone; up: more of the other tasks is kept. "
+        "The star is the ideal. Shares are of the baseline, above chance level. Filled: one of the "
+        f"other tasks moved; hollow: all stay within the margin. Bars: {BARS}.",
+        concat(
+            [_panel(rows, looks, skill, kept, across, up) for kept in KEPT],
+            columns=2,
+        ),
+    )
+
+
+def _ends(rows: Sequence[Row], names: tuple[str, ...], *more: float) -> Ends:
+    values = [
+        row[f"{name}{end}"] for row in rows for name in names for end in ("", "_low", "_high")
+    ]
+    return span([*(min(max(value, FRAME[0]), FRAME[1]) for value in values), *more], least=0.1)
+
+
+def _panel(
+    rows: Sequence[Row], looks: Looks, skill: str, kept: str, across: Ends, up: Ends
+) -> alt.LayerChart:
+    frame = frame_of(
+        rows,
+        looks,
+        x="removed",
+        y=kept,
+        label=lambda row: f"{row['size']:g}",
+        facts=lambda row: (
+            *name_facts(row),
+            (f"{skill} lost", quantity(row, "removed")),
+            *kept_facts(row),
+            *size_facts(row),
+        ),
+    )
+    x = alt.X("x:Q", title=f"{skill} lost (share of baseline)", scale=across.scale)
+    title = "kept (share of baseline)" if kept == next(iter(KEPT)) else None
+    y = alt.Y("y:Q", title=title, scale=up.scale)
+    ideal = alt.Chart(pd.DataFrame({"x": [1.0], "y": [1.0]})).mark_text(
+        text="★", fontSize=13, color=INK, aria=False
+    )
+    layers = [
+        rule_at(1.0, "y"),
+        rule_at(0.0, "x"),
+        ideal.encode(x=x, y=y),
+        *lines_and_marks(frame, looks, x, y, states="other tasks", is_faded=True),
+        *labels(frame, x, y, across, up),
+        *broken_axis(across, up, HEIGHT),
+    ]
+    return panel(layers, KEPT[kept], WIDTH, HEIGHT)

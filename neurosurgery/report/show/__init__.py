@@ -1,1 +1,0 @@
-"""Compute the content of figures, tables and sentences. Draws nothing."""
