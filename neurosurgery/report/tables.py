@@ -242,9 +242,9 @@ def unit_columns(rows: pd.DataFrame) -> list[Column]:
     """The columns of a list of units, by those that it has."""
     whole = ("layer", "index", "found", "belongs")
     return [
-        text_column(_capital(name), name)
-        if name == "module"
-        else number_column(_capital(name), name, count if name in whole else number)
+        number_column(_capital(name), name, count if name in whole else number)
+        if pd.api.types.is_numeric_dtype(rows[name])
+        else text_column(_capital(name), name)
         for name in map(str, rows)
     ]
 

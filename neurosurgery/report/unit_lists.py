@@ -8,7 +8,10 @@ import pandas as pd
 
 from neurosurgery.masks.kinds import UNITS
 from neurosurgery.methods.registry import METHODS
+from neurosurgery.report.columns import terminal_table
 from neurosurgery.report.read.units import ORIGIN, PROBABILITY
+from neurosurgery.report.facts import records
+from neurosurgery.report.tables import unit_columns
 
 _MOST = 200
 """The most rows to show; the files hold all."""
@@ -96,5 +99,5 @@ def units_text(table: pd.DataFrame) -> str:
     head = f"{len(table):,} {kinds} selected, {mine:,} of them belong to the skill (belongs = 1)"
     if len(table) > _MOST:
         head += f"; the {_MOST} first of them, the others are in the CSV file beside the mask"
-    rows = shown.head(_MOST).to_string(index=False, float_format="%.4f")
-    return f"{head}\n\n{rows}" if len(table) else head
+    rows = shown.head(_MOST)
+    return f"{head}\n\n{terminal_table(unit_columns(rows), records(rows))}" if len(rows) else head

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 from conftest import ROOT
 from matplotlib.colors import to_hex
@@ -31,6 +32,8 @@ from neurosurgery.report.cautions import cautions
 from neurosurgery.report.show.isolation import best, isolation_points
 from neurosurgery.report.commands import consistency_command, repeat_with
 from neurosurgery.report.findings import findings
+from neurosurgery.report.facts import records
+from neurosurgery.verdicts.judging import word
 
 pytestmark = pytest.mark.whole
 
@@ -207,16 +210,12 @@ def test_words(tmp_path):
     folder = read_folder(path)
     points = grid_points(folder)
     text = "\n".join(findings(folder, points))
-    words = points["verdict"].str.replace("lower", "worse").str.replace("higher", "better")
-    falls = points["direction"] == "lower"
-    assert set(points["verdict"][falls]) >= {"higher", "undecided"}
-    words[falls] = points["verdict"][falls].str.replace("higher", "worse")
-    found = words.value_counts()
+    found = pd.Series([word(row) for row in records(points)]).value_counts()
     small = "{}, within the margin"
     counts = [
         f"{found.get(name, 0) + found.get(small.format(name), 0)} {name}"
         for name in ("worse", "better")
-        if name in found
+        if any(key.startswith(name) for key in found.index)
     ] + [f"{found[name]} {name}" for name in ("within the margin", "undecided")]
     assert f"{len(points)} differences to the baseline" in text
     assert f"{', '.join(counts)}." in text
