@@ -9,8 +9,8 @@ import pandas as pd
 from neurosurgery.masks.kinds import UNITS
 from neurosurgery.methods.registry import METHODS
 from neurosurgery.report.columns import terminal_table
-from neurosurgery.report.read.units import ORIGIN, PROBABILITY
 from neurosurgery.report.facts import records
+from neurosurgery.report.read.units import ORIGIN, PROBABILITY
 from neurosurgery.report.tables import unit_columns
 
 _MOST = 200
