@@ -30,6 +30,9 @@ from .models.targets import find_targets as find_targets
 from .prompts.arithmetic import arithmetic_pairs as arithmetic_pairs
 from .prompts.pairs import keep_right as keep_right
 from .prompts.pairs import tokenize_pairs as tokenize_pairs
+from .report.results import figures as figures
+from .report.results import plot_isolation as plot_isolation
+from .report.results import read_results as read_results
 from .settings.experiment import CalibrationSource as CalibrationSource
 from .settings.experiment import ModelConfig as ModelConfig
 from .verdicts.intervals import mcnemar as mcnemar

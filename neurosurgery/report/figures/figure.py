@@ -10,14 +10,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
-import altair as alt
 import vl_convert
 
+from neurosurgery.common.errors import UsageError
 from neurosurgery.common.files import write_atomically
 
 PAGE, COLUMN = 662, 316
@@ -86,13 +87,36 @@ _COLOUR = re.compile(r'\b(fill|stroke)="(#([0-9a-f]{6}))"', re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure: a file name without its ending, what is said of it, and its specification."""
+    """One figure: a file name without its ending, what is said of it, and its specification.
+
+    A notebook shows the drawing; `chart` is an Altair chart, which can be changed.
+    """
 
     name: str
     title: str
     caption: str
-    chart: alt.TopLevelMixin
+    chart: Any
     is_wide: bool = True
+
+    def _repr_html_(self) -> str:
+        drawing = page_svg(svg_of(self.chart), f"{self.name}-")
+        return f"<h4>{escape(self.title)}</h4>{drawing}<p>{escape(self.caption)}</p>"
+
+    def save(self, path: str | Path) -> None:
+        """Write the figure as a PNG, PDF or SVG file, by the path's ending.
+
+        Raises:
+            UsageError: it has another ending.
+        """
+        kinds: dict[str, Callable[[str], bytes]] = {
+            ".png": png_of,
+            ".pdf": pdf_of,
+            ".svg": str.encode,
+        }
+        ending = Path(path).suffix.lower()
+        if ending not in kinds:
+            raise UsageError("path", path, f"expected a file name with {', '.join(kinds)}")
+        write_atomically(Path(path), kinds[ending](svg_of(self.chart)))
 
 
 @dataclass(frozen=True)
@@ -105,7 +129,7 @@ class Missing:
 
 
 def finished(chart: Any) -> Any:
-    """The chart with the look of all figures."""
+    """An Altair chart with the look of all figures."""
     return chart.configure(**THEME)
 
 
