@@ -30,13 +30,14 @@ from neurosurgery.verdicts.programs import OUTCOMES
 Factors = Mapping[tuple[str, str, str, float, float], tuple[float, float, float]]
 """What a scalar became after rounding, by grid point (`read.folder.Folder`)."""
 
-_QUANTITIES = {
+QUANTITIES_TOLD = {
     "loss_at_half_mean": "Others' loss at half of {skill}, mean",
     "loss_at_half_worst": "Others' loss at half of {skill}, worst task",
     "area_mean": "Area under the curve, mean",
     "area_worst": "Area under the curve, worst task",
     AT_EQUAL_DAMAGE: "Others kept at equal damage, mean",
 }
+"""What the tables call the quantities of comparison.csv."""
 _LOSS = "loss"
 """Of quantities that begin so, less is better."""
 
@@ -127,7 +128,7 @@ def comparison_columns(skill: str) -> list[Column]:
         text_column("Against", "sets"),
         number_column("Points", "points", count),
         number_column(f"Choices that find half of {skill} gone", "reached", percent_text),
-        *(interval_column(_QUANTITIES[name].format(skill=skill), name) for name in QUANTITIES),
+        *(interval_column(QUANTITIES_TOLD[name].format(skill=skill), name) for name in QUANTITIES),
         number_column("Repeats", "repeats", count, terminal=False),
     ]
 
@@ -155,7 +156,7 @@ def difference_columns(skill: str) -> list[Column]:
     return [
         _METHOD,
         text_column("Less", "other", method_label),
-        text_column("Quantity", "quantity", lambda name: _QUANTITIES[name].format(skill=skill)),
+        text_column("Quantity", "quantity", lambda name: QUANTITIES_TOLD[name].format(skill=skill)),
         VERDICTS,
         interval_column("Difference", "value", sign=True),
         _P,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 import altair as alt
 import pandas as pd
@@ -17,7 +18,7 @@ from neurosurgery.report.facts import (
     size_facts,
 )
 from neurosurgery.report.figures.figure import INK, Figure
-from neurosurgery.report.figures.looks import Looks, worst_state
+from neurosurgery.report.figures.looks import Looks, one_line, worst_state
 from neurosurgery.report.figures.marks import (
     Ends,
     broken_axis,
@@ -33,6 +34,8 @@ from neurosurgery.verdicts.columns import GRID
 
 BARS = "95 % interval over documents and repeats"
 WIDTH, HEIGHT = 258, 200
+_WIDTHS = {1: 316, 2: WIDTH, 3: 158}
+"""A panel's width by how many stand in a row."""
 KEPT = {"kept_mean": "Mean of the other tasks", "kept_worst": "Worst other task"}
 FRAME = -0.25, 1.25
 """What is drawn of shares: one very long bar would press all marks together."""
@@ -88,9 +91,48 @@ def plot_isolation(
         "The star is the ideal. Shares are of the baseline, above chance level. Filled: one of the "
         f"other tasks moved; hollow: all stay within the margin. Bars: {BARS}.",
         concat(
-            [_panel(rows, looks, skill, kept, across, up) for kept in KEPT],
+            [
+                _panel(rows, looks, skill, kept, across, up, (title, WIDTH))
+                for kept, title in KEPT.items()
+            ],
             columns=2,
         ),
+    )
+
+
+class IsolationRun(NamedTuple):
+    """One of several runs: its name, its rows (`isolation_rows`) and its skill."""
+
+    name: str
+    rows: Sequence[Row]
+    skill: str
+
+
+def plot_isolations(runs: Sequence[IsolationRun], looks: Looks, name: str = "isolations") -> Figure:
+    """The skill lost against what the worst other task keeps, a panel per run.
+
+    Args:
+        runs: the runs; every one has rows.
+        looks: the looks of the methods and sets of all.
+        name: the figure's file name.
+    """
+    rows = [row for run in runs for row in run.rows]
+    worst = list(KEPT)[-1]
+    across, up = _ends(rows, ("removed",), 1.0, 0.0), _ends(rows, (worst,), 1.0)
+    columns = min(len(runs), 3)
+    panels = [
+        _panel(run.rows, looks, run.skill, worst, across, up, (run.name, _WIDTHS[columns]))
+        for run in runs
+    ]
+    return Figure(
+        name,
+        "Isolation, run by run: the skill lost against the worst other task",
+        "Each mark is one selection, pruned or knocked out. Right: more of the skill is gone; up: "
+        "more of the other task that kept least is kept. The star is the ideal. Shares are of the "
+        "baseline, above chance level. Filled: one of the other tasks moved; hollow: all stay "
+        f"within the margin. Bars: {BARS}.",
+        concat(panels, columns),
+        is_wide=columns > 1,
     )
 
 
@@ -102,7 +144,13 @@ def _ends(rows: Sequence[Row], names: tuple[str, ...], *more: float) -> Ends:
 
 
 def _panel(
-    rows: Sequence[Row], looks: Looks, skill: str, kept: str, across: Ends, up: Ends
+    rows: Sequence[Row],
+    looks: Looks,
+    skill: str,
+    kept: str,
+    across: Ends,
+    up: Ends,
+    shown: tuple[str, int],
 ) -> alt.LayerChart:
     frame = frame_of(
         rows,
@@ -118,8 +166,7 @@ def _panel(
         ),
     )
     x = alt.X("x:Q", title=f"{skill} lost (share of baseline)", scale=across.scale)
-    title = "kept (share of baseline)" if kept == next(iter(KEPT)) else None
-    y = alt.Y("y:Q", title=title, scale=up.scale)
+    y = alt.Y("y:Q", title="kept (share of baseline)", scale=up.scale)
     ideal = alt.Chart(pd.DataFrame({"x": [1.0], "y": [1.0]})).mark_text(
         text="★", fontSize=13, color=INK, aria=False
     )
@@ -131,4 +178,5 @@ def _panel(
         *labels(frame, x, y, across, up),
         *broken_axis(across, up, HEIGHT),
     ]
-    return panel(layers, KEPT[kept], WIDTH, HEIGHT)
+    title, width = shown
+    return panel(layers, one_line(title), width, HEIGHT)

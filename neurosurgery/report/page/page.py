@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from neurosurgery.common.terminal import visible_text
 from neurosurgery.methods.registry import method_label
@@ -46,22 +46,8 @@ _FILES = (
 """The files of a results folder that the page links to."""
 
 
-def render_page(
-    folder: Folder,
-    points: pd.DataFrame,
-    sections: Sequence[tuple[str, Sequence[Figure | Missing]]],
-    units: Sequence[UnitList],
-    drawn: Mapping[str, str],
-) -> str:
-    """Fill the template, which escapes all data; characters that nobody would see are shown.
-
-    Args:
-        folder: the tables.
-        points: the rows of summary.csv that are shown.
-        sections: figures, and what is missing, by section.
-        units: the lists of units.
-        drawn: the drawing of every figure, by its name.
-    """
+def template(name: str) -> Template:
+    """A template of this folder, which escapes all data; unseen characters are shown."""
     environment = Environment(
         loader=FileSystemLoader(_PARTS),
         autoescape=True,
@@ -70,9 +56,28 @@ def render_page(
         undefined=StrictUndefined,
         finalize=_visible,
     )
+    return environment.get_template(name)
+
+
+def render_page(
+    folder: Folder,
+    points: pd.DataFrame,
+    sections: Sequence[tuple[str, Sequence[Figure | Missing]]],
+    units: Sequence[UnitList],
+    drawn: Mapping[str, str],
+) -> str:
+    """Fill the template of a folder's page.
+
+    Args:
+        folder: the tables.
+        points: the rows of summary.csv that are shown.
+        sections: figures, and what is missing, by section.
+        units: the lists of units.
+        drawn: the drawing of every figure, by its name.
+    """
     nearest = nearest_first(folder.isolation, folder.skill)
     seen = Seen(folder, points)
-    items = [(title, [_item(item, drawn) for item in of]) for title, of in sections if of]
+    items = [(title, [shown_item(item, drawn) for item in of]) for title, of in sections if of]
     first = next((of[0] for _, of in items if not of[0]["missing"]), None)
     sections_shown = [
         (f"figures{place}", title, [item for item in of if item is not first])
@@ -81,8 +86,8 @@ def render_page(
     sections_shown = [section for section in sections_shown if section[2]]
     tables = _tables(folder, points)
     changed = changed_documents(folder, nearest[~nearest[["method", "against"]].duplicated()])
-    return environment.get_template("page.html.j2").render(
-        title=_title(folder),
+    return template("page.html.j2").render(
+        title=title_of(folder),
         skill=folder.skill,
         skill_tasks=", ".join(folder.math_tasks),
         others=", ".join(folder.other_tasks),
@@ -159,13 +164,19 @@ def _visible(value: object) -> object:
     return visible_text(value) if type(value) is str else value
 
 
-def _title(folder: Folder) -> str:
+def title_of(folder: Folder) -> str:
     """What was run on what: the methods, and the model."""
     methods = ", ".join(method_label(name) for name in folder.methods) or "Baseline"
-    return f"{methods} on {'the demo model' if of_demo(folder) else folder.model}"
+    return f"{methods} on {model_name(folder)}"
 
 
-def _item(item: Figure | Missing, drawn: Mapping[str, str]) -> dict[str, Any]:
+def model_name(folder: Folder) -> str:
+    """What a page calls the model."""
+    return "the demo model" if of_demo(folder) else folder.model
+
+
+def shown_item(item: Figure | Missing, drawn: Mapping[str, str]) -> dict[str, Any]:
+    """A figure, or what is missing, as the template takes it."""
     if isinstance(item, Missing):
         return {"missing": True, "title": item.title, "text": item.reason, "command": item.command}
     return {
