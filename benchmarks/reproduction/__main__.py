@@ -3,7 +3,7 @@
 Four commands:
     python -m benchmarks.reproduction collect RESULTS_FOLDER …   its files to docs/reproduction
     python -m benchmarks.reproduction judge NAME …               its statistics from its answers
-    python -m benchmarks.reproduction render                     make the page's tables anew
+    python -m benchmarks.reproduction render                     make the tables and the figure anew
     python -m benchmarks.reproduction check                      exit 1 where page and files differ
 """
 
@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.reproduction.figure import FIGURE, isolation_figure
 from benchmarks.reproduction.page import PAGE, rendered
 from benchmarks.reproduction.runs import FOLDER, collect, judge
 from neurosurgery.common.files import write_atomically
@@ -30,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     folders.add_argument("folders", nargs="+", type=Path, metavar="RESULTS_FOLDER")
     runs = commands.add_parser("judge", help="make a run's statistics anew from its answers")
     runs.add_argument("names", nargs="+", metavar="NAME")
-    commands.add_parser("render", help="make the page's tables anew")
+    commands.add_parser("render", help="make the page's tables and figure anew")
     commands.add_parser("check", help="compare the page with the files")
     arguments = parser.parse_args(argv)
     if arguments.command == "collect":
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     made = rendered(page)
     if arguments.command == "render":
         write_atomically(PAGE, made)
+        isolation_figure().save(FIGURE)
         return 0
     found, wanted = page.splitlines(), made.splitlines()
     differences = list(difflib.unified_diff(found, wanted, "page", "files", lineterm="", n=0))

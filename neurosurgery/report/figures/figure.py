@@ -24,7 +24,7 @@ from neurosurgery.common.files import write_atomically
 PAGE, COLUMN = 662, 316
 """The widths in pixels (96 to an inch) of a page of a paper and of one of its two columns."""
 
-_PPI = 300
+_PPI = 200
 INK, QUIET, LINE, GROUND = "#1d232a", "#57606a", "#e3e6ea", "#ffffff"
 _SMALL, _SIZE = 9, 10
 

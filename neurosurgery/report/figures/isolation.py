@@ -152,6 +152,7 @@ def _panel(
     up: Ends,
     shown: tuple[str, int],
 ) -> alt.LayerChart:
+    title, width = shown
     frame = frame_of(
         rows,
         looks,
@@ -175,8 +176,7 @@ def _panel(
         rule_at(0.0, "x"),
         ideal.encode(x=x, y=y),
         *lines_and_marks(frame, looks, x, y, states="other tasks", is_faded=True),
-        *labels(frame, x, y, across, up),
+        *labels(frame, x, y, (across, up), (width, HEIGHT)),
         *broken_axis(across, up, HEIGHT),
     ]
-    title, width = shown
     return panel(layers, one_line(title), width, HEIGHT)

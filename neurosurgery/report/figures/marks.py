@@ -24,14 +24,12 @@ _AREA = 34
 _BREAK = "M-3,1.5L3,-1.5M-3,4.5L3,1.5"
 """Two strokes across an axis that does not begin at 0."""
 
-_FAR = 0.05, 0.045
-"""How far apart two labels are at least, as shares of the two axes."""
+_RADIUS, _GAP, _LETTER, _LINE = 4, 5, 4.7, 9
+"""Of marks and their labels, in pixels."""
 _TICKS = 5
 _LARGEST, _LAST_PREFIX = 1e300, 1e15
 """Axes end at the one; from the other on they show powers of ten, for few know the prefixes."""
 _SHORT = "format(datum.value, datum.value < 1000 ? '~g' : '~s')"
-_EDGE = 0.93
-"""From here on, as a share of the axis, a label stands at its mark's other side."""
 
 
 def told(facts: Facts) -> str:
@@ -146,23 +144,54 @@ def error_bars(frame: pd.DataFrame, x: alt.X, y: alt.Y, stroke: alt.Stroke) -> l
     return found
 
 
-def labels(frame: pd.DataFrame, x: alt.X, y: alt.Y, across: Ends, up: Ends) -> list[alt.Chart]:
-    """The labels of marks that have room: pointing at a mark tells the others."""
-    first, second = across.places(frame["x"]), up.places(frame["y"])
-    kept = []
-    for index in range(len(frame)):
-        near = (np.abs(first - first[index]) < _FAR[0]) & (np.abs(second - second[index]) < _FAR[1])
-        near[index] = False
-        if not near.any():
-            kept.append(index)
-    found = frame.iloc[kept].assign(edge=first[kept] > _EDGE)
-    return [
-        alt.Chart(rows)
-        .mark_text(align="right" if edge else "left", dx=-5 if edge else 5, dy=-6, fontSize=8,
-                   color=QUIET, aria=False, clip=True)
-        .encode(x, y, text="label:N")
-        for edge, rows in found.groupby("edge")
-    ]  # fmt: skip
+def labels(
+    frame: pd.DataFrame, x: alt.X, y: alt.Y, ends: tuple[Ends, Ends], size: tuple[int, int]
+) -> list[alt.Chart]:
+    """The labels that have room, beside their marks: pointing at a mark tells the others.
+
+    Args:
+        frame: the marks.
+        x: the channel of x, y: that of y.
+        ends: the ends of both axes.
+        size: width and height of the panel in pixels.
+    """
+    across = ends[0].places(frame["x"]) * size[0]
+    down = (1 - ends[1].places(frame["y"])) * size[1]
+    taken: list[tuple[float, ...]] = [
+        (px - _RADIUS, py - _RADIUS, px + _RADIUS, py + _RADIUS)
+        for px, py in zip(across, down, strict=True)
+    ]
+    places = [
+        _place(across[i], down[i], len(label) * _LETTER, size[0], taken)
+        for i, label in enumerate(frame["label"])
+    ]
+    found = frame.assign(side=places)
+    look: Any = {"dy": -6, "fontSize": 8, "color": QUIET, "aria": False}
+    charts = []
+    for side, rows in found[found["side"] != 0].groupby("side"):
+        right = side == 1
+        text = alt.Chart(rows).mark_text(
+            **look, align="left" if right else "right", dx=_GAP if right else -_GAP
+        )
+        charts.append(text.encode(x, y, text="label:N"))
+    return charts
+
+
+def _place(px: float, py: float, length: float, width: int, taken: list[tuple[float, ...]]) -> int:
+    """To which side of its mark a label goes, 1 or -1, which is then taken; 0 without room."""
+    for side in (1, -1):
+        near, far = px + side * _GAP, px + side * (_GAP + length)
+        box = (min(near, far), py - 6 - _LINE / 2, max(near, far), py - 6 + _LINE / 2)
+        inside = box[0] >= 0 and box[2] <= width
+        free = all(
+            box[2] <= other[0] or other[2] <= box[0] or box[3] <= other[1] or other[3] <= box[1]
+            for other in taken
+            if other != (px - _RADIUS, py - _RADIUS, px + _RADIUS, py + _RADIUS)
+        )
+        if inside and free:
+            taken.append(box)
+            return side
+    return 0
 
 
 def rule_at(

@@ -144,7 +144,7 @@ def _gains(
         rule_at(0.0, "x"),
         *lines_and_marks(frame, looks, x, y, is_faded=True),
         unedited.encode(x, y),
-        *labels(frame, x, y, across, up),
+        *labels(frame, x, y, ends, (WIDTH, HEIGHT)),
         *broken_axis(across, up, HEIGHT),
     ]
     return panel(layers, KEPT[kept], WIDTH, HEIGHT)
