@@ -79,7 +79,8 @@ _LEGENDS = {"bottom": {"anchor": "start", "direction": "vertical", "margin": 3}}
 """Legends below each other; Altair's check does not know this part of Vega-Lite."""
 
 _PLACES = re.compile(r'\b(transform|d|[xy][12]?|width|height)="[^"]*"')
-_DIGITS = re.compile(r"(\d\.\d\d)\d+")
+_DIGITS = re.compile(r"(\d\.\d)\d+")
+_WHOLE = re.compile(r' opacity="1"')
 _ID = re.compile(r'(\bid="|href="#|url\(#)')
 _CLIP = re.compile(r"\bclip\d+\b")
 _COLOUR = re.compile(r'\b(fill|stroke)="(#([0-9a-f]{6}))"', re.IGNORECASE)
@@ -165,5 +166,5 @@ def save(figure: Figure, folder: Path) -> str:
 def page_svg(svg: str, prefix: str) -> str:
     """The drawing for a page that holds several: see step 3 of this file."""
     body = _PLACES.sub(lambda found: _DIGITS.sub(r"\1", found[0]), svg[svg.index("<svg") :])
-    body = _ID.sub(lambda match: match.group(1) + prefix, body)
+    body = _WHOLE.sub("", _ID.sub(lambda match: match.group(1) + prefix, body))
     return _COLOUR.sub(lambda found: f'{found[1]}="var(--f-{found[3].lower()}, {found[2]})"', body)

@@ -108,7 +108,9 @@
         const down = head.getAttribute("aria-sort") === "ascending";
         const order = (row) => {
           const cell = row.cells[column];
-          return cell.classList.contains("number") ? Number(cell.dataset.order.replace("inf", "Infinity")) : cell.dataset.order;
+          // A cell without an order of its own is sorted by its text.
+          const key = cell.dataset.order ?? cell.textContent;
+          return cell.classList.contains("number") ? Number(key.replace("inf", "Infinity")) : key;
         };
         const rows = [...table.tBodies[0].rows];
         rows.sort((a, b) => {
