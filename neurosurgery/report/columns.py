@@ -111,6 +111,11 @@ VERDICTS = Column("Verdict", word, word, VERDICT)
 """The verdict as good or bad."""
 
 
+def in_short(columns: Iterable[Column]) -> list[Column]:
+    """The columns that the terminal shows."""
+    return [column for column in columns if column.terminal]
+
+
 def page_table(columns: Sequence[Column], rows: Iterable[Row]) -> Table:
     """The table as the page's template shows it."""
     cells = [[column.cell(row) for column in columns] for row in rows]
@@ -119,8 +124,8 @@ def page_table(columns: Sequence[Column], rows: Iterable[Row]) -> Table:
 
 def terminal_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     """The table as lines of text; a column in which nothing is known is left out."""
-    table = page_table([column for column in columns if column.terminal], rows)
-    kinds = [column.kind for column in columns if column.terminal]
+    table = page_table(in_short(columns), rows)
+    kinds = [column.kind for column in in_short(columns)]
     known = [
         place
         for place in range(len(kinds))

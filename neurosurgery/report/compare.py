@@ -20,7 +20,14 @@ import pandas as pd
 from neurosurgery.common.files import write_atomically
 from neurosurgery.common.folders import make_folder
 from neurosurgery.methods.registry import method_label, method_rank
-from neurosurgery.report.columns import Column, Row, interval_column, page_table, text_column
+from neurosurgery.report.columns import (
+    Column,
+    Row,
+    in_short,
+    interval_column,
+    page_table,
+    text_column,
+)
 from neurosurgery.report.facts import records
 from neurosurgery.report.figures.figure import save
 from neurosurgery.report.figures.isolation import IsolationRun, isolation_rows, plot_isolations
@@ -68,7 +75,7 @@ def compare_folders(paths: Sequence[Path], target: Path) -> Path:
         figures=shown,
         quantity=QUANTITIES_TOLD[_QUANTITY].format(skill="the skill"),
         methods=page_table(method_columns(runs), method_rows(runs)),
-        best=page_table([_RUN, *point_columns()], [*_best(runs)]),
+        best=page_table([_RUN, *in_short(point_columns())], [*_best(runs)]),
         colours=dark_colours(),
     )
     write_atomically(page, text)

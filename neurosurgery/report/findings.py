@@ -239,8 +239,10 @@ def _decided_pairs(seen: Seen) -> list[Row]:
 
 
 def _pairs(seen: Seen) -> str:
+    # The first method's: the table has the others.
+    decided = _decided_pairs(seen)
     parts = []
-    for row in _decided_pairs(seen):
+    for row in (each for each in decided if each["method"] == decided[0]["method"]):
         first, second = (method_label(row[name]) for name in ("method", "other"))
         less = "less" if row["value"] < 0 else "more"
         parts.append(f"{first} loses {less} than {second} ({_value(row, sign=True)})")

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from neurosurgery.common.terminal import visible_text
 from neurosurgery.methods.registry import method_label
 from neurosurgery.report.cautions import cautions
-from neurosurgery.report.columns import Table, page_table
+from neurosurgery.report.columns import Table, in_short, page_table
 from neurosurgery.report.commands import command_text, of_demo, recorded, settings_of
 from neurosurgery.report.documents import changed_documents
 from neurosurgery.report.facts import records
@@ -150,7 +150,7 @@ def _tables(folder: Folder, points: pd.DataFrame) -> dict[str, Table]:
         "differences": (difference_columns(skill), difference_rows(folder.comparison)),
         "training": (training_columns(skill), records(folder.training)),
         "programs": (program_columns(skill), records(programs)),
-        "best": (point_columns(controls=controls), records(best)),
+        "best": (in_short(point_columns(controls=controls)), records(best)),
         "verdicts": (
             point_columns(controls=controls, factors=folder.factors),
             records(points),
