@@ -26,7 +26,6 @@ from neurosurgery.report.facts import curve_label, number, records
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.results.cells import Cell
 from neurosurgery.results.keys import BASELINE_KEY, CellKey, shown_set
-from neurosurgery.results.store import ResultStore
 from neurosurgery.verdicts.cell_metrics import MetricKey, cell_metrics, pairing
 from neurosurgery.verdicts.columns import GRID
 from neurosurgery.verdicts.metrics import Metric
@@ -108,7 +107,7 @@ def changed_documents(folder: Folder, points: pd.DataFrame) -> list[PointChanges
         folder: the results folder.
         points: rows with the columns of a grid point.
     """
-    store = ResultStore(folder.path, folder.model)
+    store = folder.store
     keys = store.keys()
     if BASELINE_KEY not in keys:
         return []
@@ -172,12 +171,12 @@ def _by_task(folder: Folder, baseline: Cell, cells: Sequence[Cell]) -> Iterator[
     """What changed, by task and kind; of a task where nothing did one without documents."""
     judged = dict(zip(folder.cells["task"], folder.cells["metric"], strict=True))
     numbers = [(cell, cell_metrics(cell)) for cell in (baseline, *cells)]
-    for task in folder.tasks:
-        better = -1 if folder.lower_is_better(task, judged[task]) else 1
+    for task, metric in judged.items():
+        better = -1 if folder.lower_is_better(task, metric) else 1
         found: dict[str, list[tuple[float, Changed]]] = {}
         compared = 0
         for member in baseline.record.groups.get(task, [task]):
-            before, *after = (_seen(cell, of, (member, judged[task])) for cell, of in numbers)
+            before, *after = (_seen(cell, of, (member, metric)) for cell, of in numbers)
             for name, document in before.items():
                 again = [state[name] for state in after if name in state]
                 compared += bool(again)
@@ -190,7 +189,7 @@ def _by_task(folder: Folder, baseline: Cell, cells: Sequence[Cell]) -> Iterator[
             of_kind = sorted(found.get(kind, []), key=lambda one: -one[0])
             listed = len(of_kind) if kind in (BROKEN, MENDED) else _OF_NUMBERS
             documents = [document for _, document in of_kind[:listed]]
-            yield Changes(task, judged[task], kind, len(of_kind), compared, documents)
+            yield Changes(task, metric, kind, len(of_kind), compared, documents)
 
 
 def _kind(change: float, *, binary: bool) -> str:

@@ -98,6 +98,12 @@ def nearest_first(isolated: pd.DataFrame, skill: str) -> pd.DataFrame:
     return mine.iloc[np.argsort(_distance(mine), kind="stable")]
 
 
+def nearest_of_each(isolated: pd.DataFrame, skill: str) -> pd.DataFrame:
+    """The nearest point of every method and calibration set (`nearest_first`)."""
+    mine = nearest_first(isolated, skill)
+    return mine if mine.empty else mine.drop_duplicates(["method", "against"])
+
+
 def nearest(isolated: pd.DataFrame) -> pd.Series[Any]:
     """The row of isolation.csv that is nearest to the ideal."""
     return isolated.iloc[int(_distance(isolated).argmin())]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from neurosurgery.verdicts.columns import GRID
-from neurosurgery.verdicts.finding import finding
+from neurosurgery.verdicts.finding import finding, nearest_first
 
 pytestmark = pytest.mark.quick
 
@@ -68,6 +68,14 @@ def test_the_point_is_the_nearest_to_the_ideal():
     near = {"removed": 1.0, "kept_worst": 1.0}
     controls = [isolated(method="random", **near), isolated(skill="Race", against="math", **near)]
     assert found(row("facts", "undecided"), points=[isolated(), *controls])[0].endswith("0.200.")
+
+
+def test_the_nearest_points_come_first():
+    sizes = {0.1: (0.5, 0.9), 0.2: (0.9, 0.9), 0.3: (0.8, math.nan), 0.4: (0.9, 0.8)}
+    rows = [isolated(size=s, removed=r, kept_worst=k) for s, (r, k) in sizes.items()]
+    twin = isolated(method="random", removed=1.0, kept_worst=1.0)
+    assert list(nearest_first(pd.DataFrame([*rows, twin]), "math")["size"]) == [0.2, 0.4, 0.1]
+    assert nearest_first(pd.DataFrame(), "math").empty
 
 
 def test_a_control_is_told_at_the_same_point():

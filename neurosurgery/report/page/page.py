@@ -33,7 +33,7 @@ from neurosurgery.report.tables import (
 from neurosurgery.report.text import best_points
 from neurosurgery.report.unit_lists import UnitList
 from neurosurgery.settings.declare import is_given
-from neurosurgery.verdicts.finding import nearest_first
+from neurosurgery.verdicts.finding import nearest_of_each
 from neurosurgery.verdicts.intervals import INTERVALS_OVER
 from neurosurgery.verdicts.programs import programs_table
 
@@ -75,7 +75,6 @@ def render_page(
         units: the lists of units.
         drawn: the drawing of every figure, by its name.
     """
-    nearest = nearest_first(folder.isolation, folder.skill)
     seen = Seen(folder, points)
     items = [(title, [shown_item(item, drawn) for item in of]) for title, of in sections if of]
     first = next((of[0] for _, of in items if not of[0]["missing"]), None)
@@ -85,7 +84,7 @@ def render_page(
     ]
     sections_shown = [section for section in sections_shown if section[2]]
     tables = _tables(folder, points)
-    changed = changed_documents(folder, nearest[~nearest[["method", "against"]].duplicated()])
+    changed = changed_documents(folder, nearest_of_each(folder.isolation, folder.skill))
     return template("page.html.j2").render(
         title=title_of(folder),
         skill=folder.skill,

@@ -55,6 +55,7 @@ Point = tuple[str, str, str, float, float]
 class Folder:
     """The input of the report: the tables, with the primary metric of every task.
 
+    `store` has read the records of the cells once, and named damaged ones; another one would again.
     `cells` has a row per edited cell and task, `baseline` a row per task; `summary` one per grid
     point, task and metric. `isolation` has a row per removed selection, `training` one per trained
     grid point (`verdicts.isolation`), none where nothing was trained; `overlap` one per set of
@@ -66,6 +67,7 @@ class Folder:
     """
 
     path: Path
+    store: ResultStore
     model: str
     cells: pd.DataFrame
     baseline: pd.DataFrame
@@ -161,6 +163,7 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
     results = primary_metrics(results, [*math, *other], groups)
     return Folder(
         path=path,
+        store=store,
         model=model,
         cells=results[results["method"] != BASELINE].reset_index(drop=True),
         baseline=results[results["method"] == BASELINE].reset_index(drop=True),
