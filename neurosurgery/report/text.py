@@ -44,7 +44,6 @@ def folder_text(verdicts: VerdictTable) -> str:
     summary, comparison, training, isolated = verdicts.write_all()
     skill, skill_tasks = verdicts.skill, verdicts.skill_tasks
     points = primary_metrics(summary, verdicts.tasks, verdicts.groups)
-    points = points.fillna({"verdict": "", "unit": ""})
     found = find(points, isolated, skill, skill_tasks)
     parts = [points_text(points, isolated, skill, skill_tasks)]
     methods = list(dict.fromkeys(summary["method"][summary["edit"] != TRAIN]))

@@ -41,9 +41,9 @@ def word(row: Mapping[str, Any]) -> str:
     `better` or `worse`, also with `, within the margin`, where the verdict is `lower` or `higher`;
     any other verdict as it is. Higher is better unless `direction` says that lower is.
     """
-    verdict = row["verdict"]
-    if pd.isna(verdict) or not moved(verdict):
-        return "" if pd.isna(verdict) else str(verdict)
+    verdict = str(row["verdict"])
+    if not moved(verdict):
+        return verdict
     rises = moved(verdict) == HIGHER
     good = BETTER if rises != (row["direction"] == LOWER) else WORSE
     return f"{good}, {WITHIN}" if is_within(verdict) else good

@@ -307,6 +307,7 @@ class VerdictTable:
             "difference": _mean(repeats["difference"]),
             "retention": _mean(repeats["retention"]),
             **repeats[["edited", "edited_share", "topk_share"]].astype(float).mean(),
+            "verdict": "",
         }
         if failed:
             # One broken repeat makes the point broken: a mean over the others would flatter it.

@@ -145,7 +145,7 @@ def test_another_skill_takes_math_as_one_of_the_others(shared):
     assert sorted(rows["against"].unique()) == ["MMLU", "math"]
     text = (shared / "eval_results" / MODEL / "results.txt").read_text()
     assert "Control: pruning another skill" in text
-    assert re.search(r"\n  Race +MathNeuro +math +demo_race +\d", text)
+    assert re.search(r"\n  Race +MathNeuro +math +demo_\w+ +\d", text)
 
 
 def test_one_table_has_every_method_on_equal_terms(shared):

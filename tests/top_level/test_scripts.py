@@ -24,7 +24,6 @@ from transformers import AutoModelForCausalLM
 
 from neurosurgery import __main__ as commands
 from neurosurgery.masks.files import load_mask
-from neurosurgery.methods.registry import method_label
 from neurosurgery.results.store import ResultStore
 from neurosurgery.settings.demo import DEMO, TASKS_FOLDER
 from neurosurgery.verdicts.columns import COLUMNS, SUMMARY_COLUMNS
@@ -129,8 +128,7 @@ def test_summary_has_one_row_per_grid_point(script, finished):
     first = summary["metric"].isin(["acc,none", "word_perplexity,none"])
     assert (summary.loc[first, "holm_p"] >= summary.loc[first, "p_value"]).all()
     text = (finished / "eval_results" / MODEL / "results.txt").read_text()
-    label = method_label(script.method)
-    assert len(re.findall(rf"\n  {label} .* demo_stories ", text)) == len(script.patterns)
+    assert len(re.findall(r"\n  .* demo_stories  ", text)) == len(script.patterns)
 
 
 def test_a_report_makes_lost_tables_anew(script, finished, tmp_path):
