@@ -148,8 +148,9 @@ def headline(seen: Seen) -> list[str]:
 
 
 def findings(seen: Seen) -> list[str]:
-    """The sentences of the rules that hold."""
-    return [rule.says(seen) for rule in FINDINGS if rule.holds(seen)]
+    """The sentences of the rules that hold, but for those of the headline."""
+    said = [rule.says(seen) for rule in FINDINGS if rule.holds(seen)]
+    return [text for text in said if text not in headline(seen)]
 
 
 def tiles(seen: Seen) -> list[Tile]:
@@ -179,10 +180,17 @@ def tiles(seen: Seen) -> list[Tile]:
             "gain_over_control": "gain over the control",
         }
         return [
-            Tile(label, number(row[name], sign="gain" in name), _ends(row, name))
+            Tile(label, number(row[name], sign="gain" in name), _ends(row, name), _kind(row, name))
             for name, label in named.items()
         ]
     return []
+
+
+def _kind(row: Row, name: str) -> str:
+    """Good or bad, where a gain's interval excludes 0."""
+    if "gain" not in name:
+        return ""
+    return "good" if row[f"{name}_low"] > 0 else "bad" if row[f"{name}_high"] < 0 else ""
 
 
 def _change_tile(row: Row, label: str) -> Tile:

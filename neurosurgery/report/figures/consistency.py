@@ -6,12 +6,11 @@ import altair as alt
 import pandas as pd
 
 from neurosurgery.report.facts import number, records
-from neurosurgery.report.figures.figure import COLUMN, Figure
+from neurosurgery.report.figures.figure import WIDTHS, Figure
 from neurosurgery.report.figures.marks import Ends, concat, error_bars, number_axis, panel, told
 
 _NEEDED = "against num_samples proportion count_a overlap overlap_by_chance".split()
 TITLE = "Consistency: do independent samples select the same weights?"
-_WIDTHS = {1: COLUMN - 60, 2: 262, 3: 158}
 _HEIGHT = 140
 _SHADES = "#440154", "#3b528b", "#21918c", "#5ec962", "#b5a300"
 
@@ -50,7 +49,7 @@ def plot_consistency(rows: pd.DataFrame, name: str = "consistency") -> Figure:
     columns = min(3, len(sets))
     proportions = [f"{value:g}" for value in sorted(set(rows["proportion"]))]
     panels = [
-        _panel(rows[rows["against"] == against], proportions, _WIDTHS[columns]) for against in sets
+        _panel(rows[rows["against"] == against], proportions, WIDTHS[columns]) for against in sets
     ]
     return Figure(
         name,

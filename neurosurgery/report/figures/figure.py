@@ -21,9 +21,11 @@ import vl_convert
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.files import write_atomically
 
-PAGE, COLUMN = 662, 316
-"""The widths in pixels (96 to an inch) of a page of a paper and of one of its two columns."""
+PAGE = 662
+"""The width in pixels (96 to an inch) of a page of a paper."""
 
+WIDTHS = {1: 262, 2: 262, 3: 158}
+"""A panel's width by how many stand in a row."""
 _PPI = 200
 INK, QUIET, LINE, GROUND = "#1d232a", "#57606a", "#e3e6ea", "#ffffff"
 _SMALL, _SIZE = 9, 10

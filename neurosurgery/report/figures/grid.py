@@ -19,7 +19,7 @@ from neurosurgery.report.facts import (
     selection_facts,
     size_facts,
 )
-from neurosurgery.report.figures.figure import COLUMN, INK, Figure
+from neurosurgery.report.figures.figure import INK, WIDTHS, Figure
 from neurosurgery.report.figures.looks import Looks, one_line, state_of
 from neurosurgery.report.figures.marks import (
     Ends,
@@ -37,9 +37,6 @@ from neurosurgery.report.read.folder import Folder
 from neurosurgery.verdicts.columns import removed
 
 _HEIGHT = 120
-_WIDTHS = {1: COLUMN - 60, 2: 262, 3: 158}
-"""A panel's width by how many stand in a row."""
-
 _LEAST_SPAN = 0.1
 """The smallest range of a y axis, so that a nearly constant value is not magnified."""
 
@@ -69,7 +66,7 @@ def plot_grid(
     columns = 1 if len(tasks) == 1 else 2 if len(tasks) in (2, 4) else 3
     along = _axis(points[x], x_title, is_log=x == "size")
     panels = [
-        _panel(folder, points[points["task"] == task], looks, along, x, _WIDTHS[columns])
+        _panel(folder, points[points["task"] == task], looks, along, x, WIDTHS[columns])
         for task in tasks
     ]
     known = (points["verdict"] != "").any()
@@ -129,7 +126,7 @@ def _panel(
         *lines_and_marks(frame, looks, along, y, states="" if known else None),
         *([] if is_log else broken_axis(Ends(0, 1), up, _HEIGHT)),
     ]
-    return panel(layers, one_line(task, 34 if width > _WIDTHS[3] else 24), width, _HEIGHT)
+    return panel(layers, one_line(task, 34 if width > WIDTHS[3] else 24), width, _HEIGHT)
 
 
 def _side_by_side(rows: Sequence[Row], x: str) -> list[Row]:
@@ -234,7 +231,7 @@ def plot_number(rows: Sequence[Row], looks: Looks, name: str = "number") -> Figu
         else:
             y = alt.Y("y:Q", title="share", scale=Ends(0, 1.05).scale, axis=alt.Axis(format="%"))
         x = _axis(frame["x"], "proportion", is_log=True)
-        panels.append(panel(lines_and_marks(frame, looks, x, y), title, _WIDTHS[2], _HEIGHT))
+        panels.append(panel(lines_and_marks(frame, looks, x, y), title, WIDTHS[2], _HEIGHT))
     if not panels:
         return None
     return Figure(

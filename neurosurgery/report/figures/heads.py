@@ -10,7 +10,7 @@ import pandas as pd
 
 from neurosurgery.masks.kinds import UNITS
 from neurosurgery.report.facts import interval, number, records
-from neurosurgery.report.figures.figure import COLUMN, INK, PAGE, Figure
+from neurosurgery.report.figures.figure import INK, PAGE, WIDTHS, Figure
 from neurosurgery.report.figures.marks import (
     Ends,
     concat,
@@ -127,7 +127,7 @@ def plot_knock_out(table: pd.DataFrame, name: str = "knock_out") -> Figure:
     """Accuracy on held-out prompts against the number of units that are knocked out."""
     kinds = list(dict.fromkeys(table["kind"]))
     first = table.iloc[0]
-    width = COLUMN - 60 if len(kinds) == 1 else (PAGE - 100) // len(kinds)
+    width = WIDTHS[1] if len(kinds) == 1 else (PAGE - 100) // len(kinds)
     return Figure(
         name,
         f"Knock-out ({first['ablation']}, positions: {first['positions']}): accuracy without key "

@@ -17,7 +17,7 @@ from neurosurgery.report.facts import (
     records,
     size_facts,
 )
-from neurosurgery.report.figures.figure import INK, Figure
+from neurosurgery.report.figures.figure import INK, WIDTHS, Figure
 from neurosurgery.report.figures.looks import Looks, one_line, worst_state
 from neurosurgery.report.figures.marks import (
     Ends,
@@ -33,9 +33,7 @@ from neurosurgery.report.figures.marks import (
 from neurosurgery.verdicts.columns import GRID
 
 BARS = "95 % interval over documents and repeats"
-WIDTH, HEIGHT = 258, 200
-_WIDTHS = {1: 316, 2: WIDTH, 3: 158}
-"""A panel's width by how many stand in a row."""
+HEIGHT = 200
 KEPT = {"kept_mean": "Mean of the other tasks", "kept_worst": "Worst other task"}
 FRAME = -0.25, 1.25
 """What is drawn of shares: one very long bar would press all marks together."""
@@ -92,7 +90,7 @@ def plot_isolation(
         f"other tasks moved; hollow: all stay within the margin. Bars: {BARS}.",
         concat(
             [
-                _panel(rows, looks, skill, kept, across, up, (title, WIDTH))
+                _panel(rows, looks, skill, kept, across, up, (title, WIDTHS[2]))
                 for kept, title in KEPT.items()
             ],
             columns=2,
@@ -121,7 +119,7 @@ def plot_isolations(runs: Sequence[IsolationRun], looks: Looks, name: str = "iso
     across, up = _ends(rows, ("removed",), 1.0, 0.0), _ends(rows, (worst,), 1.0)
     columns = min(len(runs), 3)
     panels = [
-        _panel(run.rows, looks, run.skill, worst, across, up, (run.name, _WIDTHS[columns]))
+        _panel(run.rows, looks, run.skill, worst, across, up, (run.name, WIDTHS[columns]))
         for run in runs
     ]
     return Figure(

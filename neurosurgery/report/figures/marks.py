@@ -207,7 +207,7 @@ def rule_at(
 def broken_axis(across: Ends, up: Ends, height: int) -> list[alt.Chart]:
     """Marks that say which axis does not begin at 0."""
     one = alt.Chart(pd.DataFrame({"one": [0]}))
-    look: Any = {"shape": _BREAK, "size": 30, "stroke": INK, "strokeWidth": 1, "aria": False}
+    look: Any = {"shape": _BREAK, "size": 6, "stroke": INK, "strokeWidth": 1, "aria": False}
     found = []
     if across.is_broken:
         mark = one.mark_point(**look, angle=90)

@@ -13,8 +13,8 @@ import pandas as pd
 
 from neurosurgery.methods.registry import has_one_size, method_label, method_rank, size_text
 from neurosurgery.report.facts import Row, gain_facts, number, records, trained_name
-from neurosurgery.report.figures.figure import COLUMN, INK, Figure
-from neurosurgery.report.figures.isolation import BARS, FRAME, HEIGHT, KEPT, WIDTH
+from neurosurgery.report.figures.figure import INK, WIDTHS, Figure
+from neurosurgery.report.figures.isolation import BARS, FRAME, HEIGHT, KEPT
 from neurosurgery.report.figures.looks import MOVED, Looks, one_line, set_name
 from neurosurgery.report.figures.marks import (
     Ends,
@@ -36,7 +36,6 @@ _LEAST_REACH = 0.25
 """How far from the marks error bars are drawn at least."""
 _LEAST_SPAN = 0.1
 
-_WIDTHS = {1: COLUMN - 60, 2: 262, 3: 158}
 _LOSS_HEIGHT = 120
 _DECADE = 10
 _MOST_WITH_TRAINING = 4
@@ -144,10 +143,10 @@ def _gains(
         rule_at(0.0, "x"),
         *lines_and_marks(frame, looks, x, y, is_faded=True),
         unedited.encode(x, y),
-        *labels(frame, x, y, ends, (WIDTH, HEIGHT)),
+        *labels(frame, x, y, ends, (WIDTHS[2], HEIGHT)),
         *broken_axis(across, up, HEIGHT),
     ]
-    return panel(layers, KEPT[kept], WIDTH, HEIGHT)
+    return panel(layers, KEPT[kept], WIDTHS[2], HEIGHT)
 
 
 def _label(row: Row, table: pd.DataFrame) -> str:
@@ -248,7 +247,7 @@ def plot_losses(panels: Sequence[LossPanel], looks: Looks, name: str = "losses")
     most = max(found.curves[["method_name", "against"]].drop_duplicates().shape[0]
                for found in panels)  # fmt: skip
     with_training = most <= _MOST_WITH_TRAINING
-    drawn = [_losses(found, looks, y, _WIDTHS[columns], with_training) for found in panels]
+    drawn = [_losses(found, looks, y, WIDTHS[columns], with_training) for found in panels]
     more = " Thin and pale: the loss of the training itself." if with_training else ""
     band = " Shaded: the range over repeats." if everything["low"].notna().any() else ""
     return Figure(
@@ -295,5 +294,5 @@ def _losses(
     if with_training:
         layers.insert(1, training.encode(x, thin, stroke, detail="curve:N"))
     return panel(
-        layers, one_line(found.title, 40 if width > _WIDTHS[3] else 30), width, _LOSS_HEIGHT
+        layers, one_line(found.title, 40 if width > WIDTHS[3] else 30), width, _LOSS_HEIGHT
     )

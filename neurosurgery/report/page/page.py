@@ -77,7 +77,7 @@ def render_page(
     """
     seen = Seen(folder, points)
     items = [(title, [shown_item(item, drawn) for item in of]) for title, of in sections if of]
-    first = next((of[0] for _, of in items if not of[0]["missing"]), None)
+    first = next((item for _, of in items for item in of if not item["missing"]), None)
     sections_shown = [
         (f"figures{place}", title, [item for item in of if item is not first])
         for place, (title, of) in enumerate(items)
