@@ -17,7 +17,7 @@ from report_folder import (
 )
 from small_report import MATH, OTHER, PERPLEXITY, small_folder
 
-from neurosurgery.common.numbers import percent_text
+from neurosurgery.common.numbers import p_value_text, percent_text
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.masks.units import place_of, short_kinds
 from neurosurgery.report.draw.style import one_line
@@ -215,6 +215,7 @@ def test_numbers_as_text():
     assert number(math.nan) == "–"
     assert number(math.inf) == "∞"
     assert [percent_text(x) for x in (0.34, 0.0201, 0.0005, 0)] == ["34%", "2.0%", "0.05%", "0%"]
+    assert [p_value_text(x) for x in (0.0004, 0.0126)] == ["< 0.001", "0.013"]
     assert one_line("a\nb") == "a b"
     assert len(one_line("x" * 90)) <= 34
 
