@@ -13,7 +13,6 @@ from neurosurgery.edit.kinds import SCALE, edit_text, exact_text
 from neurosurgery.methods.registry import method_label, size_text
 from neurosurgery.report.columns import (
     NUMBER,
-    TEXT,
     VERDICTS,
     Column,
     Row,
@@ -70,34 +69,22 @@ def point_columns(*, controls: bool = False, factors: Factors | None = None) -> 
         controls: whether other skills were edited, too.
         factors: what scalars became.
     """
+
+    def edit_value(row: Row) -> str:
+        return _edit_value(row, factors or {})
+
     return [
         _METHOD,
         *([_SKILL] if controls else []),
         _AGAINST,
         _SIZE,
         _SIZE_UNIT,
-        Column(
-            "Edit",
-            lambda row: edit_text(row["edit"], row["edit_value"]),
-            lambda row: row["edit"],
-            TEXT,
-        ),
-        Column(
-            "Edit value",
-            lambda row: _edit_value(row, factors or {}),
-            lambda row: row["edit_value"],
-            NUMBER,
-            terminal=False,
-        ),
+        Column("Edit", _edited, lambda row: row["edit"]),
+        Column("Edit value", edit_value, lambda row: row["edit_value"], NUMBER, terminal=False),
         _TASK,
         VERDICTS,
         number_column("Difference", "difference", signed),
-        Column(
-            "95 % interval",
-            lambda row: interval(row["ci_low"], row["ci_high"]),
-            lambda row: row["ci_low"],
-            NUMBER,
-        ),
+        Column("95 % interval", _interval, lambda row: row["ci_low"], NUMBER),
         number_column("Margin", "margin", lambda margin: f"± {margin:.3g}"),
         text_column("Unit", "unit", terminal=False),
         _P,
@@ -108,6 +95,19 @@ def point_columns(*, controls: bool = False, factors: Factors | None = None) -> 
         number_column("Of the model", "edited_share", percent_text, terminal=False),
         number_column("Of the top-K", "topk_share", percent_text, terminal=False),
     ]
+
+
+def _edited(row: Row) -> str:
+    return edit_text(row["edit"], row["edit_value"])
+
+
+def _interval(row: Row) -> str:
+    return interval(row["ci_low"], row["ci_high"])
+
+
+def _rate(row: Row) -> str:
+    rate = row["edit_value"]
+    return "better rate" if math.isnan(rate) else f"{rate:g}"
 
 
 def _edit_value(row: Row, factors: Factors) -> str:
@@ -180,14 +180,7 @@ def training_columns(skill: str) -> list[Column]:
         _AGAINST,
         _SIZE,
         _SIZE_UNIT,
-        Column(
-            "Learning rate",
-            lambda row: (
-                "better rate" if math.isnan(row["edit_value"]) else f"{row['edit_value']:g}"
-            ),
-            lambda row: row["edit_value"],
-            NUMBER,
-        ),
+        Column("Learning rate", _rate, lambda row: row["edit_value"], NUMBER),
         interval_column(f"Gain in {skill}", "gain", sign=True),
         interval_column("Others kept, mean", "kept_mean"),
         interval_column("Others kept, worst task", "kept_worst", note="worst_task"),
@@ -223,8 +216,7 @@ def _state(row: Row, skill: str) -> str:
         return BASELINE
     of_skill = "" if row["skill"] == skill else f" (skill {row['skill']})"
     size = size_text(row["method"], row["size"])
-    edited = edit_text(row["edit"], row["edit_value"])
-    return f"{curve_label(row['method'], row['against'])}{of_skill}, {size}, {edited}"
+    return f"{curve_label(row['method'], row['against'])}{of_skill}, {size}, {_edited(row)}"
 
 
 CONTROLS = [
