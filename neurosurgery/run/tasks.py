@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, TypeVar
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.evaluate.tasks import task_manager
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from neurosurgery.evaluate.asked import Asked
     from neurosurgery.evaluate.harness import Harness
     from neurosurgery.results.cells import Cell
+
+T = TypeVar("T")
 
 
 class Tasks:
@@ -106,26 +108,17 @@ class Tasks:
     @property
     def asked(self) -> dict[str, Asked]:
         """The documents of every task that model states are asked."""
-        found: dict[str, Asked] = {}
-        for harness in self.harnesses.values():
-            found |= harness.asked
-        return found
+        return _merged(harness.asked for harness in self.harnesses.values())
 
     @property
     def sizes(self) -> dict[str, int]:
         """How many documents every task has."""
-        found: dict[str, int] = {}
-        for harness in self.harnesses.values():
-            found |= harness.sizes
-        return found
+        return _merged(harness.sizes for harness in self.harnesses.values())
 
     @property
     def units(self) -> dict[str, list[str]]:
         """What is judged as one, with its tasks (`Harness.units`)."""
-        found: dict[str, list[str]] = {}
-        for harness in self.harnesses.values():
-            found |= harness.units
-        return found
+        return _merged(harness.units for harness in self.harnesses.values())
 
     def has_all(self, baseline: Cell) -> bool:
         """Whether a baseline has answered the documents of all repeats."""
@@ -135,3 +128,8 @@ class Tasks:
         return all(
             there.get(task, set()).issuperset(asked.order) for task, asked in self.asked.items()
         )
+
+
+def _merged(parts: Iterable[Mapping[str, T]]) -> dict[str, T]:
+    """What every harness has of its tasks, as one."""
+    return {name: value for part in parts for name, value in part.items()}
