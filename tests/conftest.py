@@ -20,10 +20,10 @@ import pytest
 import torch
 import transformers
 from lm_eval.tasks import _index as harness_index
-from matplotlib.figure import Figure
 from transformers import AutoTokenizer, PreTrainedModel
 
 from neurosurgery.data import overlap
+from neurosurgery.report.figures import figure
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -73,12 +73,11 @@ def figures_without_ink(request: pytest.FixtureRequest) -> Iterator[None]:
     draw them, and so does what is `DRAWN`.
     """
 
-    def savefig(_figure: Figure, file, format: str, **_more) -> None:
-        file.write("<svg></svg>" if format == "svg" else b"")
-
     with pytest.MonkeyPatch.context() as patch:
         if not any(request.path.is_relative_to(path) for path in DRAWN):
-            patch.setattr(Figure, "savefig", savefig)
+            patch.setattr(figure, "svg_of", lambda _chart: "<svg></svg>")
+            patch.setattr(figure, "png_of", lambda _svg: b"")
+            patch.setattr(figure, "pdf_of", lambda _svg: b"")
         yield
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from typing import NamedTuple
+from xml.etree import ElementTree
 
 import pandas as pd
 from report_folder import complete, is_perplexity, unit_of, write_tables
 
-from neurosurgery.report.draw.style import figure_style
-from neurosurgery.report.page.figures import draw_all
-from neurosurgery.report.page.missing import Missing
+from neurosurgery.report.figures.figure import Figure, Missing, svg_of
+from neurosurgery.report.figures.folder import all_figures
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.settings.identity import Fact, Identity
@@ -52,16 +54,88 @@ def small_folder(path, repeats):
     return read_folder(path)
 
 
-def drawn(folder):
-    points = grid_points(folder)
-    with figure_style():
-        sections = draw_all(folder, points)
-    return [item for _, items in sections for item in items]
+def items_of(folder):
+    """Every figure of a folder, and what stands in the place of those that it has no data for."""
+    return [item for _, items in all_figures(folder, grid_points(folder)) for item in items]
+
+
+def figure_of(folder, name):
+    """The figure of this name."""
+    return next(item for item in items_of(folder) if getattr(item, "name", "") == name)
 
 
 def names(items):
-    return [item.name for item in items if not isinstance(item, Missing)]
+    return [item.name for item in items if isinstance(item, Figure)]
 
 
 def missing(items):
     return {item.title.partition(":")[0]: item for item in items if isinstance(item, Missing)}
+
+
+class Mark(NamedTuple):
+    """A mark of a drawing: its facts by their names, its filling, and where in its panel it is."""
+
+    facts: dict[str, str]
+    fill: str
+    place: tuple[float, float]
+
+
+def marks(figure):
+    """The marks of a figure in the order of the drawing, read from the drawing itself."""
+    return marks_in(svg_of(figure.chart))
+
+
+def marks_in(svg):
+    """The marks of a drawing: all that has facts, which are its accessible name, a line each."""
+    found = []
+    for element in ElementTree.fromstring(svg).iter():
+        name = element.get("aria-label", "")
+        if element.get("role") == "graphics-symbol" and "\n" in name:
+            facts = dict(line.split(": ", 1) for line in name.split("\n"))
+            place = re.fullmatch(r"translate\((.*),(.*)\)", element.get("transform", ""))
+            x, y = map(float, place.groups()) if place else (math.nan, math.nan)
+            found.append(Mark(facts, element.get("fill"), (x, y)))
+    return found
+
+
+def words(svg):
+    """The texts that a drawing shows."""
+    elements = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
+    return [element.text or "" for element in elements]
+
+
+def panels(figure):
+    """The panels of a figure as specifications, by their titles."""
+    content = figure.chart.to_dict(validate=False)
+    parts = content.get("concat") or content.get("hconcat") or [content]
+    return {part.get("title", ""): Panel(content, part) for part in parts}
+
+
+class Panel(NamedTuple):
+    """The specification of a panel, and that of its figure, which holds the data."""
+
+    figure: dict
+    content: dict
+
+    def rows(self, kind):
+        """The data of the layers of a kind of mark, without those that only explain fillings."""
+        return [
+            row
+            for layer in self.layers(kind)
+            if layer["mark"].get("opacity") != 0
+            for row in self.figure["datasets"][layer["data"]["name"]]
+        ]
+
+    def marks(self):
+        """The data of the marks that tell their facts."""
+        (found,) = (layer for layer in self.content["layer"] if "tooltip" in layer["encoding"])
+        return self.figure["datasets"][found["data"]["name"]]
+
+    def layers(self, kind):
+        """The layers of a kind of mark."""
+        return [layer for layer in self.content["layer"] if layer["mark"]["type"] == kind]
+
+    def scale(self, channel):
+        """The scale of a channel of the marks."""
+        (found,) = (layer for layer in self.content["layer"] if "tooltip" in layer["encoding"])
+        return found["encoding"][channel]["scale"]

@@ -153,8 +153,9 @@ def test_figure(suffix, magic, folder):
 
 def test_the_figure_says_what_the_table_says():
     """Both panels are symmetric, hold each pair once a side, and nothing on the diagonal."""
-    from neurosurgery.masks.overlap import Overlap
     from neurosurgery.report.draw.overlap import build_figure
+
+    from neurosurgery.masks.overlap import Overlap
 
     pairs = {
         (0, 1): Overlap(100, 10, 20, 5, 2.0),

@@ -8,6 +8,7 @@ import re
 
 import pandas as pd
 import pytest
+from neurosurgery.report.show.isolation import isolation_points
 from report_folder import (
     TASKS,
     FakeFolder,
@@ -18,10 +19,9 @@ from small_report import MATH, OTHER, small_folder
 from neurosurgery.__main__ import main
 from neurosurgery.common.errors import UsageError
 from neurosurgery.report import make_report
+from neurosurgery.report.cautions import cautions
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
-from neurosurgery.report.cautions import cautions
-from neurosurgery.report.show.isolation import isolation_points
 
 pytestmark = pytest.mark.whole
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 from matplotlib.patches import Rectangle
-from report_folder import FakeFolder
-
-from neurosurgery.report import make_report
 from neurosurgery.report.draw.canvas import Drawing
 from neurosurgery.report.draw.heads import draw_effects, draw_knock_out, draw_transfer
 from neurosurgery.report.draw.style import figure_style
 from neurosurgery.report.page.figures import draw_all
+from report_folder import FakeFolder
+
+from neurosurgery.report import make_report
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.heads import (
     EFFECTS,

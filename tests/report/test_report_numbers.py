@@ -7,6 +7,10 @@ import math
 
 import pandas as pd
 import pytest
+from neurosurgery.report.draw.style import one_line
+from neurosurgery.report.page.figures import choose_masks
+from neurosurgery.report.show.consistency import consistency_panels
+from neurosurgery.report.show.isolation import best, isolation_panels, isolation_points
 from report_folder import (
     PROPORTIONS,
     TASKS,
@@ -20,17 +24,12 @@ from small_report import MATH, OTHER, PERPLEXITY, small_folder
 from neurosurgery.common.numbers import p_value_text, percent_text
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.masks.units import place_of, short_kinds
-from neurosurgery.report.draw.style import one_line
-from neurosurgery.report.page.figures import choose_masks
+from neurosurgery.report.cautions import cautions
+from neurosurgery.report.facts import grid_panels, number, size_panels, tick_places
+from neurosurgery.report.findings import findings
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.report.read.where import read_masks
-from neurosurgery.report.cautions import cautions
-from neurosurgery.report.show.consistency import consistency_panels
-from neurosurgery.report.show.isolation import best, isolation_panels, isolation_points
-from neurosurgery.report.facts import grid_panels, size_panels, tick_places
-from neurosurgery.report.facts import number
-from neurosurgery.report.findings import findings
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.keys import BASELINE_KEY
 from neurosurgery.results.store import ResultStore

@@ -15,9 +15,9 @@ from trained_folder import gain_row, gain_table
 
 from neurosurgery.methods.registry import method_label, size_text
 from neurosurgery.report.columns import Column, page_table, terminal_table
+from neurosurgery.report.facts import records
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
-from neurosurgery.report.facts import records
 from neurosurgery.report.tables import (
     comparison_columns,
     comparison_rows,

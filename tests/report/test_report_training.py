@@ -7,25 +7,25 @@ import math
 
 import pandas as pd
 import pytest
+from neurosurgery.report.draw.style import Looks
+from neurosurgery.report.draw.training import draw_gains
+from neurosurgery.report.show.gains import gains_frame, gains_panels, into_frame, outside_text
+from neurosurgery.report.show.losses import loss_panels, spans_a_decade
+from neurosurgery.report.trained import trained_findings
 from report_folder import FakeFolder
 from small_report import drawn, missing, names
 from trained_folder import MODEL, Trainings, gain_row, gain_table
 
 from neurosurgery.methods.registry import METHODS
 from neurosurgery.report import make_report
+from neurosurgery.report.cautions import cautions
 from neurosurgery.report.columns import page_table
-from neurosurgery.report.draw.style import Looks
-from neurosurgery.report.draw.training import draw_gains
+from neurosurgery.report.commands import repeat_with
+from neurosurgery.report.facts import Mark, point_facts, records, size_panels
+from neurosurgery.report.findings import findings
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.losses import COLUMNS, read_losses
 from neurosurgery.report.read.points import grid_points
-from neurosurgery.report.cautions import cautions
-from neurosurgery.report.show.gains import gains_frame, gains_panels, into_frame, outside_text
-from neurosurgery.report.show.losses import loss_panels, spans_a_decade
-from neurosurgery.report.commands import repeat_with
-from neurosurgery.report.facts import Mark, point_facts, records, size_panels
-from neurosurgery.report.trained import trained_findings
-from neurosurgery.report.findings import findings
 from neurosurgery.report.tables import point_columns
 
 pytestmark = pytest.mark.whole

@@ -7,12 +7,12 @@ import pandas as pd
 
 from neurosurgery.report.facts import number, records
 from neurosurgery.report.figures.figure import WIDTHS, Figure
+from neurosurgery.report.figures.looks import ORDERED
 from neurosurgery.report.figures.marks import Ends, concat, error_bars, number_axis, panel, told
 
 _NEEDED = "against num_samples proportion count_a overlap overlap_by_chance".split()
 TITLE = "Consistency: do independent samples select the same weights?"
 _HEIGHT = 140
-_SHADES = "#440154", "#3b528b", "#21918c", "#5ec962", "#b5a300"
 
 
 def consistency_rows(table: pd.DataFrame) -> pd.DataFrame:
@@ -87,7 +87,7 @@ def _panel(rows: pd.DataFrame, proportions: list[str], width: int) -> alt.LayerC
     scale = alt.Scale(type="log", domain=[samples[0] / 1.35, samples[-1] * 1.35], nice=False)
     x = alt.X("x:Q", title="samples in a subset", scale=scale, axis=axis)
     y = alt.Y("y:Q", title="overlap of two masks", scale=Ends(-0.03, 1.03).scale)
-    shades = [_SHADES[index % len(_SHADES)] for index in range(len(proportions))]
+    shades = [ORDERED[index % len(ORDERED)] for index in range(len(proportions))]
     colour = alt.Stroke(
         "name:N",
         title="proportion",

@@ -83,8 +83,9 @@ _LEGENDS = {"bottom": {"anchor": "start", "direction": "vertical", "margin": 3}}
 _PLACES = re.compile(r'\b(transform|d|[xy][12]?|width|height)="[^"]*"')
 _DIGITS = re.compile(r"(\d\.\d)\d+")
 _WHOLE = re.compile(r' opacity="1"')
-_ID = re.compile(r'(\bid="|href="#|url\(#)')
-_CLIP = re.compile(r"\bclip\d+\b")
+_TAG = re.compile(r"<[^>]*>")
+_ID = re.compile(r'(\bid="|="#|="url\(#)')
+_NUMBERED = re.compile(r'(\bid="|="url\(#)((?:clip|gradient_)\d+)')
 _COLOUR = re.compile(r'\b(fill|stroke)="(#([0-9a-f]{6}))"', re.IGNORECASE)
 
 
@@ -142,9 +143,10 @@ def svg_of(chart: Any) -> str:
     specification = finished(chart).to_dict(validate=False)
     specification["config"]["legend"]["layout"] = _LEGENDS
     svg = str(vl_convert.vegalite_to_svg(specification))
-    # Vega numbers the clips of all drawings of a process.
-    order = {name: f"clip{place}" for place, name in enumerate(dict.fromkeys(_CLIP.findall(svg)))}
-    return _CLIP.sub(lambda found: order[found[0]], svg)
+    # Vega numbers the clips and gradients of all drawings of a process.
+    names = dict.fromkeys(name for _, name in _NUMBERED.findall("".join(_TAG.findall(svg))))
+    own = {name: f"part{place}" for place, name in enumerate(names)}
+    return _in_tags(svg, _NUMBERED, lambda found: found[1] + own[found[2]])
 
 
 def png_of(svg: str) -> bytes:
@@ -167,6 +169,15 @@ def save(figure: Figure, folder: Path) -> str:
 
 def page_svg(svg: str, prefix: str) -> str:
     """The drawing for a page that holds several: see step 3 of this file."""
-    body = _PLACES.sub(lambda found: _DIGITS.sub(r"\1", found[0]), svg[svg.index("<svg") :])
-    body = _WHOLE.sub("", _ID.sub(lambda match: match.group(1) + prefix, body))
-    return _COLOUR.sub(lambda found: f'{found[1]}="var(--f-{found[3].lower()}, {found[2]})"', body)
+    body = svg[svg.index("<svg") :]
+    body = _in_tags(body, _PLACES, lambda found: _DIGITS.sub(r"\1", found[0]))
+    body = _in_tags(body, _WHOLE, lambda _: "")
+    body = _in_tags(body, _ID, lambda found: found[1] + prefix)
+    return _in_tags(
+        body, _COLOUR, lambda found: f'{found[1]}="var(--f-{found[3].lower()}, {found[2]})"'
+    )
+
+
+def _in_tags(svg: str, pattern: re.Pattern[str], replace: Callable[[re.Match[str]], str]) -> str:
+    """Replace in tags alone: a text, which may be a task's name, can look like an attribute."""
+    return _TAG.sub(lambda tag: pattern.sub(replace, tag[0]), svg)

@@ -65,6 +65,8 @@ def plot_grid(
     tasks = [task for task in folder.tasks if (points["task"] == task).any()]
     columns = 1 if len(tasks) == 1 else 2 if len(tasks) in (2, 4) else 3
     along = _axis(points[x], x_title, is_log=x == "size")
+    seen = records(points.dropna(subset=["value"]))
+    looks = looks.of({**row, "state": state_of(row["verdict"])} for row in seen)
     panels = [
         _panel(folder, points[points["task"] == task], looks, along, x, WIDTHS[columns])
         for task in tasks
@@ -225,13 +227,14 @@ def plot_number(rows: Sequence[Row], looks: Looks, name: str = "number") -> Figu
         known = [row for row in rows if math.isfinite(row[column])]
         if not known:
             continue
-        frame = frame_of(known, looks, x="size", y=column, facts=facts)
+        of_figure = looks.of(rows)
+        frame = frame_of(known, of_figure, x="size", y=column, facts=facts)
         if column == "edited":
             y = log_scale(frame["y"], "weights")
         else:
             y = alt.Y("y:Q", title="share", scale=Ends(0, 1.05).scale, axis=alt.Axis(format="%"))
         x = _axis(frame["x"], "proportion", is_log=True)
-        panels.append(panel(lines_and_marks(frame, looks, x, y), title, WIDTHS[2], _HEIGHT))
+        panels.append(panel(lines_and_marks(frame, of_figure, x, y), title, WIDTHS[2], _HEIGHT))
     if not panels:
         return None
     return Figure(

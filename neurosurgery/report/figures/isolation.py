@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
@@ -79,6 +80,7 @@ def plot_isolation(
         skill: the edited skill.
         name: the figure's file name.
     """
+    looks = looks.of(row for row in rows if math.isfinite(row["removed"]))
     across = _ends(rows, ("removed",), 1.0, 0.0)
     up = _ends(rows, tuple(KEPT), 1.0)
     return Figure(

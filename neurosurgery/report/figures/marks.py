@@ -18,7 +18,7 @@ import pandas as pd
 from neurosurgery.methods.registry import method_label
 from neurosurgery.report.facts import Facts, Row
 from neurosurgery.report.figures.figure import INK, QUIET
-from neurosurgery.report.figures.looks import MOVED, Looks, filling, one_line, set_name
+from neurosurgery.report.figures.looks import MOVED, Looks, one_line, set_name
 
 _AREA = 34
 _BREAK = "M-3,1.5L3,-1.5M-3,4.5L3,1.5"
@@ -96,14 +96,13 @@ def lines_and_marks(
 
     Args:
         frame: the marks.
-        looks: the looks of methods and sets.
+        looks: the looks of the figure.
         x: the channel of x, y: that of y.
         states: the title of the legend of fillings; without one, all marks are full.
         is_faded: whether the lines are faint, where they only say which marks belong together.
     """
     base = alt.Chart(frame)
-    methods, sets = set(frame["method_name"]), set(frame["against"])
-    stroke, shape = looks.stroke(methods), looks.shape(sets)
+    stroke, shape = looks.stroke(), looks.shape()
     line = base.mark_line(
         opacity=0.4 if is_faded else 0.9, strokeWidth=1.1, aria=False, clip=True
     ).encode(
@@ -124,7 +123,7 @@ def lines_and_marks(
         description="told:N",
         tooltip="told:N",
     )
-    explained = [filling(set(frame["state"]), states)] if states is not None else []
+    explained = [looks.filling(states)] if states is not None else []
     return [*explained, line, *error_bars(frame, x, y, stroke), marks]
 
 

@@ -102,6 +102,7 @@ def plot_gains(
     rows = records(table[table["edit_value"].notna()])
     rows.sort(key=lambda row: (method_rank(row["method"]), row["against"],
                                _size_order(row["size"]), row["edit_value"]))  # fmt: skip
+    looks = looks.of(rows)
     panels = [_gains(rows, table, looks, kept, (across, up), (skill, metric)) for kept in KEPT]
     caption = (
         "Each mark is one trained selection. Where there is room, it is labelled with its learning "
@@ -239,6 +240,7 @@ def plot_losses(panels: Sequence[LossPanel], looks: Looks, name: str = "losses")
     """Held-out loss by step, a panel per learning rate and size."""
     columns = min(3, len(panels))
     everything = pd.concat([found.curves for found in panels])
+    looks = looks.of(records(everything.rename(columns={"method_name": "method"})))
     held_out = everything["held_out"].dropna()
     y: Any = alt.Y("y:Q", title="loss (nats per token)", scale=alt.Scale(zero=True))
     if len(held_out) and held_out.min() > 0 and held_out.max() > _DECADE * held_out.min():
@@ -276,7 +278,7 @@ def _losses(
         fill=[looks.fill(name, MOVED) for name in rows["method_name"]],
     )
     x = alt.X("x:Q", title="step", axis=alt.Axis(grid=False, tickCount=4))
-    stroke = looks.stroke(set(rows["method_name"]))
+    stroke = looks.stroke()
     band = alt.Chart(rows[rows["low"].notna()]).mark_area(opacity=0.18, aria=False, clip=True)
     training = alt.Chart(rows[rows["training"].notna()]).mark_line(
         strokeWidth=0.6, opacity=0.4, aria=False, clip=True

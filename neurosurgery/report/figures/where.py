@@ -109,6 +109,7 @@ def plot_map(masks: Sequence[MaskCounts], name: str = "where_map") -> Figure:
 def plot_bars(masks: Sequence[MaskCounts], looks: Looks, name: str = "where_bars") -> Figure:
     """Each mask's distribution over layers and over kinds of module."""
     kinds = _kinds(masks)
+    looks = looks.of({"method": mask.method, "against": mask.against} for mask in masks)
     panels = [
         _bars(masks, looks, "layer", _layers(masks), {}),
         _bars(masks, looks, "kind", list(kinds.values()), kinds),
@@ -165,7 +166,7 @@ def _bars(
         alt.Y("share:Q", title="share of the mask's weights" if part == "layer" else None,
               axis=alt.Axis(format="%", tickCount=5)),
         offset,
-        looks.stroke({mask.method for mask in masks}),
+        looks.stroke(),
         fill=alt.Fill("fill:N", scale=None),
         description="told:N",
         tooltip="told:N",
