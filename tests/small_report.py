@@ -101,7 +101,7 @@ def marks_in(svg):
 def words(svg):
     """The texts that a drawing shows."""
     elements = ElementTree.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")
-    return [element.text or "" for element in elements]
+    return ["".join(element.itertext()) for element in elements]
 
 
 def panels(figure):
@@ -123,13 +123,18 @@ class Panel(NamedTuple):
             row
             for layer in self.layers(kind)
             if layer["mark"].get("opacity") != 0
-            for row in self.figure["datasets"][layer["data"]["name"]]
+            for row in self._data(layer)
         ]
 
     def marks(self):
         """The data of the marks that tell their facts."""
         (found,) = (layer for layer in self.content["layer"] if "tooltip" in layer["encoding"])
-        return self.figure["datasets"][found["data"]["name"]]
+        return self._data(found)
+
+    def _data(self, layer):
+        # Altair gives the data of layers that have the same to what is above them.
+        owner = next(part for part in (layer, self.content, self.figure) if "data" in part)
+        return self.figure["datasets"][owner["data"]["name"]]
 
     def layers(self, kind):
         """The layers of a kind of mark."""

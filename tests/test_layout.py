@@ -35,7 +35,7 @@ REPORT_MAY = {
     "edit.kinds",
     "report",
 }
-REPORT_FOLDERS = ["read", "show", "draw", "page"]
+REPORT_FOLDERS = ["read", "figures", "page"]
 """The same rule within the report."""
 
 HEAVY = {"transformers", "lm_eval", "accelerate", "peft"}
@@ -133,9 +133,9 @@ def test_imports_go_one_way():
         ("report/read/folder.py", "from neurosurgery.masks.mask import pack", "the report reads"),
         ("report/read/folder.py", "import neurosurgery.models.load", "the report reads"),
         (
-            "report/show/words.py",
-            "from neurosurgery.report.draw.grid import x",
-            "draw/ comes after",
+            "report/read/points.py",
+            "from neurosurgery.report.figures.grid import x",
+            "figures/ comes after",
         ),
         ("run/plan.py", "from neurosurgery.cli.flags import build_parser", "cli/ comes after"),
     ],
@@ -186,7 +186,7 @@ def test_a_method_is_named_in_its_own_file_alone():
     }
     of_the_paper = {
         "edit/model_card.py",
-        "report/show/consistency.py",
+        "report/figures/consistency.py",
         "verdicts/published_lines.py",
     }
     # PEFT has two configurations.

@@ -153,22 +153,30 @@ def test_figure(suffix, magic, folder):
 
 def test_the_figure_says_what_the_table_says():
     """Both panels are symmetric, hold each pair once a side, and nothing on the diagonal."""
-    from neurosurgery.report.draw.overlap import build_figure
+    from small_report import Panel, words
 
     from neurosurgery.masks.overlap import Overlap
+    from neurosurgery.report.figures.figure import svg_of
+    from neurosurgery.report.figures.overlap import plot_overlap
 
     pairs = {
         (0, 1): Overlap(100, 10, 20, 5, 2.0),
         (0, 2): Overlap(100, 10, 10, 10, 1.0),
         (1, 2): Overlap(100, 20, 10, 0, 2.0),
     }
-    left, right, _ = build_figure(["a", "b", "c"], pairs).axes
-    assert [text.get_text() for text in left.get_yticklabels()] == ["a", "b", "c"]
-    values = {text.get_position(): text.get_text() for text in left.texts}
-    assert len(values) == 6
-    assert values[1, 0] == values[0, 1] == "0.20\n(0.071)"
-    assert values[2, 0] == "1.00\n(0.053)"
-    assert {t.get_position(): t.get_text() for t in right.texts}[0, 1] == "0.50\n(0.200)"
+    chart = plot_overlap(["a", "b", "c"], pairs)
+    content = chart.to_dict(validate=False)
+    left, right = (
+        {(row["row"], row["column"]): row["text"] for row in Panel(content, part).rows("text")}
+        for part in content["hconcat"]
+    )
+    assert len(left) == len(right) == 6
+    assert left["a", "b"] == left["b", "a"] == "0.20\n(0.071)"
+    assert left["c", "a"] == "1.00\n(0.053)"
+    assert right["b", "a"] == "0.50\n(0.200)"
+    shown = "".join(words(svg_of(chart)))
+    assert "Jaccard index (by chance)" in shown
+    assert shown.count("abc") == 4
 
 
 def test_masks_of_one_name_are_told_apart_by_folder(folder, capsys):
@@ -211,7 +219,7 @@ def test_help_answers_without_importing_torch(command):
         "from neurosurgery.__main__ import main\n"
         "try: main([*sys.argv[1:], '--help'])\n"
         "except SystemExit as error: status = error.code\n"
-        "heavy = {'torch', 'pandas', 'numpy', 'matplotlib'} & set(sys.modules)\n"
+        "heavy = {'torch', 'pandas', 'numpy', 'altair', 'vl_convert'} & set(sys.modules)\n"
         "assert status == 0 and not heavy, heavy"
     )
     found = subprocess.run(

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 
 import pandas as pd
 import pytest
-from neurosurgery.report.show.isolation import isolation_points
 from report_folder import (
     TASKS,
     FakeFolder,
     write_tables,
 )
-from small_report import MATH, OTHER, small_folder
+from small_report import MATH, OTHER, items_of, marks, names, small_folder, words
 
 from neurosurgery.__main__ import main
 from neurosurgery.common.errors import UsageError
 from neurosurgery.report import make_report
 from neurosurgery.report.cautions import cautions
+from neurosurgery.report.figures.figure import Figure, svg_of
+from neurosurgery.report.figures.isolation import isolation_rows
+from neurosurgery.report.figures.looks import one_line
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 
@@ -38,10 +39,10 @@ def test_nan_is_left_out_and_said(tmp_path):
         "broken"
     }
     assert "6 values of repeats are broken" in " ".join(cautions(folder, points))
-    found = isolation_points(folder, points, "math")
+    found = isolation_rows(folder.isolation, points, "math", folder.other_tasks)
     # A point with a broken task is no candidate; the other proportion stays, for both sets.
-    assert [point.size for point in found] == [0.05, 0.05]
-    assert all(math.isfinite(point.kept_mean) for point in found)
+    assert [row["size"] for row in found] == [0.05, 0.05]
+    assert all(math.isfinite(row["kept_mean"]) for row in found)
     assert make_report(path).exists()
 
 
@@ -111,8 +112,8 @@ def test_a_baseline_at_chance_has_no_share_to_lose(tmp_path):
     assert f"{OTHER}: the baseline (0.250) is no better than guessing" in " ".join(
         cautions(folder, points)
     )
-    (point,) = isolation_points(folder, points, "math")
-    assert point.kept_mean == pytest.approx(0.8)
+    (row,) = isolation_rows(folder.isolation, points, "math", folder.other_tasks)
+    assert row["kept_mean"] == pytest.approx(0.8)
 
 
 @pytest.mark.parametrize("content", [None, "a,b\n1,2\n", "", "\n", 'model,"method\n'])
@@ -173,7 +174,42 @@ def test_control_characters_reach_neither_page_nor_terminal(tmp_path, capsys):
     for text in (page, output.out + output.err):
         assert not [char for char in text if char in "\x1b\r\x07\u202e\x00"]
     assert "\\u202e" in page
-    # Nor from the facts, which a script reads.
-    facts = json.loads(re.search(r'id="facts">(.*?)</script>', page, re.DOTALL)[1])
-    assert facts
-    assert not [char for char in str(facts) if char in "\x1b\r\x07\u202e\x00"]
+    # Nor as references, which a browser would read as characters.
+    assert not re.search(r"&#(x?0*(1b|d|7|202e|0)|27|13|8238);", page, re.IGNORECASE)
+
+
+HOSTILE = (
+    """'"><script>alert("1")</script>""",
+    "{signal: 'x'}",
+    "a.b[c]",
+    "line\none",
+    "datum['told'] || true",
+    "\\frac{1}{2} $x$ %s {0} clip0 url(#part0)",
+)
+"""Names that would be more than text where a program took them for its own."""
+
+
+def test_hostile_names_stay_texts(tmp_path):
+    """Of tasks, sets and methods, in drawings and page; every chart still has all of its marks."""
+    path = FakeFolder(
+        methods=("mathneuro", *HOSTILE[:3]),
+        sets=HOSTILE,
+        proportions=(0.01,),
+        repeats=1,
+        tasks={f"{name}{place}": TASKS[OTHER] for place, name in enumerate(HOSTILE)},
+    ).write(tmp_path)
+    folder = read_folder(path)
+    figures = [item for item in items_of(folder) if isinstance(item, Figure)]
+    assert names(figures) == ["isolation", "proportion", "number"]
+    curves = 4 * len(HOSTILE)
+    for figure, count in zip(figures, (2 * curves, curves * len(HOSTILE), 2 * curves), strict=True):
+        found = marks(figure)
+        assert len(found) == count
+        assert {mark.facts["set"] for mark in found} == {one_line(name, 80) for name in HOSTILE}
+        assert {mark.facts["method"] for mark in found} >= set(HOSTILE[:3])
+        svg = svg_of(figure.chart)
+        assert "<script" not in svg
+        assert set(map(one_line, HOSTILE)) <= set(words(svg))
+    page = make_report(path).read_text(encoding="utf-8")
+    assert page.count("<script") == 1
+    assert "&lt;script&gt;alert(" in page

@@ -7,10 +7,6 @@ import math
 
 import pandas as pd
 import pytest
-from neurosurgery.report.draw.style import one_line
-from neurosurgery.report.page.figures import choose_masks
-from neurosurgery.report.show.consistency import consistency_panels
-from neurosurgery.report.show.isolation import best, isolation_panels, isolation_points
 from report_folder import (
     PROPORTIONS,
     TASKS,
@@ -19,14 +15,19 @@ from report_folder import (
     write_csv,
     write_masks,
 )
-from small_report import MATH, OTHER, PERPLEXITY, small_folder
+from small_report import MATH, OTHER, PERPLEXITY, figure_of, marks, panels, small_folder, words
 
 from neurosurgery.common.numbers import p_value_text, percent_text
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.masks.units import place_of, short_kinds
 from neurosurgery.report.cautions import cautions
-from neurosurgery.report.facts import grid_panels, number, size_panels, tick_places
-from neurosurgery.report.findings import findings
+from neurosurgery.report.facts import number
+from neurosurgery.report.figures.consistency import consistency_rows, plot_consistency
+from neurosurgery.report.figures.figure import svg_of
+from neurosurgery.report.figures.folder import choose_masks
+from neurosurgery.report.figures.isolation import isolation_rows
+from neurosurgery.report.figures.looks import one_line
+from neurosurgery.report.findings import Seen, findings
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.report.read.where import read_masks
@@ -36,16 +37,19 @@ from neurosurgery.results.store import ResultStore
 from neurosurgery.verdicts.primary import primary_metrics
 
 
+def isolated(folder, skill="math"):
+    return isolation_rows(folder.isolation, grid_points(folder), skill, folder.other_tasks)
+
+
 def test_isolation_takes_chance_off(tmp_path):
     folder = small_folder(tmp_path, [(0.2, 0.65, 2.5), (0.4, 0.55, 2.5)])
-    points = grid_points(folder)
-    (point,) = isolation_points(folder, points, "math")
-    assert point.lost == pytest.approx(1 - (0.25 + 0.5) / 2)
+    (row,) = isolated(folder)
+    assert row["removed"] == pytest.approx(1 - (0.25 + 0.5) / 2)
     # (.65 - .25) / (.75 - .25) = .8 and (.55 - .25) / .5 = .6; 2 / 2.5 = .8
-    assert point.kept_mean == pytest.approx((0.7 + 0.8) / 2)
-    assert point.kept_worst == pytest.approx(0.7)
-    assert point.worst_task == OTHER
-    assert (point.edited, point.edited_share, point.repeats) == (100, 0.02, 2)
+    assert row["kept_mean"] == pytest.approx((0.7 + 0.8) / 2)
+    assert row["kept_worst"] == pytest.approx(0.7)
+    assert row["worst_task"] == OTHER
+    assert (row["edited"], row["edited_share"], row["repeats"]) == (100, 0.02, 2)
 
 
 def test_isolation_shows_the_numbers_of_its_file(tmp_path):
@@ -62,85 +66,98 @@ def test_isolation_shows_the_numbers_of_its_file(tmp_path):
     table["worst_task"] = PERPLEXITY
     write_csv(table, path / "isolation.csv")
     folder = read_folder(path)
-    points = grid_points(folder)
-    for skill in ("math", "Race"):
-        found = isolation_points(folder, points, skill)
+    for skill, name in (("math", "isolation"), ("Race", "isolation_control_Race")):
         rows = table[table["skill"] == skill].to_dict("records")
-        assert len(found) == len(rows) > 0
-        for point, row in zip(found, rows, strict=True):
-            shown = (
-                point.lost, *point.lost_bar, point.kept_mean, *point.mean_bar,
-                point.kept_worst, *point.worst_bar,
-            )  # fmt: skip
-            assert shown == pytest.approx([row[name] for name in names])
-            assert point.worst_task == PERPLEXITY
-        mean, worst = isolation_panels(found, "math")
+        figure = figure_of(folder, name)
+        mean, worst = panels(figure).values()
         for panel, kept in ((mean, "kept_mean"), (worst, "kept_worst")):
-            marks = [mark for curve in panel.curves for mark in curve.marks]
-            ends = ("removed", kept, f"{kept}_low", f"{kept}_high", "removed_low", "removed_high")
-            assert sorted((m.x, m.y, *m[3:7]) for m in marks) == [
-                pytest.approx([row[name] for name in ends]) for row in rows
-            ]
+            shown = [
+                (mark["x"], mark["y"], *(mark[f"{axis}_{end}"] for axis in "xy"
+                                         for end in ("low", "high")))
+                for mark in panel.marks()
+            ]  # fmt: skip
+            ends = ("removed", kept, "removed_low", "removed_high", f"{kept}_low", f"{kept}_high")
+            assert sorted(shown) == [pytest.approx([row[name] for name in ends]) for row in rows]
+            # The bars are of the same rows.
+            assert [row for row in panel.rows("rule") if "told" in row] == panel.marks() * 2
+        facts = [mark.facts for mark in marks(figure)]
+        assert len(facts) == 2 * len(rows) > 0
+        assert {each["others kept, worst"].rpartition(", ")[2] for each in facts} == {PERPLEXITY}
 
 
-def test_best_is_nearest_to_the_ideal(tmp_path):
+def test_marks_are_where_their_numbers_are(tmp_path):
+    """In the drawing itself: places are linear in the numbers, and the axes' ends are its edges."""
+    figure = figure_of(read_folder(FakeFolder(methods=("mathneuro",)).write(tmp_path)), "isolation")
+    drawn = marks(figure)
+    for index, panel in enumerate(panels(figure).values()):
+        rows = panel.marks()
+        mine = drawn[index * len(rows) : (index + 1) * len(rows)]
+        assert [mark.facts for mark in mine] == [facts_of(row) for row in rows]
+        (left, right), (bottom, top) = (panel.scale(axis)["domain"] for axis in "xy")
+        for mark, row in zip(mine, rows, strict=True):
+            across = (row["x"] - left) / (right - left) * panel.content["width"]
+            down = (top - row["y"]) / (top - bottom) * panel.content["height"]
+            assert mark.place == pytest.approx((across, down), abs=0.01)
+
+
+def facts_of(row):
+    return dict(line.split(": ", 1) for line in row["told"].split("\n"))
+
+
+def test_every_task_against_the_proportion(tmp_path):
     folder = read_folder(FakeFolder().write(tmp_path))
-    found = isolation_points(folder, grid_points(folder), "math")
-    assert len(found) == 6 * len(PROPORTIONS)
-    for key, chosen in best(found).items():
-        mine = [point for point in found if (point.method, point.against) == key]
-        distances = [(1 - p.lost) ** 2 + (1 - p.kept_worst) ** 2 for p in mine]
-        assert chosen == mine[distances.index(min(distances))]
-
-
-def test_proportion_panels(tmp_path):
-    folder = read_folder(FakeFolder().write(tmp_path))
-    points = grid_points(folder)
-    panels = {panel.title: panel for panel in grid_panels(folder, points, "size")}
-    assert list(panels) == list(TASKS)
-    panel = panels[OTHER]
-    assert panel.baseline == 0.875
-    assert panel.band == pytest.approx((0.875 - 1.96 * 0.02, 0.875 + 1.96 * 0.02))
-    assert panel.chance == 0.25
-    assert math.isnan(panels[MATH].chance)
-    assert math.isnan(panels[PERPLEXITY].chance)
-    assert panels[PERPLEXITY].y_label == "word perplexity\n(lower is better)"
-    keys = [(curve.method, curve.against) for curve in panel.curves]
-    assert keys == [
+    figure = figure_of(folder, "proportion")
+    found = panels(figure)
+    assert list(found) == list(TASKS)
+    panel = found[OTHER]
+    band, (baseline, chance) = panel.rows("rect"), panel.rows("rule")[:2]
+    assert band == [{"low": pytest.approx(0.875 - 0.0392), "high": pytest.approx(0.875 + 0.0392)}]
+    assert (baseline, chance) == ({"at": 0.875}, {"at": 0.25})
+    assert [row for row in found[MATH].rows("rule") if "at" in row] == [{"at": 0.86}]
+    assert [row for row in found[PERPLEXITY].rows("rule") if "at" in row] == [{"at": 2.02}]
+    shown = "".join(words(svg_of(figure.chart)))
+    assert "word perplexity" in shown
+    assert shown.count("(lower is better)") == 1
+    curves = {}
+    for row in panel.marks():
+        curves.setdefault((row["method_name"], row["against"]), []).append(row)
+    assert set(curves) == {
         ("mathneuro", "MMLU"), ("mathneuro", "Race"), ("random", "MMLU"), ("random", "Race"),
         ("wanda", ""), ("lape", ""),
-    ]  # fmt: skip
-    curve = panel.curves[1]
-    assert [mark.x for mark in curve.marks] == list(PROPORTIONS)
-    rows = pd.read_csv(tmp_path / "results.csv").query(
+    }  # fmt: skip
+    rows = curves["mathneuro", "Race"]
+    # Curves are moved along a little, so that their bars do not lie on each other.
+    assert [row["x"] for row in rows] == pytest.approx(PROPORTIONS, rel=0.1)
+    assert [facts_of(row)["proportion"] for row in rows] == [f"{size:g}" for size in PROPORTIONS]
+    results = pd.read_csv(tmp_path / "results.csv").query(
         "method == 'mathneuro' and against == 'Race' and task == @OTHER and size == 0.05"
     )
-    mark = curve.marks[3]
-    assert mark.y == pytest.approx(rows["value"].mean())
+    row = rows[3]
+    assert row["y"] == pytest.approx(results["value"].mean())
     # The summary's interval, a fifth narrower than each repeat's.
-    assert (mark.y_low, mark.y_high) == pytest.approx((mark.y - 0.048, mark.y + 0.048))
-    assert mark.beyond == (abs(mark.y - 0.875) > 0.048)
+    assert (row["y_low"], row["y_high"]) == pytest.approx((row["y"] - 0.048, row["y"] + 0.048))
+    assert facts_of(row)["weights edited"].startswith(f"{results['edited'].mean():,.0f} (")
+    of_stories = [
+        row for row in found[PERPLEXITY].marks()
+        if (row["method_name"], row["against"]) == ("mathneuro", "Race")
+    ][3]  # fmt: skip
     # Nats multiply a perplexity: their interval is set on the baseline so.
-    mark = panels[PERPLEXITY].curves[1].marks[3]
-    nats = math.log(mark.y / 2.02)
-    assert (mark.y_low, mark.y_high) == pytest.approx(
+    nats = math.log(of_stories["y"] / 2.02)
+    assert (of_stories["y_low"], of_stories["y_high"]) == pytest.approx(
         (2.02 * math.exp(nats - 0.012), 2.02 * math.exp(nats + 0.012))
     )
-    assert dict(mark.facts)["difference"].endswith(" nats per word")
-    assert dict(mark.facts)["weights edited"].startswith(f"{rows['edited'].mean():,.0f} (")
-    assert any(mark.beyond for mark in curve.marks)
-    assert not all(mark.beyond for mark in curve.marks)
+    assert facts_of(of_stories)["difference"].endswith(" nats per word")
 
 
 def test_sizes(tmp_path):
     folder = read_folder(FakeFolder().write(tmp_path))
-    weights, share = size_panels(grid_points(folder))
-    assert {curve.method for curve in weights.curves} == {"mathneuro", "wanda", "lape"}
-    assert {curve.method for curve in share.curves} == {"mathneuro", "wanda"}
+    weights, share = panels(figure_of(folder, "number")).values()
+    assert {row["method_name"] for row in weights.marks()} == {"mathneuro", "wanda", "lape"}
+    assert {row["method_name"] for row in share.marks()} == {"mathneuro", "wanda"}
     rows = pd.read_csv(tmp_path / "results.csv").query("against == 'Race' and repeat == 0")
     expected = rows[(rows["method"] == "mathneuro") & (rows["task"] == MATH)]
-    curve = next(curve for curve in weights.curves if curve.against == "Race")
-    assert [mark.y for mark in curve.marks] == expected["edited"].tolist()
+    shown = [row["y"] for row in weights.marks() if row["against"] == "Race"]
+    assert shown == expected["edited"].tolist()
 
 
 def test_masks_by_place(tmp_path):
@@ -196,17 +213,17 @@ def test_consistency(tmp_path):
          "overlap": overlap, "overlap_by_chance": chance}
         for overlap, chance in ((0.6, 0.05), (0.8, 0.1))
     ]  # fmt: skip
-    ((panel, chance),) = consistency_panels(pd.DataFrame(rows))
-    (mark,) = panel.curves[0].marks
-    assert (mark.x, mark.y, mark.y_low, mark.y_high) == pytest.approx((10, 0.7, 0.6, 0.8))
-    assert chance == {"0.01": [(10, pytest.approx(0.075))]}
-    assert consistency_panels(pd.DataFrame()) == []
-
-
-def test_ticks_have_room():
-    assert tick_places((0.001, 0.005, 0.01, 0.05, 0.075, 0.1)) == [0.001, 0.005, 0.1]
-    assert tick_places((0.9, 1.0, 1.02, 1.1), log=False) == [0.9, 1.0, 1.1]
-    assert tick_places((0.01,)) == [0.01]
+    found = consistency_rows(pd.DataFrame(rows))
+    (mark,) = marks(plot_consistency(found))
+    assert mark.facts == {
+        "set": "Race", "proportion": "0.01", "samples": "10", "overlap, mean": "0.700",
+        "range": "0.600 to 0.800", "by chance": "0.075", "pairs": "2", "weights in a mask": "100",
+    }  # fmt: skip
+    (panel,) = panels(plot_consistency(found)).values()
+    (row,) = panel.marks()
+    drawn = (row["x"], row["y"], row["y_low"], row["y_high"], row["chance"])
+    assert drawn == pytest.approx((10, 0.7, 0.6, 0.8, 0.075))
+    assert consistency_rows(pd.DataFrame()).empty
 
 
 def test_numbers_as_text():
@@ -237,12 +254,11 @@ def test_which_direction_is_better_is_what_the_harness_says(metric, lower, tmp_p
     fake.write(tmp_path)
     write_record(tmp_path, {"own": {metric: not lower}, MATH: {"exact_match": True}})
     folder = read_folder(tmp_path)
-    points = grid_points(folder)
-    of_math, panel = grid_panels(folder, points, "size")
-    assert panel.y_label.endswith("(lower is better)") == lower
-    assert not of_math.y_label.endswith("(lower is better)")
+    of_math, own = panels(figure_of(folder, "proportion")).values()
+    assert ("(lower is better)" in str(own.content)) == lower
+    assert "(lower is better)" not in str(of_math.content)
     # What guessing scores is known of some metrics of either direction.
-    assert panel.chance == 0.75
+    assert {"at": 0.75} in own.rows("rule") or metric == "word_perplexity"
 
 
 def test_a_skill_measured_by_errors_is_said_to_be(tmp_path):
@@ -257,7 +273,7 @@ def test_a_skill_measured_by_errors_is_said_to_be(tmp_path):
     ):
         write_csv(table.assign(direction=direction), tmp_path / "summary.csv")
         folder = read_folder(tmp_path)
-        text = " ".join(findings(folder, grid_points(folder)))
+        text = " ".join(findings(Seen(folder, grid_points(folder))))
         assert f"math is {counts}" in text
 
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from neurosurgery.verdicts.columns import GRID
-from neurosurgery.verdicts.finding import finding, nearest_first
+from neurosurgery.verdicts.finding import find, nearest_first, sentences
 
 pytestmark = pytest.mark.quick
 
@@ -30,9 +30,14 @@ def isolated(**more: Any) -> dict[str, Any]:
     return {**PLACE, "removed": 0.75, "kept_worst": 0.95, **more}
 
 
+def finding(points: pd.DataFrame, isolation: pd.DataFrame) -> list[str]:
+    point = find(points, isolation, "math", ["sums"])
+    return sentences(point) if point else []
+
+
 def found(*rows: dict[str, Any], points: list[dict[str, Any]] | None = None) -> list[str]:
     table = pd.DataFrame([row("sums", "lower", value=0.2), *rows])
-    return finding(table, pd.DataFrame(points or [isolated()]), "math", ["sums"])
+    return finding(table, pd.DataFrame(points or [isolated()]))
 
 
 def test_what_went_with_the_skill_and_what_did_not():
@@ -93,7 +98,7 @@ def test_units_are_knocked_out():
     table = pd.DataFrame(
         [row("sums", "undecided", **place), row("facts", "within the margin", **place)]
     )
-    said = finding(table, pd.DataFrame([isolated(**place)]), "math", ["sums"])
+    said = finding(table, pd.DataFrame([isolated(**place)]))
     assert said[0] == "The knock-out of 5 heads takes sums from 0.800 to 0.700 (undecided)."
     assert said[2] == "No control was run here: --twins random adds as many random heads."
 
@@ -101,7 +106,7 @@ def test_units_are_knocked_out():
 @pytest.mark.parametrize("task", ["sums", "facts"])
 def test_one_kind_of_task_alone_is_no_finding(task):
     table = pd.DataFrame([row(task, "lower")])
-    assert finding(table, pd.DataFrame([isolated()]), "math", ["sums"]) == []
-    assert finding(table, pd.DataFrame(), "math", ["sums"]) == []
+    assert finding(table, pd.DataFrame([isolated()])) == []
+    assert finding(table, pd.DataFrame()) == []
     unknown = pd.DataFrame([isolated(kept_worst=math.nan)])
-    assert finding(table, unknown, "math", ["sums"]) == []
+    assert finding(table, unknown) == []

@@ -84,7 +84,7 @@ _PLACES = re.compile(r'\b(transform|d|[xy][12]?|width|height)="[^"]*"')
 _DIGITS = re.compile(r"(\d\.\d)\d+")
 _WHOLE = re.compile(r' opacity="1"')
 _TAG = re.compile(r"<[^>]*>")
-_ID = re.compile(r'(\bid="|="#|="url\(#)')
+_ID = re.compile(r'(\bid="|href="#|="url\(#)')
 _NUMBERED = re.compile(r'(\bid="|="url\(#)((?:clip|gradient_)\d+)')
 _COLOUR = re.compile(r'\b(fill|stroke)="(#([0-9a-f]{6}))"', re.IGNORECASE)
 

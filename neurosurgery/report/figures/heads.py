@@ -141,7 +141,8 @@ def plot_knock_out(table: pd.DataFrame, name: str = "knock_out") -> Figure:
 
 
 def _knock_out(rows: pd.DataFrame, width: int) -> alt.LayerChart:
-    frame = rows.sort_values("number").assign(
+    rows = rows.sort_values("number", kind="stable")
+    frame = rows.assign(
         x=rows["number"],
         y=rows["accuracy"],
         y_low=rows["baseline"] + rows["ci_low"],

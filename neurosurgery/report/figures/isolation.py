@@ -19,7 +19,7 @@ from neurosurgery.report.facts import (
     size_facts,
 )
 from neurosurgery.report.figures.figure import INK, WIDTHS, Figure
-from neurosurgery.report.figures.looks import Looks, one_line, worst_state
+from neurosurgery.report.figures.looks import UNDECIDED, Looks, one_line, worst_state
 from neurosurgery.report.figures.marks import (
     Ends,
     broken_axis,
@@ -64,6 +64,7 @@ def isolation_rows(
     states = others.groupby(GRID, dropna=False)["verdict"].agg(worst_state).rename("state")
     edited = points.drop_duplicates(GRID)[[*GRID, "edited", "edited_share"]]
     rows = rows.merge(edited, on=GRID, how="left").merge(states.reset_index(), on=GRID, how="left")
+    rows = rows.fillna({"state": UNDECIDED})
     return sorted(
         records(rows), key=lambda row: (method_rank(row["method"]), row["against"], row["size"])
     )

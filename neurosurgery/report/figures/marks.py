@@ -20,6 +20,11 @@ from neurosurgery.report.facts import Facts, Row
 from neurosurgery.report.figures.figure import INK, QUIET
 from neurosurgery.report.figures.looks import MOVED, Looks, one_line, set_name
 
+_COLUMNS = (
+    "method_name method against set dash curve order x y x_low x_high y_low y_high state fill "
+    "label told"
+).split()
+
 _AREA = 34
 _BREAK = "M-3,1.5L3,-1.5M-3,4.5L3,1.5"
 """Two strokes across an axis that does not begin at 0."""
@@ -60,7 +65,7 @@ def frame_of(
     def of(name: str, row: Row) -> float:
         return float(row.get(name, math.nan))
 
-    return pd.DataFrame(
+    found = (
         {
             "method_name": row["method"],
             "method": method_label(row["method"]),
@@ -81,6 +86,7 @@ def frame_of(
         for order, row in enumerate(rows)
         if math.isfinite(of(x, row)) and math.isfinite(of(y, row))
     )
+    return pd.DataFrame(found, columns=_COLUMNS)
 
 
 def lines_and_marks(
