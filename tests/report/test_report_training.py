@@ -7,13 +7,8 @@ import math
 
 import pandas as pd
 import pytest
-from neurosurgery.report.draw.style import Looks
-from neurosurgery.report.draw.training import draw_gains
-from neurosurgery.report.show.gains import gains_frame, gains_panels, into_frame, outside_text
-from neurosurgery.report.show.losses import loss_panels, spans_a_decade
-from neurosurgery.report.trained import trained_findings
 from report_folder import FakeFolder
-from small_report import drawn, missing, names
+from small_report import figure_of, items_of, marks, missing, names, panels, words
 from trained_folder import MODEL, Trainings, gain_row, gain_table
 
 from neurosurgery.methods.registry import METHODS
@@ -21,8 +16,17 @@ from neurosurgery.report import make_report
 from neurosurgery.report.cautions import cautions
 from neurosurgery.report.columns import page_table
 from neurosurgery.report.commands import repeat_with
-from neurosurgery.report.facts import Mark, point_facts, records, size_panels
-from neurosurgery.report.findings import findings
+from neurosurgery.report.facts import point_facts, records
+from neurosurgery.report.figures.figure import Figure, svg_of
+from neurosurgery.report.figures.looks import COLOURS, Looks, dark_colours
+from neurosurgery.report.figures.training import (
+    gains_frame,
+    loss_panels,
+    outside_text,
+    plot_gains,
+    plot_losses,
+)
+from neurosurgery.report.findings import Seen, findings
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.losses import COLUMNS, read_losses
 from neurosurgery.report.read.points import grid_points
@@ -34,37 +38,45 @@ NO_TRAINING = FakeFolder(methods=())
 BROKEN = {"gain": -0.8, "kept_mean": 0.05, "kept_worst": -3.0}
 
 
+LOOKS = Looks(("mathneuro", "wanda", "all"), ("Race",))
+
+
+def gains(table):
+    return plot_gains(table, LOOKS, "exact match", "math")
+
+
 def test_gains_are_drawn_against_the_mean_and_the_worst():
     table = gain_table(
         gain_row(edit_value=0.01, gain=0.6),
         gain_row(),
         gain_row(method="all", against="", size=math.nan, control="", kept_worst=0.4),
     )
-    mean, worst = gains_panels(table, "math")
-    assert [(curve.method, curve.against) for curve in mean.curves] == [
-        ("mathneuro", "Race"),
-        ("all", ""),
-    ]
-    first = mean.curves[0].marks[0]
-    assert first[:2] == (0.5, 0.95)
-    assert first[3:7] == pytest.approx((0.85, 1.05, 0.4, 0.6))
-    assert [mark.label for mark in mean.curves[0].marks] == [".001", ".01"]
-    assert [curve.marks[0].y for curve in worst.curves] == [0.9, 0.4]
-    facts = dict(first.facts)
+    figure = gains(table)
+    mean, worst = (panel.marks() for panel in panels(figure).values())
+    assert [row["method_name"] for row in mean] == ["mathneuro", "mathneuro", "all"]
+    first = mean[0]
+    assert (first["x"], first["y"]) == (0.5, 0.95)
+    ends = [first[f"{axis}_{end}"] for axis in "yx" for end in ("low", "high")]
+    assert ends == pytest.approx((0.85, 1.05, 0.4, 0.6))
+    assert [row["label"] for row in mean] == ["0.001", "0.01", "0.001"]
+    assert [row["y"] for row in worst] == [0.9, 0.9, 0.4]
+    found = [mark.facts for mark in marks(figure)]
+    assert len(found) == 6
+    facts, of_all = found[0], found[2]
     assert facts["edit"] == "trained at 0.001"
     assert facts["gain in math"] == "+0.500 [+0.400, +0.600]"
     assert facts["others kept, worst"] == "0.900 [0.800, 1.000], demo_race"
     assert facts["gain over Random"] == "+0.200 [+0.100, +0.300]"
-    of_all = dict(mean.curves[1].marks[0].facts)
     assert of_all["size"] == "all weights"
     assert not [name for name in of_all if name.startswith("gain over")]
 
 
 def test_a_selection_of_several_sizes_has_a_curve_and_labels_with_each():
     table = gain_table(gain_row(), gain_row(size=0.01), gain_row(method="wanda", against=""))
-    curves = gains_panels(table, "math")[0].curves
-    labels = [[mark.label for mark in curve.marks] for curve in curves]
-    assert labels == [[".01 at .001"], [".1 at .001"], [".001"]]
+    curves = {}
+    for row in next(iter(panels(gains(table)).values())).marks():
+        curves.setdefault(row["curve"], []).append(row["label"])
+    assert [*curves.values()] == [["0.01 at 0.001"], ["0.1 at 0.001"], ["0.001"]]
 
 
 def test_a_broken_model_does_not_press_the_others_together():
@@ -98,40 +110,19 @@ def test_long_bars_and_extreme_shares_are_cut_off():
     assert flat.x == (-0.25, 0.25)
 
 
-def test_a_mark_outside_stands_at_the_edge():
-    frame = gains_frame(gain_table(gain_row()))
-    inside = Mark(0.5, 1.0, (), 0.9, 1.1)
-    assert into_frame(inside, frame) == (inside, (0, 0))
-    moved, side = into_frame(Mark(-math.inf, -3.0, (), -4.0, -2.0, -1.0, 0.0), frame)
-    assert (moved.x, moved.y) == (frame.x[0], frame.y[0])
-    assert side == (-1, -1)
-    assert all(math.isnan(end) for end in moved[3:7])
-    assert into_frame(Mark(0.1, 9.0, ()), frame)[1] == (0, 1)
-    assert into_frame(Mark(0.1, math.nan, ()), frame)[1] == (0, 0)
-
-
-def test_the_gains_figure_names_and_points_to_what_is_outside():
-    table = gain_table(gain_row(), gain_row(edit_value=0.1, **BROKEN))
-    drawing = draw_gains(table, Looks(("mathneuro",), ("Race",)), "exact match", "math")
-    assert "proportion 0.1 at 0.1 (gain −0.800" in drawing.caption
-    for axes in drawing.figure.axes:
-        assert len([text for text in axes.texts if text.get_text() == ""]) == 1
-        low, high = axes.get_xlim()
-        assert -0.2 < low < 0 < high
-        assert axes.get_xlabel() == "gain in math (exact match)"
-    # Two marks in two panels.
-    assert len(drawing.facts) == 4
-
-
-def test_labels_leave_the_unedited_model_free():
-    table = gain_table(gain_row(gain=-0.01, kept_mean=1.0, kept_worst=0.9))
-    drawing = draw_gains(table, Looks(("mathneuro",), ("Race",)), "accuracy", "math")
-    axes = drawing.figure.axes[0]
-    cross = axes.transData.transform((0, 1))
-    (label,) = (text for text in axes.texts if text.get_text())
-    box = label.get_window_extent()
-    # An arm of the cross is 4 points long.
-    assert not box.padded(5.5).contains(*cross)
+def test_the_gains_figure_names_what_is_outside_and_draws_it_at_the_edge():
+    figure = gains(gain_table(gain_row(), gain_row(edit_value=0.1, **BROKEN)))
+    assert "proportion 0.1 at 0.1 (gain −0.800" in figure.caption
+    for panel in panels(figure).values():
+        scale = panel.scale("x")
+        assert -0.2 < scale["domain"][0] < 0 < scale["domain"][1]
+        assert scale["clamp"]
+    # Two marks in two panels, those of the broken model in the corner.
+    found = marks(figure)
+    assert len(found) == 4
+    broken = [mark for mark in found if mark.facts["edit"] == "trained at 0.1"]
+    assert [mark.place for mark in broken] == [(0, 200), (0, 200)]
+    assert "gain in math (exact match)" in words(svg_of(figure.chart))
 
 
 def losses_of(*rows) -> pd.DataFrame:
@@ -151,35 +142,45 @@ def test_losses_are_means_over_repeats_with_their_range():
         ("wanda", 0.1, 0.01, 1, 4, math.inf, 2.0),
         ("wanda", 0.1, 0.01, 1, 6, 1.0, 0.5),
     )
-    ((curve,),) = (panel.curves for panel in loss_panels(losses))
-    assert [mark[:2] for mark in curve.held_out.marks] == [(0, 5.0), (4, 1.5)]
-    assert curve.band == ((0, 5.0, 5.0), (4, 1.0, 2.0))
-    assert curve.training == ((2, 3.5),)
-    facts = dict(curve.held_out.marks[1].facts)
-    assert facts == {
+    (panel,) = loss_panels(losses)
+    curve = panel.curves.set_index("step")
+    assert curve["held_out"].dropna().to_dict() == {0: 5.0, 4: 1.5}
+    assert curve["training"].dropna().to_dict() == {2: 3.5}
+    assert curve.loc[4, ["low", "high"]].tolist() == [1.0, 2.0]
+    figure = plot_losses([panel], LOOKS)
+    found = [mark.facts for mark in marks(figure)]
+    assert [facts["step"] for facts in found] == ["0", "4"]
+    assert found[1] == {
         "selection": "Wanda, proportion 0.1 at 0.01",
         "step": "4",
         "held-out loss": "1.500",
         "repeats": "2",
     }
+    assert "range over repeats" in figure.caption
     (one,) = loss_panels(losses[losses["repeat"] == 0])
-    assert one.curves[0].band == ()
+    assert one.curves[["low", "high"]].isna().all(axis=None)
     assert one.title == "learning rate 0.01"
-    assert not spans_a_decade([one])
-    losses.loc[2, "held_out_loss"] = 0.4
-    assert spans_a_decade(loss_panels(losses[losses["repeat"] == 0]))
+    # An axis of losses takes logarithms where they span a decade.
+    types = []
+    for lowest in (1.0, 0.4):
+        losses.loc[2, "held_out_loss"] = lowest
+        shown = plot_losses(loss_panels(losses[losses["repeat"] == 0]), LOOKS)
+        types += [panel.scale("y").get("type") for panel in panels(shown).values()]
+    assert types == [None, "log"]
 
 
 def test_all_weights_stand_beside_every_size():
     rows = [("wanda", size, rate, 0, 0, math.nan, 1.0) for size in (0.01, 0.1) for rate in (1, 2)]
-    panels = loss_panels(losses_of(*rows, ("all", 1.0, 2, 0, 0, math.nan, 1.0)))
-    found = {panel.title: [curve.held_out.method for curve in panel.curves] for panel in panels}
-    assert found == {
+    found = loss_panels(losses_of(*rows, ("all", 1.0, 2, 0, 0, math.nan, 1.0)))
+    assert {panel.title: [*dict.fromkeys(panel.curves["method_name"])] for panel in found} == {
         "proportion 0.01, rate 1": ["wanda"],
         "proportion 0.1, rate 1": ["wanda"],
         "proportion 0.01, rate 2": ["wanda", "all"],
         "proportion 0.1, rate 2": ["wanda", "all"],
     }
+    # The legend has what any panel has.
+    shown = words(svg_of(plot_losses(found, LOOKS).chart))
+    assert {"Wanda", METHODS["all"].label} <= set(shown)
     (alone,) = loss_panels(losses_of(("all", 1.0, 2, 0, 0, math.nan, 1.0)))
     assert alone.title == "learning rate 2"
 
@@ -195,43 +196,6 @@ def test_losses_are_those_of_finished_trainings(tmp_path):
     assert len(read_losses(path, MODEL).groupby(["method", "edit_value", "repeat"])) == 7
 
 
-def test_the_largest_gain_and_its_cost_in_words():
-    table = gain_table(
-        gain_row(gain=0.3),
-        gain_row(edit_value=0.01, gain=0.6, gain_low=-0.1),
-        gain_row(method="all", against="", control="", gain=0.4),
-    )
-    largest = trained_findings(table, "math")[0]
-    assert largest.startswith(
-        "Of 3 trained selections (each size and learning rate is one), 2 gain in math. The most: "
-        "All weights at 0.001, +0.400 [+0.300, +0.500]; the other tasks keep 0.950 [0.850, 1.050] "
-        "of the baseline on average, the worst, demo_race, 0.900 [0.800, 1.000]."
-    )
-    none = trained_findings(gain_table(gain_row(gain=0.1, gain_low=0.0)), "math")[0]
-    assert (
-        none == "Of 1 trained selection, none gains in math: no interval of the gain lies above 0."
-    )
-    assert trained_findings(gain_table(), "math") == []
-
-
-def test_who_beats_the_control_in_words():
-    ahead = gain_row(kept_over_control=-0.3)
-    behind = gain_row(edit_value=0.01, gain_over_control=-0.2)
-    same = gain_row(edit_value=0.1, gain_over_control=0.1)
-    (_, text) = trained_findings(gain_table(ahead, behind, same, gain_row(control="")), "math")
-    assert text == (
-        "Beside as many weights of the control, trained alike (3 pairs): MathNeuro (Race), "
-        "proportion 0.1 at 0.001 gains more (+0.200 [+0.100, +0.300]) and keeps less (−0.300 "
-        "[−0.400, −0.200]) than Random. 2 gain or keep less."
-    )
-    (_, text) = trained_findings(gain_table(same), "math")
-    assert text == (
-        "Beside as many weights of the control, trained alike (1 pair): none gains more or keeps "
-        "more, as far as the intervals tell."
-    )
-    assert len(trained_findings(gain_table(gain_row(control="")), "math")) == 1
-
-
 def test_a_folder_of_trainings_only(tmp_path):
     path = Trainings(methods=("mathneuro", "random", "all")).add_to(NO_TRAINING.write(tmp_path))
     old = path / "report" / "losses_old.png"
@@ -241,12 +205,14 @@ def test_a_folder_of_trainings_only(tmp_path):
     assert {file.stem for file in page.parent.glob("*.png")} == {"gains", "losses", "number"}
     text = page.read_text(encoding="utf-8")
     assert "Not here." not in text
-    assert text.index("<h2>Training</h2>") < text.index("<h2>Figures</h2>")
+    assert text.index("Gain: math gained") < text.index(">Figures</a></h2>")
     assert "Trained selections compared" in text
     folder = read_folder(path)
     points = grid_points(folder)
-    assert "scalar" not in json.dumps([item.facts for item in drawn(folder)])
-    assert not [line for line in findings(folder, points) if "Scaling" in line or "prun" in line]
+    assert "scalar" not in str([marks(item) for item in items_of(folder)])
+    assert not [
+        line for line in findings(Seen(folder, points)) if "Scaling" in line or "prun" in line
+    ]
     head, rows = page_table(point_columns(), records(points))
     edits = {(row[head.index("Edit")].text, row[head.index("Edit value")].text) for row in rows}
     assert edits == {("trained at 0.001", "0.001"), ("trained at 0.01", "0.01")}
@@ -256,16 +222,16 @@ def test_a_folder_of_trainings_only(tmp_path):
 def test_a_folder_with_nothing_trained_yet_gives_no_hints_on_pruning(tmp_path):
     path = NO_TRAINING.write(tmp_path)
     config = json.loads((path / "config.json").read_text())
-    assert missing(drawn(read_folder(path)))
+    assert missing(items_of(read_folder(path)))
     config["runs"][0]["script"] = "FineTune.py"
     (path / "config.json").write_text(json.dumps(config))
-    assert drawn(read_folder(path)) == []
+    assert items_of(read_folder(path)) == []
 
 
 def test_without_training_csv_the_page_says_what_is_missing(tmp_path):
     path = Trainings().add_to(NO_TRAINING.write(tmp_path))
     (path / "training.csv").unlink()
-    items = drawn(read_folder(path))
+    items = items_of(read_folder(path))
     assert names(items) == ["losses", "number"]
     assert "training.csv" in missing(items)["Gain"].reason
 
@@ -275,21 +241,21 @@ def test_a_folder_with_both_shows_both(tmp_path):
     alone = read_folder(pruning.write(tmp_path / "alone"))
     trainings = Trainings(methods=("mathneuro", "all"), sizes=(0.1,))
     both = read_folder(trainings.add_to(pruning.write(tmp_path / "both")))
-    before, after = drawn(alone), drawn(both)
+    before, after = items_of(alone), items_of(both)
     assert sorted(names(after)) == sorted([*names(before), "gains", "losses"])
     assert missing(after).keys() == missing(before).keys()
-    facts = {item.name: item.facts for item in after if item.title in {i.title for i in before}
-             and hasattr(item, "facts")}  # fmt: skip
+    names_of = {item.name: item for item in after if isinstance(item, Figure)}
     for item in before:
-        if hasattr(item, "facts") and item.name != "number":
-            assert facts[item.name] == item.facts
-    # What decides the undecided differences depends on all of them, and comes last of all.
-    last = ("What decides", "More repeats decide")
+        if isinstance(item, Figure) and item.name != "number":
+            assert names_of[item.name].chart.to_dict(validate=False) == item.chart.to_dict(
+                validate=False
+            )
+    # What decides the undecided differences depends on all of them.
     said, of_alone = (
         [
             line
-            for line in findings(folder, grid_points(folder))
-            if not line.startswith(last) and "take more documents" not in line
+            for line in findings(Seen(folder, grid_points(folder)))
+            if not line.startswith("What decides")
         ]
         for folder in (both, alone)
     )
@@ -316,13 +282,12 @@ def test_commands_for_pruning_are_not_made_of_a_training(tmp_path):
 def test_a_mask_has_one_size_however_it_is_used(tmp_path):
     pruning = FakeFolder(methods=("mathneuro",), sets=("Race",), proportions=(0.01, 0.05))
     trainings = Trainings(methods=("mathneuro", "all"), sizes=(0.05, 0.1))
-    points = grid_points(read_folder(trainings.add_to(pruning.write(tmp_path))))
-    weights, _ = size_panels(points)
-    (curve,) = weights.curves
-    assert [mark.x for mark in curve.marks] == [0.01, 0.05, 0.1]
+    folder = read_folder(trainings.add_to(pruning.write(tmp_path)))
+    weights = panels(figure_of(folder, "number"))["Weights in the mask"].marks()
+    assert [row["x"] for row in weights] == [0.01, 0.05, 0.1]
     # At .05 three repeats were pruned and one was trained.
-    assert dict(curve.marks[1].facts)["repeats"] == "3"
-    assert "edit" not in dict(curve.marks[2].facts)
+    assert "repeats: 3" in weights[1]["told"]
+    assert "edit:" not in weights[2]["told"]
 
 
 def test_the_facts_of_a_trained_point(tmp_path):
@@ -333,13 +298,33 @@ def test_the_facts_of_a_trained_point(tmp_path):
 
 
 def test_no_two_methods_look_alike():
-    looks = Looks(tuple(METHODS), ())
-    found = [looks.look(method, "") for method in METHODS]
-    assert len({(look.colour, look.marker) for look in found}) == len(METHODS)
-    # As far as the colours go, they alone tell methods apart, and a method keeps its own.
-    few = ("mathneuro", "random", "snip", "random_snip", "bottom_snip", "shira")
-    some = [Looks(few, ()).look(method, "") for method in few]
-    assert len({look.colour for look in some}) == len({look.marker for look in some}) == len(few)
-    assert [some[0], some[1], some[-1]] == [
-        looks.look(method, "") for method in ("mathneuro", "random", "shira")
-    ]
+    """If this fails for a new method, COLOURS needs one more."""
+    assert len(set(COLOURS)) == len(COLOURS) >= len(METHODS)
+    everything = colours(*METHODS)
+    assert len(set(everything.values())) == len(METHODS)
+    # A method keeps its colour in every folder, and one that is not known takes a free one.
+    for few in (("mathneuro", "random", "snip"), ("random_snip", "brandnew", "bottom_snip")):
+        found = colours(*few)
+        assert {name: colour for name, colour in found.items() if name in METHODS} == {
+            name: everything[name] for name in few if name in METHODS
+        }
+        assert len(set(found.values())) == len(few)
+
+
+def colours(*methods):
+    looks = Looks(methods, ())
+    scale = looks.stroke().to_dict()["scale"]
+    labels = {METHODS[name].label if name in METHODS else name: name for name in methods}
+    return {labels[label]: colour for label, colour in
+            zip(scale["domain"], scale["range"], strict=True)}  # fmt: skip
+
+
+def test_every_colour_has_one_for_the_dark():
+    """Of every method, filling and bar."""
+    style = dark_colours()
+    looks = Looks(tuple(METHODS), ("a", "b", "c", "d"))
+    fills = {looks.fill(name, state) for name in METHODS
+             for state in ("worse or better", "undecided", "within the margin")}  # fmt: skip
+    bars = {looks.shade(name, against) for name in METHODS for against in ("", *"abcd")}
+    for colour in fills | bars:
+        assert f"--f-{colour[1:]}:" in style
