@@ -62,8 +62,8 @@ class Folder:
     samples and task (`data.used.Overlap`). `factors` maps a grid point to its scalar after
     rounding to the weights' dtype (median, smallest, largest). `higher_is_better` is the harness's,
     from the records of the cells. `damaged` are records of cells that are left out, `given_up` the
-    names of cells that could not be computed, `store` has the cells; `flag` is what errors call the
-    folder, `skill` what its tables and texts call the skill.
+    names of cells that could not be computed; `flag` is what errors call the folder, `skill` what its
+    tables and texts call the skill.
     """
 
     path: Path
@@ -85,7 +85,6 @@ class Folder:
     higher_is_better: Recorded
     damaged: Sequence[Path]
     given_up: Sequence[str]
-    store: ResultStore
     flag: str
     skill: str
 
@@ -182,7 +181,6 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
         higher_is_better=_merged(record.higher_is_better for record in records),
         damaged=store.damaged,
         given_up=given_up(path, model),
-        store=store,
         flag=flag,
         skill=skill,
     )
