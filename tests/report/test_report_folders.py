@@ -12,7 +12,7 @@ from report_folder import (
     FakeFolder,
     write_tables,
 )
-from small_report import MATH, OTHER, items_of, marks, names, small_folder, words
+from small_report import MATH, OTHER, figure_of, items_of, marks, names, panels, small_folder, words
 
 from neurosurgery.__main__ import main
 from neurosurgery.common.errors import UsageError
@@ -44,6 +44,17 @@ def test_nan_is_left_out_and_said(tmp_path):
     assert [row["size"] for row in found] == [0.05, 0.05]
     assert all(math.isfinite(row["kept_mean"]) for row in found)
     assert make_report(path).exists()
+
+
+def test_a_task_that_is_broken_everywhere_has_a_panel_without_marks(tmp_path):
+    path = FakeFolder(methods=("mathneuro",), proportions=(0.01,)).write(tmp_path)
+    table = pd.read_csv(path / "results.csv")
+    where = (table["task"] == OTHER) & (table["method"] != "baseline")
+    table.loc[where, ["value", "difference", "ci_low", "ci_high"]] = math.nan
+    write_tables(path, table, MATH)
+    figure = figure_of(read_folder(path), "proportion")
+    assert set(panels(figure)) == set(TASKS)
+    assert {mark.facts["task"] for mark in marks(figure)} == set(TASKS) - {OTHER}
 
 
 ODD = {
