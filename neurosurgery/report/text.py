@@ -99,7 +99,8 @@ def best_points(
 ) -> pd.DataFrame:
     """The rows of one point per method, set and way of editing; of other skills if of no other."""
     mine = points[points["skill"] == skill] if (points["skill"] == skill).any() else points
-    known = isolated[isolated["skill"] == skill].dropna(subset=["removed", "kept_worst"])
+    # A folder without its tables has no isolation.csv.
+    known = isolated if isolated.empty else isolated.dropna(subset=["removed", "kept_worst"])
     ways = mine["edit"].mask(removed(mine), "removed")
     found = [
         block[at_point(block, _best(block, known, skill_tasks))]
@@ -114,10 +115,11 @@ def _best(
 ) -> pd.Series[Any]:
     """The point nearest to the ideal; where no share is known, that of the largest change."""
     first = block.iloc[0]
-    there = isolated[(isolated["method"] == first["method"])]
-    there = there[(there["against"] == first["against"]) & (there["skill"] == first["skill"])]
-    if len(there) and removed(block).all():
-        return nearest(there)
+    if len(isolated) and removed(block).all():
+        own = ["method", "against", "skill"]
+        there = isolated[(isolated[own] == first[own]).all(axis="columns")]
+        if len(there):
+            return nearest(there)
     of_skill = block[block["task"].isin(skill_tasks)]
     changes = of_skill["difference"].abs().dropna()
     return block.loc[changes.idxmax()] if len(changes) else block.iloc[0]

@@ -27,7 +27,7 @@ from neurosurgery.report.figures.figure import svg_of
 from neurosurgery.report.figures.folder import choose_masks
 from neurosurgery.report.figures.isolation import isolation_rows
 from neurosurgery.report.figures.looks import one_line
-from neurosurgery.report.findings import Seen, findings
+from neurosurgery.report.findings import Seen, findings, headline
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.report.read.where import read_masks
@@ -273,8 +273,9 @@ def test_a_skill_measured_by_errors_is_said_to_be(tmp_path):
     ):
         write_csv(table.assign(direction=direction), tmp_path / "summary.csv")
         folder = read_folder(tmp_path)
-        text = " ".join(findings(Seen(folder, grid_points(folder))))
-        assert f"math is {counts}" in text
+        seen = Seen(folder, grid_points(folder))
+        assert f"math is {counts}" in " ".join(headline(seen))
+        assert f"math is {counts}" not in " ".join(findings(seen)), "it is told once"
 
 
 def test_members_of_a_group_do_not_count_beside_it(tmp_path):

@@ -62,8 +62,8 @@ class Folder:
     samples and task (`data.used.Overlap`). `factors` maps a grid point to its scalar after
     rounding to the weights' dtype (median, smallest, largest). `higher_is_better` is the harness's,
     from the records of the cells. `damaged` are records of cells that are left out, `given_up` the
-    names of cells that could not be computed; `flag` is what errors call the folder, `skill` what its
-    tables and texts call the skill.
+    names of cells that could not be computed; `flag` is what errors call the folder, `skill` what
+    its tables and texts call the skill.
     """
 
     path: Path
