@@ -46,6 +46,8 @@ def run(arguments: argparse.Namespace) -> None:
         return
     if arguments.output is None:
         raise UsageError("--output", "none", "expected a folder for the page that compares them")
+    if arguments.output.exists() and not arguments.output.is_dir():
+        raise UsageError("--output", arguments.output, "expected a folder, which may be new")
     from neurosurgery.report.compare import compare_folders
 
     say(f"comparison in {compare_folders(paths, arguments.output)}")

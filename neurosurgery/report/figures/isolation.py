@@ -118,6 +118,7 @@ def plot_isolations(runs: Sequence[IsolationRun], looks: Looks, name: str = "iso
         name: the figure's file name.
     """
     rows = [row for run in runs for row in run.rows]
+    looks = looks.of(rows)
     worst = list(KEPT)[-1]
     across, up = _ends(rows, ("removed",), 1.0, 0.0), _ends(rows, (worst,), 1.0)
     columns = min(len(runs), 3)
