@@ -9,12 +9,14 @@ from typing import Any
 import pandas as pd
 
 from neurosurgery.common.numbers import count_of
-from neurosurgery.report.facts import number, records
+from neurosurgery.methods.registry import control_of, method_label
+from neurosurgery.report.facts import number, records, with_interval
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.read.points import of_training
 from neurosurgery.results.failures import FOLDER as FAILED
 from neurosurgery.settings.parts import OWN
 from neurosurgery.verdicts.columns import GRID
+from neurosurgery.verdicts.judging import UNDECIDED
 from neurosurgery.verdicts.stopping import stopping_text
 
 _ANY = "any task"
@@ -39,6 +41,7 @@ def cautions(folder: Folder, points: pd.DataFrame) -> list[str]:
             f"{count} of {len(points)} values have no interval: their documents could not be "
             "paired with the baseline's, or are fewer than two (a cluster of them counts as one)."
         )
+    said += _control(folder)
     said += _documents(folder)
     said += [told] if (told := stopping_text(points)) else []
     said += _repeats(points)
@@ -65,6 +68,21 @@ def cautions(folder: Folder, points: pd.DataFrame) -> list[str]:
     said += _at_chance(folder, points)
     said += _factors(folder)
     return said
+
+
+def _control(folder: Folder) -> list[str]:
+    """Methods that are not told apart from their own random twin."""
+    table = folder.comparison
+    if table.empty:
+        return []
+    pairs = table[(table["quantity"] == "loss_at_half_mean") & (table["verdict"] == UNDECIDED)]
+    return [
+        f"{method_label(row['method'])} cannot be told from its control, "
+        f"{method_label(row['other'])}: what the other tasks lose at half differs by "
+        f"{with_interval(row['value'], row['low'], row['high'], sign=True)}, undecided."
+        for row in records(pairs)
+        if row["other"] == control_of(row["method"])
+    ]
 
 
 def _named(names: Sequence[str]) -> str:

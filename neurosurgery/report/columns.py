@@ -72,9 +72,9 @@ class Column:
 
 
 def verdict_kind(said: str) -> str:
-    """The kind of a verdict's cell: better and worse ones within the margin are both."""
-    first = said.partition(",")[0]
-    return _VERDICTS.get(first, first)
+    """The kind of a verdict's cell; what is within the margin is neither good nor bad."""
+    last = said.rpartition(", ")[2]
+    return _VERDICTS.get(last, last)
 
 
 def text_column(

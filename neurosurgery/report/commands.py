@@ -25,9 +25,15 @@ def recorded(run: dict[str, Any]) -> list[str]:
     return [str(word) for word in command] if isinstance(command, list) else []
 
 
-def repeat_with(folder: Folder, flag: str, *values: str) -> str:
-    """A script's last run in the folder once more, with a flag; the other cells are there."""
-    run = _run(folder)
+def repeat_with(folder: Folder, flag: str, *values: str, script: str = "") -> str:
+    """A script's last run in the folder once more, with a flag; the other cells are there.
+
+    Args:
+        folder: the folder.
+        flag: the flag, and after it its values.
+        script: the script that is meant, if the folder has a run of it.
+    """
+    run = _run(folder, script)
     words = [str(run.get("script", _MAIN))]
     if settings := settings_of(run):
         words += ["--config", str(folder.path / FILE)]
@@ -66,15 +72,16 @@ def _scripts(folder: Folder) -> list[dict[str, Any]]:
     return [run for run in folder.runs if str(run.get("script")).endswith(".py")]
 
 
-def _run(folder: Folder) -> dict[str, Any]:
-    """The last script call; one of MathNeuro.py is preferred.
+def _run(folder: Folder, script: str = "") -> dict[str, Any]:
+    """The last script call; one of `script`, and then one of MathNeuro.py, is preferred.
 
     One that trains knows no scalar, so it is taken only if there is no other.
     """
     runs = _scripts(folder)
     runs = [run for run in runs if run["script"] != TRAINED_ONLY] or runs
+    meant = [run for run in runs if run["script"] == script]
     main = [run for run in runs if run["script"] == _MAIN]
-    return (main or runs or [{}])[-1]
+    return (meant or main or runs or [{}])[-1]
 
 
 def settings_of(run: dict[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from neurosurgery.common.errors import UsageError
 from neurosurgery.common.files import write_atomically
 from neurosurgery.common.folders import make_folder
 from neurosurgery.methods.registry import method_label, method_rank
@@ -58,8 +59,11 @@ def compare_folders(paths: Sequence[Path], target: Path) -> Path:
         target: a folder, which is made.
 
     Raises:
-        UsageError: a folder holds no results, or a damaged file.
+        UsageError: a folder holds no results, or a damaged file, or is given twice.
     """
+    for path in paths:
+        if sum(path.resolve() == other.resolve() for other in paths) > 1:
+            raise UsageError("SAVE_PATH", path, "is given twice")
     folders = [read_folder(path) for path in paths]
     runs = [
         Run(name, folder, grid_points(folder))

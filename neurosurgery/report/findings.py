@@ -16,7 +16,7 @@ import pandas as pd
 from neurosurgery.common.numbers import count_of, percent_text
 from neurosurgery.edit.kinds import SCALE
 from neurosurgery.methods.base import DRAWS
-from neurosurgery.methods.registry import method_label, size_text
+from neurosurgery.methods.registry import METHODS, method_label, size_text, twins
 from neurosurgery.report.columns import verdict_kind
 from neurosurgery.report.commands import repeat_with
 from neurosurgery.report.facts import (
@@ -30,10 +30,18 @@ from neurosurgery.report.facts import (
     with_unit,
 )
 from neurosurgery.report.read.folder import Folder
-from neurosurgery.verdicts.finding import Found, find, random_units, sentences
+from neurosurgery.verdicts.finding import (
+    Found,
+    at_point,
+    find,
+    others_text,
+    random_units,
+    sentences,
+)
 from neurosurgery.verdicts.judging import (
     BETTER,
     BROKEN,
+    HIGHER,
     LOWER,
     UNDECIDED,
     WITHIN,
@@ -43,6 +51,7 @@ from neurosurgery.verdicts.judging import (
 )
 from neurosurgery.verdicts.power import POWER, undecided_lines
 
+_OVER_THE_GRID = {"loss_at_half_mean": "the loss at half", "area_mean": "the area"}
 _AHEAD = {"gain": "gains", "kept": "keeps"}
 """The differences to the control (columns NAME_over_control), each with its verb."""
 
@@ -72,18 +81,23 @@ class Seen:
         return self.points[self.points["verdict"] == UNDECIDED]
 
     @cached_property
-    def decided_by_repeats(self) -> pd.DataFrame:
-        """Those that more repeats of the same documents would decide."""
-        rows = self.undecided
-        more = rows["repeats_needed"] > rows["repeats"]
-        return rows[more & (rows["documents_needed"] <= rows["n"])]
-
-    @cached_property
     def scaled(self) -> pd.DataFrame:
         """The skill's points that are scaled by another factor than 0."""
         rows = self.judged
         of_skill = rows["task"].isin(self.folder.math_tasks) & (rows["skill"] == self.folder.skill)
         return rows[of_skill & (rows["edit"] == SCALE) & (rows["edit_value"] != 0)]
+
+    @cached_property
+    def largest(self) -> Row:
+        """The one of them with the largest change for the better."""
+        rows = self.scaled
+        gains = rows["difference"].where(rows["direction"] != LOWER, -rows["difference"])
+        return records(rows.loc[[gains.idxmax()]])[0]
+
+    @cached_property
+    def of_largest(self) -> pd.DataFrame:
+        """All tasks at its point."""
+        return self.points[at_point(self.points, self.largest)]
 
     @cached_property
     def loss(self) -> pd.DataFrame:
@@ -142,8 +156,11 @@ class Step(NamedTuple):
 def headline(seen: Seen) -> list[str]:
     """The sentences that answer the title; of a folder that only trains or scales, its largest."""
     if seen.found:
-        return sentences(seen.found)
-    rules = [rule for rule in (LARGEST_GAIN, NO_GAIN, SCALED) if rule.holds(seen)]
+        return [*sentences(seen.found), *ahead(seen)]
+    if SCALED.holds(seen) and seen.trained.empty:
+        others = seen.of_largest[~seen.of_largest["task"].isin(seen.folder.math_tasks)]
+        return [SCALED.says(seen), *([others_text(records(others))] if len(others) else [])]
+    rules = [rule for rule in (LARGEST_GAIN, NO_GAIN) if rule.holds(seen)]
     return [rules[0].says(seen)] if rules else []
 
 
@@ -157,11 +174,8 @@ def tiles(seen: Seen) -> list[Tile]:
     """The numbers behind the headline."""
     if seen.found:
         found = seen.found
-        worst = next(
-            (row for row in found.others if row["task"] == found.point["worst_task"]),
-            found.others[0],
-        )
-        first = found.of_skill[0]
+        first, worst = found.of_skill[0], found.point["worst_task"]
+        worst = next((row for row in found.others if row["task"] == worst), found.others[0])
         told = [
             _change_tile(first, first["task"]),
             _change_tile(worst, f"{worst['task']}, the worst other task"),
@@ -169,8 +183,10 @@ def tiles(seen: Seen) -> list[Tile]:
         name = f"{first['task']}, {random_units(found.point['method'])}"
         twin = Tile(name, "not run", f"--twins {DRAWS[0]}")
         told.append(_change_tile(found.twin[0], name) if found.twin else twin)
-        share = f"{percent_text(first['edited_share'])} of the model"
-        return [*told, Tile("weights edited", f"{first['edited']:,.0f}", share)]
+        return [*told, _edited_tile(first)]
+    if len(seen.scaled) and seen.trained.empty:
+        rows = records(seen.of_largest)
+        return [*(_change_tile(row, row["task"]) for row in rows[:3]), _edited_tile(rows[0])]
     if len(seen.gained):
         row = records(seen.gained)[0]
         named = {
@@ -186,6 +202,12 @@ def tiles(seen: Seen) -> list[Tile]:
     return []
 
 
+def _edited_tile(row: Row) -> Tile:
+    share = f"{percent_text(row['edited_share'])} of the model"
+    told: str = "–" if pd.isna(row["edited"]) else f"{row['edited']:,.0f}"
+    return Tile("weights edited", told, share)
+
+
 def _kind(row: Row, name: str) -> str:
     """Good or bad, where a gain's interval excludes 0."""
     if "gain" not in name:
@@ -196,9 +218,11 @@ def _kind(row: Row, name: str) -> str:
 def _change_tile(row: Row, label: str) -> Tile:
     change = with_interval(row["difference"], row["ci_low"], row["ci_high"], sign=True)
     judged = word(row) or "no interval"
+    if judged.endswith(WITHIN):
+        judged = f"{judged} of ± {row['margin']:.3g}"
+    elif row["verdict"] not in ("", BROKEN):
+        judged = f"{judged} (margin ± {row['margin']:.3g})"
     note = f"{with_unit(change, row['unit'])}, {judged}"
-    if row["verdict"] not in ("", BROKEN):
-        note += f" (margin ± {row['margin']:.3g})"
     values = f"{number(row['baseline'])} → {number(row['value'])}"
     return Tile(label, values, note, verdict_kind(word(row)))
 
@@ -249,12 +273,38 @@ def _decided_pairs(seen: Seen) -> list[Row]:
 def _pairs(seen: Seen) -> str:
     # The first method's: the table has the others.
     decided = _decided_pairs(seen)
+    mine = [row for row in decided if row["method"] == decided[0]["method"]]
     parts = []
-    for row in (each for each in decided if each["method"] == decided[0]["method"]):
-        first, second = (method_label(row[name]) for name in ("method", "other"))
+    for row in mine:
         less = "less" if row["value"] < 0 else "more"
-        parts.append(f"{first} loses {less} than {second} ({_value(row, sign=True)})")
-    return f"Paired by documents, {'; '.join(parts)}."
+        parts.append(f"{less} than {method_label(row['other'])} ({_value(row, sign=True)})")
+    told = f"Paired by documents, {method_label(mine[0]['method'])} loses {', '.join(parts)}."
+    more = len(decided) - len(mine)
+    return f"{told} {count_of(more, 'more pair')} of methods decided: the table." if more else told
+
+
+def ahead(seen: Seen) -> list[str]:
+    """Who is ahead of the headline's method over its whole grid; twins do not count."""
+    table, found = seen.folder.comparison, seen.found
+    if found is None or table.empty:
+        return []
+    method = found.point["method"]
+    said = []
+    for column, name in _OVER_THE_GRID.items():
+        pairs = table[(table["quantity"] == column) & (table["other"] != "")]
+        better = LOWER if column.startswith("loss") else HIGHER
+        others = [
+            row["other"] if row["method"] == method else row["method"]
+            for row in records(pairs)
+            if method in (row["method"], row["other"])
+            and moved(row["verdict"])
+            and (moved(row["verdict"]) == better) != (row["method"] == method)
+        ]
+        others = [method_label(other) for other in others if other not in twins()]
+        if others:
+            verb = "are" if len(others) > 1 else "is"
+            said.append(f"Over the whole grid {' and '.join(others)} {verb} ahead of it by {name}.")
+    return said
 
 
 def _open_pairs(seen: Seen) -> str:
@@ -266,8 +316,7 @@ def _scaled(seen: Seen) -> str:
     rows = seen.scaled
     first = rows["word"].str.partition(",")[0]
     better, worse = (int((first == name).sum()) for name in (BETTER, WORSE))
-    gains = rows["difference"].where(rows["direction"] != LOWER, -rows["difference"])
-    most = records(rows.loc[[gains.idxmax()]])[0]
+    most = seen.largest
     change = with_interval(most["difference"], most["ci_low"], most["ci_high"], sign=True)
     return (
         f"Scaling by another factor than 0, {len(rows)} points: {seen.folder.skill} is better at "
@@ -345,24 +394,40 @@ def _what_decides(seen: Seen) -> str:
 
 
 def steps(seen: Seen) -> list[Step]:
-    """What to do about what is not known."""
+    """What to do about what is not known; of many points, about the one of the headline."""
     folder, found = seen.folder, []
-    rows, undecided = seen.decided_by_repeats, len(seen.undecided)
-    if len(rows):
-        command = repeat_with(folder, "--num_repeats", f"{rows['repeats_needed'].max():.0f}")
-        found.append(Step(f"More repeats decide {len(rows)} of {undecided} undecided:", command))
-    if len(rows) < undecided:
+    if seen.points.empty:
+        command = repeat_with(folder, "--pre_train_eval")
+        return [Step("No edited model has been evaluated; this goes on:", command)]
+    rows, where = seen.undecided, "at all points"
+    if seen.found:
+        rows, where = rows[at_point(rows, seen.found.point)], "at the point of the headline"
+    script = METHODS[rows["method"].iloc[0]].script if len(rows) else ""
+    repeats = _decided_by_repeats(rows)
+    if len(repeats):
+        most = f"{repeats['repeats_needed'].max():.0f}"
+        command = repeat_with(folder, "--num_repeats", most, script=script)
+        tasks = ", ".join(dict.fromkeys(repeats["task"]))
+        found.append(Step(f"More repeats decide {tasks} {where}:", command))
+    if len(repeats) < len(rows):
+        tasks = ", ".join(dict.fromkeys(rows["task"].drop(repeats.index)))
         found.append(
             Step(
-                f"{undecided - len(rows)} of {undecided} undecided take more documents than were "
-                "asked: a larger --documents where the tasks have more (in another --save_path), "
-                "or other tasks."
+                f"To decide {tasks} {where} takes more documents than were asked: a larger "
+                "--documents where the task has more (in another --save_path), or another task."
             )
         )
     if seen.found and not seen.found.twin:
-        command = repeat_with(folder, "--twins", DRAWS[0])
+        script = METHODS[seen.found.point["method"]].script
+        command = repeat_with(folder, "--twins", DRAWS[0], script=script)
         found.append(Step("A control is missing; this adds one, and repeats nothing:", command))
     return found
+
+
+def _decided_by_repeats(rows: pd.DataFrame) -> pd.DataFrame:
+    """Those that more repeats of the same documents would decide."""
+    more = rows["repeats_needed"] > rows["repeats"]
+    return rows[more & (rows["documents_needed"] <= rows["n"])]
 
 
 LARGEST_GAIN = Rule(lambda seen: len(seen.gained) > 0, _largest_gain)

@@ -53,21 +53,23 @@ def plot_isolation(points: pd.DataFrame) -> Figure:
     """The skill lost against what the other tasks keep: their mean, and the worst of them.
 
     Args:
-        points: the table of `read_results`, or some of its rows: only their selections are drawn.
+        points: the table of `read_results`, or some of its rows. They choose the selections; what a
+            selection loses and keeps is isolation.csv's, over all tasks.
 
     Raises:
         UsageError: the table is not that of `read_results`, or has no pruned point with a baseline.
     """
-    if _FOLDER not in points.attrs:
-        raise UsageError("points", "a table", "expected the table of read_results")
+    if _FOLDER not in getattr(points, "attrs", {}):
+        reason = "expected the table of read_results, or some of its rows"
+        raise UsageError("points", type(points).__name__, reason)
     read = read_folder(Path(points.attrs[_FOLDER]), "folder")
     isolated = read.isolation
     if not isolated.empty:
         isolated = isolated.merge(points[GRID].drop_duplicates(), on=GRID)
     rows = isolation_rows(isolated, grid_points(read), read.skill, read.other_tasks)
     if not rows:
-        reason = "has no pruned point with a baseline and another task"
-        raise UsageError("points", read.path, reason)
+        reason = "expected a pruned point with a baseline and another task among them"
+        raise UsageError("points", f"{len(points)} rows", reason)
     return isolation_figure(rows, Looks(read.methods, read.sets), read.skill)
 
 

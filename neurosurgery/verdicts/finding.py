@@ -39,11 +39,13 @@ Row = Mapping[str, Any]
 class Found(NamedTuple):
     """The point of the finding, which is one of `points`: its rows of summary.csv.
 
-    `twin` has those of its random twin on the skill's tasks, and is empty where none was run.
+    `repeats` is the most that a point has; `twin` has the rows of its random twin on the skill's
+    tasks, and is empty where none was run.
     """
 
     point: Row
     points: int
+    repeats: int
     of_skill: list[Row]
     others: list[Row]
     twin: list[Row]
@@ -71,15 +73,15 @@ def find(
         return None
     at_twin = at_point(points, {**point, "method": control_of(point["method"])})
     twin: list[Row] = points[at_twin & points["task"].isin(skill_tasks)].to_dict("records")
-    return Found(point, len(mine), of_skill, others, twin)
+    return Found(point, len(mine), int(points["repeats"].max()), of_skill, others, twin)
 
 
 def sentences(found: Found) -> list[str]:
     """The three sentences."""
     return [
         f"{_done(found.of_skill[0])} takes {' and '.join(map(_from_to, found.of_skill))}"
-        f"{_of_several(found.points)}.",
-        f"{'; '.join(_others(found.others))}.",
+        f"{_of_several(found.points)}{_in_repeats(found)}.",
+        others_text(found.others),
         _control(found),
     ]
 
@@ -139,6 +141,12 @@ def _of_several(points: int) -> str:
     return f", of {points} points the best on these documents" if points > 1 else ""
 
 
+def _in_repeats(found: Found) -> str:
+    """How many repeats a point has that has fewer than others."""
+    own = int(found.point["repeats"])
+    return f" (in {own} of {count_of(found.repeats, 'repeat')})" if own < found.repeats else ""
+
+
 def _from_to(row: Row) -> str:
     before, after = (number_text(row[name]) for name in ("baseline", "value"))
     said = word(row) or "no interval"
@@ -161,6 +169,11 @@ def _others(rows: Sequence[Row]) -> list[str]:
     return said
 
 
+def others_text(rows: Sequence[Row]) -> str:
+    """The sentence on the other tasks of a point."""
+    return f"{'; '.join(_others(rows))}."
+
+
 def _gets(row: Row) -> str:
     good, _, small = word(row).partition(", ")
     change = f"{row['task']} gets {good}, by {_change(row)}"
@@ -180,13 +193,15 @@ def _undecided(row: Row) -> str:
     needed = Needed(row["documents_needed"], row["repeats_needed"])
     if math.isnan(needed.documents):
         return f"{row['task']} is undecided, at the edge of the margin"
-    return f"{row['task']} is undecided ({needed_text(needed, row['repeats'])} would decide)"
+    needed_told = needed_text(needed, row["repeats"])
+    return f"{row['task']} is undecided ({needed_told} would decide, {row['n']:,.0f} were asked)"
 
 
 def _control(found: Found) -> str:
     units = random_units(found.point["method"])
     if found.twin:
-        return f"As many {units} take {' and '.join(map(_from_to, found.twin))}."
+        too = ", too" if all(word(row) == WORSE for row in found.twin) else ""
+        return f"As many {units} take {' and '.join(map(_from_to, found.twin))}{too}."
     return f"No control was run here: --twins {DRAWS[0]} adds as many {units}."
 
 

@@ -83,7 +83,8 @@ def test_a_panel_has_the_points_of_its_run(folders):
 
 def test_a_folder_without_points_has_no_panel(tmp_path):
     path = FakeFolder(methods=(), model="bare").write(tmp_path / "bare")
-    page = compare_folders([path, path], tmp_path / "both")
+    again = FakeFolder(methods=(), model="bare").write(tmp_path / "again")
+    page = compare_folders([path, again], tmp_path / "both")
     assert "No run compares methods" in page.read_text(encoding="utf-8")
     assert not list(page.parent.glob("*.png"))
 
@@ -107,12 +108,13 @@ def test_runs_are_named_by_model_then_by_folder_then_by_path(folders, tmp_path):
         (["{b}"], "--output none: expected a folder"),
         (["--output", "{out}"], "--output {out}: requires several SAVE_PATHs"),
         (["{b}", "--output", "{file}"], "--output {file}: expected a folder"),
+        (["{a}", "--output", "{out}"], "SAVE_PATH {a}: is given twice"),
         (["{none}", "--output", "{out}"], "SAVE_PATH {none}: expected a results folder"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(more, said, folders, tmp_path, capsys):
     places = {
-        "b": folders[1], "out": tmp_path / "out", "file": tmp_path / "file",
+        "a": folders[0], "b": folders[1], "out": tmp_path / "out", "file": tmp_path / "file",
         "none": tmp_path / "none",
     }  # fmt: skip
     places["file"].write_text("mine")
@@ -167,7 +169,7 @@ def test_bad_points_are_refused(folders, tmp_path):
     with pytest.raises(UsageError, match="expected the table of read_results"):
         ns.plot_isolation(pd.DataFrame())
     points = ns.read_results(folders[0])
-    with pytest.raises(UsageError, match="no pruned point"):
+    with pytest.raises(UsageError, match="expected a pruned point"):
         ns.plot_isolation(points.head(0))
     with pytest.raises(UsageError, match="expected a results folder"):
         ns.read_results(tmp_path / "none")

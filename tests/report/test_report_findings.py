@@ -102,8 +102,9 @@ def test_pairs_of_methods(pruned):
     unclear = "mathneuro", "lape", -0.1, -0.4, 0.2, "undecided"
     seen = with_comparison(pruned, less, more, unclear)
     assert said(seen, "Paired by documents") == (
-        "Paired by documents, MathNeuro loses less than Wanda (−0.300 [−0.400, −0.200])."
-    ), "those of other methods stand in the table"
+        "Paired by documents, MathNeuro loses less than Wanda (−0.300 [−0.400, −0.200]). 1 more "
+        "pair of methods decided: the table."
+    )
     assert said(seen, "Undecided: ") == "Undecided: 1 of 3 pairs of methods."
     assert not said(with_comparison(pruned, less, more), "Undecided: ")
     assert not said(with_comparison(pruned, unclear), "Paired by documents")
@@ -200,10 +201,16 @@ def test_the_headline_of_other_folders(pruned, tmp_path):
     only = Seen(alone, pruned.points)
     assert headline(with_training(only, *GAINS))[0].startswith("Of 2 trained selections (each")
     assert "none gains" in headline(with_training(only, gain_row(gain_low=-0.1)))[0]
-    (scaled,) = headline(with_points(only, edit_value=1.1))
-    assert scaled.startswith("Scaling by another factor than 0, 1 points")
+    scaled = with_points(only, edit_value=1.1)
+    told, others = headline(scaled)
+    assert told.startswith("Scaling by another factor than 0, 1 points")
+    assert OTHER in others
+    assert PERPLEXITY in others
+    assert [tile.label for tile in tiles(scaled)] == [MATH, OTHER, PERPLEXITY, "weights edited"]
     baseline = seen_of(read_folder(FakeFolder(methods=()).write(tmp_path / "baseline")))
-    assert headline(baseline) == tiles(baseline) == steps(baseline) == []
+    assert headline(baseline) == tiles(baseline) == []
+    (step,) = steps(baseline)
+    assert step.command.endswith(" --pre_train_eval")
     assert [text.partition(":")[0] for text in findings(baseline)] == ["The unedited model"]
 
 
@@ -222,6 +229,9 @@ def test_the_tiles_are_the_numbers_of_summary_csv(pruned):
     assert (edited.value, edited.note) == ("100", "2.0% of the model")
     better = tiles(with_points(pruned, verdict="higher"))
     assert [tile.kind for tile in better] == ["good", "good", "", ""]
+    small = tiles(with_points(pruned, verdict="lower, within the margin"))
+    assert small[0].kind == "within", "what is within the margin is neither good nor bad"
+    assert small[0].note.endswith("worse, within the margin of ± 0.03")
     broken = with_points(pruned, verdict=["lower", "broken", "within the margin"])
     assert tiles(broken)[1].kind == "broken"
     assert "margin" not in tiles(broken)[1].note
@@ -253,11 +263,27 @@ def test_the_tiles_of_a_training(tmp_path):
 def test_steps_are_commands(pruned):
     """Repeats where they decide, documents where they do not, a control where none is."""
     again, twin = steps(pruned)
-    assert again.text == "More repeats decide 1 of 1 undecided:"
+    assert again.text == f"More repeats decide {OTHER} at the point of the headline:"
     assert again.command.endswith(" --num_repeats 3")
     assert twin.command.endswith(f" --save_path {pruned.folder.path} --twins random")
     # More documents than were asked are more than repeats can give.
     documents, twin = steps(with_points(pruned, documents_needed=[math.nan, 800.0, math.nan]))
-    assert documents.text.startswith("1 of 1 undecided take more documents than were asked")
+    assert documents.text.startswith(f"To decide {OTHER} at the point of the headline takes more")
     assert documents.command == ""
     assert [step.command for step in steps(with_points(pruned, verdict="lower"))] == [twin.command]
+
+
+def test_who_is_ahead_over_the_whole_grid_is_in_the_headline(pruned):
+    """By loss or by area, in either order of the pair; twins and undecided pairs do not count."""
+    ours, theirs = ("mathneuro", "wanda", 0.1, 0.05, 0.2), ("lape", "mathneuro", 0.3, 0.2, 0.4)
+    loss = with_comparison(pruned, (*ours, "higher"))
+    assert headline(loss)[-1] == "Over the whole grid Wanda is ahead of it by the loss at half."
+    area = with_comparison(pruned, (*theirs, "higher"))
+    area.folder.comparison["quantity"] = "area_mean"
+    assert headline(area)[-1] == "Over the whole grid LAPE is ahead of it by the area."
+    for pair in (
+        (*ours, "undecided"),
+        (*ours, "lower"),
+        ("mathneuro", "random", 1, 1, 1, "higher"),
+    ):
+        assert headline(with_comparison(pruned, pair)) == headline(pruned)

@@ -7,6 +7,7 @@ import math
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from report_folder import read_csv
 from scripts import DEMO_DATA, DEMO_TASKS
@@ -16,6 +17,7 @@ from neurosurgery.cli.parse import parse_experiment
 from neurosurgery.edit.kinds import scale_by
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.methods.keys import SelectionKey
+from neurosurgery.report.read import folder as read
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.report.text import folder_text
@@ -232,3 +234,12 @@ def test_without_the_cells_nothing_is_written(folder, capsys):
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert f"SAVE_PATH {folder / 'summary.csv'}: lacks cells of results.csv" in line
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_summary_from_before_a_column_is_made_again(whole, folder, monkeypatch):
+    """Its seal fits: it is what the run of that time has written."""
+    monkeypatch.setattr(read, "is_current", lambda *_: True)
+    summary = pd.read_csv(folder / "summary.csv", dtype=str, keep_default_na=False)
+    summary.drop(columns="looks").to_csv(folder / "summary.csv", index=False)
+    assert main(["report", str(folder)]) == 0
+    assert tables(folder) == tables(whole)

@@ -21,13 +21,14 @@ def row(task: str, verdict: str, **more: Any) -> dict[str, Any]:
         **PLACE,
         **{"task": task, "verdict": verdict, "direction": "higher", "unit": "share"},
         **{"baseline": 0.8, "value": 0.7, "difference": -0.1, "margin": 0.03, "repeats": 3},
+        **{"n": 100},
         **{"edited_share": 0.015, "documents_needed": 640.0, "repeats_needed": 3.0},
         **more,
     }
 
 
 def isolated(**more: Any) -> dict[str, Any]:
-    return {**PLACE, "removed": 0.75, "kept_worst": 0.95, **more}
+    return {**PLACE, "removed": 0.75, "kept_worst": 0.95, "repeats": 3, **more}
 
 
 def finding(points: pd.DataFrame, isolation: pd.DataFrame) -> list[str]:
@@ -56,9 +57,9 @@ def test_what_went_with_the_skill_and_what_did_not():
         "0.800 to 0.200.",
         "maps is broken; prose gets worse, by 0.250 nats per word; law gets better, by 0.040; "
         "logic gets worse, by 0.100, within ± 0.03; facts stays within ± 0.03; history is "
-        "undecided (640 documents would decide); "
-        "art is undecided (9 repeats with 640 documents each would decide); music is undecided, "
-        "at the edge of the margin.",
+        "undecided (640 documents would decide, 100 were asked); art is undecided (9 repeats with "
+        "640 documents each would decide, 100 were asked); music is undecided, at the edge of the "
+        "margin.",
         "No control was run here: --twins random adds as many random weights.",
     ]
 
@@ -110,3 +111,15 @@ def test_one_kind_of_task_alone_is_no_finding(task):
     assert finding(table, pd.DataFrame()) == []
     unknown = pd.DataFrame([isolated(kept_worst=math.nan)])
     assert finding(table, unknown) == []
+
+
+def test_a_control_that_loses_the_skill_as_well_does_so_too():
+    twin = row("sums", "lower", method="random", value=0.1)
+    said = found(row("facts", "within the margin"), twin)
+    assert said[2] == "As many random weights take sums from 0.800 to 0.100, too."
+
+
+def test_a_point_of_fewer_repeats_than_others_says_so():
+    more = row("sums", "lower", size=0.1, repeats=5)
+    said = found(row("facts", "within the margin"), more, points=[isolated(repeats=3)])
+    assert said[0].endswith("0.200 (in 3 of 5 repeats).")

@@ -34,6 +34,10 @@ from neurosurgery.report.figures.marks import (
 from neurosurgery.verdicts.columns import GRID
 
 BARS = "95 % interval over documents and repeats"
+WORST = (
+    "The worst task is chosen on half of the documents and judged on the other half, in a hundred "
+    "splits; the one named keeps least on all."
+)
 HEIGHT = 200
 KEPT = {"kept_mean": "Mean of the other tasks", "kept_worst": "Worst other task"}
 FRAME = -0.25, 1.25
@@ -90,7 +94,7 @@ def plot_isolation(
         "Each mark is one selection, pruned or knocked out; its label is its proportion or its "
         f"number of units. Right: more of {skill} is gone; up: more of the other tasks is kept. "
         "The star is the ideal. Shares are of the baseline, above chance level. Filled: one of the "
-        f"other tasks moved; hollow: all stay within the margin. Bars: {BARS}.",
+        f"other tasks moved; hollow: all stay within the margin. Bars: {BARS}. {WORST}",
         concat(
             [
                 _panel(rows, looks, skill, kept, across, up, (title, WIDTHS[2]))
@@ -132,7 +136,7 @@ def plot_isolations(runs: Sequence[IsolationRun], looks: Looks, name: str = "iso
         "Each mark is one selection, pruned or knocked out. Right: more of the skill is gone; up: "
         "more of the other task that kept least is kept. The star is the ideal. Shares are of the "
         "baseline, above chance level. Filled: one of the other tasks moved; hollow: all stay "
-        f"within the margin. Bars: {BARS}.",
+        f"within the margin. Bars: {BARS}. {WORST}",
         concat(panels, columns),
         is_wide=columns > 1,
     )

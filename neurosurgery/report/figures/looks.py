@@ -40,6 +40,8 @@ _PALE = {MOVED: 0.0, UNDECIDED: 0.62, WITHIN: 1.0}
 """How much white the filling of a mark has."""
 _SHADES = 0.0, 0.4, 0.8
 """How much white a bar has, by the order of the sets."""
+_DARKER = 0.3
+"""How much black a label has."""
 _DARK = "#14181d"
 """The page's ground in dark mode."""
 
@@ -70,6 +72,10 @@ class Looks:
     def fill(self, method: str, state: str) -> str:
         """The filling of a mark."""
         return mixed(self._colours[method], GROUND, _PALE.get(state, 0.0))
+
+    def ink(self, method: str) -> str:
+        """The colour of a mark's label: the method's, darker."""
+        return mixed(self._colours[method], "#000000", _DARKER)
 
     def stroke(self) -> alt.Stroke:
         """The channel of the methods' colours."""
@@ -164,6 +170,7 @@ def dark_colours() -> str:
     found = {INK: "#e6eaee", QUIET: "#a2abb5", LINE: "#2a323b", GROUND: _DARK, "#000000": "#e6eaee"}
     for colour in COLOURS:
         bright = mixed(colour, GROUND, 0.25)
+        found[mixed(colour, "#000000", _DARKER)] = mixed(colour, GROUND, 0.4)
         for share in (*_PALE.values(), *_SHADES):
             found.setdefault(mixed(colour, GROUND, share), mixed(bright, _DARK, share))
     found |= {colour: mixed(colour, GROUND, 0.45) for colour in ORDERED}

@@ -22,7 +22,7 @@ from neurosurgery.report.figures.looks import MOVED, Looks, one_line, set_name
 
 _COLUMNS = (
     "method_name method against set dash curve order x y x_low x_high y_low y_high state fill "
-    "label told"
+    "ink label told"
 ).split()
 
 _AREA = 34
@@ -80,6 +80,7 @@ def frame_of(
             **{f"y_{end}": of(f"{y}_{end}", row) for end in ("low", "high")},
             "state": row.get("state", MOVED),
             "fill": looks.fill(row["method"], row.get("state", MOVED)),
+            "ink": looks.ink(row["method"]),
             "label": label(row),
             "told": told(facts(row)),
         }
@@ -171,14 +172,14 @@ def labels(
         for i, label in enumerate(frame["label"])
     ]
     found = frame.assign(side=places)
-    look: Any = {"dy": -6, "fontSize": 8, "color": QUIET, "aria": False}
+    look: Any = {"dy": -6, "fontSize": 8, "aria": False}
     charts = []
     for side, rows in found[found["side"] != 0].groupby("side"):
         right = side == 1
         text = alt.Chart(rows).mark_text(
             **look, align="left" if right else "right", dx=_GAP if right else -_GAP
         )
-        charts.append(text.encode(x, y, text="label:N"))
+        charts.append(text.encode(x, y, text="label:N", color=alt.Color("ink:N", scale=None)))
     return charts
 
 

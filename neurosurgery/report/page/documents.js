@@ -29,7 +29,7 @@
     form.querySelector("output").textContent = `${left} of ${all} documents`;
   }
 
-  form.addEventListener("input", filter);
+  for (const event of ["input", "change"]) form.addEventListener(event, filter);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.hidden = false;
   filter();

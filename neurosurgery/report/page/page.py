@@ -97,6 +97,7 @@ def render_page(
         next=steps(seen),
         cautions=cautions(folder, points),
         intervals_over=INTERVALS_OVER,
+        isolated=not folder.isolation.empty,
         **tables,
         changed=changed,
         sections=sections_shown,

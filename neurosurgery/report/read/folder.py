@@ -136,6 +136,8 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
     def table(name: str) -> pd.DataFrame:
         return _read_table(path / name, flag)
 
+    if path.exists() and not path.is_dir():
+        raise UsageError(flag, path, "expected a results folder of the scripts")
     results = table("results.csv")
     config, identity = _read_config(path / "config.json", flag)
     if (not set(results.columns) >= _NEEDED or results.empty) and _made_again(path, identity):
@@ -156,7 +158,7 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
     there = results[[*GRID, "repeat"]].drop_duplicates()
     if len(keys) < len(there):
         _check_whole(path, flag, results, table("summary.csv"))
-    elif not is_current(store, keys):
+    elif not is_current(store, keys) or _lacks_columns(table("summary.csv")):
         _judge_again(store, identity, (*math, *other))
         results = table("results.csv")
     results["skill"] = results["skill"].replace("", skill)
@@ -229,6 +231,11 @@ def _check_whole(path: Path, flag: str, results: pd.DataFrame, summary: pd.DataF
             path / "summary.csv",
             "lacks cells of results.csv, and their files, of which it could be made, are gone",
         )
+
+
+def _lacks_columns(summary: pd.DataFrame) -> bool:
+    """Whether a summary is from before one of its columns."""
+    return len(summary) > 0 and not set(SUMMARY_COLUMNS) <= set(summary.columns)
 
 
 def _judge_again(store: ResultStore, identity: Identity, tasks: Sequence[str]) -> None:
