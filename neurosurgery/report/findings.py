@@ -280,7 +280,7 @@ def _pairs(seen: Seen) -> str:
         parts.append(f"{less} than {method_label(row['other'])} ({_value(row, sign=True)})")
     told = f"Paired by documents, {method_label(mine[0]['method'])} loses {', '.join(parts)}."
     more = len(decided) - len(mine)
-    return f"{told} {count_of(more, 'more pair')} of methods decided: the table." if more else told
+    return f"{told} The table has {count_of(more, 'more decided pair')}." if more else told
 
 
 def ahead(seen: Seen) -> list[str]:

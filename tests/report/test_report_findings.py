@@ -102,8 +102,8 @@ def test_pairs_of_methods(pruned):
     unclear = "mathneuro", "lape", -0.1, -0.4, 0.2, "undecided"
     seen = with_comparison(pruned, less, more, unclear)
     assert said(seen, "Paired by documents") == (
-        "Paired by documents, MathNeuro loses less than Wanda (−0.300 [−0.400, −0.200]). 1 more "
-        "pair of methods decided: the table."
+        "Paired by documents, MathNeuro loses less than Wanda (−0.300 [−0.400, −0.200]). The "
+        "table has 1 more decided pair."
     )
     assert said(seen, "Undecided: ") == "Undecided: 1 of 3 pairs of methods."
     assert not said(with_comparison(pruned, less, more), "Undecided: ")

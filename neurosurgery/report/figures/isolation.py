@@ -86,22 +86,20 @@ def plot_isolation(
         name: the figure's file name.
     """
     looks = looks.of(row for row in rows if math.isfinite(row["removed"]))
-    across = _ends(rows, ("removed",), 1.0, 0.0)
-    up = _ends(rows, tuple(KEPT), 1.0)
-    return Figure(
-        name,
-        isolation_title(skill),
-        "Each mark is one selection, pruned or knocked out; its label is its proportion or its "
-        f"number of units. Right: more of {skill} is gone; up: more of the other tasks is kept. "
-        "The star is the ideal. Shares are of the baseline, above chance level. Filled: one of the "
-        f"other tasks moved; hollow: all stay within the margin. Bars: {BARS}. {WORST}",
-        concat(
-            [
-                _panel(rows, looks, skill, kept, across, up, (title, WIDTHS[2]))
-                for kept, title in KEPT.items()
-            ],
-            columns=2,
-        ),
+    ends = _ends(rows, ("removed",), 1.0, 0.0), _ends(rows, tuple(KEPT), 1.0)
+    panels = [
+        _panel(rows, looks, skill, kept, ends, (title, WIDTHS[2])) for kept, title in KEPT.items()
+    ]
+    label = "; its label is its proportion or its number of units"
+    return Figure(name, isolation_title(skill), _caption(skill, label), concat(panels, 2))
+
+
+def _caption(skill: str, label: str = "") -> str:
+    return (
+        f"Each mark is one selection, pruned or knocked out{label}. Right: more of {skill} is "
+        "gone; up: more of the other tasks is kept. The star is the ideal. Shares are of the "
+        "baseline, above chance level. Filled: one of the other tasks moved; hollow: all stay "
+        f"within the margin. Bars: {BARS}. {WORST}"
     )
 
 
@@ -124,22 +122,13 @@ def plot_isolations(runs: Sequence[IsolationRun], looks: Looks, name: str = "iso
     rows = [row for run in runs for row in run.rows]
     looks = looks.of(rows)
     worst = list(KEPT)[-1]
-    across, up = _ends(rows, ("removed",), 1.0, 0.0), _ends(rows, (worst,), 1.0)
+    ends = _ends(rows, ("removed",), 1.0, 0.0), _ends(rows, (worst,), 1.0)
     columns = min(len(runs), 3)
     panels = [
-        _panel(run.rows, looks, run.skill, worst, across, up, (run.name, WIDTHS[columns]))
-        for run in runs
+        _panel(run.rows, looks, run.skill, worst, ends, (run.name, WIDTHS[columns])) for run in runs
     ]
-    return Figure(
-        name,
-        "Isolation, run by run: the skill lost against the worst other task",
-        "Each mark is one selection, pruned or knocked out. Right: more of the skill is gone; up: "
-        "more of the other task that kept least is kept. The star is the ideal. Shares are of the "
-        "baseline, above chance level. Filled: one of the other tasks moved; hollow: all stay "
-        f"within the margin. Bars: {BARS}. {WORST}",
-        concat(panels, columns),
-        is_wide=columns > 1,
-    )
+    title = "Isolation, run by run: the skill lost against the worst other task"
+    return Figure(name, title, _caption("the skill"), concat(panels, columns), columns > 1)
 
 
 def _ends(rows: Sequence[Row], names: tuple[str, ...], *more: float) -> Ends:
@@ -154,11 +143,9 @@ def _panel(
     looks: Looks,
     skill: str,
     kept: str,
-    across: Ends,
-    up: Ends,
+    ends: tuple[Ends, Ends],
     shown: tuple[str, int],
 ) -> alt.LayerChart:
-    title, width = shown
     frame = frame_of(
         rows,
         looks,
@@ -172,17 +159,42 @@ def _panel(
             *size_facts(row),
         ),
     )
-    x = alt.X("x:Q", title=f"{skill} lost (share of baseline)", scale=across.scale)
-    y = alt.Y("y:Q", title="kept (share of baseline)", scale=up.scale)
-    ideal = alt.Chart(pd.DataFrame({"x": [1.0], "y": [1.0]})).mark_text(
-        text="★", fontSize=13, color=INK, aria=False
+    title = f"{skill} lost (share of baseline)"
+    return kept_panel(frame, looks, title, ends, shown, ("★", 1.0), states="other tasks")
+
+
+def kept_panel(
+    frame: pd.DataFrame,
+    looks: Looks,
+    x_title: str,
+    ends: tuple[Ends, Ends],
+    shown: tuple[str, int],
+    symbol: tuple[str, float],
+    states: str | None = None,
+) -> alt.LayerChart:
+    """What happens to the skill against what is kept of others, with lines at 0 and at all.
+
+    Args:
+        frame: the marks.
+        looks: the looks of the figure.
+        x_title: what happens to the skill.
+        ends: the ends of both axes.
+        shown: the panel's title, and its width.
+        symbol: a character, and where it stands along the line at which all is kept.
+        states: the title of the legend of fillings.
+    """
+    (title, width), (text, place) = shown, symbol
+    x = alt.X("x:Q", title=x_title, scale=ends[0].scale)
+    y = alt.Y("y:Q", title="kept (share of baseline)", scale=ends[1].scale)
+    mark = alt.Chart(pd.DataFrame({"x": [place], "y": [1.0]})).mark_text(
+        text=text, fontSize=13, color=INK, aria=False
     )
     layers = [
         rule_at(1.0, "y"),
         rule_at(0.0, "x"),
-        ideal.encode(x=x, y=y),
-        *lines_and_marks(frame, looks, x, y, states="other tasks", is_faded=True),
-        *labels(frame, x, y, (across, up), (width, HEIGHT)),
-        *broken_axis(across, up, HEIGHT),
+        mark.encode(x, y),
+        *lines_and_marks(frame, looks, x, y, states=states, is_faded=True),
+        *labels(frame, x, y, ends, (width, HEIGHT)),
+        *broken_axis(*ends, HEIGHT),
     ]
     return panel(layers, one_line(title), width, HEIGHT)

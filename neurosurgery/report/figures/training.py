@@ -13,19 +13,15 @@ import pandas as pd
 
 from neurosurgery.methods.registry import has_one_size, method_label, method_rank, size_text
 from neurosurgery.report.facts import Row, gain_facts, number, records, trained_name
-from neurosurgery.report.figures.figure import INK, WIDTHS, Figure
-from neurosurgery.report.figures.isolation import BARS, FRAME, HEIGHT, KEPT
+from neurosurgery.report.figures.figure import WIDTHS, Figure
+from neurosurgery.report.figures.isolation import BARS, FRAME, KEPT, kept_panel
 from neurosurgery.report.figures.looks import MOVED, Looks, one_line, set_name
 from neurosurgery.report.figures.marks import (
-    Ends,
-    broken_axis,
     concat,
     frame_of,
-    labels,
     lines_and_marks,
     log_scale,
     panel,
-    rule_at,
     span,
     told,
 )
@@ -98,12 +94,24 @@ def plot_gains(
     """
     frame = gains_frame(table)
     across = span(frame.x, least=_LEAST_SPAN, is_from_zero=False)
-    up = span(frame.y, least=_LEAST_SPAN)
+    ends = across, span(frame.y, least=_LEAST_SPAN)
     rows = records(table[table["edit_value"].notna()])
     rows.sort(key=lambda row: (method_rank(row["method"]), row["against"],
                                _size_order(row["size"]), row["edit_value"]))  # fmt: skip
     looks = looks.of(rows)
-    panels = [_gains(rows, table, looks, kept, (across, up), (skill, metric)) for kept in KEPT]
+    panels = []
+    for kept, title in KEPT.items():
+        marks = frame_of(
+            rows,
+            looks,
+            x="gain",
+            y=kept,
+            facts=lambda row: gain_facts(row, skill),
+            label=lambda row: _label(row, table),
+            curve=lambda row: size_text(row["method"], row["size"]),
+        )
+        shown, along = (title, WIDTHS[2]), f"gain in {skill} ({metric})"
+        panels.append(kept_panel(marks, looks, along, ends, shown, ("+", 0.0)))
     caption = (
         "Each mark is one trained selection. Where there is room, it is labelled with its learning "
         "rate, after its size where a selection has several. Right: more is gained; up: "
@@ -112,42 +120,6 @@ def plot_gains(
     )
     caption = f"{caption} {outside_text(table, frame)}".strip()
     return Figure(name, gains_title(skill), caption, concat(panels, 2))
-
-
-def _gains(
-    rows: Sequence[Row],
-    table: pd.DataFrame,
-    looks: Looks,
-    kept: str,
-    ends: tuple[Ends, Ends],
-    names: tuple[str, str],
-) -> alt.LayerChart:
-    across, up = ends
-    skill, metric = names
-    frame = frame_of(
-        rows,
-        looks,
-        x="gain",
-        y=kept,
-        facts=lambda row: gain_facts(row, skill),
-        label=lambda row: _label(row, table),
-        curve=lambda row: size_text(row["method"], row["size"]),
-    )
-    x = alt.X("x:Q", title=f"gain in {skill} ({metric})", scale=across.scale)
-    y_title = "kept (share of baseline)" if kept == next(iter(KEPT)) else None
-    y = alt.Y("y:Q", title=y_title, scale=up.scale)
-    unedited = alt.Chart(pd.DataFrame({"x": [0.0], "y": [1.0]})).mark_text(
-        text="+", fontSize=15, color=INK, aria=False
-    )
-    layers = [
-        rule_at(1.0, "y"),
-        rule_at(0.0, "x"),
-        *lines_and_marks(frame, looks, x, y, is_faded=True),
-        unedited.encode(x, y),
-        *labels(frame, x, y, ends, (WIDTHS[2], HEIGHT)),
-        *broken_axis(across, up, HEIGHT),
-    ]
-    return panel(layers, KEPT[kept], WIDTHS[2], HEIGHT)
 
 
 def _label(row: Row, table: pd.DataFrame) -> str:
