@@ -5,7 +5,8 @@
 Cells of made-up answers are recorded as a run does (record, tables in memory, results.csv when it
 is due); of the last tenth the mean time per cell, and the time of judging the folder is no part of
 it. `open` is what a later call takes to find out what is done, per cell. `in parts` is what parts
-and looks of a cell take with `--stop_early`, and its record. Ratios to the first row.
+and looks of a cell take with `--stop_early`, and its record. Ratios to the first row. The page:
+what making the report takes, and the size of report.html.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from neurosurgery.edit.kinds import scale_by
 from neurosurgery.evaluate.asked import Asked, Part
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.methods.keys import SelectionKey
+from neurosurgery.report import make_report
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.keys import BASELINE_KEY, CellKey
 from neurosurgery.results.lock import FolderLock
@@ -33,7 +35,7 @@ from neurosurgery.run.jobs import Done, Job
 from neurosurgery.run.looking import Looking
 from neurosurgery.run.recorder import Recorder
 from neurosurgery.settings.experiment import OutputConfig
-from neurosurgery.settings.identity import Identity
+from neurosurgery.settings.identity import Fact, Identity
 from neurosurgery.settings.margins import Margins
 from neurosurgery.verdicts.points import VerdictTable
 
@@ -122,6 +124,23 @@ def measure_parts(count: int) -> float:
             return (time.perf_counter() - start) / count
 
 
+def measure_page(count: int) -> tuple[float, float]:
+    """Seconds to make the report of a judged folder, and the megabytes of its page."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = ResultStore(Path(folder), "m")
+        for result in results(count):
+            store.write_cell(result)
+        facts = [Fact("model", "m"), Fact("skill_task", "sums"), Fact("other_tasks", ["facts"])]
+        store.write_config(Identity(facts), {"script": "MathNeuro.py", "settings": {}})
+        verdicts = VerdictTable(store, "m", "sums", ["facts"])
+        verdicts.update()
+        verdicts.write_all()
+        store.export()
+        start = time.perf_counter()
+        page = make_report(Path(folder))
+        return time.perf_counter() - start, page.stat().st_size / 1e6
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="Bookkeeping per cell in folders of many cells.")
@@ -131,9 +150,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     counts = [50, 100] if given.quick else given.cells
     print(
         "| cells | ms per cell, last tenth | ratio | ms per cell to open | ratio | ms in parts | "
-        "ratio |"
+        "ratio | s for the page | MB |"
     )
-    print("|---|---|---|---|---|---|---|")
+    print("|---|---|---|---|---|---|---|---|---|")
     first: tuple[float, ...] | None = None
     for count in counts:
         found = *measure(count), measure_parts(count)
@@ -143,7 +162,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             for seconds, base in zip(found, first, strict=True)
             for text in (f"{1000 * seconds:.1f}", f"{seconds / base:.2f}")
         ]
-        print(f"| {count:,} | {' | '.join(cells)} |", flush=True)
+        seconds, size = measure_page(count)
+        print(f"| {count:,} | {' | '.join(cells)} | {seconds:.1f} | {size:.2f} |", flush=True)
     return 0
 
 
