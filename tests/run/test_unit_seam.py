@@ -8,6 +8,7 @@ import torch
 from conftest import build_model
 from scripts import files_with_times, without_timings
 
+import neurosurgery as ns
 import PathPatching
 from neurosurgery.locate.patching_metrics import PromptPairs
 from neurosurgery.locate.path_patching import head_effects
@@ -74,8 +75,10 @@ def test_a_unit_of_ours_is_asked_for_patched_knocked_out_pruned_and_shown(
     assert set(pd.read_csv(mask.with_suffix(".csv"))["kind"]) == {QUARTER}
     assert {"quarters", "heads"} <= set(pd.read_csv(tmp_path / "comparison.csv")["method"])
     page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
-    for words in ("Quarters of math", "Random quarters", "layer 0, quarter 0"):
+    for words in ("Quarters of math", "Random quarters"):
         assert words in page
+    effects = ns.figures(tmp_path)["effects"].chart.to_dict(validate=False)
+    assert "unit: layer 0, quarter 0\n" in str(effects["datasets"].values()).replace("\\n", "\n")
 
     def never(*_args, **_kwargs):
         raise AssertionError("all is there")

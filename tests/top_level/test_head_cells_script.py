@@ -57,7 +57,7 @@ def test_a_run_of_the_demo_has_its_cells(finished):
     assert set(overlap["against"]) == {DEMO.train_lm_eval_task, *DEMO.eval_datasets, "any task"}
     assert overlap["repeated"].tolist() == [0] * 5
     page = (finished / "report" / "report.html").read_text(encoding="utf-8")
-    assert re.search(r"the knock-out of (1 head|2 heads), which [\d,]+ weights \([\d.]+%", page)
+    assert re.search(r"The knock-out of (1 head|2 heads) takes demo_gsm8k_cot from", page)
     for words in ("Random heads", "Number of units", "Heads of math", "MLPs of math"):
         assert words in page
     assert "Random heads of math" not in page
