@@ -166,8 +166,9 @@ def headline(seen: Seen) -> list[str]:
 
 def findings(seen: Seen) -> list[str]:
     """The sentences of the rules that hold, but for those of the headline."""
+    told = headline(seen)
     said = [rule.says(seen) for rule in FINDINGS if rule.holds(seen)]
-    return [text for text in said if text not in headline(seen)]
+    return [text for text in said if text not in told]
 
 
 def tiles(seen: Seen) -> list[Tile]:

@@ -156,11 +156,12 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
     groups = _merged(record.groups for record in records)
     math, other = _tasks(identity, results, groups)
     there = results[[*GRID, "repeat"]].drop_duplicates()
+    summary = table("summary.csv")
     if len(keys) < len(there):
-        _check_whole(path, flag, results, table("summary.csv"))
-    elif not is_current(store, keys) or _lacks_columns(table("summary.csv")):
+        _check_whole(path, flag, results, summary)
+    elif not is_current(store, keys) or _lacks_columns(summary):
         _judge_again(store, identity, (*math, *other))
-        results = table("results.csv")
+        results, summary = table("results.csv"), table("summary.csv")
     results["skill"] = results["skill"].replace("", skill)
     results = primary_metrics(results, [*math, *other], groups)
     return Folder(
@@ -169,7 +170,7 @@ def read_folder(path: Path, flag: str = "SAVE_PATH") -> Folder:
         model=model,
         cells=results[results["method"] != BASELINE].reset_index(drop=True),
         baseline=results[results["method"] == BASELINE].reset_index(drop=True),
-        summary=table("summary.csv"),
+        summary=summary,
         comparison=table("comparison.csv"),
         isolation=table("isolation.csv"),
         consistency=table("consistency.csv"),
