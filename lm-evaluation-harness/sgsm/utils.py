@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 # `lm_eval` can be called from anywhere, with this folder as its --include_path.
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+if find_spec("neurosurgery") is None:
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from neurosurgery.evaluate.program_of_thought import (
     cut_programs,

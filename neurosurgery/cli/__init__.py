@@ -1,1 +1,1 @@
-"""The command line: flags, parsing, and the commands of `python -m neurosurgery`."""
+"""The command line: flags, parsing, and the commands of `neurosurgery`."""

@@ -30,10 +30,10 @@ weights stay as they are in the checkpoint, bit for bit. What the model's folder
 weights (processors, code, licences) comes along.
 
 example: prune what a run has found
-  python -m neurosurgery apply results/masks/MODEL/Race_calculate0.05_run0.safetensors \\
+  neurosurgery apply results/masks/MODEL/Race_calculate0.05_run0.safetensors \\
       --scalar 0 --output edited
 example: keep what FineTune.py has trained
-  python -m neurosurgery apply \\
+  neurosurgery apply \\
       results/deltas/MODEL/Race_calculate0.05_run0_trained0.01.safetensors --output trained
 """
 
@@ -175,7 +175,7 @@ def _read_input(path: Path, scalar: float | None) -> _Given:
         delta, provenance = read_delta_file(path, "MASK")
         return _Given(delta.mask, provenance, delta)
     if importlib.util.find_spec("peft") is None:
-        reason = "is an adapter; expected PEFT: pip install -r requirements-peft.txt"
+        reason = "is an adapter; expected PEFT: pip install peft"
         raise UsageError("MASK", path, reason)
 
     from neurosurgery.edit.adapters import read_adapter_file

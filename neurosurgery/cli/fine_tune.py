@@ -15,7 +15,6 @@ from neurosurgery.cli.parse import (
     model_config,
     needed_tasks,
     output_config,
-    run_study_script,
     with_tasks,
     workers_config,
 )
@@ -41,26 +40,26 @@ if TYPE_CHECKING:
     from neurosurgery.run.study import Study
 
 
-def run_fine_tuning(description: str, argv: Sequence[str] | None) -> int:
-    """Run the script: parse, check, train, evaluate; return the exit status."""
+def training_study(settings: Settings) -> Study:
+    """Make the study of trainings from its settings, and read its samples.
 
-    def study_of(settings: Settings) -> Study:
-        config = config_of(settings)
+    Raises:
+        UsageError: a setting or a file that cannot be used.
+    """
+    config = config_of(settings)
 
-        # Heavy imports come one by one, so that bad input is refused before the next import.
-        from neurosurgery.data.calibration import read_calibration_sets
+    # Heavy imports come one by one, so that bad input is refused before the next import.
+    from neurosurgery.data.calibration import read_calibration_sets
 
-        sets = read_calibration_sets(config.data.sources, config.data.random_state)
+    sets = read_calibration_sets(config.data.sources, config.data.random_state)
 
-        from neurosurgery.data.training_data import read_training_data
+    from neurosurgery.data.training_data import read_training_data
 
-        data = read_training_data(config.training.data)
+    data = read_training_data(config.training.data)
 
-        from neurosurgery.studies.training import TrainingStudy
+    from neurosurgery.studies.training import TrainingStudy
 
-        return TrainingStudy(config, sets, data)
-
-    return run_study_script(SCRIPT, description, argv, study_of)
+    return TrainingStudy(config, sets, data)
 
 
 def parse(description: str, argv: Sequence[str] | None) -> FineTuneConfig:

@@ -102,10 +102,11 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         return f"{', '.join(action.option_strings)} {value}"
 
 
-class _Version(argparse.Action):
+class VersionAction(argparse.Action):
     """Print the versions that numbers depend on."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_arguments: object) -> None:
+        """Print them, and stop."""
         say(version_text())
         parser.exit(0)
 
@@ -122,11 +123,13 @@ def version_text() -> str:
     return "\n".join([f"neurosurgery {__version__}", *versions, f"device {device}"])
 
 
-def script_parser(description: str, groups: Groups) -> OneLineParser:
+def script_parser(description: str, groups: Groups, program: str | None) -> OneLineParser:
     """The parser of a script; the description keeps its lines."""
-    parser = OneLineParser(description=description, formatter_class=_Help, allow_abbrev=False)
+    parser = OneLineParser(
+        program, description=description, formatter_class=_Help, allow_abbrev=False
+    )
     parser.add_argument(
-        "--version", action=_Version, nargs=0, help="print versions and device, and stop"
+        "--version", action=VersionAction, nargs=0, help="print versions and device, and stop"
     )
     parser.add_argument(
         "--config",
@@ -158,15 +161,23 @@ def as_typed(line: str, words: Sequence[str]) -> str:
     return line
 
 
-def read_settings(script: str, description: str, argv: Sequence[str] | None) -> Settings:
+def read_settings(
+    script: str, description: str, argv: Sequence[str] | None, call: Sequence[str] = ()
+) -> Settings:
     """Read a script's command line, and the file that `--config` names.
+
+    Args:
+        script: the script.
+        description: the text above its settings.
+        argv: the command line; None for the process's.
+        call: the words before it, as a folder keeps them; by default the script.
 
     Raises:
         UsageError: a value or a file that cannot be used.
         SystemExit: status 2 for a malformed flag, 0 for `--help` and `--version`.
     """
     groups = groups_of(script)
-    parser = script_parser(description, groups)
+    parser = script_parser(description, groups, " ".join(call) if argv is not None else None)
     given = vars(parser.parse_args(argv))
     file: Path | None = given.pop("config")
     if file is not None:
@@ -182,5 +193,5 @@ def read_settings(script: str, description: str, argv: Sequence[str] | None) -> 
         except UsageError as error:
             raise UsageError("--config", file, str(error)) from None
         given = {name: of_file[name] if one is None else one for name, one in given.items()}
-    command = sys.argv if argv is None else [script, *argv]
+    command = sys.argv if argv is None else [*(call or (script,)), *argv]
     return resolve(script, command, groups, given)

@@ -20,7 +20,7 @@ common: exact for counts and overlap coefficient, for the Jaccard index the rati
 counts.
 
 example:
-  python -m neurosurgery masks compare results/masks/MODEL/*.safetensors --figure masks.pdf
+  neurosurgery masks compare results/masks/MODEL/*.safetensors --figure masks.pdf
 """
 
 

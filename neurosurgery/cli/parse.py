@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from neurosurgery.cli.flags import as_typed, read_settings
 from neurosurgery.cli.streams import OutputError, checked_output, usable_streams
 from neurosurgery.common.errors import RunError, Stopped, UsageError, machine_error
-from neurosurgery.common.terminal import be_quiet, say_error
+from neurosurgery.common.terminal import PROGRAM, be_quiet, say_error
 from neurosurgery.data.program_files import holds_programs
 from neurosurgery.edit.kinds import edits_of
 from neurosurgery.methods.registry import METHODS, methods_of, twin_of, with_twins
@@ -204,22 +204,27 @@ def calibration_sets(settings: Settings) -> tuple[CalibrationSource, ...]:
     return name_calibration_sets(settings.other_data or DEMO.calibration_datasets, names)
 
 
+def grid_study(settings: Settings) -> Study:
+    """Make the study of a grid from its settings, and read the calibration sets.
+
+    Raises:
+        UsageError: a setting or a file that cannot be used.
+    """
+    config = experiment_config(settings)
+
+    # Heavy imports come one by one, so that bad input is refused before the next import.
+    from neurosurgery.data.calibration import read_calibration_sets
+
+    sets = read_calibration_sets(config.data.sources, config.data.random_state)
+
+    from neurosurgery.studies.grid import GridStudy
+
+    return GridStudy(config, sets)
+
+
 def run_experiment_script(script: str, description: str, argv: Sequence[str] | None) -> int:
-    """Run one of the scripts: parse, read the calibration sets, run; return the exit status."""
-
-    def study_of(settings: Settings) -> Study:
-        config = experiment_config(settings)
-
-        # Heavy imports come one by one, so that bad input is refused before the next import.
-        from neurosurgery.data.calibration import read_calibration_sets
-
-        sets = read_calibration_sets(config.data.sources, config.data.random_state)
-
-        from neurosurgery.studies.grid import GridStudy
-
-        return GridStudy(config, sets)
-
-    return run_study_script(script, description, argv, study_of)
+    """Run a grid under a script's name; return the exit status."""
+    return run_study_script(script, description, argv, grid_study)
 
 
 def run_study_script(
@@ -227,12 +232,22 @@ def run_study_script(
     description: str,
     argv: Sequence[str] | None,
     study_of: Callable[[Settings], Study],
+    command: str | None = None,
 ) -> int:
-    """Read a script's settings, and take its study through a run; return the exit status."""
+    """Read a script's settings, and take its study through a run; return the exit status.
+
+    Args:
+        script: its name, by which the folder knows it.
+        description: the text above its settings.
+        argv: its command line; None for the process's.
+        study_of: makes the study.
+        command: the package's command that was called; None for the script itself.
+    """
+    call = (script,) if command is None else (PROGRAM, command)
 
     def run(argv: Sequence[str] | None) -> None:
         start = time.monotonic()
-        settings = read_settings(script, description, argv)
+        settings = read_settings(script, description, argv, call)
         be_quiet(settings.quiet)
         if settings.budget is not None:
             left_to_choose(settings)
@@ -247,13 +262,15 @@ def run_study_script(
 
         run_study(study)
 
-    return run_script(run, argv)
+    return run_script(run, argv, None if command is None else " ".join(call), resumes=True)
 
 
 def run_script(
     run: Callable[[Sequence[str] | None], None],
     argv: Sequence[str] | None,
     program: str | None = None,
+    *,
+    resumes: bool = False,
 ) -> int:
     """Call a script's body; an expected error becomes one line on stderr and an exit status.
 
@@ -266,17 +283,19 @@ def run_script(
     Args:
         run: the body.
         argv: the command line; None for the process's.
-        program: the name of a command in error messages; None for a script, which can be resumed.
+        program: the name in error messages; None for that of the process.
+        resumes: whether the body is a run, which the same call continues, and which ends where its
+            output has no reader any more.
 
     Raises:
         SystemExit: a malformed flag (2), or `--help` (0).
     """
     name = program or Path(sys.argv[0]).name
     be_quiet(False)
-    resume = "" if program else "; the same command goes on from here"
+    resume = "; the same command goes on from here" if resumes else ""
     with usable_streams():
         try:
-            with checked_output(needed=program is None):
+            with checked_output(needed=resumes):
                 run(argv)
         except KeyboardInterrupt as error:
             number = error.number if isinstance(error, Stopped) else signal.SIGINT
@@ -285,7 +304,7 @@ def run_script(
             return 128 + number
         except OutputError as error:
             # A command has done its work to the end by now.
-            if program and error.is_closed:
+            if error.is_closed and not resumes:
                 return 0
             say_error(f"{name}: error: {error}{resume}")
             return error.status

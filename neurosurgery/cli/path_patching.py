@@ -11,7 +11,6 @@ from neurosurgery.cli.parse import (
     evaluation_config,
     model_config,
     output_config,
-    run_study_script,
     with_tasks,
     workers_config,
 )
@@ -30,22 +29,22 @@ if TYPE_CHECKING:
     from neurosurgery.run.study import Study
 
 
-def run_path_patching(description: str, argv: Sequence[str] | None) -> int:
-    """Run the script: parse, check, find, knock out; return the exit status."""
+def patching_study(settings: Settings) -> Study:
+    """Make the study of heads and MLPs from its settings, and read a file of prompts.
 
-    def study_of(settings: Settings) -> Study:
-        config = config_of(settings)
+    Raises:
+        UsageError: a setting or a file that cannot be used.
+    """
+    config = config_of(settings)
 
-        # Heavy imports come one by one, so that bad input is refused before the next import.
-        from neurosurgery.prompts.read import read_prompts
+    # Heavy imports come one by one, so that bad input is refused before the next import.
+    from neurosurgery.prompts.read import read_prompts
 
-        pairs = None if config.prompts.file is None else read_prompts(config.prompts.file)
+    pairs = None if config.prompts.file is None else read_prompts(config.prompts.file)
 
-        from neurosurgery.studies.patching import PatchingStudy
+    from neurosurgery.studies.patching import PatchingStudy
 
-        return PatchingStudy(config, pairs)
-
-    return run_study_script(SCRIPT, description, argv, study_of)
+    return PatchingStudy(config, pairs)
 
 
 def parse(description: str, argv: Sequence[str] | None) -> PatchingConfig:

@@ -23,7 +23,7 @@ from neurosurgery.studies.training_config import SCRIPT as FINE_TUNE
 from neurosurgery.studies.training_config import default_size, selections, sized_by
 
 _TASKS_TITLE = "evaluation (lm-eval)"
-_WORKERS_TITLE = "workers (Ray: pip install -r requirements-ray.txt)"
+_WORKERS_TITLE = "workers (Ray: pip install ray)"
 
 SCRIPTS = ("MathNeuro.py", "MathNeuro_Ablations.py", "LAPE.py", PATH_PATCHING, FINE_TUNE)
 """The scripts, in the order of the reference page."""

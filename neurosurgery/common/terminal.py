@@ -13,6 +13,9 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
+PROGRAM = "neurosurgery"
+"""The command of the installed package."""
+
 _HIDDEN = (
     # Control characters, without tab and line feed.
     r"\x00-\x08\x0b-\x1f\x7f-\x9f"

@@ -299,6 +299,9 @@ def _reason(error: Exception) -> str:
     """What a task file's own error says, and what was expected."""
     if isinstance(error, StopIteration):
         return "it has no documents; expected one or more"
+    if isinstance(error, ModuleNotFoundError):
+        # lm-eval's own text says what to install.
+        return f"expected {error.name}: pip install {error.name}" if error.name else str(error)
     expected = "expected a task file that runs; NEUROSURGERY_TRACEBACK=1 shows where it fails"
     if isinstance(error, UndefinedError):
         expected = "expected in its templates fields that every document has"

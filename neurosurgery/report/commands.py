@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+from neurosurgery.common.terminal import PROGRAM
 from neurosurgery.methods.base import TRAINED_ONLY
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.settings.identity import MATH
@@ -15,8 +16,8 @@ _MAIN = "MathNeuro.py"
 
 
 def command_text(command: list[str]) -> str:
-    """Format a command for a shell."""
-    return shlex.join(["python", *command])
+    """Format a recorded command for a shell: a script's, or the installed package's."""
+    return shlex.join(command if command[:1] == [PROGRAM] else ["python", *command])
 
 
 def recorded(run: dict[str, Any]) -> list[str]:
@@ -34,7 +35,7 @@ def repeat_with(folder: Folder, flag: str, *values: str, script: str = "") -> st
         script: the script that is meant, if the folder has a run of it.
     """
     run = _run(folder, script)
-    words = [str(run.get("script", _MAIN))]
+    words = _call(run)
     if settings := settings_of(run):
         words += ["--config", str(folder.path / FILE)]
     if settings.get("skill", MATH) != MATH:
@@ -47,7 +48,7 @@ def consistency_command(folder: Folder) -> str:
     """The command that writes consistency.csv for the folder's model and calibration sets."""
     run = _run(folder)
     settings = settings_of(run)
-    words = ["-m", "neurosurgery", "consistency"]
+    words = [PROGRAM, "consistency"]
     for one in (*MODEL, *CALIBRATION):
         if (value := settings.get(one.name)) is not None:
             values = value if isinstance(value, list) else [value]
@@ -66,6 +67,12 @@ def of_demo(folder: Folder) -> bool:
     """Whether no script call of the folder names a model."""
     runs = _scripts(folder)
     return bool(runs) and not any("model" in settings_of(run) for run in runs)
+
+
+def _call(run: dict[str, Any]) -> list[str]:
+    """The words with which a run was started, before its flags."""
+    command = recorded(run)
+    return command[:2] if command[:1] == [PROGRAM] else [str(run.get("script", _MAIN))]
 
 
 def _scripts(folder: Folder) -> list[dict[str, Any]]:

@@ -18,15 +18,18 @@ from ray._private.authentication.authentication_token_setup import (
     maybe_enable_token_auth_if_token_available,
 )
 
+import neurosurgery
 from neurosurgery.common.errors import RunError, Stopped, UsageError, first_line
 from neurosurgery.common.numbers import count_of
 from neurosurgery.run.ray_capacity import Resources, check_room, room_lines
 from neurosurgery.run.ray_watch import JoinedRay, OwnRay, RayHere, knock
-from neurosurgery.settings.demo import ROOT
 from neurosurgery.settings.workers import WorkersConfig, check_ray_address
 
 _PASSED_ON = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_HOME", "HF_DATASETS_CACHE", "HF_TOKEN")
 """Where workers find models and data, and whether they may download any."""
+
+_PACKAGE_PARENT = Path(neurosurgery.__file__).resolve().parent.parent
+"""What workers need on their path to import the package."""
 
 _PATIENCE = 10
 """Seconds until a cluster that does not answer is taken as not there: Ray itself waits minutes."""
@@ -45,7 +48,7 @@ def start_ray(config: WorkersConfig, say: Callable[[str], None]) -> RayHere:
         Stopped: SIGTERM came while Ray started.
     """
     # Workers import this package from where this process has it.
-    path = [str(ROOT), os.environ.get("PYTHONPATH", "")]
+    path = [str(_PACKAGE_PARENT), os.environ.get("PYTHONPATH", "")]
     variables = {"PYTHONPATH": os.pathsep.join(filter(None, path))}
     variables |= {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     common: dict[str, Any] = {
@@ -87,8 +90,8 @@ def _where(config: WorkersConfig, nodes: int) -> str:
     if config.address is None:
         return f"{workers} on this machine, {count_of(config.cpus, 'thread')} each"
     return (
-        f"{workers} on a cluster of {count_of(nodes, 'node')}; all of them must have {ROOT} and "
-        "the model"
+        f"{workers} on a cluster of {count_of(nodes, 'node')}; all of them must have "
+        f"{_PACKAGE_PARENT} and the model"
     )
 
 

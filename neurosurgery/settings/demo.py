@@ -1,11 +1,17 @@
-"""The embedded demo, the published proportions, and paths in the repository."""
+"""The embedded demo, the published proportions, and where the package's own files are."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+_PACKAGE = Path(__file__).resolve().parent.parent
+_EMBEDDED = _PACKAGE / "embedded"
+ROOT = _EMBEDDED if _EMBEDDED.is_dir() else _PACKAGE.parent
+"""The folder of demo/model, data/demo and lm-evaluation-harness.
+
+The repository has them in its root folder; a wheel, by its build backend, in the package.
+"""
 TASKS_FOLDER = ROOT / "lm-evaluation-harness"
 
 PROGRAM_TASK = "sgsm"

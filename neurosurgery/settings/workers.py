@@ -65,5 +65,5 @@ class WorkersConfig:
             reason = f"expected at most what this machine has, {processors()}"
             raise UsageError("--cpus_per_worker", self.cpus, reason)
         if importlib.util.find_spec("ray") is None:
-            reason = "expected Ray to be installed: pip install -r requirements-ray.txt"
+            reason = "expected Ray to be installed: pip install ray"
             raise UsageError("--workers", self.count, reason)

@@ -77,7 +77,7 @@ class SelectionConfig:
                 raise UsageError("--selection", name, "expected mask files of different names")
         adapters = [name for name in self.methods if METHODS[name].adapter]
         if adapters and importlib.util.find_spec("peft") is None:
-            reason = "expected PEFT to be installed: pip install -r requirements-peft.txt"
+            reason = "expected PEFT to be installed: pip install peft"
             raise UsageError("--selection", adapters[0], reason)
 
     def sizes_of(self, method: str) -> tuple[float, ...]:

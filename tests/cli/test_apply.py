@@ -260,7 +260,7 @@ def test_a_hostile_provenance_is_text_on_the_card(field, folder, tmp_path, capsy
 @pytest.mark.parametrize("method", ["lora", "shira"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_an_adapter_is_merged(method, dtype, tokenizer, tmp_path, capsys):
-    pytest.importorskip("peft", reason="PEFT is an extra: requirements-peft.txt")
+    pytest.importorskip("peft", reason="PEFT is an extra")
     from neurosurgery.edit.adapters import Adapter, adapter_parameters, write_adapter
 
     model, mask = save_model(tmp_path / "base", tokenizer, tied=False, dtype=dtype)

@@ -229,7 +229,7 @@ def test_help_answers_without_importing_torch(command):
         capture_output=True,
         text=True,
     )
-    assert found.stdout.startswith("usage: python -m neurosurgery")
+    assert found.stdout.startswith("usage: neurosurgery")
 
 
 def test_the_package_runs_as_a_module(folder):
@@ -238,7 +238,7 @@ def test_the_package_runs_as_a_module(folder):
         [*command, str(folder / "none")], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert found.returncode == 2
-    assert found.stderr.startswith("python -m neurosurgery: error: MASK ")
+    assert found.stderr.startswith("neurosurgery: error: MASK ")
 
 
 def test_a_reader_that_stops_reading(folder):

@@ -40,7 +40,8 @@ def run(argv):
         file.write("finished")
     print("end")
 
-sys.exit(run_script(run, sys.argv[1:], program=sys.argv[2] if len(sys.argv) > 2 else None))
+program = sys.argv[2] if len(sys.argv) > 2 else None
+sys.exit(run_script(run, sys.argv[1:], program, resumes=program is None))
 """
 
 

@@ -22,7 +22,7 @@ from neurosurgery.masks.head_units import head_units, mlp_units
 from neurosurgery.models.heads import find_blocks
 from neurosurgery.settings.training import TrainingConfig
 
-pytest.importorskip("peft", reason="PEFT is an extra: requirements-peft.txt")
+pytest.importorskip("peft", reason="PEFT is an extra")
 
 from neurosurgery.edit.adapters import Adapter, adapter_parameters, load_adapter, write_adapter
 

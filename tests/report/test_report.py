@@ -240,9 +240,7 @@ def test_missing_figures_name_the_command(tmp_path):
     again = f"python MathNeuro.py --config {tmp_path}/run.yaml --save_path {tmp_path}"
     assert left_out["Where"].command == f"{again} --save_masks"
     assert left_out["Scale factor"].command == f"{again} --scalar 1.05 1.1"
-    assert left_out["Consistency"].command == (
-        f"python -m neurosurgery consistency --save_path {tmp_path}"
-    )
+    assert left_out["Consistency"].command == (f"neurosurgery consistency --save_path {tmp_path}")
 
 
 def test_a_command_has_what_no_file_may_hold(tmp_path):
@@ -255,7 +253,7 @@ def test_a_command_has_what_no_file_may_hold(tmp_path):
         f"'my tasks' --save_path {tmp_path} --scalar 1.1"
     )
     assert consistency_command(folder) == (
-        "python -m neurosurgery consistency --model org/m --skill_data a --other_data 'a b.csv' "
+        "neurosurgery consistency --model org/m --skill_data a --other_data 'a b.csv' "
         f"c.csv --trust_remote_code --save_path {tmp_path}"
     ).replace("--skill_data a ", "")
 

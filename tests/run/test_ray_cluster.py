@@ -13,7 +13,7 @@ import psutil
 import pytest
 from conftest import ROOT
 
-ray = pytest.importorskip("ray", reason="needs Ray: pip install -r requirements-ray.txt")
+ray = pytest.importorskip("ray", reason="needs Ray: pip install ray")
 
 from neurosurgery.common.errors import RunError, Stopped, UsageError  # noqa: E402
 from neurosurgery.run import ray_cluster, ray_watch  # noqa: E402

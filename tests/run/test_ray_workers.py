@@ -12,7 +12,7 @@ from collections import Counter, deque
 import psutil
 import pytest
 
-ray = pytest.importorskip("ray", reason="needs Ray: pip install -r requirements-ray.txt")
+ray = pytest.importorskip("ray", reason="needs Ray: pip install ray")
 
 from neurosurgery.common.errors import RestoreError, RunError, UsageError  # noqa: E402
 from neurosurgery.edit.kinds import scale_by  # noqa: E402

@@ -90,7 +90,7 @@ def test_a_unit_of_ours_is_asked_for_patched_knocked_out_pruned_and_shown(
 
 
 def test_a_unit_of_ours_goes_to_the_workers(tmp_path, quarters):
-    ray = pytest.importorskip("ray", reason="needs Ray: pip install -r requirements-ray.txt")
+    ray = pytest.importorskip("ray", reason="needs Ray: pip install ray")
     import sys
 
     # The workers cannot import this file.

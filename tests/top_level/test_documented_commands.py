@@ -17,6 +17,8 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
+from neurosurgery.cli.entries import ENTRIES, description
+
 SCRIPTS = ["MathNeuro.py", "MathNeuro_Ablations.py", "LAPE.py", "PathPatching.py", "FineTune.py"]
 PAGES = ["README.md", *SCRIPTS, "docs/METHODS.md"]
 
@@ -48,9 +50,11 @@ FOR_THE_DEMOS_MODEL = "--templates demo --shots 0 --top 1 2"
 
 def commands(page: str) -> list[str]:
     """The commands of a page or a docstring: indented lines, or lines of a block of `bash`."""
-    text = (ROOT / page).read_text(encoding="utf-8")
-    if page.endswith(".py"):
-        text = text.split('"""')[1]
+    entry = next((entry for entry in ENTRIES if entry.script == page), None)
+    if entry is None:
+        text = (ROOT / page).read_text(encoding="utf-8")
+    else:
+        text = description(entry, as_command=False)
     text = re.sub(r" \\\n\s+", " ", text)
     return re.findall(r"^ {4}((?:python|lm_eval) .+)$", text, re.MULTILINE)
 

@@ -302,7 +302,7 @@ COMMON = {"vocab_size": 1536, "bos_token_id": 0, "eos_token_id": 0, "pad_token_i
 def test_an_adapter_that_does_not_fit_is_refused_before_anything_is_computed(
     method, class_name, sizes, reason, dry, tokenizer, tmp_path, capsys
 ):
-    pytest.importorskip("peft", reason="PEFT is an extra: requirements-peft.txt")
+    pytest.importorskip("peft", reason="PEFT is an extra")
     config = getattr(transformers, class_name)(**COMMON, **sizes)
     model = save_tiny(tmp_path / "model", config, tokenizer)
     argv = flags(model, tmp_path / "r", "--selection", "mathneuro", method)
@@ -371,7 +371,7 @@ def test_a_token_that_the_model_does_not_know_is_refused(tiny_model, tokenizer, 
 
 
 def test_a_worker_trains_to_the_same_changes(finished, tiny_model, tmp_path):
-    pytest.importorskip("ray", reason="Ray is an extra: requirements-ray.txt")
+    pytest.importorskip("ray", reason="Ray is an extra")
     argv = flags(tiny_model, tmp_path, "--selection", "mathneuro", "--workers", "1")
     assert FineTune.main(argv) == 0
     name = f"deltas/{MODEL}/Race_calculate0.2_run0_trained0.01.safetensors"

@@ -21,7 +21,7 @@ from neurosurgery.masks.files import load_mask
 from neurosurgery.models import load
 from neurosurgery.settings.demo import DEMO
 
-pytest.importorskip("ray", reason="needs Ray: pip install -r requirements-ray.txt")
+pytest.importorskip("ray", reason="needs Ray: pip install ray")
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_a_missing_install_is_one_line(tiny_model, tmp_path, monkeypatch, capsys
     monkeypatch.setattr(workers.importlib.util, "find_spec", lambda _name: None)
     assert CASE.run(tiny_model, tmp_path / "r", *WORKERS) == 2
     error = capsys.readouterr().err
-    assert "--workers 2: expected Ray to be installed: pip install -r requirements-ray.txt" in error
+    assert "--workers 2: expected Ray to be installed: pip install ray" in error
 
 
 @pytest.mark.slow(sample=0)

@@ -12,7 +12,7 @@ import pytest
 from scripts import without_timings
 from worker_runs import CASE, MORE, WORKERS, start, workers_of, workers_with_cells
 
-pytest.importorskip("ray", reason="needs Ray: pip install -r requirements-ray.txt")
+pytest.importorskip("ray", reason="needs Ray: pip install ray")
 
 
 @pytest.fixture(scope="module")
