@@ -158,7 +158,7 @@ def test_every_folder_stands_in_the_table():
         path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"
     }
     assert there == set(FOLDERS)
-    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    table = (ROOT / "docs" / "CONTRIBUTING.md").read_text(encoding="utf-8")
     positions = [table.index(f"| `{folder}/`") for folder in FOLDERS]
     assert positions == sorted(positions)
 

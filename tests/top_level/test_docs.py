@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 from conftest import ROOT
 
+from neurosurgery.cli.api_reference import reference_text
 from neurosurgery.data.used import Overlap
 from neurosurgery.verdicts.columns import COLUMNS, OVERLAP_COLUMNS, SUMMARY_COLUMNS
 from neurosurgery.verdicts.isolation import COMPARISON_COLUMNS, GAIN_COLUMNS, POINT_COLUMNS
 
-PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
+PAGES = ["README.md", *(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))]
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -26,9 +27,26 @@ def test_links_lead_to_files_that_are_there(page):
     assert not missing
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md"), key=lambda path: path.name))
-def test_the_readme_links_every_page(page):
-    assert f"](docs/{page.name})" in (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_site_and_its_first_page_lead_to_every_page():
+    pages = {path.name for path in (ROOT / "docs").glob("*.md")}
+    start = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    assert pages - {"index.md"} == set(re.findall(r"\]\((\w+\.md)\)", start))
+    navigation = (ROOT / "zensical.toml").read_text(encoding="utf-8")
+    assert sorted(re.findall(r'= "(\w+\.md)"', navigation)) == sorted(pages)
+
+
+def test_links_lead_to_headings_that_are_there():
+    for page in PAGES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        for target, anchor in re.findall(r"\]\((?!https?://)([^)#]*)#([^)]+)\)", text):
+            of = ((ROOT / page).parent / target) if target else ROOT / page
+            headings = re.findall(r"^#+ (.+)$", of.read_text(encoding="utf-8"), re.MULTILINE)
+            slugs = [re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings]
+            assert anchor in slugs, (page, target, anchor)
+
+
+def test_the_python_reference_is_current():
+    assert (ROOT / "docs" / "API.md").read_text(encoding="utf-8") == reference_text()
 
 
 def test_the_added_method_runs_and_is_compared(tmp_path):
@@ -73,7 +91,8 @@ def test_every_column_of_every_table_is_explained(table, columns):
     """Where it names the cell, in the part of its table, or in that of the table before."""
     text = (ROOT / "docs" / "TABLES.md").read_text(encoding="utf-8")
     parts = re.split(r"^## ", text, flags=re.MULTILINE)
-    names = {"What names a cell": parts[1]} | {
+    of_cells = next(part for part in parts if part.startswith("What names a cell"))
+    names = {"What names a cell": of_cells} | {
         part.split(":")[0].split(",")[0]: part for part in parts
     }
     told = names["What names a cell"] + names[table]

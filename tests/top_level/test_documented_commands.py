@@ -20,7 +20,15 @@ from conftest import ROOT
 from neurosurgery.cli.entries import ENTRIES, description
 
 SCRIPTS = ["MathNeuro.py", "MathNeuro_Ablations.py", "LAPE.py", "PathPatching.py", "FineTune.py"]
-PAGES = ["README.md", *SCRIPTS, "docs/METHODS.md"]
+PAGES = ["README.md", *SCRIPTS, *(
+    f"docs/{name}.md"
+    for name in "DEMO REAL_MODELS PROGRAMS MASKS HEADS TRAINING METHODS".split()
+)]  # fmt: skip
+"""The other how-to pages have tests of their own. The commands of REPRODUCTION.md need models of
+the hub, and those of WORKERS.md a cluster."""
+
+OF_CI = ("neurosurgery demo",)
+"""`.ci/run` runs it from an empty folder."""
 
 STAND_INS = {
     "meta-llama/Llama-3.2-1B-Instruct": "demo/model",
@@ -56,7 +64,8 @@ def commands(page: str) -> list[str]:
     else:
         text = description(entry, as_command=False)
     text = re.sub(r" \\\n\s+", " ", text)
-    return re.findall(r"^ {4}((?:python|lm_eval) .+)$", text, re.MULTILINE)
+    found = re.findall(r"^ {4}((?:python|lm_eval|neurosurgery) .+)$", text, re.MULTILINE)
+    return [command for command in found if command not in OF_CI]
 
 
 CASES = [(page, command) for page in PAGES for command in commands(page)]
@@ -65,7 +74,10 @@ CASES = [(page, command) for page in PAGES for command in commands(page)]
 def runnable(command: str) -> str:
     """The command with small stand-ins and fewer documents."""
     words = command.split(" ")
+    if words[0] == "neurosurgery":
+        words = ["python", "-m", *words]
     subject = words[3] if words[1] == "-m" else words[1]
+    subject = {entry.command: entry.script for entry in ENTRIES}.get(subject, subject)
     if "--model" in words or "lm_eval" in words:
         words = [STAND_INS.get(word, word) for word in words]
         if subject == "PathPatching.py" and "--operators" in words:
@@ -101,6 +113,11 @@ def repository(tmp_path_factory) -> Path:
     prompts = [(f"{a}+{b}=", f"{a}@{b}=", str(a + b)) for a, b in sums]
     columns = ["prompt", "counterfactual", "answer"]
     pd.DataFrame(prompts, columns=columns).to_csv(folder / "prompts.csv", index=False)
+    for name, source in {"past_tense": "math", "capitals": "mmlu"}.items():
+        shutil.copy2(folder / f"data/demo/{source}.csv", folder / f"{name}.csv")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    [skill] = re.findall(r"^```yaml\n(.*?)^```$", readme, re.DOTALL | re.MULTILINE)
+    (folder / "skill.yaml").write_text(re.sub("model: .+", "model: demo/model", skill))
     page = (ROOT / "docs/METHODS.md").read_text(encoding="utf-8")
     [code] = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     (folder / "Relative.py").write_text(code, encoding="utf-8")

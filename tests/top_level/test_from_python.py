@@ -1,4 +1,4 @@
-"""`import neurosurgery`: light, complete, and the README's example does what it says."""
+"""`import neurosurgery`: light, complete, and the examples of the parts do what they say."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def test_an_unknown_name_is_an_attribute_error():
         neurosurgery.nothing  # noqa: B018
 
 
-def examples_of_the_readme() -> list[tuple[str, list[str]]]:
-    """Every block of Python with the lines that it prints, as the README says."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+def examples_of_the_parts() -> list[tuple[str, list[str]]]:
+    """Every block of Python with the lines that it prints, as the page says."""
+    page = (ROOT / "docs" / "PARTS.md").read_text(encoding="utf-8")
     pattern = r"^```python\n(.*?)^```$\n\nIt prints\n\n(.*?)\n\n"
     return [
         (block, [line.strip() for line in printed.splitlines()])
-        for block, printed in re.findall(pattern, readme, re.DOTALL | re.MULTILINE)
+        for block, printed in re.findall(pattern, page, re.DOTALL | re.MULTILINE)
     ]
 
 
@@ -70,8 +70,8 @@ def numbers(line: str) -> list[float]:
 
 
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_an_example_of_the_readme_prints_what_it_says(place):
-    block, printed = examples_of_the_readme()[place]
+def test_an_example_prints_what_it_says(place):
+    block, printed = examples_of_the_parts()[place]
     assert len(block.splitlines()) <= 25
     lines = python(block).splitlines()
     for line, claimed in zip(lines, printed, strict=True):
@@ -85,7 +85,7 @@ def test_what_the_examples_show():
     Training what reads four heads teaches it new problems.
     """
     weights, heads, [[first, last]] = (
-        [numbers(line) for line in printed] for _, printed in examples_of_the_readme()
+        [numbers(line) for line in printed] for _, printed in examples_of_the_parts()
     )
     (math, math_pruned), (story, story_pruned) = weights
     assert math_pruned - math > 3 * max(story_pruned - story, 0)
