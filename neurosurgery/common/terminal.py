@@ -63,14 +63,14 @@ class _State:
     quiet = False
 
 
-def is_quiet() -> bool:
-    """Whether errors alone are printed."""
-    return _State.quiet
+def has_bars() -> bool:
+    """Whether progress is drawn: on a terminal, which no log file is."""
+    return not _State.quiet and sys.stderr is not None and sys.stderr.isatty()
 
 
 def progress(*arguments: Any, **options: Any) -> tqdm:
-    """A progress bar, as tqdm takes it; none where everything is quiet."""
-    return tqdm(*arguments, **options | {"disable": _State.quiet or options.get("disable")})
+    """A progress bar, as tqdm takes it; none where everything is quiet, or in a log file."""
+    return tqdm(*arguments, **options | {"disable": not has_bars() or options.get("disable")})
 
 
 def say(text: str, *, file: TextIO | None = None, flush: bool = False) -> None:

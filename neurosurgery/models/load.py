@@ -37,7 +37,7 @@ from transformers.utils.logging import disable_progress_bar
 from neurosurgery.common.errors import RunError, UsageError, first_line
 from neurosurgery.common.json_files import read_object
 from neurosurgery.common.tensor_files import what_it_is
-from neurosurgery.common.terminal import is_quiet
+from neurosurgery.common.terminal import has_bars
 from neurosurgery.models.devices import choose_device, choose_dtype
 from neurosurgery.models.gguf import as_floats, describe_gguf, forget_quantisation, gguf_source
 from neurosurgery.settings.experiment import ModelConfig
@@ -180,8 +180,8 @@ def load_model(
     device = choose_device(config)
     wanted = dtype or choose_dtype(config, device)
     file = gguf_file(config.name)
-    if is_quiet():
-        # Its bar is the only thing that transformers prints here.
+    if not has_bars():
+        # It is the only thing that transformers prints here.
         disable_progress_bar()
     with loading(config), _without_reports():
         model, found_keys = AutoModelForCausalLM.from_pretrained(

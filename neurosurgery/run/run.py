@@ -16,6 +16,7 @@ A cell goes from here through `LocalExecutor.run` (or `RayWorkers.run`), `Host.r
 from __future__ import annotations
 
 import gc
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -23,7 +24,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.common.terminal import progress, say
+from neurosurgery.common.terminal import has_bars, progress, say
 from neurosurgery.edit.kinds import scale_by
 from neurosurgery.models.devices import choose_device, choose_dtype
 from neurosurgery.results.keys import BASELINE_KEY, CellKey
@@ -281,10 +282,11 @@ class _Run:
         recorder = Recorder(self._store, self._lock, publisher.verdicts, output, origin)
         jobs = make_jobs(plan, self._store, output, origin)
         start = time.monotonic()
+        total, finished = sum(job.evaluate for job in jobs), 0
         with (
             told_of_cells(output.report_to, self._store, say) as tell,
             _frozen_objects(),
-            progress(total=sum(job.evaluate for job in jobs), desc="grid", unit="cell") as bar,
+            progress(total=total, desc="grid", unit="cell") as bar,
         ):
             found = executor.run(jobs)
             if self._tasks is not None and self._tasks.evaluation.stop_early:
@@ -294,10 +296,14 @@ class _Run:
                 if recorder.keep(done):
                     tell(*publisher.verdicts.finished(done.job.key))
                     bar.update()
+                    finished += 1
                     if isinstance(done, Done) and done.result is not None:
                         self.went.cells.append(_seconds(done.result))
-                    hourly = 3600 * bar.n / (time.monotonic() - start)
-                    bar.set_postfix_str(f"{hourly:,.0f} cells/h")
+                    hourly = f"{3600 * finished / (time.monotonic() - start):,.0f} cells/h"
+                    bar.set_postfix_str(hourly)
+                    if not has_bars():
+                        line = f"{finished}/{total} {done.job.key.stem}, {hourly}"
+                        say(line, file=sys.stderr, flush=True)
         self.went.computing = time.monotonic() - start
         publisher.failed = recorder.failed
 

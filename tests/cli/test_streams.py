@@ -176,3 +176,13 @@ def test_a_script_without_streams_finishes(tiny_model, tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(table(tmp_path / "r")) > 0
     assert (tmp_path / "r" / "report" / "report.html").exists()
+
+
+def test_a_log_file_has_a_line_per_finished_cell_and_no_bar(tiny_model, tmp_path):
+    case = SCRIPTS["lape"]
+    flags = case.flags(tiny_model, tmp_path / "r", *case.one(), "--eval_limit", "2")
+    found = shell("", case.file, *flags)
+    assert found.returncode == 0, found.stderr
+    lines = [line for line in found.stderr.splitlines() if "cells/h" in line]
+    assert [line.split(" ")[:2] for line in lines] == [["1/1", "lape/run0_ratio0.5,"]]
+    assert "\r" not in found.stderr
