@@ -34,7 +34,8 @@ from neurosurgery.report.figures.figure import save
 from neurosurgery.report.figures.isolation import IsolationRun, isolation_rows, plot_isolations
 from neurosurgery.report.figures.looks import Looks, dark_colours
 from neurosurgery.report.findings import Seen, headline
-from neurosurgery.report.page.page import model_name, shown_item, template
+from neurosurgery.report.page.page import model_name, shown_item
+from neurosurgery.report.page.templates import template
 from neurosurgery.report.read.folder import Folder, read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.report.tables import QUANTITIES_TOLD, comparison_rows, point_columns

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from neurosurgery.results.cells import Cell
+if TYPE_CHECKING:
+    # Records of cells come with selections, which need torch.
+    from neurosurgery.results.cells import Cell
 
 
 def documents_of(cell: Cell, task: str, name: str) -> list[dict[str, Any]]:

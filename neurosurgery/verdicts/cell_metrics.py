@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from neurosurgery.results.cells import Cell
 from neurosurgery.verdicts.broken import documents_of, is_broken
 from neurosurgery.verdicts.metrics import Metric, metric_from_documents
+
+if TYPE_CHECKING:
+    # Records of cells come with selections, which need torch.
+    from neurosurgery.results.cells import Cell
 
 MetricKey = tuple[str, str]
 """Task, and the harness's name of a metric: `metric,filter`."""

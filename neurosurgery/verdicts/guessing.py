@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from neurosurgery.results.cells import Cell
 from neurosurgery.verdicts.broken import documents_of
 from neurosurgery.verdicts.metrics import LOWER_IS_BETTER
+
+if TYPE_CHECKING:
+    # Records of cells come with selections, which need torch.
+    from neurosurgery.results.cells import Cell
 
 Direction = Literal["higher", "lower"]
 

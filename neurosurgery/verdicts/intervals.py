@@ -272,13 +272,7 @@ def compare(
         )
     changes = differences(edited, others)
     is_clustered = any(state.clusters is not None for state in states)
-    documents = (
-        _of_bounded(over_repeats(changes))
-        if all(state.bounded for state in states)
-        else _of_any(edited, others)
-        if not np.isnan(changes).any() and not is_clustered
-        else _of_any(*_linear(over_repeats(changes)))
-    )
+    documents = _over_documents(edited, others, changes)
     interval_at = over_documents_and_repeats(changes, documents, spread)
     interval, inner = (interval_at(level(one, looks)) for one in (CONFIDENCE, EQUIVALENCE))
     p_value = over_looks(p_value_of(interval_at), looks)
@@ -290,6 +284,37 @@ def compare(
     if all(state.bounded for state in states):
         interval, inner = interval.within(-1.0, 1.0), inner.within(-1.0, 1.0)
     return Comparison(difference, interval, p_value, inner)
+
+
+def compare_strata(edited: Sequence[Metric], baseline: Sequence[Metric]) -> Comparison:
+    """Compare plain means over strata: over the tasks of a group that weighs all of them alike.
+
+    The strata's own half-widths are added in squares, each side by itself (MOVER: Zou and Donner
+    2008, Statistics in Medicine 27).
+
+    Args:
+        edited: one metric per stratum; none of them a perplexity, whose logarithm has another mean.
+        baseline: the same of the other state, on the same documents.
+
+    Returns:
+        NaN for intervals and p-value where `compare` would give NaN for a stratum.
+    """
+    share = 1 / len(edited)
+    pairs = list(zip(edited, baseline, strict=True))
+    differences_here = [one.compared - other.compared for one, other in pairs]
+    difference = share * sum(differences_here)
+    if not all(matched([one], other) for one, other in pairs):
+        return NO_COMPARISON._replace(difference=difference)
+    strata = [_over_documents([one], [other], differences([one], [other])) for one, other in pairs]
+
+    def at(confidence: float) -> Interval:
+        ends = [stratum(confidence) for stratum in strata]
+        parts = list(zip(differences_here, ends, strict=True))
+        below = share * math.hypot(*(each - end.low for each, end in parts))
+        above = share * math.hypot(*(end.high - each for each, end in parts))
+        return Interval(difference - below, difference + above)
+
+    return Comparison(difference, at(CONFIDENCE), p_value_of(at), at(EQUIVALENCE))
 
 
 def paired_interval(edited: Metric, baseline: Metric) -> Interval:
@@ -327,6 +352,18 @@ def p_value_of(interval_at: AtConfidence) -> float:
 
 
 # Over documents
+
+
+def _over_documents(
+    edited: Sequence[Metric], others: Sequence[Metric], changes: np.ndarray
+) -> AtConfidence:
+    """The interval over documents of a mean over repeats, by the kind of metric."""
+    states = [*edited, *others]
+    if all(state.bounded for state in states):
+        return _of_bounded(over_repeats(changes))
+    if np.isnan(changes).any() or any(state.clusters is not None for state in states):
+        return _of_any(*_linear(over_repeats(changes)))
+    return _of_any(edited, others)
 
 
 def _of_bounded(changes: np.ndarray, broken: float = -1.0, mended: float = 1.0) -> AtConfidence:

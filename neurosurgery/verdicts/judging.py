@@ -39,10 +39,11 @@ def word(row: Mapping[str, Any]) -> str:
     """A row's verdict as good or bad; empty where there is none.
 
     `better` or `worse`, also with `, within the margin`, where the verdict is `lower` or `higher`;
-    any other verdict as it is. Higher is better unless `direction` says that lower is.
+    any other verdict as it is. Higher is better unless `direction` says that lower is; None says
+    that nobody knows.
     """
     verdict = str(row["verdict"])
-    if not moved(verdict):
+    if not moved(verdict) or row["direction"] is None:
         return verdict
     rises = moved(verdict) == HIGHER
     good = BETTER if rises != (row["direction"] == LOWER) else WORSE

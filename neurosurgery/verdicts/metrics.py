@@ -180,7 +180,7 @@ def metric_from_documents(
     """
     try:
         table = np.array(values, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if table.ndim == 1:
         table = table[:, None]

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from neurosurgery.results.cells import Cell
 from neurosurgery.settings.margins import Margins
 from neurosurgery.verdicts.cell_metrics import cell_metrics
 from neurosurgery.verdicts.intervals import (
@@ -33,6 +32,10 @@ from neurosurgery.verdicts.intervals import (
 )
 from neurosurgery.verdicts.looks import level
 from neurosurgery.verdicts.metrics import SHARE, Metric, is_display
+
+if TYPE_CHECKING:
+    # Records of cells come with selections, which need torch.
+    from neurosurgery.results.cells import Cell
 
 POWER = 0.8
 """The share of runs that shall reach a verdict."""

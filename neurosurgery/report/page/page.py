@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from neurosurgery.common.terminal import visible_text
 from neurosurgery.methods.registry import method_label
 from neurosurgery.report.cautions import cautions
 from neurosurgery.report.columns import Table, in_short, page_table
@@ -19,6 +16,7 @@ from neurosurgery.report.facts import records
 from neurosurgery.report.figures.figure import Figure, Missing
 from neurosurgery.report.figures.looks import dark_colours
 from neurosurgery.report.findings import Seen, findings, headline, steps, tiles
+from neurosurgery.report.page.templates import template
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.tables import (
     comparison_columns,
@@ -37,26 +35,11 @@ from neurosurgery.verdicts.finding import nearest_of_each
 from neurosurgery.verdicts.intervals import INTERVALS_OVER
 from neurosurgery.verdicts.programs import programs_table
 
-_PARTS = Path(__file__).parent
-
 _FILES = (
     "summary.csv comparison.csv isolation.csv training.csv results.csv consistency.csv overlap.csv "
     "config.json run.yaml"
 ).split()
 """The files of a results folder that the page links to."""
-
-
-def template(name: str) -> Template:
-    """A template of this folder, which escapes all data; unseen characters are shown."""
-    environment = Environment(
-        loader=FileSystemLoader(_PARTS),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-        finalize=_visible,
-    )
-    return environment.get_template(name)
 
 
 def render_page(
@@ -157,11 +140,6 @@ def _tables(folder: Folder, points: pd.DataFrame) -> dict[str, Table]:
         ),
     }
     return {name: page_table(*each) for name, each in columns_and_rows.items()}
-
-
-def _visible(value: object) -> object:
-    """A text without control characters; the parts of the page, which are markup, as they are."""
-    return visible_text(value) if type(value) is str else value
 
 
 def title_of(folder: Folder) -> str:
