@@ -72,8 +72,8 @@ def write_log(
         "results": {t: {"alias": t, "name": t, **numbers[t]} for t in numbers},
         "group_subtasks": {},
         "configs": {},
-        "versions": {task: 1.0 for task in tasks},
-        "n-shot": {task: 0 for task in tasks},
+        "versions": dict.fromkeys(tasks, 1.0),
+        "n-shot": dict.fromkeys(tasks, 0),
         "higher_is_better": metrics,
         "n-samples": {
             task: {"original": 1000, "effective": len({one["doc_id"] for one in lines})}

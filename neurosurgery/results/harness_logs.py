@@ -374,8 +374,8 @@ def _answers(
     """
     by_filter: dict[str, list[str]] = {}
     for name in numbers:
-        metric, _, filter_name = name.partition(",")
-        by_filter.setdefault(filter_name, []).append(metric)
+        metric, _, of = name.partition(",")
+        by_filter.setdefault(of, []).append(metric)
     found: dict[tuple[str, str], Answers] = {(task, name): Answers() for name in by_filter}
     sole = next(iter(by_filter)) if len(by_filter) == 1 else None
     for number, sample in _lines(path):
