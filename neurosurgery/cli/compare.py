@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from neurosurgery.results.harness_logs import LoggedRun
-    from neurosurgery.verdicts.runs import Compared
 
 _DESCRIPTION = """\
 Is one run of the lm-eval harness better than another, or is it luck? Reads what
@@ -76,7 +75,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     # pandas and scipy are imported from here on.
     from neurosurgery.common.files import write_atomically
-    from neurosurgery.report.runs import runs_csv, runs_text, write_page
+    from neurosurgery.report.runs import lines_of, runs_csv, runs_text, write_page
     from neurosurgery.results.harness_logs import read_run
     from neurosurgery.verdicts.runs import compare_runs
 
@@ -85,7 +84,11 @@ def run(arguments: argparse.Namespace) -> None:
     if margins.by_task:
         margins.check(list(dict.fromkeys(name for one in runs for name in one.results)))
     compared = compare_runs(runs, margins)
-    _check_compared(compared)
+    for one in compared:
+        if one.rows.empty:
+            reason = "; ".join(lines_of(one.left_out, 3)[:3])
+            reason = f"has nothing to compare with the reference: {reason}"
+            raise UsageError("RUN", one.run.path, reason)
     # Files first: the reader of the text (`| head`) may end the program.
     if arguments.csv is not None:
         write_atomically(arguments.csv, runs_csv(compared))
@@ -114,12 +117,3 @@ def _check_runs(runs: Sequence[LoggedRun]) -> None:
         for other in runs[:place]:
             if one.sources == other.sources and set(one.answers) == set(other.answers):
                 raise UsageError("RUN", one.path, f"is given twice; {other.path} is the same run")
-
-
-def _check_compared(compared: Sequence[Compared]) -> None:
-    for one in compared:
-        if one.rows.empty:
-            reason = "; ".join(one.left_out[:3]) or "no task is in both"
-            raise UsageError(
-                "RUN", one.run.path, f"cannot be compared with the reference: {reason}"
-            )

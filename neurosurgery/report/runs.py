@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import ascii_uppercase
 from textwrap import fill
@@ -45,8 +45,8 @@ from neurosurgery.verdicts.power import POWER
 from neurosurgery.verdicts.runs import Compared
 
 PAGE, TABLE = "runs.html", "runs.csv"
-_LINES = 12
-"""Of what was left out the terminal tells so many lines."""
+_NAMES = 6
+"""So many tasks the terminal names of those that one reason leaves out; the page names all."""
 _WIDTH = 110
 """Characters of a line of text."""
 _IN_SHORT = {"Model", "Cell", "Dtype", "Time", "Log"}
@@ -78,13 +78,21 @@ def runs_text(runs: Sequence[LoggedRun], compared: Sequence[Compared]) -> str:
         label = label_of(place)
         parts.append(f"\n{label} against A, on the documents that both answered: {headline(one)}")
         parts.append(terminal_table(verdict_columns(label), rows_of(one, label)))
-        lines = [*one.notes, *(f"left out: {line}" for line in one.left_out)]
-        parts += [f"  {visible_line(line)}" for line in lines[:_LINES]]
-        if len(lines) > _LINES:
-            parts.append(f"  and {len(lines) - _LINES} lines more; --output writes all")
+        parts += [f"  {line}" for line in lines_of(one.notes, _NAMES)]
+        parts += [f"  left out: {line}" for line in lines_of(one.left_out, _NAMES)]
     told = f"{HOW_TO_READ} q: p adjusted for the {_asked(compared)} above (false discovery rate)."
     parts += ["", fill(told, _WIDTH)]
     return "\n".join(parts)
+
+
+def lines_of(said: Mapping[str, Sequence[str]], most: int | None = None) -> list[str]:
+    """A line per reason, with what it is about; of many the first `most`."""
+    return [
+        visible_line(", ".join(names[:most]))
+        + (f" and {len(names) - most} more" if most and len(names) > most else "")
+        + f": {visible_line(reason)}"
+        for reason, names in said.items()
+    ]
 
 
 def _asked(compared: Sequence[Compared]) -> str:
@@ -204,8 +212,8 @@ def write_page(runs: Sequence[LoggedRun], compared: Sequence[Compared], target: 
                 "label": label,
                 "headline": headline(one),
                 "table": page_table(verdict_columns(label), each),
-                "notes": one.notes,
-                "left_out": one.left_out,
+                "notes": lines_of(one.notes),
+                "left_out": lines_of(one.left_out),
             }
             for one, each, label in zip(compared, rows, map(label_of, range(1, 1 + len(rows))),
                                         strict=True)

@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import chain
@@ -51,14 +52,14 @@ BY_PROMPT, BY_CONTENT = "document and prompt", "document"
 class Compared(NamedTuple):
     """A run against the reference.
 
-    `rows` have `RUN_COLUMNS`, with `lower` and `higher` as verdicts. `left_out` and `notes` are
-    lines.
+    `rows` have `RUN_COLUMNS`, with `lower` and `higher` as verdicts. `left_out` says why, and of
+    what; `notes` what else is to know, and of what.
     """
 
     run: LoggedRun
     rows: pd.DataFrame
-    left_out: list[str]
-    notes: list[str]
+    left_out: dict[str, list[str]]
+    notes: dict[str, list[str]]
 
 
 def compare_runs(runs: Sequence[LoggedRun], margins: Margins) -> list[Compared]:
@@ -110,8 +111,8 @@ class _Pair:
     def __init__(self, reference: LoggedRun, run: LoggedRun, margins: Margins) -> None:
         self._runs = reference, run
         self._margins = margins
-        self._left_out: list[str] = []
-        self._notes: list[str] = []
+        self._left_out: defaultdict[str, list[str]] = defaultdict(list)
+        self._notes: defaultdict[str, list[str]] = defaultdict(list)
 
     def compared(self) -> Compared:
         """Every task, then every group of them."""
@@ -121,7 +122,7 @@ class _Pair:
         order = {name: place for place, name in enumerate(_in_order(self._runs[0]))}
         rows.sort(key=lambda row: order[row["task"]])
         table = pd.DataFrame(rows, columns=RUN_COLUMNS)
-        return Compared(self._runs[1], table, self._left_out, self._notes)
+        return Compared(self._runs[1], table, dict(self._left_out), dict(self._notes))
 
     # What both have
 
@@ -131,7 +132,7 @@ class _Pair:
         for side, own, other in (("reference", mine, theirs), ("other run", theirs, mine)):
             for name in own:
                 if name not in other:
-                    self._left_out.append(f"{kind} {name}: only the {side} has it")
+                    self._left_out[f"only the {side} has it"].append(f"{kind} {name}")
         return [name for name in mine if name in theirs]
 
     @cached_property
@@ -143,11 +144,11 @@ class _Pair:
         versions = [run.versions.get(task) for run in self._runs]
         if None not in versions and versions[0] != versions[1]:
             reason = f"version {versions[0]} in the reference, {versions[1]} in the other run"
-            self._left_out.append(f"task {task}: {reason}")
+            self._left_out[reason].append(f"task {task}")
             return False
         for run, side in zip(self._runs, ("reference", "other run"), strict=True):
             if not any(name == task for name, _ in run.answers):
-                self._left_out.append(f"task {task}: no samples file in the {side}")
+                self._left_out[f"no samples file in the {side}"].append(f"task {task}")
                 return False
         return True
 
@@ -155,7 +156,8 @@ class _Pair:
         definitions = [run.scoring.get((task, f"{kind} {name}")) for run in self._runs]
         if None in definitions or definitions[0] == definitions[1]:
             return True
-        self._left_out.append(f"task {task}, {kind} {name}: defined otherwise in the other run")
+        what = f"{task} {kind} {name}"
+        self._left_out["defined otherwise in the other run"].append(what)
         return False
 
     @cached_property
@@ -163,7 +165,7 @@ class _Pair:
         """By what the documents of every task and filter are paired (`BY_PROMPT`)."""
         found = {}
         for task in self._tasks:
-            filters = self._in_both(partial(_filters, task), f"task {task}, filter")
+            filters = self._in_both(partial(_filters, task), f"{task} filter")
             for name in filters:
                 if self._same_definition(task, "filter", name):
                     by = self._pairing(task, name, len(filters) > 1)
@@ -173,7 +175,7 @@ class _Pair:
 
     def _pairing(self, task: str, filter_name: str, tell_filter: bool) -> str:
         """How documents are paired, said where it is not one to one; empty without a pair."""
-        title = f"{task}, {filter_name}" if tell_filter else task
+        title = f"{task} {filter_name}" if tell_filter else task
         sides = [run.answers[task, filter_name] for run in self._runs]
         common, by = set[str](), BY_PROMPT
         for by in (BY_PROMPT, BY_CONTENT):
@@ -181,20 +183,17 @@ class _Pair:
             if common := mine & theirs:
                 break
         if not common:
-            self._left_out.append(f"task {title}: no document is in both runs")
+            self._left_out["no document is in both runs"].append(f"task {title}")
             return ""
         counts = [len(side.documents) for side in sides]
         if by == BY_CONTENT:
             shots = [run.facts.get("Few-shot", "") for run in self._runs]
             more = f" (few-shot {shots[0]} and {shots[1]})" if shots[0] != shots[1] else ""
-            self._notes.append(
-                f"{title}: every prompt differs{more}; documents are paired by their content alone"
-            )
+            reason = f"every prompt differs{more}; documents are paired by their content alone"
+            self._notes[reason].append(title)
         if max(counts) > len(common):
-            self._notes.append(
-                f"{title}: {len(common):,} documents are in both runs, of {counts[0]:,} in the "
-                f"reference and {counts[1]:,} in the other run; compared on these"
-            )
+            told = f"{title} ({len(common):,} of {counts[0]:,} and {counts[1]:,})"
+            self._notes["compared on the documents that are in both runs"].append(told)
         return by
 
     # Metrics
@@ -244,7 +243,7 @@ class _Pair:
     # Rows
 
     def _task_rows(self, task: str) -> list[dict[str, Any]]:
-        names = self._in_both(lambda run: run.results[task], f"task {task}, metric")
+        names = self._in_both(lambda run: run.results[task], f"{task} metric")
         rows = []
         for name in names:
             metric, _, filter_name = name.partition(",")
@@ -258,7 +257,7 @@ class _Pair:
             if is_display(name, names):
                 found = NO_COMPARISON._replace(difference=found.difference)
                 reason = "shows the same likelihoods as the perplexity before, which is judged"
-                self._notes.append(f"{task}, {metric}: {reason}")
+                self._notes[reason].append(f"{task} {metric}")
             rows.append(self._row(task, [task], name, sides, common, found))
         return rows
 
@@ -269,9 +268,9 @@ class _Pair:
     def _group_rows(self, group: str) -> list[dict[str, Any]]:
         tasks, others = (run.groups[group] for run in self._runs)
         if set(tasks) != set(others) or not set(tasks) <= set(self._tasks):
-            self._left_out.append(f"group {group}: its tasks are not all compared")
+            self._left_out["its tasks are not all compared"].append(f"group {group}")
             return []
-        names = self._in_both(lambda run: run.results[group], f"group {group}, metric")
+        names = self._in_both(lambda run: run.results[group], f"{group} metric")
         return [self._group_row(group, tasks, name) for name in names]
 
     def _group_row(self, group: str, tasks: Sequence[str], name: str) -> dict[str, Any]:
@@ -378,8 +377,8 @@ class _Pair:
             return row | {"verdict": BROKEN}
         if common is None:
             if tell:
-                reason = "the values of its documents do not give the harness's number"
-                self._notes.append(f"{task}, {metric}: no interval, for {reason}")
+                reason = "no interval, for its documents do not give the harness's number"
+                self._notes[reason].append(f"{task} {metric}")
             return row | {"reference": reported[0], "value": reported[1]}
         before, after = common
         margin = margin_of(self._margin(task), before)
