@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from neurosurgery.report.columns import (
     terminal_table,
     text_column,
 )
-from neurosurgery.report.facts import interval, number, records
+from neurosurgery.report.facts import number, records
 from neurosurgery.report.tables import count, signed
 from neurosurgery.results.harness_logs import LoggedRun
 from neurosurgery.settings.margins import FLAG as MARGIN
@@ -47,6 +48,7 @@ from neurosurgery.verdicts.runs import Compared
 PAGE, TABLE = "runs.html", "runs.csv"
 _NAMES = 6
 """So many tasks the terminal names of those that one reason leaves out; the page names all."""
+_SMALL = 1e-3
 _WIDTH = 110
 """Characters of a line of text."""
 _IN_SHORT = {"Model", "Cell", "Dtype", "Time", "Log"}
@@ -136,7 +138,7 @@ def verdict_columns(label: str) -> list[Column]:
         text_column("Task", "shown"),
         text_column("Metric", "metric_shown"),
         VERDICTS,
-        number_column("Difference", "difference", signed),
+        number_column("Difference", "difference", _signed),
         Column("95 % interval", _interval, lambda row: row["ci_low"], NUMBER),
         text_column("Unit", "unit", lambda unit: unit if unit.startswith(("nats", "bits")) else ""),
         number_column("Margin", "margin", lambda margin: f"± {margin:.3g}"),
@@ -149,8 +151,14 @@ def verdict_columns(label: str) -> list[Column]:
     ]
 
 
+def _signed(value: float) -> str:
+    """A difference; one that three decimals would show as 0 keeps a digit."""
+    return f"{value:+.1g}".replace("-", "−") if 0 < abs(value) < _SMALL else signed(value)
+
+
 def _interval(row: Row) -> str:
-    return interval(row["ci_low"], row["ci_high"])
+    low, high = row["ci_low"], row["ci_high"]
+    return "" if math.isnan(low) else f"[{_signed(low)}, {_signed(high)}]"
 
 
 def _facts_in_short(runs: Sequence[LoggedRun]) -> list[str]:

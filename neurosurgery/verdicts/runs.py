@@ -83,10 +83,21 @@ def compare_runs(runs: Sequence[LoggedRun], margins: Margins) -> list[Compared]:
 
 
 def _in_order(run: LoggedRun) -> list[str]:
-    """Tasks and groups, a group before its tasks."""
-    groups = sorted(run.groups.items(), key=lambda item: -len(item[1]))
-    return list(dict.fromkeys([*chain.from_iterable((g, *tasks) for g, tasks in groups),
-                               *run.results]))  # fmt: skip
+    """Tasks and groups: a group, the groups in it, and its other tasks."""
+    by_size = sorted(run.groups, key=lambda group: -len(run.groups[group]))
+    found: dict[str, None] = {}
+
+    def add(group: str) -> None:
+        found[group] = None
+        for other in by_size:
+            if other not in found and set(run.groups[other]) <= set(run.groups[group]):
+                add(other)
+        found.update(dict.fromkeys(task for task in run.groups[group] if task not in found))
+
+    for group in by_size:
+        if group not in found:
+            add(group)
+    return list(dict.fromkeys([*found, *run.results]))
 
 
 class _Sides(NamedTuple):

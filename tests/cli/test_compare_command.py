@@ -163,3 +163,10 @@ def test_no_torch_is_imported(runs, tmp_path):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert found.returncode == 0, found.stderr
+
+
+def test_the_page_of_the_docs_explains_every_column():
+    text = (ROOT / "docs" / "COMPARE.md").read_text(encoding="utf-8")
+    [table] = re.findall(r"^## The table runs\.csv$(.*?)^## ", text, re.DOTALL | re.MULTILINE)
+    first = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    assert [name for cell in first for name in re.findall(r"`(\w+)`", cell)] == RUN_COLUMNS

@@ -412,3 +412,18 @@ def test_a_margin_of_a_group_is_that_of_its_tasks(tmp_path):
     a, b = (group_log(tmp_path / x, T[0], U[0], mean([*T[0], *U[0]])) for x in "ab")
     rows = rows_of(a, b, Margins(0.03, {"g": 0.5}))
     assert [row["margin"] for row in rows] == [0.5] * 3
+
+
+def test_groups_stand_before_what_is_in_them(tmp_path):
+    numbers = {"acc,none": 2 / 3}
+    names = ["alone", "t", "u", "v", "w"]
+    logs = [
+        write_log(
+            tmp_path / x,
+            {name: of_numbers(THREE) for name in names},
+            dict.fromkeys([*names, "all", "few"], numbers),
+            group_subtasks={"few": ["u", "v"], "all": ["t", "few", "w"]},
+        )
+        for x in "ab"
+    ]
+    assert [row["task"] for row in rows_of(*logs)] == ["all", "few", "u", "v", "t", "w", "alone"]
