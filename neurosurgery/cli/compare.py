@@ -84,11 +84,11 @@ def run(arguments: argparse.Namespace) -> None:
     if margins.by_task:
         margins.check(list(dict.fromkeys(name for one in runs for name in one.results)))
     compared = compare_runs(runs, margins)
-    for one in compared:
-        if one.rows.empty:
-            reason = "; ".join(lines_of(one.left_out, 3)[:3])
+    for found in compared:
+        if found.rows.empty:
+            reason = "; ".join(lines_of(found.left_out, 3)[:3])
             reason = f"has nothing to compare with the reference: {reason}"
-            raise UsageError("RUN", one.run.path, reason)
+            raise UsageError("RUN", found.run.path, reason)
     # Files first: the reader of the text (`| head`) may end the program.
     if arguments.csv is not None:
         write_atomically(arguments.csv, runs_csv(compared))
