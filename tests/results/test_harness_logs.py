@@ -8,7 +8,9 @@ import pytest
 from harness_log_files import LATER, TIME, of_numbers, sample, write_answers, write_log
 
 from neurosurgery.common.errors import UsageError
+from neurosurgery.common.json_files import sealed
 from neurosurgery.results.harness_logs import read_run
+from neurosurgery.settings.identity import Fact, Identity
 
 RIGHT = [1.0, 0.0, 1.0, 1.0]
 
@@ -215,3 +217,67 @@ def test_what_is_no_run_is_refused(tmp_path, name):
         (tmp_path / name).write_text("{}")
     with pytest.raises(UsageError, match="--log_samples"):
         read_run(tmp_path / name)
+
+
+# Results folders of ours
+
+
+def own_folder(tmp_path, **record):
+    """A results folder with a baseline: a group of two tasks."""
+    answers = [
+        {"task": task, "filter": "none", "doc_id": n, "doc_hash": f"{task}{n}", "prompt_hash": "p",
+         "broken": False, "metrics": {"acc": 1.0}, "cluster": f"passage {n // 2}"}
+        for task in ("t", "u")
+        for n in range(4)
+    ]  # fmt: skip
+    content = {
+        "results": {"math": {"t": {"acc,none": 1.0}},
+                    "other": {"g": {"acc,none": 1.0}, "u": {"acc,none": 1.0}}},
+        "groups": {"g": ["t", "u"]},
+        "higher_is_better": {"t": {"acc": True}},
+        "answers": answers,
+        "looks": {"g": [2, 4, ""]},
+    }  # fmt: skip
+    cells = tmp_path / "own" / "cells" / "model"
+    cells.mkdir(parents=True)
+    (cells / "pre_results.json").write_text(sealed(content | record))
+    fact = Fact("skill_task", {"version": "3.0"}, "t version", "t")
+    config = {"identity": Identity([fact]).to_json()}
+    (tmp_path / "own" / "config.json").write_text(json.dumps(config))
+    return tmp_path / "own"
+
+
+def test_a_results_folder_stands_for_its_baseline(tmp_path):
+    folder = own_folder(tmp_path)
+    run = read_run(folder)
+    assert run.name == "model, baseline"
+    assert run.tasks == ["t", "u"]
+    assert run.groups == {"g": ["t", "u"]}
+    assert run.versions == {"t": "3.0"}
+    assert run.looks == {"g": 4, "t": 4, "u": 4}
+    found = run.answers["t", "none"].clusters
+    assert found == ["t:passage 0", "t:passage 0", "t:passage 1", "t:passage 1"]
+    assert read_run(folder / "cells" / "model" / "pre_results.json").sources == run.sources
+
+
+def test_a_record_that_was_edited_is_refused(tmp_path):
+    folder = own_folder(tmp_path)
+    record = folder / "cells" / "model" / "pre_results.json"
+    record.write_text(record.read_text().replace("1.0", "0.5", 1))
+    with pytest.raises(UsageError, match="not what was written"):
+        read_run(folder)
+
+
+def test_a_results_folder_without_a_baseline_asks_for_a_cell(tmp_path):
+    folder = own_folder(tmp_path)
+    record = folder / "cells" / "model" / "pre_results.json"
+    record.rename(record.with_name("eval_0.05_run0.json"))
+    with pytest.raises(UsageError, match="without a baseline; name the record of a cell"):
+        read_run(folder)
+    assert read_run(record.with_name("eval_0.05_run0.json")).facts["Cell"] == "eval_0.05_run0"
+
+
+@pytest.mark.parametrize("lack", ["results", "answers", "groups"])
+def test_a_record_that_lacks_a_part_is_refused(tmp_path, lack):
+    with pytest.raises(UsageError, match="nor a whole record"):
+        read_run(own_folder(tmp_path, **{lack: None}))
