@@ -38,6 +38,8 @@ _NOT_COUNTED = frozenset({"bypass"})
 _NO_NUMBERS = frozenset({"nan", "inf", "-inf"})
 _LARGEST = 10**300
 """Whole numbers from here on are too large for a float."""
+_MOST_NAMED = 4
+"""Files that an error names at most."""
 _BASELINE = "pre_results"
 
 
@@ -250,7 +252,7 @@ def _of_logs(path: Path, logs: Sequence[_Log], only: str | None = None) -> Logge
     return LoggedRun(
         path=path,
         name=str(last.content.get("model_name") or path.name),
-        facts=_facts(path, contents, results),
+        facts=_facts(path, last, {name: newest[name] for name in results}),
         results=results,
         groups={name: groups[name] for name in groups if name in results},
         answers=answers,
@@ -296,7 +298,7 @@ def _check_alike(path: Path, contents: Sequence[_Content]) -> None:
     for name in newest:
         values = dict.fromkeys(json.dumps(one.settings[name]) for one in contents)
         if len(values) > 1:
-            files = ", ".join(str(one.log.results) for one in contents)
+            files = ", ".join(str(one.log.results) for one in contents[-_MOST_NAMED:])
             reason = f"holds runs of several settings ({name} {', '.join(values)}); name one"
             raise UsageError(FLAG, path, f"{reason}: {files}")
 
@@ -342,20 +344,21 @@ def _scoring(task: str, one: _Content) -> dict[tuple[str, str], str]:
     return found
 
 
-def _facts(path: Path, contents: Sequence[_Content], results: Mapping[str, Any]) -> dict[str, str]:
-    last, config = contents[-1].content, contents[-1].part("config")
-    shots = {str(n) for one in contents for task, n in one.part("n-shot").items()
-             if task in results and n is not None}  # fmt: skip
+def _facts(path: Path, last: _Content, by_task: Mapping[str, _Content]) -> dict[str, str]:
+    """What readers want to know, from the newest log; the shots of every task from its own."""
+    content, config = last.content, last.part("config")
+    known = (one.part("n-shot").get(task) for task, one in by_task.items())
+    shots = {str(count) for count in known if count is not None}
     limit = config.get("limit")
     return {
-        "Model": str(last.get("model_name") or path.name),
+        "Model": str(content.get("model_name") or path.name),
         "Dtype": str(config.get("model_dtype") or "–").removeprefix("torch."),
         "Few-shot": ", ".join(sorted(shots)) or "–",
-        "Chat template": str(last.get("chat_template_sha") or "none")[:8],
-        "System prompt": str(last.get("system_instruction_sha") or "none")[:8],
+        "Chat template": str(content.get("chat_template_sha") or "none")[:8],
+        "System prompt": str(content.get("system_instruction_sha") or "none")[:8],
         "Limit": "none" if limit is None else f"{limit:g}" if _is_number(limit) else str(limit),
-        "Time": contents[-1].log.time.partition(".")[0],
-        "lm-eval": str(last.get("lm_eval_version") or "–"),
+        "Time": last.log.time.partition(".")[0],
+        "lm-eval": str(content.get("lm_eval_version") or "–"),
         "Log": str(path),
     }
 
