@@ -10,7 +10,7 @@ import pandas as pd
 
 from neurosurgery.report.facts import Facts, number, with_interval, with_unit
 from neurosurgery.report.figures.figure import GROUND, INK, QUIET, Figure
-from neurosurgery.report.figures.looks import COLOURS, mixed, one_line, state_of
+from neurosurgery.report.figures.looks import COLOURS, mixed, state_of
 from neurosurgery.report.figures.marks import Ends, error_bars, panel, rule_at, span, told
 from neurosurgery.verdicts.judging import word
 from neurosurgery.verdicts.metrics import SHARE
@@ -29,7 +29,7 @@ def plot_differences(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
 
     Args:
         rows: those of `verdicts.runs`, with `label`, the letter of the run, and `name`, that of
-            task and metric.
+            task and metric, on one line.
     """
     known = [row for row in rows if row["ci_low"] <= row["ci_high"]]
     if not known:
@@ -54,7 +54,7 @@ def _panel(rows: Sequence[Mapping[str, Any]], unit: str, labels: Sequence[str]) 
     colours = {label: COLOURS[place % len(COLOURS)] for place, label in enumerate(labels)}
     frame = pd.DataFrame(
         {
-            "name": one_line(f"{row['label']}: {row['name']}" if labels[1:] else row["name"], 44),
+            "name": f"{row['label']}: {row['name']}" if labels[1:] else row["name"],
             "run": row["label"],
             "x": row["difference"],
             "x_low": row["ci_low"],
@@ -72,7 +72,7 @@ def _panel(rows: Sequence[Mapping[str, Any]], unit: str, labels: Sequence[str]) 
     axis = alt.Axis(grid=False, ticks=False, domain=False, labelLimit=260, labelColor=INK)
     y = alt.Y("name:N", sort=list(dict.fromkeys(frame["name"])), title=None, axis=axis)
     domain = alt.Scale(domain=list(labels), range=list(colours.values()))
-    legend = alt.Legend(values=list(labels)) if labels[1:] else None
+    legend = alt.Legend(values=list(labels), symbolFillColor="transparent") if labels[1:] else None
     stroke = alt.Stroke("run:N", scale=domain, title=None, legend=legend)
     marks = alt.Chart(frame).mark_point(size=36, strokeWidth=1.2, opacity=1, shape="circle")
     layers = [
