@@ -22,7 +22,7 @@ from neurosurgery.cli.entries import ENTRIES, description
 SCRIPTS = ["MathNeuro.py", "MathNeuro_Ablations.py", "LAPE.py", "PathPatching.py", "FineTune.py"]
 PAGES = ["README.md", *SCRIPTS, *(
     f"docs/{name}.md"
-    for name in "DEMO REAL_MODELS PROGRAMS MASKS HEADS TRAINING METHODS".split()
+    for name in "DEMO REAL_MODELS PROGRAMS MASKS HEADS TRAINING METHODS COMPARE".split()
 )]  # fmt: skip
 """The other how-to pages have tests of their own. The commands of REPRODUCTION.md need models of
 the hub, and those of WORKERS.md a cluster."""
