@@ -11,8 +11,9 @@ from neurosurgery.common.terminal import say
 
 _DESCRIPTION = """\
 Write figures (PNG and PDF) and one self-contained page, SAVE_PATH/report/report.html, from the
-files in a results folder. Of several folders write one page that compares them,
-OUTPUT/comparison.html. No model is loaded.
+files in a results folder. Of several folders write one page that shows them side by side,
+OUTPUT/comparison.html. No model is loaded. (`compare` is another thing: it tests whether one run is
+better than another, also of runs of lm_eval.)
 """
 
 
