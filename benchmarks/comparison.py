@@ -22,7 +22,7 @@ from neurosurgery.activations.collect import collect_activation_norms
 from neurosurgery.activations.kinds import ACTIVATION_NORMS
 from neurosurgery.activations.samples import ByRepeat
 from neurosurgery.data.calibration import CalibrationSet
-from neurosurgery.edit.scale import scaled_weights
+from neurosurgery.edit.scale import scaled
 from neurosurgery.methods.evidence import Evidence
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.methods.ranking import TopK
@@ -162,7 +162,7 @@ class Ours:
         for proportion in proportions:
             key = SelectionKey(MATHNEURO, against=OTHER, size=proportion)
             selection = select(self._evidence, key)
-            with scaled_weights(self._model, selection.mask, 0.0):
+            with scaled(self._model, selection.mask, 0.0):
                 pass
 
 

@@ -9,7 +9,7 @@ from .edit.ablation import head_means as head_means
 from .edit.delta import Delta as Delta
 from .edit.delta import added_delta as added_delta
 from .edit.export import export_model as export_model
-from .edit.scale import scaled_weights as scaled_weights
+from .edit.scale import scaled as scaled
 from .edit.training import trainable as trainable
 from .locate.patching_metrics import PromptPairs as PromptPairs
 from .locate.path_patching import head_effects as head_effects

@@ -14,7 +14,7 @@ from neurosurgery.edit.ablation import ablated
 from neurosurgery.edit.delta import Delta
 from neurosurgery.edit.export import export_model, export_trained
 from neurosurgery.edit.kinds import EditKey
-from neurosurgery.edit.scale import AppliedFactor, scaled_weights
+from neurosurgery.edit.scale import AppliedFactor, scaled
 from neurosurgery.masks.selection import Selection
 from neurosurgery.models.load import LoadedModel
 
@@ -54,8 +54,8 @@ class Scale:
         self._scalar = key.value or 0.0
 
     def applied(self, model: PreTrainedModel) -> AbstractContextManager[AppliedFactor | None]:
-        """Scale inside the block (`edit.scale.scaled_weights`)."""
-        return scaled_weights(model, self._mask, self._scalar)
+        """Scale inside the block (`edit.scale.scaled`)."""
+        return scaled(model, self._mask, self._scalar)
 
     def export(self, loaded: LoadedModel, folder: Path, provenance: Mapping[str, object]) -> None:
         """Write the scaled weights."""

@@ -17,7 +17,7 @@ from neurosurgery.edit.delta import Delta, added_delta
 from neurosurgery.edit.export_folder import CARD, RECORD, check_output
 from neurosurgery.edit.model_card import AppliedEdit, model_card
 from neurosurgery.edit.other_files import copy_other_files
-from neurosurgery.edit.scale import scaled_weights, selected_parameters
+from neurosurgery.edit.scale import scaled, selected_parameters
 from neurosurgery.masks.mask import ParameterMask
 
 FORMAT = "neurosurgery-export/1"
@@ -57,7 +57,7 @@ def export_model(
     check_output(output, overwrite=overwrite)
     dtype = _dtype(model)
     _check_base(model, mask, provenance)
-    with replaced_folder(output) as folder, scaled_weights(model, mask, scalar) as factor:
+    with replaced_folder(output) as folder, scaled(model, mask, scalar) as factor:
         if name := non_finite(model, mask):
             raise UsageError("--scalar", scalar, f"makes weights infinite in {dtype}: {name}")
         edit = AppliedEdit(mask, scalar, factor, dtype, _parameters(model), provenance)

@@ -33,9 +33,7 @@ class AppliedFactor(NamedTuple):
 
 
 @contextmanager
-def scaled_weights(
-    model: nn.Module, mask: ParameterMask, scalar: float
-) -> Iterator[AppliedFactor | None]:
+def scaled(model: nn.Module, mask: ParameterMask, scalar: float) -> Iterator[AppliedFactor | None]:
     """Multiply the selected weights by `scalar` inside the block; restore them afterwards.
 
     Yields the factor actually applied, or None if all selected weights are zero. The restored
@@ -86,16 +84,18 @@ def changed_weights(
     """
     parameters = selected_parameters(model, mask)
     originals: dict[str, _Original] = {}
-    with torch.no_grad():
-        try:
+    try:
+        with torch.no_grad():
             for name in mask:
                 weight, selected = _selected(parameters[name], mask, name)
                 values = weight[selected]
                 place = location_of(parameters[name])
                 originals[name] = _Original(place, values, fingerprint(values))
                 weight[selected] = change(name, values)
-            yield
-        finally:
+        # The block computes gradients, or not, as it wants.
+        yield
+    finally:
+        with torch.no_grad():
             _restore(model, mask, originals)
 
 

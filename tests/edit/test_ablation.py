@@ -9,7 +9,7 @@ from planted import DIGITS, HEAD, LAYER, planted_model, planted_pairs, share_rig
 from transformers import PreTrainedModel
 
 from neurosurgery.edit.ablation import ablated, end_vectors, head_means, position_means, resampled
-from neurosurgery.edit.scale import scaled_weights
+from neurosurgery.edit.scale import scaled
 from neurosurgery.locate.path_patching import head_effects
 from neurosurgery.masks.head_units import head_units, mlp_units, zero_mask
 from neurosurgery.masks.units import Unit
@@ -83,7 +83,7 @@ def test_zeros_are_a_mask_of_columns(family):
         expected = logits(model, tokens)
     mask = zero_mask(model, chosen)
     assert mask.count() == 3 * 8 * 24
-    with scaled_weights(model, mask, 0.0):
+    with scaled(model, mask, 0.0):
         found = logits(model, tokens)
     assert torch.allclose(found, expected, rtol=1e-5, atol=1e-6)
     assert not torch.allclose(found, logits(model, tokens), atol=1e-3)

@@ -18,7 +18,7 @@ from neurosurgery.__main__ import main
 from neurosurgery.common.errors import RunError, UsageError
 from neurosurgery.common.files import replaced_folder
 from neurosurgery.edit.export import export_model
-from neurosurgery.edit.scale import scaled_weights
+from neurosurgery.edit.scale import scaled
 from neurosurgery.masks.files import write_mask_file
 
 MODELS = [("llama", True), ("llama", False), ("gpt2", True), ("gemma2", True)]
@@ -49,7 +49,7 @@ def test_round_trip_is_bit_exact(family, tied, dtype, scalar, tokenizer, tmp_pat
     edited = AutoModelForCausalLM.from_pretrained(output, dtype="auto").eval()
     assert edited.dtype == dtype
     unedited = logits(base)
-    with scaled_weights(base, mask, scalar):
+    with scaled(base, mask, scalar):
         in_place = logits(base)
     assert torch.equal(logits(edited), in_place)
     assert not torch.equal(in_place, unedited)
@@ -125,7 +125,7 @@ def test_files_and_other_loaders(tokenizer, tmp_path):
     harness = HFLM(pretrained=str(output), dtype="auto", device="cpu", batch_size=1)
     request = Instance("loglikelihood", {}, ("Mia has", " 3 apples."), 0)
     [(found, _)] = harness.loglikelihood([request], disable_tqdm=True)
-    with scaled_weights(model, mask, 1.5):
+    with scaled(model, mask, 1.5):
         ids = torch.tensor([tokenizer.encode("Mia has") + tokenizer.encode(" 3 apples.")])
         with torch.inference_mode():
             scores = model(ids).logits.log_softmax(-1)
@@ -141,7 +141,7 @@ def test_the_factor_after_rounding_is_told(tokenizer, tmp_path, capsys):
     argv = ["apply", str(tmp_path / "m.safetensors"), "--output", str(tmp_path / "edited")]
     assert main([*argv, "--scalar", "1.01"]) == 0
     assert "after rounding the factor is 1.0" in capsys.readouterr().out
-    with scaled_weights(model, mask, 1.01) as factor:
+    with scaled(model, mask, 1.01) as factor:
         card = (tmp_path / "edited" / "README.md").read_text()
     assert f"bfloat16 made it {factor.median:.5g} (median; {factor.smallest:.5g} to" in card
     # In float32 the same scalar is exact enough, and the bfloat16 weights do not change.

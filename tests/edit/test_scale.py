@@ -11,7 +11,7 @@ from weights import bits, random_mask
 from neurosurgery.common.errors import RestoreError
 from neurosurgery.edit import restore, scale
 from neurosurgery.edit.restore import fingerprint
-from neurosurgery.edit.scale import changed_weights, scaled_weights
+from neurosurgery.edit.scale import changed_weights, scaled
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.models.targets import find_targets
 
@@ -25,7 +25,7 @@ def test_edit_is_exact_and_restore_is_bit_exact(family, dtype, scalar):
         model.get_output_embeddings().weight[0, :3] = torch.tensor([-0.0, 60000.0, 1e-7])
     before = copy.deepcopy(model.state_dict())
     mask = random_mask(model)
-    with scaled_weights(model, mask, scalar):
+    with scaled(model, mask, scalar):
         for name, parameter in model.named_parameters():
             expected = before[name].clone()
             if name in mask.shapes:
@@ -44,7 +44,7 @@ def test_edit_is_exact_and_restore_is_bit_exact(family, dtype, scalar):
 def test_restored_after_an_error():
     model = build_model("llama")
     before = copy.deepcopy(model.state_dict())
-    with pytest.raises(KeyError), scaled_weights(model, random_mask(model), 0.0):
+    with pytest.raises(KeyError), scaled(model, random_mask(model), 0.0):
         raise KeyError
     for name, parameter in model.state_dict().items():
         assert torch.equal(bits(parameter), bits(before[name]))
@@ -52,13 +52,13 @@ def test_restored_after_an_error():
 
 def test_factor_that_bfloat16_makes_of_a_scalar():
     model = build_model("llama").to(torch.bfloat16)
-    with scaled_weights(model, random_mask(model), 1.01) as factor:
+    with scaled(model, random_mask(model), 1.01) as factor:
         assert factor.smallest < 1.01 < factor.largest
         assert factor.smallest >= 1.0
         assert factor.largest < 1.02
         assert factor.blurs(1.01)
     for scalar in (0.0, 2.0, -1.0):
-        with scaled_weights(model, random_mask(model), scalar) as factor:
+        with scaled(model, random_mask(model), scalar) as factor:
             assert factor == (scalar, scalar, scalar)
             assert not factor.blurs(scalar)
 
@@ -71,7 +71,7 @@ def test_the_factor_is_a_median_and_both_extremes_by_hand(monkeypatch):
 
     def factor_of(*values):
         linear.weight.data = torch.tensor([values], dtype=torch.bfloat16)
-        with scaled_weights(linear, mask, 1.01) as factor:
+        with scaled(linear, mask, 1.01) as factor:
             return pytest.approx(tuple(factor))
 
     # The mean of these would be 1.0091.
@@ -84,7 +84,7 @@ def test_the_factor_is_a_median_and_both_extremes_by_hand(monkeypatch):
 
 def test_float32_does_not_blur():
     model = build_model("llama")
-    with scaled_weights(model, random_mask(model), 1.01) as factor:
+    with scaled(model, random_mask(model), 1.01) as factor:
         assert factor.median == pytest.approx(1.01)
         assert not factor.blurs(1.01)
 
@@ -92,7 +92,7 @@ def test_float32_does_not_blur():
 def test_an_empty_mask_changes_nothing_and_has_no_factor():
     model = build_model("llama")
     mask = random_mask(model, density=0)
-    with scaled_weights(model, mask, 0.0) as factor:
+    with scaled(model, mask, 0.0) as factor:
         assert factor is None
 
 
@@ -100,12 +100,12 @@ def test_masks_of_another_model_are_refused():
     model, other = build_model("llama"), build_model("gpt2")
     with (
         pytest.raises(ValueError, match="no parameter"),
-        scaled_weights(model, random_mask(other), 0.0),
+        scaled(model, random_mask(other), 0.0),
     ):
         pass
     name = find_targets(model)[0].parameter_name
     wrong = ParameterMask.from_tensors({name: torch.ones(2, 2, dtype=torch.bool)})
-    with pytest.raises(ValueError, match="has shape"), scaled_weights(model, wrong, 0.0):
+    with pytest.raises(ValueError, match="has shape"), scaled(model, wrong, 0.0):
         pass
 
 
@@ -114,7 +114,7 @@ def test_a_weight_in_another_memory_layout_is_edited_and_restored():
     module.weight = torch.nn.Parameter(torch.randn(6, 4).T)
     before = module.weight.detach().clone()
     selected = torch.rand(4, 6) < 0.5
-    with scaled_weights(module, ParameterMask.from_tensors({"weight": selected}), 2.0):
+    with scaled(module, ParameterMask.from_tensors({"weight": selected}), 2.0):
         assert torch.equal(module.weight, torch.where(selected, before * 2, before))
     assert torch.equal(module.weight, before)
 
@@ -146,7 +146,7 @@ def test_a_weight_that_was_replaced_inside_the_block_is_an_error(spoil):
     mask = ParameterMask.from_tensors({f"{n}.weight": chosen for n in range(3)})
     before = copy.deepcopy(model.state_dict())
     message = "the model was not restored after an edit: 1.weight; the model in memory"
-    with pytest.raises(RestoreError, match=message), scaled_weights(model, mask, 0.0):
+    with pytest.raises(RestoreError, match=message), scaled(model, mask, 0.0):
         spoil(model, "1.weight")
     # What can be restored is.
     for name in ("0.weight", "2.weight"):
@@ -157,7 +157,7 @@ def test_what_writes_to_the_selected_weights_inside_the_block_is_undone():
     linear = nn.Linear(6, 4)
     before = linear.weight.detach().clone()
     mask = ParameterMask.from_tensors({"weight": torch.ones(4, 6, dtype=torch.bool)})
-    with scaled_weights(linear, mask, 2.0):
+    with scaled(linear, mask, 2.0):
         linear.weight.data.fill_(float("nan"))
     assert torch.equal(bits(linear.weight), bits(before))
 

@@ -15,7 +15,7 @@ from neurosurgery.activations.collect import collect_firing_counts
 from neurosurgery.activations.kinds import FIRING_COUNTS
 from neurosurgery.activations.sums import TOKENS, FiringCounts, NonFiniteActivations
 from neurosurgery.common.errors import RunError
-from neurosurgery.edit.scale import scaled_weights
+from neurosurgery.edit.scale import scaled
 from neurosurgery.masks.kinds import NEURON
 from neurosurgery.masks.selection import Selection
 from neurosurgery.masks.units import Site, Slice, Unit
@@ -243,7 +243,7 @@ def test_scaling_columns_is_scaling_the_activation(family, scalar, ragged_sample
         before = model(ids).logits
         with output_hooks(hooks):
             by_activation = model(ids).logits
-        with scaled_weights(model, selection.mask, scalar):
+        with scaled(model, selection.mask, scalar):
             by_columns = model(ids).logits
         assert torch.equal(model(ids).logits, before)
     assert not torch.allclose(by_activation, before, atol=1e-4)

@@ -16,7 +16,7 @@ import PathPatching
 from neurosurgery.edit.ablation import ablated, head_means
 from neurosurgery.edit.delta import added_delta
 from neurosurgery.edit.fine_tune import Fit, TrainedPart, fit
-from neurosurgery.edit.scale import scaled_weights
+from neurosurgery.edit.scale import scaled
 from neurosurgery.edit.training import trainable
 from neurosurgery.locate.patching_metrics import PromptPairs
 from neurosurgery.locate.path_patching import head_effects
@@ -64,7 +64,7 @@ def test_weights_come_back_to_the_bit_on_the_gpu(dtype):
     model = build_model("llama").to("cuda", dtype)
     before = {name: bits(value).clone() for name, value in model.named_parameters()}
     mask = random_mask(model)
-    with scaled_weights(model, mask, 1.1):
+    with scaled(model, mask, 1.1):
         changed = [n for n, v in model.named_parameters() if not torch.equal(bits(v), before[n])]
         assert set(changed) == set(mask)
     for name, value in model.named_parameters():

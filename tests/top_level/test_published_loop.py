@@ -10,7 +10,7 @@ from conftest import build_model
 from benchmarks import published
 from neurosurgery.activations.collect import collect_activation_norms
 from neurosurgery.activations.kinds import ACTIVATION_NORMS
-from neurosurgery.edit.scale import scaled_weights
+from neurosurgery.edit.scale import scaled
 from neurosurgery.methods.evidence import Evidence
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.methods.registry import MATHNEURO, select
@@ -37,7 +37,7 @@ def test_the_literal_loop_selects_and_edits_what_we_do(tied, ragged_samples):
         theirs = published.specific_masks(scores["math"], scores["MMLU"], proportion)
         for name, mask in theirs.items():
             assert torch.equal(mask, ours.tensor(f"{name}.weight"))
-    with scaled_weights(model, ours, 0.5):
+    with scaled(model, ours, 0.5):
         expected = {name: weight.clone() for name, weight in model.state_dict().items()}
     published.multiply(model, theirs, 0.5)
     assert all(torch.equal(expected[name], weight) for name, weight in model.state_dict().items())
