@@ -18,7 +18,7 @@ PACKAGE = ROOT / "neurosurgery"
 
 FOLDERS = (
     "common settings data models prompts masks activations methods locate edit evaluate results "
-    "verdicts report run studies cli"
+    "verdicts report run studies api cli"
 ).split()
 """A folder imports only from folders that stand before it."""
 

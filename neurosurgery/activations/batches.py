@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from neurosurgery.common.arguments import checked
 from neurosurgery.data.training_data import shared_start
 
 BATCH_TOKENS_ON_CPU = 2048
@@ -22,6 +23,7 @@ class EncodedSamples:
     truncated: int
 
 
+@checked
 def encode_samples(
     samples: Sequence[str], tokenizer: PreTrainedTokenizerBase, context: int
 ) -> EncodedSamples:

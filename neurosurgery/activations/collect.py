@@ -40,6 +40,7 @@ from neurosurgery.activations.sums import (
     FiringCounts,
     SampleSums,
 )
+from neurosurgery.common.arguments import checked
 from neurosurgery.common.errors import RunError
 from neurosurgery.common.terminal import progress, say
 from neurosurgery.data.calibration import CalibrationSet
@@ -52,6 +53,7 @@ from neurosurgery.models.neurons import NeuronLayer, find_neuron_layers
 from neurosurgery.models.targets import Target, find_targets
 
 
+@checked
 def collect_activation_norms(
     model: PreTrainedModel,
     targets: Sequence[Target],

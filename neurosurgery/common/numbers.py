@@ -52,6 +52,14 @@ def count_of(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def about(number: int) -> str:
+    """A large number in three digits, as in "3.8 M" and "16.1 B"; a small one as it is."""
+    for size, letter in ((10**9, "B"), (10**6, "M")):
+        if number >= size:
+            return f"{number / size:.3g} {letter}"
+    return f"{number:,}"
+
+
 def duration_text(seconds: float) -> str:
     """A time in the unit that a person would say it in."""
     units = (("hours", 3600), ("minutes", 60), ("s", 1))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from neurosurgery.common.arguments import checked, checked_fields
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.generator import generator
 from neurosurgery.common.hub import is_of_hub
@@ -32,6 +33,7 @@ RESPONSES = ("solution", "answer")
 _TEXTS = (*(name for columns in SAMPLES for name in columns), *RESPONSES)
 
 
+@checked_fields
 @dataclass(frozen=True)
 class CalibrationSet:
     """The samples of one file or data set, and the SHA-256 of its content.
@@ -119,6 +121,7 @@ def read_calibration_sets(
     return sets
 
 
+@checked
 def read_calibration_set(source: CalibrationSource, random_state: int = 42) -> CalibrationSet:
     """Read a table with one of the choices of columns of `SAMPLES`.
 

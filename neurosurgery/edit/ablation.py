@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from transformers import PreTrainedModel
 
+from neurosurgery.common.arguments import checked
 from neurosurgery.edit.kinds import POSITIONS
 from neurosurgery.masks.units import Unit
 from neurosurgery.models.backbone import find_backbone
@@ -33,6 +34,7 @@ class _Part(NamedTuple):
     values: torch.Tensor
 
 
+@checked
 @contextmanager
 def ablated(
     model: PreTrainedModel,
@@ -184,6 +186,7 @@ def _watch(
                 run([token_lists[number] for number in batch])
 
 
+@checked
 def head_means(
     model: PreTrainedModel,
     token_lists: Sequence[Sequence[int]],

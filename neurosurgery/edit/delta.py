@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from neurosurgery.common.arguments import checked
 from neurosurgery.edit.scale import changed_weights
 from neurosurgery.masks.mask import ParameterMask
 
@@ -44,6 +45,7 @@ def changed_values(base: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
     return (base + change).to(base.dtype)
 
 
+@checked
 def added_delta(model: nn.Module, delta: Delta) -> AbstractContextManager[None]:
     """Add the changes inside the block; restore the weights bit for bit afterwards.
 

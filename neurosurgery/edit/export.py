@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from neurosurgery.common.arguments import checked
 from neurosurgery.common.errors import RunError, UsageError, first_line
 from neurosurgery.common.files import replaced_folder, write_atomically
 from neurosurgery.edit.delta import Delta, added_delta
@@ -23,6 +24,7 @@ from neurosurgery.masks.mask import ParameterMask
 FORMAT = "neurosurgery-export/1"
 
 
+@checked
 def export_model(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from neurosurgery.common.arguments import checked
 from neurosurgery.edit.restore import fingerprint, location_of, not_restored
 from neurosurgery.masks.mask import ParameterMask
 
@@ -32,6 +33,7 @@ class AppliedFactor(NamedTuple):
         return miss > BLURRED * abs(scalar - 1)
 
 
+@checked
 @contextmanager
 def scaled(model: nn.Module, mask: ParameterMask, scalar: float) -> Iterator[AppliedFactor | None]:
     """Multiply the selected weights by `scalar` inside the block; restore them afterwards.

@@ -14,6 +14,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.hooks import RemovableHandle
 
+from neurosurgery.common.arguments import checked
 from neurosurgery.edit.delta import Delta, changed_values
 from neurosurgery.edit.scale import selected_parameters
 from neurosurgery.masks.mask import ParameterMask
@@ -148,6 +149,7 @@ def _places(mask: ParameterMask, name: str, weight: torch.Tensor) -> torch.Tenso
     return indices.to(device=weight.device, dtype=short)
 
 
+@checked
 @contextmanager
 def trainable(model: nn.Module, mask: ParameterMask) -> Iterator[TrainableEntries]:
     """Make the selected weights the only trainable part of a model inside the block.

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
+from neurosurgery.common.arguments import checked_fields
 from neurosurgery.common.errors import UsageError
 from neurosurgery.models.forward import length_batches
 from neurosurgery.prompts.pairs import TokenPair
@@ -24,6 +25,7 @@ with logits whose median is 0. For a difference: one prompt weighs at most 50 ti
 whose difference is all of the height."""
 
 
+@checked_fields
 @dataclass(frozen=True)
 class PromptPairs:
     """Reference prompts, their counterfactuals, and the answers, as token ids.

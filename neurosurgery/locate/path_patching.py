@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
+from neurosurgery.common.arguments import checked
 from neurosurgery.common.errors import first_line, machine_error
 from neurosurgery.locate.patching_chain import chain_changes
 from neurosurgery.locate.patching_hooks import hook_changes
@@ -91,6 +92,7 @@ class HeadEffects:
         return [self.units[place] for place in order]
 
 
+@checked
 def head_effects(
     model: PreTrainedModel,
     pairs: PromptPairs,

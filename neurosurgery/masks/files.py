@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from neurosurgery.common.arguments import checked
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.files import write_atomically
 from neurosurgery.common.json_files import parse_json
@@ -31,6 +32,9 @@ from neurosurgery.common.tensor_files import (
     read_provenance,
 )
 from neurosurgery.masks.mask import ParameterMask, Shapes
+
+SUFFIX = ".safetensors"
+"""What names of mask files end in."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,7 @@ def read_mask_file(path: Path, flag: str = "MASK") -> MaskFile:
         UsageError: the file is missing, damaged or no mask file; names `flag`.
     """
     with file_errors(path, flag):
-        mask = load_mask(path)
+        mask = _read(path)
         provenance = read_provenance(read_metadata(path, MASK))
         if provenance.get("counts", mask.counts()) != mask.counts():
             raise ValueError("it does not hold as many weights as it says")
@@ -85,7 +89,22 @@ def read_mask_info(path: Path, flag: str = "MASK") -> MaskInfo:
         return MaskInfo(path, shapes, provenance)
 
 
-def load_mask(path: Path) -> ParameterMask:
+@checked
+def load_mask(path: str | Path) -> ParameterMask:
+    """Read a mask that `ParameterMask.save` or a script (`--save_masks`) has written.
+
+    >>> mask.save("sums.safetensors")
+    >>> ns.load_mask("sums.safetensors") == mask
+    True
+
+    Raises:
+        UsageError: the file is missing, damaged or no mask file.
+    """
+    found = read_mask_file(Path(path), "path")
+    return found.mask.with_provenance(found.provenance)
+
+
+def _read(path: Path) -> ParameterMask:
     """Read a mask without its provenance.
 
     Raises:

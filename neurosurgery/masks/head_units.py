@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from transformers import PreTrainedModel
 
+from neurosurgery.common.arguments import checked
 from neurosurgery.masks.kinds import HEAD, MLP, NEURON, UNITS
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.units import Site, Slice, Unit, place_of, units_mask
@@ -15,6 +16,7 @@ from neurosurgery.models.neurons import NeuronLayer
 from neurosurgery.models.targets import find_targets
 
 
+@checked
 def find_heads(model: PreTrainedModel) -> list[Unit]:
     """Find every attention head of a model, by layer and head (`head_units`).
 
@@ -85,6 +87,7 @@ def mlp_units(blocks: Sequence[Block]) -> list[Unit]:
     return units
 
 
+@checked
 def zero_mask(model: PreTrainedModel, units: Sequence[Unit]) -> ParameterMask:
     """The weights which, set to zero, remove the units: the columns that read a head's output.
 

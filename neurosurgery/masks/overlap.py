@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
+from neurosurgery.common.arguments import checked
 from neurosurgery.masks.mask import ParameterMask, Shapes
 from neurosurgery.masks.units import layer_order, place_of, short_kinds, without_layer
 
@@ -73,6 +74,7 @@ class Overlap:
         return _ratio(2 * self.common_by_chance, self.count_a + self.count_b)
 
 
+@checked
 def overlap_by_parameter(a: ParameterMask, b: ParameterMask) -> dict[str, Overlap]:
     """The overlap of every parameter, by name.
 
@@ -88,6 +90,7 @@ def overlap_by_parameter(a: ParameterMask, b: ParameterMask) -> dict[str, Overla
     return found
 
 
+@checked
 def total(overlaps: Mapping[str, Overlap]) -> Overlap:
     """The overlap of all parameters together."""
     return sum(overlaps.values(), Overlap())
@@ -99,6 +102,7 @@ def by_layer(overlaps: Mapping[str, Overlap]) -> dict[int | None, Overlap]:
     return dict(sorted(groups.items(), key=lambda item: layer_order(item[0])))
 
 
+@checked
 def by_kind(overlaps: Mapping[str, Overlap]) -> dict[str, Overlap]:
     """The overlap per kind of module, by its shortest unique name, in the model's order."""
     kinds = {name: place_of(name).kind for name in overlaps}

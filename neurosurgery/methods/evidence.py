@@ -41,6 +41,7 @@ class Evidence:
         effects: effects of heads and MLPs; None for methods that do not use them.
         parameters: the shapes of all parameters of the model; empty for methods that use none.
         files: masks that the user gives, by name.
+        draws_prompts: whether a repeat draws prompts with replacement; else each counts once.
 
     Raises:
         RunError: a weight matrix has statistics in one set or repeat, and none in another.
@@ -56,7 +57,10 @@ class Evidence:
         effects: UnitEffects | None = None,
         parameters: Shapes | None = None,
         files: Mapping[str, ParameterMask] | None = None,
+        *,
+        draws_prompts: bool = True,
     ) -> None:
+        self._draws_prompts = draws_prompts
         self.parameters = parameters or {}
         self.files = files or {}
         self.parts = parts
@@ -93,16 +97,19 @@ class Evidence:
     def effects_of(self, key: SelectionKey) -> UnitEffects:
         """The effects of the units of a method's kind on the prompts that a repeat draws.
 
-        As calibration samples, prompts are drawn with replacement, as many as there are.
+        As calibration samples, prompts are drawn with replacement, as many as there are
+        (`draws_prompts`).
 
         Raises:
             ValueError: there are no effects.
         """
         if self._effects is None:
             raise ValueError(f"{key.method} needs effects of path patching")
-        draw = generator(self.seed, key.repeat, "", "prompts of path patching")
-        prompts = self._effects.effects.shape[1]
-        drawn = self._effects.on(np.asarray(draw.integers(prompts, size=prompts)))
+        drawn = self._effects
+        if self._draws_prompts:
+            draw = generator(self.seed, key.repeat, "", "prompts of path patching")
+            prompts = drawn.effects.shape[1]
+            drawn = drawn.on(np.asarray(draw.integers(prompts, size=prompts)))
         return drawn.of_kind(METHODS[key.method].unit)
 
     def firing_probabilities(self, repeat: int) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import torch
 
+from neurosurgery.common.arguments import checked_fields
 from neurosurgery.common.errors import RunError
 from neurosurgery.masks.mask import ParameterMask, Shapes, pack
 from neurosurgery.masks.top_k import (
@@ -105,6 +106,7 @@ class Ranking:
         return ParameterMask(packed, shapes_of(self._targets))
 
 
+@checked_fields
 class TopK(Ranking):
     """The ranking by |W| · v of one calibration set and repeat (MathNeuro, arXiv 2410.16930, §3).
 

@@ -24,6 +24,9 @@ METHODS: dict[str, Method] = {
 MATHNEURO = mathneuro.MATHNEURO.name
 """The method of the paper, whose figures and texts stand in the model card and the report."""
 
+DEFAULT_METHOD = MATHNEURO
+"""What finds a skill where no method is named."""
+
 TRAINED_BY_DEFAULT = tuple(method.name for method in mathneuro.METHODS if method.is_named)
 """What `FineTune.py` trains without `--selection`."""
 

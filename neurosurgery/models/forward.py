@@ -9,9 +9,11 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from neurosurgery.common.arguments import checked
 from neurosurgery.models.hooks import input_hooks
 
 
+@checked
 def context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
     """The maximum number of input tokens; longer samples are cut."""
     return configured_context(model.config, tokenizer)
@@ -72,6 +74,7 @@ def head_input(model: PreTrainedModel, batch: Sequence[Sequence[int]]) -> torch.
     raise ValueError("the model does not call its output embeddings")
 
 
+@checked
 def next_tokens(
     model: PreTrainedModel,
     prompts: Sequence[Sequence[int]],

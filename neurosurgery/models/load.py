@@ -34,6 +34,7 @@ from transformers.utils import (
 )
 from transformers.utils.logging import disable_progress_bar
 
+from neurosurgery.common.arguments import checked
 from neurosurgery.common.errors import RunError, UsageError, first_line
 from neurosurgery.common.json_files import read_object
 from neurosurgery.common.tensor_files import what_it_is
@@ -132,6 +133,7 @@ def read_model_config(config: ModelConfig) -> PretrainedConfig:
     return found
 
 
+@checked
 def load_tokenizer(
     config: ModelConfig, *, with_chat_template: bool = False
 ) -> PreTrainedTokenizerBase:
@@ -165,6 +167,7 @@ def _check_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
         )
 
 
+@checked
 def load_model(
     config: ModelConfig, tokenizer: PreTrainedTokenizerBase, dtype: str | None = None
 ) -> LoadedModel:

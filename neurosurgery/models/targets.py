@@ -10,6 +10,8 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from neurosurgery.common.arguments import checked
+
 
 @dataclass(frozen=True)
 class Target:
@@ -39,6 +41,7 @@ class Target:
         return self.weight.shape[0 if self.transposed else 1]
 
 
+@checked
 def find_targets(model: PreTrainedModel) -> list[Target]:
     """Find every linear module with its own weight, in the model's order.
 

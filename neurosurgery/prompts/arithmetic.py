@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from neurosurgery.common.arguments import checked
 from neurosurgery.common.errors import UsageError
 from neurosurgery.prompts.number_words import number_words
 from neurosurgery.prompts.operands import Operands, result
@@ -41,6 +42,7 @@ class ArithmeticPair(PromptPair):
         return (self.wording, self.operator, *operands)
 
 
+@checked
 def arithmetic_pairs(
     tokenizer: PreTrainedTokenizerBase,
     *,

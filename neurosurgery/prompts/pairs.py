@@ -9,10 +9,13 @@ from itertools import takewhile
 
 from transformers import PreTrainedTokenizerBase
 
+from neurosurgery.common.arguments import checked, checked_fields
+
 Encode = Callable[[str], list[int]]
 """Turns a text into token ids, without special tokens after it."""
 
 
+@checked_fields
 @dataclass(frozen=True)
 class PromptPair:
     """A prompt with a known answer, and the same prompt without the operation.
@@ -134,6 +137,7 @@ class Tally:
         return f" ({', '.join(notes)})" if notes else ""
 
 
+@checked
 def tokenize_pairs(
     pairs: Sequence[PromptPair], tokenizer: PreTrainedTokenizerBase, tally: Tally | None = None
 ) -> tuple[list[TokenPair], Tally]:
@@ -257,6 +261,7 @@ def _respaced_id(pair: PromptPair, prompt: list[int], encode: Encode) -> int | N
     return ids[len(prompt)] if ids[: len(prompt)] == prompt and len(ids) > len(prompt) else None
 
 
+@checked
 def keep_right(
     pairs: Sequence[TokenPair], predicted_ids: Sequence[int], tally: Tally
 ) -> tuple[list[TokenPair], Tally]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from neurosurgery.common.arguments import checked
 from neurosurgery.common.errors import UsageError
 from neurosurgery.report.facts import records
 from neurosurgery.report.figures.figure import Figure
@@ -26,6 +27,7 @@ SKILL, OTHER = "skill", "other"
 _FOLDER = "folder"
 
 
+@checked
 def read_results(folder: str | Path) -> pd.DataFrame:
     """The points of a results folder: a row per grid point and task.
 
@@ -49,6 +51,7 @@ def read_results(folder: str | Path) -> pd.DataFrame:
     return points
 
 
+@checked
 def plot_isolation(points: pd.DataFrame) -> Figure:
     """The skill lost against what the other tasks keep: their mean, and the worst of them.
 
@@ -73,6 +76,7 @@ def plot_isolation(points: pd.DataFrame) -> Figure:
     return isolation_figure(rows, Looks(read.methods, read.sets), read.skill)
 
 
+@checked
 def figures(folder: str | Path) -> dict[str, Figure]:
     """The figures of a folder's report, by the names of its files, as `proportion`.
 

@@ -41,6 +41,7 @@ class Observations:
         vectors: what an ablation puts in each unit's place, (size,) or (repeats, size).
         masks: those of the user's, by name.
         training: what selections are trained with; None for runs without trainings.
+        draws_prompts: whether a repeat draws prompts with replacement.
     """
 
     statistics: Statistics = field(default_factory=dict)
@@ -50,6 +51,7 @@ class Observations:
     vectors: ByUnit = field(default_factory=dict)
     masks: Mapping[str, ParameterMask] = field(default_factory=dict)
     training: TrainingRecipe | None = None
+    draws_prompts: bool = True
 
 
 def make_evidence(loaded: LoadedModel, observed: Observations) -> Evidence:
@@ -68,6 +70,7 @@ def make_evidence(loaded: LoadedModel, observed: Observations) -> Evidence:
         None if observed.effects is None else _effects(loaded, observed.effects, observed.vectors),
         {name: tuple(parameter.shape) for name, parameter in model.named_parameters()},
         observed.masks,
+        draws_prompts=observed.draws_prompts,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from neurosurgery.common.arguments import checked_fields
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.hub import hub_place, is_of_hub
 from neurosurgery.settings.checks import (
@@ -27,6 +28,7 @@ from neurosurgery.settings.parts import FIRST
 from neurosurgery.settings.workers import WorkersConfig
 
 
+@checked_fields
 @dataclass(frozen=True)
 class CalibrationSource:
     """A named file, or data set of the hub, of calibration samples."""
@@ -41,6 +43,7 @@ class CalibrationSource:
             hub_place(flag, str(self.path))
 
 
+@checked_fields
 @dataclass(frozen=True)
 class ModelConfig:
     """The model, its number format and its device.

@@ -32,6 +32,7 @@ from scipy import stats
 from scipy.optimize import brentq
 from scipy.special import digamma, polygamma, stdtrit
 
+from neurosurgery.common.arguments import checked
 from neurosurgery.verdicts.draws import resampled_means
 from neurosurgery.verdicts.looks import level, over_looks
 from neurosurgery.verdicts.metrics import Metric, mean_metric, mean_of, unit_of
@@ -317,6 +318,7 @@ def compare_strata(edited: Sequence[Metric], baseline: Sequence[Metric]) -> Comp
     return Comparison(difference, at(CONFIDENCE), p_value_of(at), at(EQUIVALENCE))
 
 
+@checked
 def paired_interval(edited: Metric, baseline: Metric) -> Interval:
     """The 95 % interval of edited minus baseline over the documents that both answered.
 
@@ -325,6 +327,7 @@ def paired_interval(edited: Metric, baseline: Metric) -> Interval:
     return compare([edited], baseline).interval
 
 
+@checked
 def mcnemar(edited: Metric, baseline: Metric) -> float:
     """Exact two-sided McNemar p-value: are the changed answers as often mended as broken?
 

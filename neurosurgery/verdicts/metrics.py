@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from neurosurgery.common.arguments import checked
+
 
 class Statistic(NamedTuple):
     """How a metric follows from the means of its parts over documents.
@@ -164,6 +166,7 @@ def mean_metric(values: Sequence[float] | Sequence[bool], documents: Sequence[st
     return Metric(np.asarray(values, dtype=np.float64)[:, None], _MEAN, tuple(documents))
 
 
+@checked
 def metric_from_documents(
     name: str,
     values: Sequence[object],

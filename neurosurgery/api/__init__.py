@@ -1,0 +1,1 @@
+"""What a notebook calls: locate, evaluate and compare with a loaded model and plain texts."""
