@@ -41,7 +41,7 @@ from neurosurgery.activations.sums import (
     SampleSums,
 )
 from neurosurgery.common.arguments import checked
-from neurosurgery.common.errors import RunError
+from neurosurgery.common.errors import RunError, UsageError
 from neurosurgery.common.terminal import progress, say
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.models.backbone import find_backbone
@@ -181,6 +181,9 @@ def _run(
 
 def _check_draws(samples: Sequence[Sequence[int]], multiplicities: np.ndarray) -> None:
     """Refuse what would count as zero: a repeat without samples, a sample without tokens."""
+    if multiplicities.ndim != 2 or multiplicities.shape[1] != len(samples):
+        reason = f"expected (repeats, {len(samples)}), a number for every sample"
+        raise UsageError("multiplicities of shape", multiplicities.shape, reason)
     for repeat in np.flatnonzero(~multiplicities.any(axis=1)):
         raise RunError(f"repeat {repeat} draws no sample; expected one at least")
     for place in np.flatnonzero(multiplicities.any(axis=0)).tolist():

@@ -14,6 +14,7 @@ from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import say
 from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.evaluate.tasks import task_manager
+from neurosurgery.models.load import check_chat_template
 from neurosurgery.models.vocabulary import check_end_token
 from neurosurgery.settings.declare import whole
 from neurosurgery.settings.experiment import EvaluationConfig
@@ -82,6 +83,8 @@ def evaluate(
         config.check()
         manager = task_manager(config)
         loaded = given_model(model, tokenizer)
+        if apply_chat_template:
+            check_chat_template(loaded.tokenizer)
         check_end_token(loaded.tokenizer, loaded.model.name_or_path)
 
         # These import the harness, which takes seconds.

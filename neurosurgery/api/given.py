@@ -146,9 +146,7 @@ def given_texts(argument: str, name: str, given: object) -> CalibrationSet:
             reason = f"expected a text or (prompt, response), found {_kind(each)}"
             raise UsageError(f"{argument}[{place}]", shown(each), reason)
         if not parts[-1].strip():
-            raise UsageError(
-                f"{argument}[{place}]", repr(each), "expected more than blanks"
-            )
+            raise UsageError(f"{argument}[{place}]", repr(each), "expected more than blanks")
         texts.append("".join(parts))
         prompts.append(parts[0] if len(parts) == 2 else None)
     digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()

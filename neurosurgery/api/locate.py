@@ -39,6 +39,7 @@ from neurosurgery.models.load import LoadedModel
 from neurosurgery.models.targets import find_targets
 from neurosurgery.models.vocabulary import check_vocabulary
 from neurosurgery.prompts.pairs import PromptPair, tokenize_pairs
+from neurosurgery.results.keys import shown_set
 from neurosurgery.run.jobs import mask_provenance
 from neurosurgery.run.observations import Observations, make_evidence, observed_parts
 from neurosurgery.settings.declare import FRACTION, whole
@@ -203,8 +204,8 @@ def _mask(
         "revision": getattr(loaded.model.config, "_commit_hash", None),
         "seed": draw.seed,
         "num_samples": draw.num_samples,
-        "samples": {one.name: len(one.samples) for one in sets},
-        "sha256": {one.name: one.sha256 for one in sets},
+        "samples": {shown_set(one.name, "skill"): len(one.samples) for one in sets},
+        "sha256": {shown_set(one.name, "skill"): one.sha256 for one in sets},
     }
     one = replace(found[0], mask=mask)
     return mask.with_provenance(mask_provenance(origin, key, one))

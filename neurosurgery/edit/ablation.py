@@ -69,6 +69,8 @@ def ablated(
     parts: dict[Place, list[_Part]] = defaultdict(list)
     for unit in units:
         _, _, start, stop = unit.site
+        if vectors is not None and unit not in vectors:
+            raise KeyError(f"{unit.name} has no vector; expected one for every unit")
         values = torch.zeros(stop - start) if vectors is None else vectors[unit]
         if values.shape[-1] != stop - start or values.ndim > 3:
             raise ValueError(

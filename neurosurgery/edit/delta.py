@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from neurosurgery.common.arguments import checked
+from neurosurgery.common.arguments import checked, checked_fields
 from neurosurgery.edit.scale import changed_weights
 from neurosurgery.masks.mask import ParameterMask
 
 
+@checked_fields
 @dataclass(frozen=True)
 class Delta:
     """The changes of the selected weights of a model.
@@ -28,7 +29,7 @@ class Delta:
     def __post_init__(self) -> None:
         counts = self.mask.counts()
         if counts != {name: len(values) for name, values in self.values.items()}:
-            raise ValueError("every selected weight needs one change")
+            raise ValueError("expected one change for every selected weight")
 
     @property
     def count(self) -> int:

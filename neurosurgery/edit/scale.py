@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from neurosurgery.common.arguments import checked
+from neurosurgery.common.errors import UsageError
 from neurosurgery.edit.restore import fingerprint, location_of, not_restored
 from neurosurgery.masks.mask import ParameterMask
 
@@ -42,9 +44,12 @@ def scaled(model: nn.Module, mask: ParameterMask, scalar: float) -> Iterator[App
     weights are bit-identical in every dtype.
 
     Raises:
+        UsageError: the scalar is not finite.
         ValueError: the mask names a parameter that the model does not have in that shape.
         RestoreError: a weight is not what it was before (`changed_weights`).
     """
+    if not math.isfinite(scalar):
+        raise UsageError("scalar", scalar, "expected a finite number; 0 prunes")
     factors: list[torch.Tensor] = []
 
     def scale(_name: str, values: torch.Tensor) -> torch.Tensor:
@@ -127,7 +132,7 @@ def selected_parameters(model: nn.Module, mask: ParameterMask) -> dict[str, nn.P
     parameters = dict(model.named_parameters())
     for name, shape in mask.shapes.items():
         if name not in parameters:
-            raise ValueError(f"the model has no parameter {name}")
+            raise ValueError(f"the model has no parameter {name}; expected a mask of this model")
         if tuple(parameters[name].shape) != shape:
             found = tuple(parameters[name].shape)
             raise ValueError(f"{name} has shape {found} in the model and {shape} in the mask")

@@ -49,7 +49,7 @@ class ParameterMask:
         provenance: Mapping[str, Any] | None = None,
     ) -> None:
         if packed.keys() != shapes.keys():
-            raise ValueError("every packed mask needs a shape, and every shape a mask")
+            raise ValueError("expected a shape for every packed mask, and a mask for every shape")
         self._packed = dict(packed)
         self.shapes = dict(shapes)
         self.provenance = dict(provenance or {})
@@ -200,7 +200,9 @@ class ParameterMask:
             raise UsageError("mask", shown(other), f"expected a mask, found {type(other).__name__}")
         if self.shapes != other.shapes:
             differing = sorted(self.shapes.items() ^ other.shapes.items())[0][0]
-            raise ValueError(f"the masks are of different models: {differing} differs")
+            raise ValueError(
+                f"the masks are of different models: {differing} differs; expected one"
+            )
 
     @property
     def packed(self) -> Mapping[str, np.ndarray]:

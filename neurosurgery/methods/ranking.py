@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from neurosurgery.common.arguments import checked_fields
-from neurosurgery.common.errors import RunError
+from neurosurgery.common.errors import RunError, UsageError
 from neurosurgery.masks.mask import ParameterMask, Shapes, pack
 from neurosurgery.masks.top_k import (
     NOT_FINITE,
@@ -62,6 +62,7 @@ class Ranking:
         proportions: of every matrix.
 
     Raises:
+        UsageError: a proportion is none.
         RunError: a weight is not finite; the message names the matrix.
     """
 
@@ -71,6 +72,9 @@ class Ranking:
         scores: Callable[[Target], Scores],
         proportions: Sequence[float],
     ) -> None:
+        for proportion in proportions:
+            if not 0 <= proportion <= 1:
+                raise UsageError("proportions", f"{proportion:g}", "expected fractions in [0, 1]")
         self._targets = list(targets)
         self._scores = scores
         self._cutoffs: dict[str, dict[float, Cutoff]] = {}

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from neurosurgery.common.arguments import checked
+from neurosurgery.common.errors import UsageError
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.top_k import top_k_bits, top_k_cutoffs
 from neurosurgery.methods.importance import CHUNK_ON_CPU
@@ -25,6 +26,8 @@ def random_twin(mask: ParameterMask, generator: np.random.Generator | int) -> Pa
         mask: what gives the counts.
         generator: of the draw, or a seed for one.
     """
+    if isinstance(generator, int) and generator < 0:
+        raise UsageError("generator", generator, "expected a seed of at least 0, or a generator")
     draw = np.random.default_rng(generator)
     packed = {}
     for name, count in mask.counts().items():

@@ -145,11 +145,11 @@ def load_tokenizer(
     with loading(config):
         tokenizer = AutoTokenizer.from_pretrained(**_source(config))
     if with_chat_template:
-        _check_chat_template(tokenizer)
+        check_chat_template(tokenizer)
     return tokenizer
 
 
-def _check_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
+def check_chat_template(tokenizer: PreTrainedTokenizerBase) -> None:
     """Check that the tokenizer has a chat template to apply.
 
     Raises:

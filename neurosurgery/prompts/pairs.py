@@ -275,6 +275,9 @@ def keep_right(
     Raises:
         ValueError: there are not as many predictions as pairs.
     """
+    if len(pairs) != len(predicted_ids):
+        found = f"found {len(predicted_ids)}"
+        raise ValueError(f"expected a prediction for each of {len(pairs)} pairs, {found}")
     right: list[TokenPair] = []
     spaces = Counter[bool]()
     for pair, predicted in zip(pairs, predicted_ids, strict=True):

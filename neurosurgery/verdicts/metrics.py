@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from neurosurgery.common.arguments import checked
+from neurosurgery.common.errors import UsageError
 
 
 class Statistic(NamedTuple):
@@ -180,7 +181,13 @@ def metric_from_documents(
         None where that is impossible: values that are no numbers, or an aggregation that is not
         known, which shows in a number other than the reported one. No interval is better than a
         wrong one.
+
+    Raises:
+        UsageError: there are not as many documents as values.
     """
+    if len(values) != len(documents):
+        reason = f"expected a name for each of {len(values)} values"
+        raise UsageError("documents", f"{len(documents)} names", reason)
     try:
         table = np.array(values, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors import safe_open
 
+from neurosurgery.common.errors import UsageError
 from neurosurgery.masks.files import (
     load_mask,
     read_mask_file,
@@ -79,7 +80,7 @@ def test_other_safetensors_files_are_refused(tmp_path):
     from safetensors.numpy import save_file
 
     save_file({"a": np.zeros(3, np.uint8)}, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match="neurosurgery-mask/1"):
+    with pytest.raises(UsageError, match="neurosurgery-mask/1"):
         load_mask(tmp_path / "other.safetensors")
 
 
@@ -102,7 +103,7 @@ def test_files_that_contradict_themselves_are_refused(shapes, bits, message, tmp
     metadata = {"format": "neurosurgery-mask/1"} | ({} if shapes is None else {"shapes": shapes})
     dtype = np.uint8 if isinstance(bits[0], int) else np.float32
     save_file({"a": np.array(bits, dtype)}, tmp_path / "bad.safetensors", metadata)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(UsageError, match=message):
         load_mask(tmp_path / "bad.safetensors")
 
 

@@ -125,7 +125,7 @@ def test_what_the_model_answers_wrong_is_dropped_and_counted(tokenizer):
     assert right == [pairs[1]]
     assert after == Tally(made=3, unequal=1, wrong=1, kept=1)
     assert keep_right(right, [0], after)[1] == Tally(made=3, unequal=1, wrong=2)
-    with pytest.raises(ValueError, match="argument 2 is shorter"):
+    with pytest.raises(ValueError, match="expected a prediction for each"):
         keep_right(pairs, [0], tally)
 
 

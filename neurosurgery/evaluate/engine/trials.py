@@ -171,6 +171,8 @@ def _largest(found: torch.Tensor, expected: torch.Tensor) -> float:
     # Logits of tokens that a model forbids are -inf both times.
     if not torch.equal(finite, found.isfinite()):
         return math.inf
+    if not finite.any():
+        return 0.0
     spread = float(expected[finite].std())
     errors = torch.where(finite, found - expected, 0).square().mean(-1).sqrt()
     largest = float(errors.max())
