@@ -27,7 +27,11 @@ class EncodedSamples:
 def encode_samples(
     samples: Sequence[str], tokenizer: PreTrainedTokenizerBase, context: int
 ) -> EncodedSamples:
-    """Tokenise with the tokenizer's default special tokens."""
+    """Tokenise with the tokenizer's default special tokens.
+
+    >>> ns.encode_samples(["Two and two is four."], tokenizer, context=4)
+    EncodedSamples(ids=[[...]], truncated=1)
+    """
     # verbose=False: long samples are counted here, without one warning each.
     full = [tokenizer.encode(sample, verbose=False) for sample in samples]
     return EncodedSamples([ids[:context] for ids in full], sum(len(ids) > context for ids in full))

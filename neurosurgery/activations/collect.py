@@ -65,6 +65,11 @@ def collect_activation_norms(
 ) -> ByRepeat:
     """Run the model up to its head, once over all drawn samples; sum norms of the targets' inputs.
 
+    >>> ids = ns.encode_samples(problems, tokenizer, 512).ids
+    >>> [norms] = ns.collect_activation_norms(model, targets, ids, np.ones((1, len(ids)), dtype=int))
+    >>> norms["model.layers.0.mlp.down_proj"].shape
+    torch.Size([768])
+
     Args:
         model: in evaluation mode.
         targets: the observed modules, from `find_targets`.

@@ -93,9 +93,9 @@ def compare(
     >>> with ns.scaled(model, mask, 0):
     ...     after = ns.evaluate(model, tokenizer, tasks=["demo_gsm8k_cot", "demo_mmlu"], limit=40)
     >>> ns.compare(before, after).to_frame()[["task", "difference", "verdict"]]
-                 task  difference             verdict
-    0  demo_gsm8k_cot      -0.725               worse
-    1       demo_mmlu       0.000  within the margin
+                 task  difference    verdict
+    0  demo_gsm8k_cot        -0.5      worse
+    1       demo_mmlu         0.0  undecided
 
     Args:
         before: of the unedited model (`ns.evaluate`).

@@ -66,9 +66,9 @@ def locate(
 
     >>> mask = ns.locate(model, tokenizer, skill=problems, against=passages, proportion=0.05)
     >>> mask
-    ParameterMask(85,803 of 3.4 M weights in 28 matrices, 2.5 %: mathneuro, 0.05 against other)
+    ParameterMask(57,8... of 3.41 M weights in 28 matrices, 1.7%: mathneuro, 0.05 against other)
     >>> ns.locate(model, tokenizer, skill=problems, method="wanda", proportion=0.05).count()
-    172000
+    170376
 
     Args:
         model: a causal language model of transformers (which is left as it is), or its name on the

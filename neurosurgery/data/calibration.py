@@ -128,6 +128,10 @@ def read_calibration_set(source: CalibrationSource, random_state: int = 42) -> C
     A skill's set that also has a column `answer` is split into samples and tests
     (`split_programs`).
 
+    >>> source = ns.CalibrationSource("math", Path(ns.DEMO.train_dataset))
+    >>> len(ns.read_calibration_set(source).samples)
+    600
+
     Raises:
         UsageError: it cannot be read (`read_table`), has other columns or empty samples.
     """

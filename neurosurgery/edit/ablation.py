@@ -47,6 +47,10 @@ def ablated(
 
     Weights do not change; afterwards the model gives the same bits as before.
 
+    >>> heads = ns.find_heads(model)[:2]
+    >>> with ns.ablated(model, heads):  # by zeros
+    ...     without = ns.next_tokens(model, [[1, 2, 3]], batch_tokens=64)
+
     Args:
         model: a causal language model.
         units: heads and MLPs (`masks.head_units`); a head's output is its part of the output
@@ -196,6 +200,10 @@ def head_means(
     batch_tokens: int = 4096,
 ) -> dict[Unit, torch.Tensor]:
     """Average what every unit gives at the last position, over counterfactuals; see `end_vectors`.
+
+    >>> heads = ns.find_heads(model)[:1]
+    >>> ns.head_means(model, [[1, 2, 3], [4, 5]], heads)[heads[0]].shape
+    torch.Size([64])
 
     Returns:
         Unit to (size,), float32, on the CPU.

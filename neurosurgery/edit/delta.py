@@ -50,6 +50,10 @@ def changed_values(base: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
 def added_delta(model: nn.Module, delta: Delta) -> AbstractContextManager[None]:
     """Add the changes inside the block; restore the weights bit for bit afterwards.
 
+    >>> delta = ns.Delta(mask, {name: torch.ones(n) for name, n in mask.counts().items()})
+    >>> with ns.added_delta(model, delta):  # each selected weight is larger by 1
+    ...     changed = model.get_parameter("model.layers.0.mlp.down_proj.weight").sum().item()
+
     Raises:
         ValueError: the mask names a parameter that the model does not have in that shape.
     """

@@ -41,6 +41,10 @@ def export_model(
     neurosurgery.json, and what the model's own folder holds besides (`copy_other_files`). It is
     complete or absent.
 
+    >>> applied = ns.export_model(model, tokenizer, mask, 0.0, folder / "pruned", mask.provenance)
+    >>> applied.mask.count() == mask.count(), (folder / "pruned" / "README.md").is_file()
+    (True, True)
+
     Args:
         model: the unedited model; the export has its dtype.
         tokenizer: the model's.

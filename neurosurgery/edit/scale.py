@@ -43,6 +43,14 @@ def scaled(model: nn.Module, mask: ParameterMask, scalar: float) -> Iterator[App
     Yields the factor actually applied, or None if all selected weights are zero. The restored
     weights are bit-identical in every dtype.
 
+    >>> weight = model.get_parameter("model.layers.0.mlp.down_proj.weight")
+    >>> selected = mask.tensor("model.layers.0.mlp.down_proj.weight")
+    >>> with ns.scaled(model, mask, 0):
+    ...     weight[selected].abs().max().item()
+    0.0
+    >>> weight[selected].abs().max().item() > 0  # as it was, bit for bit
+    True
+
     Raises:
         UsageError: the scalar is not finite.
         ValueError: the mask names a parameter that the model does not have in that shape.

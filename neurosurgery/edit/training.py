@@ -163,6 +163,16 @@ def trainable(model: nn.Module, mask: ParameterMask) -> Iterator[TrainableEntrie
     block fails, the weights are those from before it. `restore()` of what is yielded undoes the
     training, `delta()` is its result.
 
+    >>> with ns.trainable(model, mask) as entries:
+    ...     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    ...     batch = tokenizer(problems[0], return_tensors="pt")
+    ...     model(**batch, labels=batch["input_ids"]).loss.backward()
+    ...     optimizer.step()
+    >>> delta = entries.delta()
+    >>> entries.restore()
+    >>> delta.count == mask.count()
+    True
+
     Args:
         model: a loaded model. Memory beside it: for each selected weight the change and its
             gradient (4 bytes each), its index (4), its base (as the weight), and the optimiser's

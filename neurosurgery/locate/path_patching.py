@@ -112,6 +112,13 @@ def head_effects(
     (`patching_hooks`), which is used for everything where the two differ. All is computed in
     float32, whatever the weights' number format.
 
+    >>> effects = ns.head_effects(model, pairs, units=["heads"])
+    >>> effects.effects.shape
+    torch.Size([16, 27])
+    >>> strongest = effects.ranking()[0]  # without it the answers lose most
+    >>> strongest.layer, strongest.index
+    (2, 1)
+
     Args:
         model: a causal language model in evaluation mode.
         pairs: prompts and counterfactuals; those of one length run together, without padding.

@@ -20,6 +20,9 @@ from neurosurgery.models.targets import find_targets
 def find_heads(model: PreTrainedModel) -> list[Unit]:
     """Find every attention head of a model, by layer and head (`head_units`).
 
+    >>> len(ns.find_heads(model)), ns.find_heads(model)[5].layer, ns.find_heads(model)[5].index
+    (16, 1, 1)
+
     Raises:
         UsageError: the model has no separable heads (`models.heads.find_blocks`).
     """
@@ -93,6 +96,9 @@ def zero_mask(model: PreTrainedModel, units: Sequence[Unit]) -> ParameterMask:
 
     What a bias of the output projection adds stays; it belongs to no head. The mask covers every
     scored parameter of the model.
+
+    >>> ns.zero_mask(model, ns.find_heads(model)[:1])
+    ParameterMask(16,384 of 3.41 M weights in 28 matrices, 0.48%)
 
     Raises:
         KeyError: a unit owns part of a parameter that is not scored.

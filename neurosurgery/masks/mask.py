@@ -32,9 +32,9 @@ class ParameterMask:
     >>> a, b = (ns.load_mask(path) for path in paths)
     >>> (a - b).count(), (a & b).count(), (a | b).count()
     (3, 2, 7)
-    >>> a.to_frame()
-       layer module                               parameter  selected  weights  share
-    0      0  gate_proj  model.layers.0.mlp.gate_proj.weight         5       20   0.25
+    >>> a.to_frame()[["layer", "module", "selected", "weights", "share"]]
+       layer     module  selected  weights  share
+    0      0  gate_proj         5       20   0.25
 
     Attributes:
         shapes: parameter name to shape.

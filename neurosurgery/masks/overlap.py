@@ -78,6 +78,10 @@ class Overlap:
 def overlap_by_parameter(a: ParameterMask, b: ParameterMask) -> dict[str, Overlap]:
     """The overlap of every parameter, by name.
 
+    >>> found = ns.overlap_by_parameter(mask, ns.random_twin(mask, 0))
+    >>> len(found), found["model.layers.0.mlp.down_proj.weight"].count_a
+    (28, 5205)
+
     Raises:
         ValueError: the masks are of different models.
     """
@@ -92,7 +96,11 @@ def overlap_by_parameter(a: ParameterMask, b: ParameterMask) -> dict[str, Overla
 
 @checked
 def total(overlaps: Mapping[str, Overlap]) -> Overlap:
-    """The overlap of all parameters together."""
+    """The overlap of all parameters together.
+
+    >>> ns.total(ns.overlap_by_parameter(mask, mask)).jaccard
+    1.0
+    """
     return sum(overlaps.values(), Overlap())
 
 
@@ -104,7 +112,12 @@ def by_layer(overlaps: Mapping[str, Overlap]) -> dict[int | None, Overlap]:
 
 @checked
 def by_kind(overlaps: Mapping[str, Overlap]) -> dict[str, Overlap]:
-    """The overlap per kind of module, by its shortest unique name, in the model's order."""
+    """The overlap per kind of module, by its shortest unique name, in the model's order.
+
+    >>> found = ns.by_kind(ns.overlap_by_parameter(mask, mask))
+    >>> list(found)
+    ['q_proj', 'k_proj', 'v_proj', 'o_proj', 'gate_proj', 'up_proj', 'down_proj']
+    """
     kinds = {name: place_of(name).kind for name in overlaps}
     short = short_kinds(list(dict.fromkeys(kinds.values())))
     return _grouped(overlaps, lambda name: short[kinds[name]])

@@ -15,7 +15,11 @@ from neurosurgery.models.hooks import input_hooks
 
 @checked
 def context_length(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The maximum number of input tokens; longer samples are cut."""
+    """The maximum number of input tokens; longer samples are cut.
+
+    >>> ns.context_length(model, tokenizer)
+    512
+    """
     return configured_context(model.config, tokenizer)
 
 
@@ -84,6 +88,10 @@ def next_tokens(
     """Predict the token that follows every prompt: the one with the largest logit.
 
     Prompts of one length run together, so that there is no padding.
+
+    >>> ids = tokenizer.encode("The capital of France is")
+    >>> tokenizer.decode(ns.next_tokens(model, [ids], batch_tokens=64))
+    ' the'
 
     Args:
         model: a causal language model.

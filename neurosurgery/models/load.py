@@ -139,6 +139,9 @@ def load_tokenizer(
 ) -> PreTrainedTokenizerBase:
     """Load the model's tokenizer.
 
+    >>> ns.load_tokenizer(ns.ModelConfig(ns.DEMO.model)).decode([1])
+    '!'
+
     Raises:
         UsageError: it cannot be loaded, or the wanted chat template is not there.
     """
@@ -175,6 +178,11 @@ def load_model(
 
     `dtype` replaces the configured one; `auto` is the checkpoint's dtype, which keeps every bit. A
     GGUF checkpoint becomes float weights.
+
+    >>> config = ns.ModelConfig(ns.DEMO.model, device="cpu")
+    >>> loaded = ns.load_model(config, ns.load_tokenizer(config))
+    >>> loaded.dtype, loaded.model.num_parameters()
+    ('float32', 3803392)
 
     Raises:
         UsageError: the model cannot be loaded, its checkpoint does not hold exactly its weights, or

@@ -47,6 +47,10 @@ def find_targets(model: PreTrainedModel) -> list[Target]:
 
     Embeddings and an output head tied to them are left out. A weight that several modules share
     counts once, under its name in `named_parameters`.
+
+    >>> targets = ns.find_targets(model)
+    >>> len(targets), targets[0].name, targets[0].in_features
+    (28, 'model.layers.0.self_attn.q_proj', 256)
     """
     embedding = model.get_input_embeddings()
     own = {name for name, _ in model.named_parameters()}

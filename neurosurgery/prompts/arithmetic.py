@@ -63,6 +63,10 @@ def arithmetic_pairs(
     answer in its first digit, by one, and has as many digits. The prompts are spread evenly over
     the wordings. Each operator's prompts are the same whatever other operators are asked for.
 
+    >>> made, tally = ns.arithmetic_pairs(tokenizer, operators=["+"], families=["demo"], shots=0)
+    >>> made[0].prompt, made[0].counterfactual, made[0].answer
+    ('4+2=', '4?2=', '6')
+
     Args:
         tokenizer: the model's; counterfactuals are chosen for it.
         operators: some of `OPERATORS`.

@@ -153,6 +153,11 @@ def tokenize_pairs(
     tokens or the same tokens, whose answer yields no token, or whose wrong answer has the same
     first token.
 
+    >>> sums = [ns.PromptPair("47+25=", "47@25=", "72"), ns.PromptPair("1+1=", "1@11=", "2")]
+    >>> tokens, tally = ns.tokenize_pairs(sums, tokenizer)
+    >>> len(tokens), tally.unequal  # the second counterfactual is longer in tokens
+    (1, 1)
+
     Args:
         pairs: the texts.
         tokenizer: the model's; its special tokens are added as it adds them before any text.
@@ -266,6 +271,11 @@ def keep_right(
     pairs: Sequence[TokenPair], predicted_ids: Sequence[int], tally: Tally
 ) -> tuple[list[TokenPair], Tally]:
     """Drop the pairs that the model answers wrong, and count them.
+
+    >>> found = ns.next_tokens(model, [one.prompt_ids for one in tokens], batch_tokens=512)
+    >>> right, tally = ns.keep_right(tokens, found, tally)
+    >>> len(right) == tally.kept
+    True
 
     Args:
         pairs: pairs that `tokenize_pairs` kept.

@@ -31,6 +31,10 @@ _FOLDER = "folder"
 def read_results(folder: str | Path) -> pd.DataFrame:
     """The points of a results folder: a row per grid point and task.
 
+    >>> points = ns.read_results(results)
+    >>> sorted(set(points["role"])), "verdict" in points
+    (['other', 'skill'], True)
+
     Args:
         folder: the results folder of a run.
 
@@ -54,6 +58,9 @@ def read_results(folder: str | Path) -> pd.DataFrame:
 @checked
 def plot_isolation(points: pd.DataFrame) -> Figure:
     """The skill lost against what the other tasks keep: their mean, and the worst of them.
+
+    >>> points = ns.read_results(results)
+    >>> ns.plot_isolation(points[points["method"] == "mathneuro"]).save("isolation.svg")
 
     Args:
         points: the table of `read_results`, or some of its rows. They choose the selections; what a
@@ -79,6 +86,8 @@ def plot_isolation(points: pd.DataFrame) -> Figure:
 @checked
 def figures(folder: str | Path) -> dict[str, Figure]:
     """The figures of a folder's report, by the names of its files, as `proportion`.
+
+    >>> ns.figures(results)["proportion"].save("proportion.svg")
 
     Args:
         folder: the results folder of a run.

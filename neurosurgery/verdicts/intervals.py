@@ -323,6 +323,12 @@ def paired_interval(edited: Metric, baseline: Metric) -> Interval:
     """The 95 % interval of edited minus baseline over the documents that both answered.
 
     There is none where the two did not answer the same documents.
+
+    >>> names = [str(n) for n in range(40)]
+    >>> old = ns.metric_from_documents("acc", [1] * 40, 1, names)
+    >>> new = ns.metric_from_documents("acc", [0] * 10 + [1] * 30, 0.75, names)
+    >>> [round(end, 2) for end in ns.paired_interval(new, old)]
+    [-0.38, -0.07]
     """
     return compare([edited], baseline).interval
 
@@ -332,6 +338,12 @@ def mcnemar(edited: Metric, baseline: Metric) -> float:
     """Exact two-sided McNemar p-value: are the changed answers as often mended as broken?
 
     NaN where documents are not simply right or wrong, or not the same on both sides.
+
+    >>> names = list("abcdef")
+    >>> old = ns.metric_from_documents("acc", [1, 1, 1, 1, 1, 1], 1, names)
+    >>> new = ns.metric_from_documents("acc", [0, 0, 0, 0, 0, 1], 1 / 6, names)
+    >>> ns.mcnemar(new, old)  # 5 of 5 changes in one direction
+    0.0625
     """
     if edited.documents != baseline.documents or not (edited.binary and baseline.binary):
         return math.nan

@@ -177,6 +177,9 @@ def metric_from_documents(
 ) -> Metric | None:
     """Rebuild a harness metric from its values per document.
 
+    >>> ns.metric_from_documents("acc", [1, 0, 1, 1], 0.75, list("abcd")).value
+    0.75
+
     Returns:
         None where that is impossible: values that are no numbers, or an aggregation that is not
         known, which shows in a number other than the reported one. No interval is better than a
