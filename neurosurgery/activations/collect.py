@@ -66,7 +66,8 @@ def collect_activation_norms(
     """Run the model up to its head, once over all drawn samples; sum norms of the targets' inputs.
 
     >>> ids = ns.encode_samples(problems, tokenizer, 512).ids
-    >>> [norms] = ns.collect_activation_norms(model, targets, ids, np.ones((1, len(ids)), dtype=int))
+    >>> once = np.ones((1, len(ids)), dtype=int)
+    >>> [norms] = ns.collect_activation_norms(model, targets, ids, once)
     >>> norms["model.layers.0.mlp.down_proj"].shape
     torch.Size([768])
 
