@@ -13,6 +13,7 @@ from scripts import DEMO_DATA, DEMO_TASKS
 
 import MathNeuro
 from neurosurgery.__main__ import main
+from neurosurgery.locate import consistency as measuring
 from neurosurgery.results.lock import NAME as LOCK
 from neurosurgery.results.store import FORMAT
 from neurosurgery.settings.identity import Fact, Identity
@@ -154,8 +155,8 @@ def test_no_flags_mean_the_demo(tmp_path, monkeypatch):
         calls.append((list(sets), sizes, num_subsets, proportions))
         return pd.DataFrame(columns=COLUMNS[1:])
 
-    monkeypatch.setattr("neurosurgery.locate.consistency.measure_consistency", remember)
-    monkeypatch.setattr("neurosurgery.locate.consistency.consistency_text", lambda _table: "")
+    monkeypatch.setattr(measuring, "measure_consistency", remember)
+    monkeypatch.setattr(measuring, "consistency_text", lambda _table: "")
     monkeypatch.chdir(tmp_path)
     assert main(["consistency"]) == 0
     sizes = (1, 10, 50, 100, 500)

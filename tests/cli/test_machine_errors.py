@@ -14,6 +14,7 @@ from scripts import SCRIPTS, without_timings
 from neurosurgery.cli.parse import run_script
 from neurosurgery.common import files
 from neurosurgery.common.errors import RunError, UsageError
+from neurosurgery.evaluate import harness
 
 pytestmark = pytest.mark.whole
 
@@ -130,7 +131,7 @@ def test_too_little_memory_for_the_smallest_batch(
         def fail(*_arguments, **_keywords):
             raise error
 
-        patch.setattr("neurosurgery.evaluate.harness.evaluate", fail)
+        patch.setattr(harness, "evaluate", fail)
         assert CASE.run(tiny_model, save_path, *MORE) == 1
     assert "out of memory, also with the smallest batch" in capsys.readouterr().err
     assert CASE.run(tiny_model, save_path, *MORE) == 0

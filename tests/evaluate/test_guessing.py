@@ -10,6 +10,7 @@ from conftest import build_model
 from lm_eval.tasks import TaskManager
 from own_tasks import write_task
 
+from neurosurgery.evaluate import tasks
 from neurosurgery.evaluate.harness import Harness, _plain, harness_model
 from neurosurgery.evaluate.tasks import task_manager
 from neurosurgery.models.load import LoadedModel
@@ -118,9 +119,7 @@ LOWER = {"brier_score", "error_rate", "perplexity"}
 @pytest.fixture
 def measure(monkeypatch, tmp_path, tokenizer):
     """Evaluate a task of one's own with a tiny model, as a finished cell."""
-    monkeypatch.setattr(
-        "neurosurgery.evaluate.tasks.TaskManager", partial(TaskManager, include_defaults=False)
-    )
+    monkeypatch.setattr(tasks, "TaskManager", partial(TaskManager, include_defaults=False))
 
     def run(documents: list[dict], **fields: str) -> Cell:
         tasks = write_task(tmp_path / "tasks", documents, **fields)

@@ -15,6 +15,7 @@ from lm_eval.tasks import TaskManager
 from own_tasks import DOCUMENTS, write_task
 from scripts import DEMO_DATA, SCRIPTS, files_with_times, table
 
+from neurosurgery.evaluate import tasks
 from neurosurgery.evaluate.harness import Harness
 from neurosurgery.evaluate.identity import _files_behind
 from neurosurgery.evaluate.tasks import task_manager
@@ -46,7 +47,8 @@ def other(documents: list[dict]) -> list[dict]:
 def only_own_tasks(monkeypatch):
     """The full index of the harness takes most of the time of a small run."""
     monkeypatch.setattr(
-        "neurosurgery.evaluate.tasks.TaskManager",
+        tasks,
+        "TaskManager",
         partial(TaskManager, include_defaults=False),
     )
 

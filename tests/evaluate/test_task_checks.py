@@ -16,6 +16,7 @@ from scripts import SCRIPTS
 from transformers import AutoTokenizer
 
 from neurosurgery.common.errors import UsageError
+from neurosurgery.evaluate import tasks
 from neurosurgery.evaluate.harness import Harness
 from neurosurgery.evaluate.task_files import fault_of, task_files
 from neurosurgery.evaluate.tasks import task_manager
@@ -112,9 +113,7 @@ UNFIT = {
 
 @pytest.fixture
 def only_own_tasks(monkeypatch):
-    monkeypatch.setattr(
-        "neurosurgery.evaluate.tasks.TaskManager", partial(TaskManager, include_defaults=False)
-    )
+    monkeypatch.setattr(tasks, "TaskManager", partial(TaskManager, include_defaults=False))
 
 
 def harness(tasks: Path, num_fewshot: int | None = None) -> Harness:
