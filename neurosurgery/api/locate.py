@@ -164,7 +164,8 @@ def _statistics(
         one = sets[names.index(name)]
         sizes = [] if size is None else [size]
         how = (draw.of(one), draw.batch_tokens, sizes)
-        computed = collect_from_set(kind, loaded, parts, one, *how)
+        shown = replace(one, name=shown_set(name, "skill"))
+        computed = collect_from_set(kind, loaded, parts, shown, *how)
         found.setdefault(kind, {})[name if size is None else (name, size)] = computed[size]
     return Observations(found, [keys[0].size], draw.seed)
 
