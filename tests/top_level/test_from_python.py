@@ -51,6 +51,17 @@ def test_every_name_is_taken_from_where_it_is_defined():
         assert getattr(neurosurgery, name).__module__ == f"neurosurgery.{module}"
 
 
+@pytest.mark.parametrize("name", ["evaluate", "locate"])
+def test_a_function_with_the_name_of_a_folder_stays_a_function(name):
+    code = (
+        "import neurosurgery\n"
+        f"from neurosurgery.{name} import __doc__\n"
+        f"import neurosurgery.{name}\n"
+        f"print(neurosurgery.{name}.__module__, callable(neurosurgery.{name}))"
+    )
+    assert python(code) == f"neurosurgery.api.{name} True\n"
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="nothing"):
         neurosurgery.nothing  # noqa: B018
