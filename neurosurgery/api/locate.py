@@ -208,8 +208,9 @@ def _mask(
         "samples": {shown_set(one.name, "skill"): len(one.samples) for one in sets},
         "sha256": {shown_set(one.name, "skill"): one.sha256 for one in sets},
     }
-    one = replace(found[0], mask=mask)
-    return mask.with_provenance(mask_provenance(origin, key, one))
+    told = mask_provenance(origin, key, replace(found[0], mask=mask))
+    # The scripts call any skill by one name; here nothing says that it is that.
+    return mask.with_provenance(told | {"skill": shown_set(SKILL, "skill")})
 
 
 def _name(loaded: LoadedModel) -> str:

@@ -188,6 +188,7 @@ def test_a_mask_knows_how_it_was_found_and_so_does_its_file(tmp_path):
     assert again.provenance == found.provenance
     told = again.provenance
     assert (told["method"], told["proportion"], told["seed"]) == ("mathneuro", 0.05, 7)
+    assert told["skill"] == "skill"
     assert told["samples"] == {"skill": 12, "other": 12}
     # As the scripts' files, for `masks`, `apply` and `--selection`.
     assert read_mask_file(tmp_path / "found.safetensors").provenance["model"] == DEMO.model
