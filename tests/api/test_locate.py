@@ -47,7 +47,7 @@ def test_the_mask_equals_the_literal_reference_in_double_precision(dtype):
 
 
 def test_the_mask_equals_that_of_the_parts_with_the_scripts_draw():
-    """As README's long version: 50 samples drawn from each file, by the scripts' seed."""
+    """As the long version in docs/PARTS.md: 50 samples drawn from each file, by the scripts' seed."""
     targets, masks, texts = ns.find_targets(MODEL), {}, {}
     for name in ("math", "mmlu"):
         path = Path(DEMO.train_dataset).with_name(f"{name}.csv")

@@ -70,7 +70,7 @@ def test_an_unknown_name_is_an_attribute_error():
 def examples_of_the_parts() -> list[tuple[str, list[str]]]:
     """Every block of Python with the lines that it prints, as the page says."""
     page = (ROOT / "docs" / "PARTS.md").read_text(encoding="utf-8")
-    pattern = r"^```python\n(.*?)^```$\n\nIt prints\n\n(.*?)\n\n"
+    pattern = r"^```python\n(.*?)^```$\n\nIt prints\n\n(.*?)(?:\n\n|\n\Z)"
     return [
         (block, [line.strip() for line in printed.splitlines()])
         for block, printed in re.findall(pattern, page, re.DOTALL | re.MULTILINE)
