@@ -8,12 +8,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neurosurgery.cli.flags import as_typed, read_settings
 from neurosurgery.cli.streams import OutputError, checked_output, usable_streams
 from neurosurgery.common.errors import RunError, Stopped, UsageError, machine_error
+from neurosurgery.common.hub import offline
 from neurosurgery.common.terminal import PROGRAM, be_quiet, say_error
 from neurosurgery.data.program_files import holds_programs
 from neurosurgery.edit.kinds import edits_of
@@ -33,6 +35,7 @@ from neurosurgery.settings.experiment import (
 )
 from neurosurgery.settings.identity import MATH
 from neurosurgery.settings.margins import Margins, recorded_margins, recorded_skill_name
+from neurosurgery.settings.shard import Shard
 from neurosurgery.settings.workers import WorkersConfig
 
 if TYPE_CHECKING:
@@ -149,6 +152,7 @@ def output_config(settings: Settings) -> OutputConfig:
     return settings.part(
         OutputConfig,
         save_path=Path(settings.save_path or DEMO.save_path),
+        shard=None if settings.shard is None else Shard.parse(settings.shard),
         margins=_margins(settings),
         skill_name=_skill_name(settings),
     )
@@ -248,7 +252,11 @@ def run_study_script(
     def run(argv: Sequence[str] | None) -> None:
         start = time.monotonic()
         settings = read_settings(script, description, argv, call)
-        be_quiet(settings.quiet)
+        be_quiet(settings.quiet or settings.json)
+        with offline() if settings.dry_run else nullcontext():
+            run_settings(settings, start)
+
+    def run_settings(settings: Settings, start: float) -> None:
         if settings.budget is not None:
             left_to_choose(settings)
         study = study_of(settings)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,3 +84,42 @@ def load_split(place: HubPlace) -> Iterable[Mapping[str, Any]]:
         return load_dataset(place.name, place.config, split=place.split)
     finally:
         logging.set_verbosity(told)
+
+
+_OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_EVALUATE_OFFLINE")
+"""Variables of the environment that the Hugging Face libraries read when they are imported."""
+
+_READ_INTO = (
+    ("huggingface_hub.constants", "HF_HUB_OFFLINE"),
+    ("datasets.config", "HF_HUB_OFFLINE"),
+    ("datasets.config", "HF_DATASETS_OFFLINE"),
+    ("evaluate.config", "HF_EVALUATE_OFFLINE"),
+)
+"""Where they keep what they have read, and look when something is asked for."""
+
+
+@contextmanager
+def offline() -> Iterator[None]:
+    """Inside the block nothing is downloaded: what is not on this machine is not there."""
+    before = {name: os.environ.get(name) for name in _OFFLINE}
+    known = {
+        (name, attribute): getattr(sys.modules[name], attribute)
+        for name, attribute in _READ_INTO
+        if hasattr(sys.modules.get(name), attribute)
+    }
+    os.environ.update(dict.fromkeys(_OFFLINE, "1"))
+    for name, attribute in known:
+        setattr(sys.modules[name], attribute, True)
+    try:
+        yield
+    finally:
+        for variable, value in before.items():
+            if value is None:
+                del os.environ[variable]
+            else:
+                os.environ[variable] = value
+        usual = before["HF_HUB_OFFLINE"] in ("1", "ON", "YES", "TRUE", "true")
+        for name, attribute in _READ_INTO:
+            if hasattr(module := sys.modules.get(name), attribute):
+                # A library that the block has imported has read the block's variables.
+                setattr(module, attribute, known.get((name, attribute), usual))

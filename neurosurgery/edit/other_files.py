@@ -58,6 +58,17 @@ def copy_other_files(model: PreTrainedModel, name: object, folder: Path) -> None
             shutil.copyfile(path, copy)
 
 
+def other_bytes(name: str) -> int:
+    """The size of what a model's folder on this machine holds besides weights; nothing is asked."""
+    source = Path(name)
+    if not source.is_dir():
+        config = try_to_load_from_cache(name, CONFIG_NAME) if is_hub_id(name) else None
+        if not isinstance(config, str):
+            return 0
+        source = Path(config).parent
+    return sum(path.stat().st_size for path in _other_files(source))
+
+
 def _snapshot(name: str, commit: str | None) -> Path | None:
     """The local folder of a hub model without its weights; None if there is none."""
     try:

@@ -33,6 +33,7 @@ from neurosurgery.evaluate.evaluation import Evaluation
 from neurosurgery.evaluate.identity import group_identity, task_identity
 from neurosurgery.evaluate.isolation import FEWSHOT_SEED, preserved_generators
 from neurosurgery.evaluate.remembered import Remembered, Responses
+from neurosurgery.evaluate.request_sizes import RequestSize, request_sizes
 from neurosurgery.evaluate.requests import Prompts, build_requests
 from neurosurgery.evaluate.tasks import task_manager
 from neurosurgery.models.devices import empty_cache
@@ -45,29 +46,44 @@ from neurosurgery.settings.parts import flag_of
 class Harness:
     """A set of harness tasks, loaded once and evaluated for any number of model states.
 
+    Args:
+        manager: the index of tasks.
+        setting: what names them.
+        names: the tasks.
+        config: how they are asked.
+        not_here: takes the names of those whose data would have to be downloaded, which are left
+            out; None where that is an error.
+
     Raises:
         UsageError: a task cannot be loaded, runs generated code or needs a multimodal model.
     """
 
     def __init__(
-        self, manager: TaskManager, setting: str, names: Sequence[str], config: EvaluationConfig
+        self,
+        manager: TaskManager,
+        setting: str,
+        names: Sequence[str],
+        config: EvaluationConfig,
+        not_here: list[str] | None = None,
     ) -> None:
         self._config = config
         self._setting = setting
         self._flag = flag = flag_of(setting)
-        self._names = tuple(names)
         self._guessing: Guessing = {}
         self._notes: list[str] = []
         self._records: dict[bool, dict[str, list[Record]]] = {}
         self._prompts: dict[str, Prompts] = {}
         of_skill = setting == "skill_task"
         limit = config.math_documents if of_skill else config.other_documents
+        if not_here is not None:
+            names = [name for name in names if not _is_left_out(manager, flag, name, not_here)]
         self._loaded = _load(manager, flag, names)
         for name, task in self._loaded["tasks"].items():
             if getattr(task, "UNSAFE_CODE", False):
                 raise UsageError(flag, name, "runs generated code in this process; refused")
             if getattr(task, "MULTIMODAL", False):
                 raise UsageError(flag, name, "needs a multimodal model")
+        self._names = tuple(names)
         self._groups = {
             name: _leaves(name, self._loaded["group_map"]) for name in self._loaded["groups"]
         }
@@ -104,6 +120,13 @@ class Harness:
     def sizes(self) -> dict[str, int]:
         """How many documents each task has."""
         return {name: len(task.eval_docs) for name, task in self._loaded["tasks"].items()}
+
+    def request_sizes(self) -> dict[str, list[RequestSize]]:
+        """The requests of each task, of the documents of all repeats; `prepare` has built them."""
+        return {
+            name: request_sizes(prompts.built, self._tokenizer, self._longest)
+            for name, prompts in self._prompts.items()
+        }
 
     def fields(self) -> dict[str, list[str]]:
         """The fields of each task's documents."""
@@ -157,6 +180,7 @@ class Harness:
             UsageError: the requests cannot be built or scored (`check_task`).
         """
         facts = self._membership()
+        self._tokenizer, self._longest = tokenizer, longest
         with preserved_generators():
             for name, task in self._loaded["tasks"].items():
                 with _refused(self._flag, name, "cannot be asked"):
@@ -250,16 +274,20 @@ class Harness:
         )
 
 
-def load_harnesses(manager: TaskManager, config: EvaluationConfig) -> dict[str, Harness]:
+def load_harnesses(
+    manager: TaskManager, config: EvaluationConfig, not_here: list[str] | None = None
+) -> dict[str, Harness]:
     """Load the math task (under `math`) and the other tasks (under `other`).
+
+    `not_here` is that of `Harness`.
 
     Raises:
         UsageError: a task cannot be used, or is both the math task and another task.
     """
     of_math = manager if config.programs is None else task_manager(config, of_math=True)
     harnesses = {
-        "math": Harness(of_math, "skill_task", [config.math_task], config),
-        "other": Harness(manager, "other_tasks", config.other_tasks, config),
+        "math": Harness(of_math, "skill_task", [config.math_task], config, not_here),
+        "other": Harness(manager, "other_tasks", config.other_tasks, config, not_here),
     }
     twice = sorted(harnesses["math"].leaves & harnesses["other"].leaves)
     if twice:
@@ -278,6 +306,18 @@ def _load(manager: TaskManager, flag: str, names: Sequence[str]) -> dict[str, An
                 with _refused(flag, name, "cannot be loaded"):
                     manager.load([name])
             raise
+
+
+def _is_left_out(manager: TaskManager, flag: str, name: str, not_here: list[str]) -> bool:
+    """Whether a task's data would have to be downloaded; its name is noted then."""
+    with preserved_generators(), _refused(flag, name, "cannot be loaded"):
+        try:
+            manager.load([name])
+        except ConnectionError:
+            # What `datasets` raises of a data set that is neither on the hub nor in its cache.
+            not_here.append(name)
+            return True
+    return False
 
 
 @contextmanager

@@ -51,6 +51,11 @@ class Prompts:
         self._chosen = self.asked.of(repeat, part)
 
     @property
+    def built(self) -> Sequence[Instance]:
+        """The requests of the documents of all repeats; none before they are built."""
+        return self._built or ()
+
+    @property
     def _wanted(self) -> Sequence[int]:
         """The documents of the state; before one is chosen, all, in the order of building."""
         return self.asked.order if self._chosen is None else self._chosen

@@ -13,10 +13,32 @@ from neurosurgery.settings.experiment import ModelConfig
 
 
 class ModelSize(NamedTuple):
-    """Bytes of a model's weights in its dtype, and of its largest scored matrix in float32."""
+    """What a model takes, from its configuration alone.
+
+    Attributes:
+        weights: bytes of its weights, in its dtype.
+        largest_matrix: bytes of its largest scored matrix in float32.
+        scored: weights in scored matrices, in number.
+        packed: bytes of a mask of all of them, a bit each (`numpy.packbits` by matrix).
+        inputs: the input features of all scored matrices, in number.
+        itemsize: bytes of a weight.
+        layers: their number.
+        remembered: bytes of a token's keys and values in all layers.
+        passing: bytes of what a token is inside of a layer, at most: all that its matrices read
+            and write.
+        logits: bytes of a token's logits in the model's dtype and again in float32.
+    """
 
     weights: int
     largest_matrix: int
+    scored: int
+    packed: int
+    inputs: int
+    itemsize: int
+    layers: int
+    remembered: int
+    passing: int
+    logits: int
 
 
 def model_size(
@@ -33,10 +55,25 @@ def model_size(
         UsageError: the configuration does not describe a causal language model.
     """
     model = model_without_weights(config, architecture)
-    matrices = [target.weight.numel() for target in find_targets(model)]
+    targets = find_targets(model)
+    matrices = [target.weight.numel() for target in targets]
+    text = architecture.get_text_config()
+    layers = text.num_hidden_layers
+    # A model without attention remembers no keys, and others remember as much for every head.
+    heads = getattr(text, "num_attention_heads", None) or 1
+    width = getattr(text, "head_dim", None) or text.hidden_size // heads
+    kept = getattr(text, "num_key_value_heads", None) or heads
     return ModelSize(
-        sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize,
-        4 * max(matrices, default=0),
+        weights=sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize,
+        largest_matrix=4 * max(matrices, default=0),
+        scored=sum(matrices),
+        packed=sum(-(-count // 8) for count in matrices),
+        inputs=sum(target.in_features for target in targets),
+        itemsize=dtype.itemsize,
+        layers=layers,
+        remembered=2 * layers * kept * width * dtype.itemsize,
+        passing=sum(sum(target.weight.shape) for target in targets) // layers * dtype.itemsize,
+        logits=text.vocab_size * (dtype.itemsize + torch.float32.itemsize),
     )
 
 

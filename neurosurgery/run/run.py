@@ -16,6 +16,7 @@ A cell goes from here through `LocalExecutor.run` (or `RayWorkers.run`), `Host.r
 from __future__ import annotations
 
 import gc
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.common.terminal import has_bars, progress, say
+from neurosurgery.common.terminal import be_quiet, has_bars, progress, say
 from neurosurgery.edit.kinds import scale_by
 from neurosurgery.models.devices import choose_device, choose_dtype
 from neurosurgery.results.keys import BASELINE_KEY, CellKey
@@ -161,7 +162,9 @@ class _Run:
                     f"--include_path {self._tasks.evaluation.include_path}: task files can run "
                     "code on this machine (!function, templates); use only those that you trust"
                 )
-            self._of_tasks = self._tasks.load(self._architecture, tokenizer)
+            self._of_tasks = self._tasks.load(
+                self._architecture, tokenizer, leave_out=config.output.dry_run
+            )
             self._identity()
         study.read_tokens(tokenizer, self._tasks)
         self._identity()
@@ -184,7 +187,11 @@ class _Run:
     def _plan(self) -> Plan:
         study, output, tasks = self._study, self._config.output, self._tasks
         self.went.keys = keys = study.keys()
-        chosen = keys if self._choose is None else self._choose(keys)
+        chosen: Sequence[CellKey] = keys
+        if self._choose is not None:
+            chosen = self._choose(keys)
+        elif output.shard is not None:
+            chosen = output.shard.cells(keys)
         plan = make_plan(chosen, output, self._store, with_baseline=study.with_baseline)
         is_there = not output.overwrite and self._store.is_done(BASELINE_KEY)
         is_early = tasks is not None and tasks.evaluation.stop_early
@@ -200,15 +207,21 @@ class _Run:
     def _tell_plan(self, plan: Plan) -> None:
         from neurosurgery.models.shapes import model_size
         from neurosurgery.run.looking import unit_parts
-        from neurosurgery.run.plan_text import plan_lines
+        from neurosurgery.run.plan_cost import cost_of
+        from neurosurgery.run.plan_text import plan_json, plan_lines
 
+        study, tasks = self._study, self._tasks
         size = model_size(self._config.model, self._architecture, self._dtype)
-        tasks = self._tasks
-        asked, clusters = ({}, {}) if tasks is None else (tasks.asked, tasks.clusters)
+        cost = cost_of(study, plan, size, tasks)
+        if self._config.output.json:
+            # Everything else is quiet, so that the object stands alone.
+            be_quiet(False)
+            say(json.dumps(plan_json(study, plan, cost, tasks), indent=1, allow_nan=False))
+            return
         looks = {}
         if tasks is not None and tasks.evaluation.stop_early:
-            looks = unit_parts(tasks.units, asked)
-        say("\n".join(plan_lines(self._study, plan, size, asked, clusters, looks)))
+            looks = unit_parts(tasks.units, tasks.asked)
+        say("\n".join(plan_lines(study, plan, cost, tasks, looks)))
 
     def _compute(self, publisher: Publisher) -> None:
         """Load the model, start to write the folder, observe, compute the cells."""

@@ -37,6 +37,18 @@ class Growth(NamedTuple):
     cell: float = 1.0
 
 
+class Needs(NamedTuple):
+    """Bytes of memory, by what takes them.
+
+    Attributes:
+        kept: what is there all the time.
+        passing: what is there for a while, one after the other.
+    """
+
+    kept: Mapping[str, int] = {}
+    passing: Mapping[str, int] = {}
+
+
 class Study(ABC):
     """A script's cells, what they are made from, and what the script adds to a run.
 
@@ -113,9 +125,15 @@ class Study(ABC):
         """What `--dry_run` prints of the work besides cells."""
         yield from ()
 
-    def memory(self, plan: Plan, size: ModelSize) -> str:
-        """What is needed besides the weights, for `--dry_run`; empty for nothing to say."""
-        return ""
+    def memory(self, plan: Plan, size: ModelSize) -> Needs:
+        """What is needed besides the weights and to evaluate, for `--dry_run`."""
+        return Needs()
+
+    def writes(self, plan: Plan, size: ModelSize) -> dict[str, int]:
+        """Bytes that cells would write besides their records, by what asks for them."""
+        from neurosurgery.run.plan_cost import disk_of
+
+        return disk_of(plan, self, size)
 
     @property
     def texts(self) -> Mapping[str, Sequence[str]]:

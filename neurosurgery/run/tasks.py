@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from neurosurgery.data.overlap import Record
     from neurosurgery.evaluate.asked import Asked
     from neurosurgery.evaluate.harness import Harness
+    from neurosurgery.evaluate.request_sizes import RequestSize
     from neurosurgery.results.cells import Cell
 
 T = TypeVar("T")
@@ -27,7 +28,7 @@ class Tasks:
     """The tasks of a run.
 
     `chatter` is what the libraries say while tasks are loaded: it stays in memory until the run can
-    start, because bad input must write nothing.
+    start, because bad input must write nothing. `not_here` are tasks that were left out.
 
     Args:
         evaluation: tasks, numbers of documents, batch size.
@@ -39,12 +40,24 @@ class Tasks:
     def __init__(self, evaluation: EvaluationConfig) -> None:
         self.evaluation = evaluation
         self.chatter = io.StringIO()
+        self.not_here: list[str] = []
         self.harnesses: Mapping[str, Harness] = {}
         self._manager = task_manager(evaluation)
         self.clusters: dict[str, int] = {}
 
-    def load(self, architecture: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> Identity:
+    def load(
+        self,
+        architecture: PretrainedConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        leave_out: bool = False,
+    ) -> Identity:
         """Load the tasks and build their requests.
+
+        Args:
+            architecture: the model's configuration.
+            tokenizer: the model's.
+            leave_out: leave out tasks whose data are not on this machine; they are `not_here` then.
 
         Returns:
             What results of these tasks depend on.
@@ -60,7 +73,8 @@ class Tasks:
         longest = resolve_max_length(architecture, tokenizer)
         found = Identity()
         with chatter_to(self.chatter):
-            self.harnesses = load_harnesses(self._manager, self.evaluation)
+            left_out = self.not_here if leave_out else None
+            self.harnesses = load_harnesses(self._manager, self.evaluation, left_out)
             for harness in self.harnesses.values():
                 found |= harness.prepare(tokenizer, longest)
             self.clusters = self._find_clusters()
@@ -114,6 +128,10 @@ class Tasks:
     def sizes(self) -> dict[str, int]:
         """How many documents every task has."""
         return _merged(harness.sizes for harness in self.harnesses.values())
+
+    def request_sizes(self) -> dict[str, list[RequestSize]]:
+        """The requests of every task (`Harness.request_sizes`)."""
+        return _merged(harness.request_sizes() for harness in self.harnesses.values())
 
     @property
     def units(self) -> dict[str, list[str]]:

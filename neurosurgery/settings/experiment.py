@@ -25,6 +25,7 @@ from neurosurgery.settings.identity import MATH
 from neurosurgery.settings.loggers import check_loggers
 from neurosurgery.settings.margins import Margins, judged_by
 from neurosurgery.settings.parts import FIRST
+from neurosurgery.settings.shard import Shard
 from neurosurgery.settings.workers import WorkersConfig
 
 
@@ -192,7 +193,7 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class OutputConfig:
-    """The results folder, and which optional files are written."""
+    """The results folder, which optional files are written, and which cells are computed there."""
 
     save_path: Path
     text_file: str = "results.txt"
@@ -200,6 +201,8 @@ class OutputConfig:
     save_model: bool = False
     overwrite: bool = False
     dry_run: bool = False
+    json: bool = False
+    shard: Shard | None = None
     margins: Margins = field(default_factory=Margins)
     skill_name: str = MATH
     report_to: tuple[str, ...] = ()
@@ -215,6 +218,8 @@ class OutputConfig:
         Raises:
             UsageError: names the flag.
         """
+        if self.json and not self.dry_run:
+            raise UsageError("--json", "", "expected with it --dry_run, whose plan it prints")
         if Path(self.text_file).name != self.text_file or not self.text_file.endswith(".txt"):
             raise UsageError("--text_file", self.text_file, "expected a name NAME.txt, no folder")
         check_path("--text_file", self.text_file)
@@ -247,6 +252,25 @@ class RunConfig:
                 part.check()
         if self.evaluation is not None:
             self.output.margins.check(self.evaluation.tasks)
+        self._check_shard()
+
+    def _check_shard(self) -> None:
+        """Refuse a shard of a run that needs all of its cells in one folder."""
+        shard = self.output.shard
+        if shard is None:
+            return
+        reason = ""
+        if self.evaluation is None:
+            reason = "expected with it tasks: a run without them has no cells to share out"
+        elif self.evaluation.stop_early:
+            reason = "cannot be had with --stop_early, which looks at all cells before it stops one"
+        elif self.settings.values.get("budget") is not None:
+            reason = (
+                "cannot be had with --budget, which would choose other documents for every shard; "
+                "expected the numbers that it chooses in one run"
+            )
+        if reason:
+            raise UsageError("--shard", shard.text, reason)
 
 
 @dataclass(frozen=True)

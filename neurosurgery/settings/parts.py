@@ -12,6 +12,7 @@ from neurosurgery.settings.identity import CELLS, EFFECTS, MATH, TRAININGS
 from neurosurgery.settings.loggers import LOGGERS
 from neurosurgery.settings.margins import Margins
 from neurosurgery.settings.patching import DEMO_FAMILY, FAMILIES, OPERATORS, WORDED
+from neurosurgery.settings.shard import Shard
 from neurosurgery.settings.training import TrainingConfig
 
 REPEATS = whole(1, 10_000)
@@ -284,8 +285,22 @@ def output(save_path: str) -> tuple[Setting, ...]:
             travels=False,
         ),
         Setting(
-            "dry_run", bool, "print the plan and stop, without loading the model", travels=False
+            "shard",
+            str,
+            "compute every N-th cell alone, from the I-th on, in a --save_path of its own; "
+            "`merge` puts the folders of all N shards together",
+            metavar="I/N",
+            range=Range("I/N, like 1/4 to 4/4", Shard.refuse),
+            otherwise="all cells",
+            travels=False,
         ),
+        Setting(
+            "dry_run",
+            bool,
+            "print the plan and its cost, and stop: nothing is loaded, downloaded or written",
+            travels=False,
+        ),
+        Setting("json", bool, "with --dry_run: print it as a JSON object", travels=False),
         Setting("quiet", bool, "print errors only; the verdict is in --text_file", travels=False),
     )
 

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from neurosurgery.activations.batches import default_batch_tokens
 from neurosurgery.activations.kinds import OF_GRADIENTS
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.methods.base import OF_EACH_MATRIX, Needed
 from neurosurgery.methods.registry import METHODS
+from neurosurgery.models.devices import choose_device
 from neurosurgery.results.keys import shown_set
 from neurosurgery.results.provenance import facts_of_sets
 from neurosurgery.run.plan import Plan, needed_statistics
-from neurosurgery.run.plan_text import size_text
-from neurosurgery.run.study import Growth, Study
+from neurosurgery.run.study import Growth, Needs, Study
 from neurosurgery.settings.declare import Settings
 from neurosurgery.settings.experiment import CalibratedConfig
 from neurosurgery.settings.identity import Identity
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 
 _FEW_SAMPLES = 16
 """With which statistics are timed."""
+_OF_LARGEST = 1.5
+"""What ranking the weights of a matrix takes, in sizes of the largest one in float32."""
 
 
 class CalibratedStudy(Study):
@@ -50,6 +53,7 @@ class CalibratedStudy(Study):
         super().__init__(config)
         self.sets = sets
         self.records: Mapping[str, Sequence[Record]] = {}
+        self._longest = 0
 
     @property
     @abstractmethod
@@ -87,6 +91,8 @@ class CalibratedStudy(Study):
         from neurosurgery.data.used import check_sets
 
         data = self.config.data
+        longest = max((text for found in self.sets.values() for text in found.samples), key=len)
+        self._longest = len(tokenizer.encode(longest, verbose=False))
         asked = {} if tests is None else tests.records()
         checked = check_sets(self.sets, data.sources, asked, drop=data.drop_used)
         self.sets, self.records = checked.sets, checked.records
@@ -141,21 +147,33 @@ class CalibratedStudy(Study):
         back = f" and {total_backwards} forwards and backwards" if total_backwards else ""
         yield f"             {total} forward passes{back} in all, of the base model"
 
-    def memory(self, plan: Plan, size: ModelSize) -> str:
-        """What a scoring pass needs."""
-        kinds = {need.kind for need in needed_statistics(self.config.data, plan.to_select)}
-        if not kinds:
-            return ""
-        gradients = ""
-        if kinds & OF_GRADIENTS:
-            gradients = (
-                "; for gradients a float32 number for every weight, and a sample's activations"
-            )
-        largest = size_text(int(1.5 * size.largest_matrix))
-        return (
-            f"while scoring 1.5 × the largest matrix in float32 ({largest}) and one batch more"
-            f"{gradients}"
-        )
+    def memory(self, plan: Plan, size: ModelSize) -> Needs:
+        """Statistics, and what a scoring pass and a ranking need."""
+        needed = needed_statistics(self.config.data, plan.to_select)
+        if not needed:
+            return Needs()
+        data, model = self.config.data, self.config.model
+        tokens = data.batch_tokens or default_batch_tokens(choose_device(model))
+        # A layer's activations, and those before and after it.
+        passing = {
+            "scoring": 2 * tokens * size.passing,
+            "ranking": int(_OF_LARGEST * size.largest_matrix),
+        }
+        if any(need.kind in OF_GRADIENTS for need in needed):
+            of_token = size.layers * size.passing + size.logits
+            passing["gradients"] = 4 * size.scored + self._longest * of_token
+        return Needs({"statistics": self.statistics_bytes(needed, size)}, passing)
+
+    def statistics_bytes(self, needed: Sequence[Needed], size: ModelSize) -> int:
+        """Bytes of statistics: a mask of every matrix, or a float64 for each of its inputs."""
+        each = (size.packed if need.kind in OF_GRADIENTS else 8 * size.inputs for need in needed)
+        return self.config.data.num_repeats * sum(each)
+
+    def writes(self, plan: Plan, size: ModelSize) -> dict[str, int]:
+        """Statistics besides."""
+        needed = needed_statistics(self.config.data, plan.to_select)
+        missing = [need for need in needed if self._is_missing(need)]
+        return {"statistics": self.statistics_bytes(missing, size)} | super().writes(plan, size)
 
     def _is_missing(self, need: Needed) -> bool:
         repeats = self.config.data.num_repeats

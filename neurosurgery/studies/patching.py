@@ -37,7 +37,7 @@ from neurosurgery.report.read.heads import (
 from neurosurgery.results.effects import counted_units, read_effects, write_effects
 from neurosurgery.results.keys import CellKey
 from neurosurgery.run.plan import Plan
-from neurosurgery.run.study import Growth, Study
+from neurosurgery.run.study import Growth, Needs, Study
 from neurosurgery.settings import identity
 from neurosurgery.settings.declare import Settings
 from neurosurgery.settings.identity import CELLS, Fact, Identity, content_of
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
 
     from neurosurgery.masks.units import Unit
     from neurosurgery.methods.key_units import UnitEffects
+    from neurosurgery.models.shapes import ModelSize
     from neurosurgery.run.executors import Executor
     from neurosurgery.run.observations import Observations
     from neurosurgery.run.tasks import Tasks
@@ -213,6 +214,17 @@ class PatchingStudy(Study):
             f"{len(wanted)} points ({len(wanted) - len(missing)} done), "
             f"{draws + bool(missing)} × {held_out} prompts"
         )
+
+    def memory(self, plan: Plan, size: ModelSize) -> Needs:
+        """A batch of prompts whose activations stay in every layer; chain and curve need less."""
+        from neurosurgery.models.devices import choose_device
+        from neurosurgery.studies.patching_bench import BATCH_TOKENS
+
+        longest = max((len(pair.prompt_ids) for pair in self._asked.tokens), default=0)
+        device = choose_device(self.config.model).type
+        tokens = BATCH_TOKENS.get(device, BATCH_TOKENS["cpu"])
+        tokens = min(max(tokens, longest), 2 * longest * len(self._asked.tokens))
+        return Needs({}, {"prompts": tokens * (size.layers * size.passing + size.remembered)})
 
     def _left_out(self) -> list[str]:
         top = self.config.patch.top

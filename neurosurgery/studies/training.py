@@ -19,7 +19,7 @@ from neurosurgery.methods.registry import METHODS
 from neurosurgery.results.keys import CellKey
 from neurosurgery.results.trainings import TrainingFiles
 from neurosurgery.run.plan import Plan
-from neurosurgery.run.study import Growth
+from neurosurgery.run.study import Growth, Needs
 from neurosurgery.settings.declare import Settings
 from neurosurgery.settings.identity import MATH, Identity
 from neurosurgery.studies.calibrated import CalibratedStudy
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from neurosurgery.data.training_data import TrainingData
     from neurosurgery.masks.mask import ParameterMask
+    from neurosurgery.models.shapes import ModelSize
     from neurosurgery.run.executors import Executor
     from neurosurgery.run.observations import Observations
     from neurosurgery.run.tasks import Tasks
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 
 _TENTH = 10
+_BYTES_OF_ENTRY = 28
+"""Of a trained weight: where it is, what it was, its change, the change's gradient, and AdamW's two
+means."""
 _AT_THE_END = 0.99
 """The share of all steps after which the held-out loss is measured."""
 
@@ -163,6 +167,29 @@ class TrainingStudy(CalibratedStudy):
         )
         yield from (f"             {line}" for line in self._about_samples)
 
+    def memory(self, plan: Plan, size: ModelSize) -> Needs:
+        """A training besides: its numbers, and a batch through all layers and back."""
+        needs = super().memory(plan, size)
+        samples = [*self._samples.train, *self._samples.held_out]
+        longest = max((len(one["input_ids"]) for one in samples), default=0)
+        tokens = self.config.training.train_batch_size * longest
+        batch = tokens * (size.layers * size.passing + size.logits)
+        entries = int(_BYTES_OF_ENTRY * self._largest(plan) * size.scored)
+        return Needs(needs.kept, {**needs.passing, "training": entries + batch})
+
+    def writes(self, plan: Plan, size: ModelSize) -> dict[str, int]:
+        """What trainings change besides: a mask, and a float32 number for each weight of it."""
+        files = TrainingFiles(self.store.root, self.store.model)
+        overwrite = self.config.output.overwrite
+        new = [key for key in plan.pending if overwrite or not files.delta(key).exists()]
+        changes = sum(size.packed + int(4 * _share(key) * size.scored) for key in new)
+        return {"trainings": changes} | super().writes(plan, size)
+
+    @staticmethod
+    def _largest(plan: Plan) -> float:
+        """The largest share of the scored weights that a cell trains."""
+        return max((_share(key) for key in plan.pending), default=0.0)
+
     def notes(self) -> Iterator[str]:
         """What is left out of the samples to train on, or cut."""
         yield from self._about_samples
@@ -177,6 +204,13 @@ class TrainingStudy(CalibratedStudy):
             masks=self._masks,
             training=training_recipe(self.config, self._samples, self._commit, self._of_training),
         )
+
+
+def _share(key: CellKey) -> float:
+    """The share of the scored weights that a cell trains, at most; 0 where it counts units."""
+    if key.selection is None or METHODS[key.method].counts_units:
+        return 0.0
+    return min(key.selection.size, 1.0)
 
 
 def training_keys(config: FineTuneConfig, setting: str) -> tuple[CellKey, ...]:

@@ -319,6 +319,21 @@ def documents_within(margin: float, changed: float = 0.0, looks: int = 1) -> int
     return _fewest(is_enough)
 
 
+def usual_documents(margin: float, share: float = 1.0, size: float = 1.0) -> tuple[int, int]:
+    """The documents of a repeat with which an accuracy can be called within its margin.
+
+    Args:
+        margin: of the accuracy.
+        share: documents that all repeats ask for one that a repeat asks (`Spread`).
+        size: documents of a cluster, on average.
+
+    Returns:
+        The fewest, if no answer changes; and those if some do.
+    """
+    least, some = (documents_within(margin, changed) for changed in (0.0, _SOME))
+    return math.ceil(least * size / share), math.ceil(some * size / share)
+
+
 def needed_text(needed: Needed, repeats: int) -> str:
     """What decides, in words."""
     if math.isnan(needed.documents):

@@ -62,7 +62,8 @@ OTHERS = {
     "gpus_per_worker cpus_per_worker ray_address verbose save_steps",
     "points of the curve, which say them themselves": "positions num_draws",
     "where to, what else is written, how it is shown": "save_path text_file margin skill_name "
-    "save_masks save_model report_to overwrite dry_run quiet",
+    "save_masks save_model report_to overwrite dry_run json quiet",
+    "which cells are computed here": "shard",
     "it chooses others, which are compared": "budget",
     "what is trusted; its task files are part of the tasks": "trust_remote_code include_path",
 }
@@ -94,7 +95,7 @@ def facts(script: str, **given: object) -> Identity:
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_a_changed_setting_is_another_identity(script):
     """Exactly the settings that are declared so; one fact is named."""
-    samples = {bool: [True], int: [7], float: [0.25, 3.0], str: ["x"], Path: [Path("x")]}
+    samples = {bool: [True], int: [7], float: [0.25, 3.0], str: ["x", "1/2"], Path: [Path("x")]}
     for one in declared(script):
         values = [value for value in one.choices or samples[one.kind] if value != one.default]
         value = next(v for v in values if one.range is None or one.range.refuse(v) is None)

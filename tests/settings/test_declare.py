@@ -111,9 +111,11 @@ def test_run_yaml_repeats_a_call(script, argv, tmp_path):
 
 def test_a_file_never_says_where_to_and_what_to_trust(tmp_path):
     flags = ["--save_path", str(tmp_path), "--overwrite", "--dry_run", "--trust_remote_code"]
+    flags += ["--json", "--shard", "1/2"]
     for script in ("MathNeuro.py", "PathPatching.py", "FineTune.py"):
         found = parse(script, [*flags, "--include_path", str(tmp_path), "--quiet"]).settings
         alone = {"save_path", "overwrite", "dry_run", "trust_remote_code", "include_path", "quiet"}
+        alone |= {"json", "shard"}
         assert not alone & set(found.travelling)
         # A budget is gone in the numbers that it chose.
         assert {one.name for one in found.declared if not one.travels} == alone | {"budget"}
