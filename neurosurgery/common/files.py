@@ -56,6 +56,33 @@ def write_atomically(path: Path, *content: bytes | memoryview | str) -> None:
         raise
 
 
+def take_over(source: Path, target: Path) -> None:
+    """Give a file a second place, complete or not at all.
+
+    On one disk both names are links to the same bytes; whoever replaces one, as `write_atomically`
+    does, leaves the other as it is.
+
+    Raises:
+        RunError: a folder that must stay has vanished (`make_folder`).
+        OSError: the file cannot be read, or the place cannot be written.
+    """
+    make_folder(target.parent)
+    remove_leftovers(target)
+    temporary = _temporary(target, "tmp")
+    try:
+        try:
+            temporary.hardlink_to(source.resolve())
+        except OSError:
+            # Another disk, or one without links.
+            shutil.copyfile(source, temporary)
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        # Of two links to the same bytes, POSIX renames none.
+        _forget(temporary)
+
+
 @contextmanager
 def replaced_folder(output: Path) -> Iterator[Path]:
     """Yield a temporary folder that replaces `output` if the block succeeds.

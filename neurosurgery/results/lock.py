@@ -31,8 +31,9 @@ class FolderLock:
     delete `.lock` by hand then.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, flag: str = "--save_path") -> None:
         self._folder = folder
+        self._flag = flag
         self._file = folder / NAME
         self._lock = FileLock(self._file)
 
@@ -50,7 +51,7 @@ class FolderLock:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire(blocking=False)
         except Timeout:
-            raise UsageError("--save_path", self._folder, self._owner()) from None
+            raise UsageError(self._flag, self._folder, self._owner()) from None
         try:
             self._sign()
             with must_stay(self._folder, self._file):

@@ -50,10 +50,17 @@ _OWN_FILES = (
 
 
 class ResultStore:
-    """The files under `--save_path`; every file is written atomically."""
+    """The files under `--save_path`; every file is written atomically.
 
-    def __init__(self, save_path: Path, model_label: str) -> None:
+    Args:
+        save_path: the folder.
+        model_label: the model's name in it.
+        flag: what errors call the folder.
+    """
+
+    def __init__(self, save_path: Path, model_label: str, flag: str = "--save_path") -> None:
         self.root = save_path
+        self._flag = flag
         self.model = model_label
         self._known: dict[Path, tuple[tuple[int, int], CellKey | None]] = {}
         self._not_ours: set[Path] = set()
@@ -289,12 +296,12 @@ class ResultStore:
             return
         if str(found).startswith(FORMAT.partition("/")[0]):
             raise UsageError(
-                "--save_path", self.root, f"holds results in the format {found}, not {FORMAT}"
+                self._flag, self.root, f"holds results in the format {found}, not {FORMAT}"
             )
         for name in (*_OWN_FOLDERS, *_OWN_FILES):
             if (self.root / name).exists():
                 raise UsageError(
-                    "--save_path",
+                    self._flag,
                     self.root,
                     f"holds {name}, but no results of ours; expected a new folder",
                 )
@@ -307,7 +314,17 @@ class ResultStore:
     @property
     def settings_of_runs(self) -> list[Mapping[str, Any]]:
         """The settings of every run of a script, the first first."""
-        return [run["settings"] for run in self._runs_of_scripts(self._config().get("runs", []))]
+        return [run["settings"] for run in self.runs_of_scripts]
+
+    @property
+    def runs(self) -> list[Mapping[str, Any]]:
+        """Every run that has written the folder, the first first (`provenance.describe_run`)."""
+        return list(self._config().get("runs", []))
+
+    @property
+    def runs_of_scripts(self) -> list[Mapping[str, Any]]:
+        """Those of the scripts."""
+        return self._runs_of_scripts(self.runs)
 
     def check(self, identity: Identity) -> None:
         """Refuse a run whose results would be of another kind than those that exist.
@@ -337,7 +354,7 @@ class ResultStore:
             skill: what the table calls the skill from now on.
         """
         path = self.root / "overlap.csv"
-        there = _read_overlap(path)
+        there = read_overlap(path)
         if not (parts := [*there, *([] if table is None else [table])]):
             return
         rows = pd.concat(parts)
@@ -391,7 +408,7 @@ class ResultStore:
             return {}
         except (OSError, ValueError) as error:
             raise UsageError(
-                "--save_path",
+                self._flag,
                 self.root,
                 f"has a damaged config.json ({first_line(error)}), without which nobody knows what "
                 "its results mean; restore it, or choose another folder",
@@ -399,7 +416,7 @@ class ResultStore:
         return content
 
 
-def _read_overlap(path: Path) -> list[pd.DataFrame]:
+def read_overlap(path: Path) -> list[pd.DataFrame]:
     """The rows of overlap.csv; none of a damaged one, which is named."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
