@@ -307,6 +307,9 @@ def judge(
             for one in (replace(terms[0], least=None), terms[0].least)
         )
         return replace(found, interval=found.interval.hull(other.interval))
+    if not all(term.repeats for term in terms):
+        # Sets that have no repeat in common, as in a shard of a run.
+        return Judged(math.nan, NO_INTERVAL, math.nan)
     value = float(sum(term.estimate.mean() for term in terms))
     documents = min(term.documents for term in terms)
     drawn = np.sum([term.drawn.mean(axis=0) for term in terms], axis=0)
