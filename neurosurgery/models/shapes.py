@@ -27,6 +27,7 @@ class ModelSize(NamedTuple):
         passing: bytes of what a token is inside of a layer, at most: all that its matrices read
             and write.
         logits: bytes of a token's logits in the model's dtype and again in float32.
+        in_float32: bytes of its largest parameter in float32; 0 for a float32 model.
     """
 
     weights: int
@@ -39,6 +40,7 @@ class ModelSize(NamedTuple):
     remembered: int
     passing: int
     logits: int
+    in_float32: int
 
 
 def model_size(
@@ -63,8 +65,9 @@ def model_size(
     heads = getattr(text, "num_attention_heads", None) or 1
     width = getattr(text, "head_dim", None) or text.hidden_size // heads
     kept = getattr(text, "num_key_value_heads", None) or heads
+    parameters = [parameter.numel() for parameter in model.parameters()]
     return ModelSize(
-        weights=sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize,
+        weights=sum(parameters) * dtype.itemsize,
         largest_matrix=4 * max(matrices, default=0),
         scored=sum(matrices),
         packed=sum(-(-count // 8) for count in matrices),
@@ -74,6 +77,7 @@ def model_size(
         remembered=2 * layers * kept * width * dtype.itemsize,
         passing=sum(sum(target.weight.shape) for target in targets) // layers * dtype.itemsize,
         logits=text.vocab_size * (dtype.itemsize + torch.float32.itemsize),
+        in_float32=0 if dtype == torch.float32 else 4 * max(parameters),
     )
 
 

@@ -36,6 +36,8 @@ _CELLS_TIMED = 50
 """Finished cells whose mean time stands for all."""
 _HALVES = 2
 """Keys and values are there twice while rows are selected or the cache grows."""
+_COMPARED = 200
+"""Logits, of a token each, that the engine's checks hold at once (`engine.trials`)."""
 _OF_DECODING = 1 << 28
 """Bytes of keys and values that decoding may take per row of a batch, at most (`engine.greedy`)."""
 
@@ -233,6 +235,8 @@ def _memory(
     passing = dict(needed.passing)
     if tasks is not None:
         batch = tasks.evaluation.batch_size
+        # In float32 the model runs a module at a time.
+        passing["checks"] = size.in_float32 + _COMPARED * size.logits
         passing["evaluation"] = max((_batch(of, size, batch) for of in sizes.values()), default=0)
     memory = Memory(
         {name: count for name, count in parts.items() if count},

@@ -237,7 +237,7 @@ def test_the_tokens_of_a_request(tokenizer):
 
 def test_memory_of_a_gpu_is_counted_by_device(tiny_model, tmp_path, capsys, monkeypatch):
     """Two GPUs and three workers of half a GPU each: two share one."""
-    size = ModelSize(1000, 0, 0, 0, 0, 2, 1, 0, 0, 0)
+    size = ModelSize(1000, 0, 0, 0, 0, 2, 1, 0, 0, 0, 0)
     memory = plan_cost.Memory({"weights": size.weights, "statistics": 50}, {"a": 10, "b": 30})
     assert memory.total == 1080
     monkeypatch.setattr(plan_cost, "choose_device", lambda _: torch.device("cuda"))
