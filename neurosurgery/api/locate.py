@@ -88,8 +88,8 @@ def locate(
         method: mathneuro, wanda, wanda_rows, snip, magnitude, lape, heads, mlps; with `random_` or
             `bottom_` before it as many weights or units at random, or of the least important
             (MathNeuro's twin is called `random`).
-        num_samples: how many samples are drawn of every set, with replacement, as the scripts do;
-            None counts every sample once.
+        num_samples: how many samples are drawn of every set, with replacement, as the scripts do
+            (of prompts for heads and MLPs as many as there are); None counts every sample once.
         seed: of draws and of random selections.
         batch_tokens: tokens of a forward pass, padding included; None chooses by device.
 

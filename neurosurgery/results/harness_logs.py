@@ -458,15 +458,13 @@ def _own_run(path: Path, record: Path) -> LoggedRun:
         raise UsageError(FLAG, record, reason) from None
 
 
-def _of_record(path: Path, record: Path, content: Mapping[str, Any]) -> LoggedRun:
-    results = {
-        name: _numbers(numbers)
-        for part in ("math", "other")
-        for name, numbers in content["results"][part].items()
-    }
+def answers_of(
+    documents: Iterable[Mapping[str, Any]],
+) -> dict[tuple[str, str], Answers]:
+    """Records of documents (`Evaluation.documents`) by task and filter."""
     answers: dict[tuple[str, str], Answers] = {}
     clusters: dict[tuple[str, str], list[Any]] = {}
-    for document in content["answers"]:
+    for document in documents:
         key = document["task"], document["filter"]
         own = answers.setdefault(key, Answers())
         own.add((document["doc_hash"], document["prompt_hash"]), document["metrics"].items())
@@ -476,6 +474,21 @@ def _of_record(path: Path, record: Path, content: Mapping[str, Any]) -> LoggedRu
         )
         if "cluster" in document:
             own.clusters = clusters[key]
+    return answers
+
+
+def numbers_of(results: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, float]]:
+    """The harness's numbers of every task and group that has some, without standard errors."""
+    found = {name: _numbers(of_task) for name, of_task in results.items()}
+    return {name: numbers for name, numbers in found.items() if numbers}
+
+
+def _of_record(path: Path, record: Path, content: Mapping[str, Any]) -> LoggedRun:
+    results = {
+        name: _numbers(numbers)
+        for part in ("math", "other")
+        for name, numbers in content["results"][part].items()
+    }
     parts = record.absolute().parts
     place = len(parts) - 1 - parts[::-1].index("cells") if "cells" in parts else len(parts) - 2
     stem = "/".join(parts[place + 2 :]).removesuffix(".json") or record.stem
@@ -487,7 +500,7 @@ def _of_record(path: Path, record: Path, content: Mapping[str, Any]) -> LoggedRu
         facts={"Model": parts[place + 1], "Cell": name, "Log": str(path)},
         results={name: numbers for name, numbers in results.items() if numbers},
         groups=groups,
-        answers=answers,
+        answers=answers_of(content["answers"]),
         versions=_own_versions(Path(*parts[:place])),
         scoring={},
         higher_is_better=content["higher_is_better"],

@@ -9,7 +9,7 @@ import lm_eval
 import pytest
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from scipy.stats import binomtest
+from scipy.stats import binomtest, false_discovery_control
 from session import demo_model, demo_tokenizer, passages, problems
 
 import neurosurgery as ns
@@ -64,9 +64,15 @@ def test_the_model_is_asked_as_it_is_inside_the_block(before, after):
     assert again.documents == before.documents
 
 
+def judged(found: ns.Verdicts):
+    """The rows with a p-value; the others show the same likelihood in another unit."""
+    table = found.to_frame().set_index("task")
+    return table[table["p_value"].notna()]
+
+
 def test_verdicts_are_those_of_the_intervals_by_hand(before, after):
-    table = ns.compare(before, after).to_frame().set_index("task")
-    assert list(table.index) == TASKS  # one metric of a text's likelihood
+    table = judged(ns.compare(before, after))
+    assert list(table.index) == TASKS
     frames = (each.to_frame().query("task == 'demo_gsm8k_cot'") for each in (before, after))
     old, new = (frame.set_index("doc_id")["exact_match"] for frame in frames)
     row = table.loc["demo_gsm8k_cot"]
@@ -78,7 +84,7 @@ def test_verdicts_are_those_of_the_intervals_by_hand(before, after):
     assert mcnemar(*metrics) == pytest.approx(binomtest(broken, broken + mended).pvalue)
     assert row["p_value"] >= mcnemar(*metrics) - 1e-6
     assert row["verdict"] == "worse"
-    assert row["n"] == 30
+    assert row["documents"] == 30
     # A perplexity that rises is worse, too, and compared in nats.
     stories = table.loc["demo_stories"]
     assert stories["difference"] == pytest.approx(math.log(stories["after"] / stories["before"]))
@@ -86,18 +92,17 @@ def test_verdicts_are_those_of_the_intervals_by_hand(before, after):
     assert stories["verdict"].startswith("worse") == (stories["ci_low"] > 0)
 
 
-def test_holm_is_over_the_tasks(before, after):
-    table = ns.compare(before, after).to_frame()
-    smallest = table["p_value"].min()
-    assert table["holm_p"].min() == pytest.approx(min(1, 3 * smallest))
+def test_q_values_are_over_all_that_is_judged(before, after):
+    table = judged(ns.compare(before, after))
+    expected = false_discovery_control(table["p_value"].astype(float))
+    assert list(table["q_value"]) == pytest.approx(list(expected))
 
 
 def test_a_state_against_itself_is_no_change(before):
-    table = ns.compare(before, before, margin=0.2).to_frame()
+    table = judged(ns.compare(before, before, margin=0.2))
     assert (table["difference"] == 0).all()
     assert set(table["verdict"]) == {"within the margin"}
-    undecided = ns.compare(before, before, margin={"demo_mmlu": 0.01}).to_frame()
-    undecided = undecided.set_index("task")
+    undecided = judged(ns.compare(before, before, margin={"demo_mmlu": 0.01}))
     assert undecided.loc["demo_mmlu", "verdict"] == "undecided"
     assert undecided.loc["demo_mmlu", "margin"] == 0.01
     assert undecided.loc["demo_mmlu", "documents_needed"] > 30
@@ -108,22 +113,31 @@ def test_other_limits_are_compared_on_the_documents_of_both(before):
     fewer = ns.evaluate(MODEL, TOKENIZER, tasks=TASKS[:2], limit=12)
     for pair in ((before, fewer), (fewer, before)):
         table = ns.compare(*pair).to_frame()
-        assert list(table["n"]) == [12, 12]
+        assert list(table["documents"]) == [12, 12]
         assert (table["before"] == table["after"]).all()
 
 
 def test_the_verdicts_show_themselves(before, after):
     lines = repr(ns.compare(before, after)).splitlines()
-    assert len(lines) == 4
-    assert "demo_gsm8k_cot" in lines[1]
-    assert "worse" in lines[1]
-    assert "[-" in lines[1]
+    assert "worse" in lines[0]
+    assert {"Before", "After"} <= set(lines[1].split())
+    [row] = [line for line in lines if "demo_gsm8k_cot" in line]
+    assert "worse" in row
 
 
-def test_other_prompts_are_not_compared(before):
+def test_other_prompts_are_paired_by_content_which_is_said(before):
     documents = [{**one, "prompt_hash": "other"} for one in before.documents]
-    with pytest.raises(ns.UsageError, match="after demo_gsm8k_cot: expected documents of before, "):
-        ns.compare(before, replace(before, documents=documents))
+    found = ns.compare(before, replace(before, documents=documents))
+    assert set(judged(found)["paired_by"]) == {"document"}
+    assert "paired by their content alone" in repr(found)
+
+
+def test_logs_of_lm_eval_are_compared_too(before, tmp_path):
+    """As `neurosurgery compare` does."""
+    with pytest.raises(ns.UsageError, match="expected"):
+        ns.compare(before, tmp_path)
+    with pytest.raises(ns.UsageError, match="nowhere"):
+        ns.compare(before, "nowhere")
 
 
 def test_a_broken_state_says_so(before):
@@ -161,12 +175,20 @@ def test_a_wrong_argument_is_named_with_what_was_expected(wrong, message):
 
 
 WRONG_PAIRS = [
-    (lambda one: (one, None), {}, "after: expected what ns.evaluate gives, found NoneType"),
-    (lambda one: ({"acc": 1}, one), {}, "before: expected what ns.evaluate gives, found dict"),
+    (
+        lambda one: (one, None),
+        {},
+        "after None: expected what ns.evaluate",
+    ),
+    (
+        lambda one: ({"acc": 1}, one),
+        {},
+        "before: expected what ns.evaluate.*, found dict",
+    ),
     (lambda one: (one, one), {"margin": 3}, r"margin 3: expected a number in \(0, 1\]"),
     (lambda one: (one, one), {"margin": "3 %"}, r"margin '3 %': expected a number in \(0, 1\]"),
     (lambda one: (one, one), {"margin": {"a": 0.1}}, "margin 'a': expected one of the tasks: demo"),
-    (lambda one: (one, ns.Evaluation({}, [], {}, {})), {}, "after none: expected a task of before"),
+    (lambda one: (one, ns.Evaluation({}, [], {}, {})), {}, "after: expected a task of before"),
 ]
 
 

@@ -47,7 +47,7 @@ def test_the_mask_equals_the_literal_reference_in_double_precision(dtype):
 
 
 def test_the_mask_equals_that_of_the_parts_with_the_scripts_draw():
-    """As the long version in docs/PARTS.md: 50 samples drawn from each file, by the scripts' seed."""
+    """As the long version of docs/PARTS.md: 50 samples of each file, drawn by the scripts' seed."""
     targets, masks, texts = ns.find_targets(MODEL), {}, {}
     for name in ("math", "mmlu"):
         path = Path(DEMO.train_dataset).with_name(f"{name}.csv")
@@ -107,8 +107,15 @@ def test_heads_are_those_of_the_strongest_mean_effect():
         [ns.PromptPair(**{key: row[key] for key in row}) for row in sums()], TOKENIZER
     )
     effects = ns.head_effects(MODEL, ns.PromptPairs.of(pairs), units=["heads"])
-    expected = ns.zero_mask(MODEL, effects.ranking()[:3])
-    assert ns.locate(MODEL, TOKENIZER, skill=sums(), method="heads", top=3) == expected
+    given = {"skill": sums(), "method": "heads"}
+    found = set()
+    for top in (3, 5, 7, 9):
+        expected = ns.zero_mask(MODEL, effects.ranking()[:top])
+        assert ns.locate(MODEL, TOKENIZER, **given, top=top) == expected
+        # Every prompt counts once, until draws are asked for.
+        drawn = ns.locate(MODEL, TOKENIZER, **given, top=top, num_samples=len(sums()))
+        found.add(drawn == expected)
+    assert False in found
 
 
 def test_snip_counts_the_responses_of_pairs():
