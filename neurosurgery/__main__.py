@@ -10,13 +10,26 @@ import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
-from neurosurgery.cli import apply, compare, consistency, demo, masks, merge, report
+from neurosurgery.cli import (
+    apply,
+    compare,
+    consistency,
+    data,
+    demo,
+    masks,
+    merge,
+    report,
+    tasks,
+)
 from neurosurgery.cli.entries import ENTRIES, run_command
 from neurosurgery.cli.flags import OneLineParser, VersionAction
 from neurosurgery.cli.parse import run_script
 from neurosurgery.common.terminal import PROGRAM
 
-COMMANDS: tuple[ModuleType, ...] = (report, compare, merge, masks, apply, consistency)
+COMMANDS: tuple[ModuleType, ...] = (
+    *(report, compare, merge, masks, apply, consistency),
+    *(data, tasks),
+)
 
 _DESCRIPTION = """\
 Find the parameters that carry one skill of a language model, edit them, and see what else moved.

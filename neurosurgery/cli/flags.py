@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from neurosurgery.cli.scripts import groups_of
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import error_line, say
-from neurosurgery.settings.declare import Groups, Settings, resolve
+from neurosurgery.settings.declare import Groups, Setting, Settings, resolve
 from neurosurgery.settings.parts import CALIBRATION, EVALUATION, TASKS
 
 _VERSIONS = ("torch", "transformers", "lm_eval")
@@ -161,6 +161,21 @@ def as_typed(line: str, words: Sequence[str]) -> str:
     return line
 
 
+def _check_place(config: Path, setting: Setting, value: Any) -> None:
+    """Refuse a path that a file gives from its own folder: from flags and files it is from here.
+
+    Raises:
+        UsageError: the path leads nowhere from here, and somewhere from the file's folder.
+    """
+    if not (setting.is_file or setting.kind is Path):
+        return
+    for path in map(Path, value if setting.many else (value,)):
+        there = config.parent / path
+        if not path.exists() and there.exists():
+            reason = f"is not here, but beside the file; write {there}, or run it in that folder"
+            raise UsageError(f"--{setting.name}", path, reason)
+
+
 def read_settings(
     script: str, description: str, argv: Sequence[str] | None, call: Sequence[str] = ()
 ) -> Settings:
@@ -190,6 +205,7 @@ def read_settings(
             for setting in declared:
                 if of_file[setting.name] is not None:
                     setting.check(of_file[setting.name])
+                    _check_place(file, setting, of_file[setting.name])
         except UsageError as error:
             raise UsageError("--config", file, str(error)) from None
         given = {name: of_file[name] if one is None else one for name, one in given.items()}

@@ -109,7 +109,7 @@ def _compare(arguments: argparse.Namespace) -> None:
 
 
 def _show(arguments: argparse.Namespace) -> None:
-    from neurosurgery.masks.files import read_mask_file
+    from neurosurgery.masks.files import named_provenance, read_mask_file
     from neurosurgery.masks.overlap import overlap_by_parameter
     from neurosurgery.masks.units import read_unit_csv
     from neurosurgery.report.overlap import counts_text
@@ -117,7 +117,7 @@ def _show(arguments: argparse.Namespace) -> None:
 
     file = read_mask_file(arguments.mask)
     say(visible_line(arguments.mask))
-    for key, value in file.provenance.items():
+    for key, value in named_provenance(file.provenance).items():
         # The counts are printed as a table below.
         if key != "counts":
             say(f"  {visible_line(key):<12} {'–' if value is None else visible_line(value)}")

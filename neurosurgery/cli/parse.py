@@ -32,6 +32,7 @@ from neurosurgery.settings.experiment import (
     ModelConfig,
     OutputConfig,
     name_calibration_sets,
+    skill_name_of,
 )
 from neurosurgery.settings.identity import MATH
 from neurosurgery.settings.margins import Margins, recorded_margins, recorded_skill_name
@@ -168,10 +169,15 @@ def _margins(settings: Settings) -> Margins:
 
 
 def _skill_name(settings: Settings) -> str:
-    """The skill's name that is given, or else that by which the folder calls it."""
-    if settings.given["skill_name"] is None and not settings.overwrite:
-        return recorded_skill_name(Path(settings.save_path or DEMO.save_path))
-    return settings.skill_name
+    """The skill's name that is given, or that by which the folder calls it, or its file's."""
+    if settings.given["skill_name"] is not None:
+        return str(settings.skill_name)
+    file = settings.given.get("skill_data") or settings.given.get("prompts")
+    others = calibration_sets(settings) if "other_data" in settings.values else ()
+    by_file = skill_name_of(file, [source.name for source in others])
+    if settings.overwrite:
+        return by_file
+    return recorded_skill_name(Path(settings.save_path or DEMO.save_path), by_file)
 
 
 def workers_config(settings: Settings) -> WorkersConfig | None:

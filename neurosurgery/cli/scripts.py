@@ -264,8 +264,9 @@ def grid(script: str) -> tuple[Setting, ...]:
         Setting(
             "skill",
             str,
-            "the set whose parameters are sought: math, which --skill_data holds, or the name of a "
-            "set of other text, math then being one of the others",
+            "the set whose parameters are sought: math stands for that of --skill_data, whatever "
+            "the skill; as a control the name of a set of other text, --skill_data then being one of "
+            "the others",
             default=MATH,
             metavar="NAME",
         ),

@@ -1,6 +1,6 @@
-"""Read a table that a user gives: CSV, JSONL or a data set of the hub; refuse others in one line.
+"""Read a table that a user gives: CSV, JSONL, text or a data set of the hub; refuse others.
 
-1. The suffix, or `hub:` in front, says which of the three it is.
+1. The suffix, or `hub:` in front, says which of the four it is.
 2. Every cell becomes text; an empty cell, or a field that is missing, is the empty text.
 3. `matched` finds the columns that a reader asked for, `check_filled` refuses empty cells.
 """
@@ -41,8 +41,9 @@ def read_table(
 
     Args:
         flag: the flag that gave it, for the error.
-        source: a CSV or JSONL file in UTF-8, or `hub:OWNER/NAME[@CONFIG]:SPLIT[:COLUMN]`, whose
-            single column is called `text`.
+        source: a CSV, JSONL or text file (`.txt`) in UTF-8, or
+            `hub:OWNER/NAME[@CONFIG]:SPLIT[:COLUMN]`; the single column of the last two is called
+            `text`.
         texts: the columns that hold texts; of others, lists and objects stay JSON.
         how_to_get: what the error says of a file that is not there.
 
@@ -59,8 +60,12 @@ def read_table(
         return hashlib.sha256(content.encode()).hexdigest(), table
     content_bytes = _content(flag, source, how_to_get)
     text = _decoded(flag, source, content_bytes).replace("\r\n", "\n")
-    of_lines = is_of_lines(source)
-    table = _read_lines(flag, source, text, texts) if of_lines else _read_csv(flag, source, text)
+    if is_of_lines(source):
+        table = _read_lines(flag, source, text, texts)
+    elif source.suffix.lower() == ".txt":
+        table = _read_blocks(flag, source, text)
+    else:
+        table = _read_csv(flag, source, text)
     return hashlib.sha256(content_bytes).hexdigest(), table
 
 
@@ -101,7 +106,7 @@ def _content(flag: str, path: Path, how_to_get: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        reason = f"{error.strerror}; expected a CSV or JSONL file{how_to_get}"
+        reason = f"{error.strerror}; expected a CSV, JSONL or text file{how_to_get}"
         raise UsageError(flag, path, reason) from None
 
 
@@ -149,6 +154,19 @@ def _read_lines(flag: str, path: Path, text: str, texts: Sequence[str]) -> pd.Da
     if not rows:
         raise UsageError(flag, path, "is empty; expected a JSON object on every line")
     return _of_rows(flag, path, rows, texts)
+
+
+_BLANK_LINES = re.compile(r"\n(?:[ \t]*\n)+")
+
+
+def _read_blocks(flag: str, path: Path, text: str) -> pd.DataFrame:
+    """The texts between blank lines; every line is one where there is no blank line."""
+    stripped = text.strip("\n")
+    blocks = _BLANK_LINES.split(stripped)
+    found = [one for one in (stripped.split("\n") if len(blocks) == 1 else blocks) if one.strip()]
+    if not found:
+        raise UsageError(flag, path, "is empty; expected texts with a blank line between them")
+    return pd.DataFrame({"text": found}, dtype=str)
 
 
 def _of_rows(

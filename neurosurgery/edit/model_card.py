@@ -11,6 +11,7 @@ from huggingface_hub import ModelCard, ModelCardData
 
 from neurosurgery.common.terminal import visible_line
 from neurosurgery.edit.scale import AppliedFactor
+from neurosurgery.masks.files import named_provenance
 from neurosurgery.masks.kinds import UNITS
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.overlap import by_kind, overlap_by_parameter
@@ -159,11 +160,12 @@ def _revision(edit: AppliedEdit) -> str:
 
 
 def _provenance_table(edit: AppliedEdit) -> str:
+    provenance = named_provenance(edit.provenance)
     labels = _ROWS | {"proportion": _size_label(str(edit.provenance.get("method")))}
     rows = [
-        f"| {label} | {_plain(edit.provenance[key])} |"
+        f"| {label} | {_plain(provenance[key])} |"
         for key, label in labels.items()
-        if edit.provenance.get(key) not in (None, "")
+        if provenance.get(key) not in (None, "")
     ]
     training = edit.provenance.get("training")
     if isinstance(training, dict):

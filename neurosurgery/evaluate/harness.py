@@ -291,7 +291,7 @@ def load_harnesses(
     }
     twice = sorted(harnesses["math"].leaves & harnesses["other"].leaves)
     if twice:
-        raise UsageError("--eval_datasets", twice[0], "is (part of) the math task already")
+        raise UsageError("--eval_datasets", twice[0], "is (part of) the task of the skill already")
     return harnesses
 
 

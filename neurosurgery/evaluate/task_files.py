@@ -127,6 +127,19 @@ def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace")
 
 
+def output_types(folder: Path) -> dict[str, str]:
+    """What the tasks of a folder ask for, by name; of a file that cannot be read, why not."""
+    found = {}
+    for path in task_files(folder):
+        content = _read(path)
+        fault = content if isinstance(content, str) else _fault_in(content)
+        if isinstance(content, str) or fault:
+            found[path.name] = str(fault)
+        elif "group" not in content:
+            found[str(content["task"])] = str(content.get("output_type", "its own class"))
+    return found
+
+
 def fault_of(path: Path) -> str | None:
     """What is wrong with a task file, and what was expected; None if nothing is seen."""
     content = _read(path)

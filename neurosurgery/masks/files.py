@@ -32,6 +32,7 @@ from neurosurgery.common.tensor_files import (
     read_provenance,
 )
 from neurosurgery.masks.mask import ParameterMask, Shapes
+from neurosurgery.settings.identity import MATH
 
 SUFFIX = ".safetensors"
 """What names of mask files end in."""
@@ -164,6 +165,16 @@ def _check_counts(counts: object, shapes: Shapes) -> None:
         or not all(type(n) is int and 0 <= n <= math.prod(shapes[k]) for k, n in counts.items())
     ):
         raise ValueError("the metadata's counts are not those of its parameters")
+
+
+def named_provenance(provenance: Mapping[str, Any]) -> dict[str, Any]:
+    """A mask's provenance with the skill's name (`skill_name`) where the file says `MATH`."""
+    shown = dict(provenance)
+    name = shown.pop("skill_name", MATH)
+    for key in ("skill", "against"):
+        if shown.get(key) == MATH:
+            shown[key] = name
+    return shown
 
 
 @contextmanager

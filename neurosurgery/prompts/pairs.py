@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
@@ -167,30 +167,42 @@ def tokenize_pairs(
         The pairs that are kept, in order, and the tally of all. Source: Zhang et al., arXiv
         2409.01659, section 3 (counterfactuals of the same length).
     """
-    counts = dict.fromkeys(("trailing", "joined", "unequal", "same", "unanswered", "alike"), 0)
+    reasons = ("repeated", "trailing", "joined", "unequal", "same", "unanswered", "alike")
+    counts = dict.fromkeys(reasons, 0)
     kept: list[TokenPair] = []
+    for _, found in sorted_out(pairs, tokenizer):
+        if isinstance(found, str):
+            counts[found] += 1
+        else:
+            kept.append(found)
+    return kept, _with_kept(replace(tally or Tally(), made=len(pairs), **counts), kept)
+
+
+def sorted_out(
+    pairs: Sequence[PromptPair], tokenizer: PreTrainedTokenizerBase
+) -> Iterator[tuple[PromptPair, TokenPair | str]]:
+    """Every pair with its tokens, or with the tally's field that counts why it is dropped."""
+    encode = encoder(tokenizer)
+    # The first of equal pairs stays, in its place.
+    seen = set[tuple[str, str, str]]()
+    for pair in pairs:
+        content = (pair.prompt, pair.counterfactual, pair.answer)
+        found = "repeated" if content in seen else _tokenize(pair, encode, tokenizer)
+        seen.add(content)
+        if found == "joined" and _ends_blank(pair, encode, tokenizer):
+            found = "trailing"
+        yield pair, found
+
+
+def encoder(tokenizer: PreTrainedTokenizerBase) -> Encode:
+    """Turns a text into token ids, with the special tokens before it and without those after."""
     closing = _closing_tokens(tokenizer)
 
     def encode(text: str) -> list[int]:
         ids = list(tokenizer.encode(text, verbose=False))
         return ids[: len(ids) - closing]
 
-    # The first of equal pairs stays, in its place.
-    unique: dict[tuple[str, str, str], PromptPair] = {}
-    for pair in pairs:
-        unique.setdefault((pair.prompt, pair.counterfactual, pair.answer), pair)
-    for pair in unique.values():
-        found = _tokenize(pair, encode, tokenizer)
-        if found == "joined" and _ends_blank(pair, encode, tokenizer):
-            found = "trailing"
-        if isinstance(found, str):
-            counts[found] += 1
-        else:
-            kept.append(found)
-    return kept, _with_kept(
-        replace(tally or Tally(), made=len(pairs), repeated=len(pairs) - len(unique), **counts),
-        kept,
-    )
+    return encode
 
 
 def _closing_tokens(tokenizer: PreTrainedTokenizerBase) -> int:

@@ -14,8 +14,10 @@ from neurosurgery.report.facts import number, records, with_interval
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.read.points import of_training
 from neurosurgery.results.failures import FOLDER as FAILED
+from neurosurgery.results.keys import BASELINE_KEY
 from neurosurgery.settings.parts import OWN
 from neurosurgery.verdicts.columns import GRID
+from neurosurgery.verdicts.doubts import doubts
 from neurosurgery.verdicts.judging import UNDECIDED
 from neurosurgery.verdicts.stopping import stopping_text
 
@@ -26,7 +28,7 @@ _NAMED = 3
 
 def cautions(folder: Folder, points: pd.DataFrame) -> list[str]:
     """Sentences about the limits of the results."""
-    said = []
+    said = _baseline(folder)
     if points.empty:
         said.append("No edited model has been evaluated yet: this folder holds a baseline only.")
         return said
@@ -68,6 +70,13 @@ def cautions(folder: Folder, points: pd.DataFrame) -> list[str]:
     said += _at_chance(folder, points)
     said += _factors(folder)
     return said
+
+
+def _baseline(folder: Folder) -> list[str]:
+    """What is odd about the unedited model's numbers."""
+    if not folder.store.is_done(BASELINE_KEY):
+        return []
+    return doubts(folder.store.read_cell(BASELINE_KEY))
 
 
 def _control(folder: Folder) -> list[str]:

@@ -115,6 +115,8 @@ class Recorder:
         self._verdicts.add(key)
         if key.is_baseline and (unknown := self._verdicts.without_guessing()):
             say(f"what guessing scores is unknown, so no retention: {'; '.join(unknown)}")
+        for doubt in self._verdicts.doubts() if key.is_baseline else ():
+            say(f"read with care: {doubt}")
 
     def record_selection(self, key: SelectionKey, selection: Selection) -> None:
         """Write a selection's units and, with `--save_masks`, its mask.

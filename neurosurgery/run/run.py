@@ -40,7 +40,7 @@ from neurosurgery.run.plan import Plan, make_plan
 from neurosurgery.run.publish import Publisher
 from neurosurgery.run.study import Study
 from neurosurgery.run.tasks import Tasks
-from neurosurgery.settings.identity import CELLS, Identity
+from neurosurgery.settings.identity import CELLS, MATH, Identity
 
 if TYPE_CHECKING:
     # transformers takes seconds to import, so bad flags are refused first.
@@ -290,6 +290,7 @@ class _Run:
             "revision": model.revision,
             "model_content": model_fingerprint(model.name, self._commit),
             **self._study.origin,
+            **({} if output.skill_name == MATH else {"skill_name": output.skill_name}),
             **({} if facts.quantised is None else {"quantised": facts.quantised}),
         }
         recorder = Recorder(self._store, self._lock, publisher.verdicts, output, origin)

@@ -75,7 +75,8 @@ def check_set_names(names: Sequence[str]) -> None:
         if not _SET_NAME.fullmatch(name):
             raise UsageError(flag, name, "expected letters, digits, '.', '_' and '-'")
         if name.casefold() == MATH:
-            raise UsageError(flag, name, "is the name of the math set")
+            reason = "stands for the skill's own set in file names; expected another name"
+            raise UsageError(flag, name, reason)
         # Names become file names, and some file systems ignore case.
         if name.casefold() in seen:
             raise UsageError(flag, name, "two calibration sets of one name")

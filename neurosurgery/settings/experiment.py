@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from neurosurgery.settings.demo import TASKS_FOLDER
 from neurosurgery.settings.identity import MATH
 from neurosurgery.settings.loggers import check_loggers
 from neurosurgery.settings.margins import Margins, judged_by
-from neurosurgery.settings.parts import FIRST
+from neurosurgery.settings.parts import FIRST, MOST_OF_NAME
 from neurosurgery.settings.shard import Shard
 from neurosurgery.settings.workers import WorkersConfig
 
@@ -328,6 +328,26 @@ def name_calibration_sets(
     return tuple(
         CalibrationSource(name, Path(path)) for name, path in zip(names, paths, strict=True)
     )
+
+
+_OF_MATH = ("gsm8k", "math", "sgsm")
+"""Names of files with samples of math: the published ones, and the demo's."""
+
+
+def skill_name_of(file: str | Path | None, others: Collection[str]) -> str:
+    """What the skill is called if nobody names it: as its file; math without one, or for math's.
+
+    Args:
+        file: its samples, or its prompts.
+        others: names of other sets, which it must not have.
+    """
+    try:
+        name = MATH if file is None else set_name(str(file))[:MOST_OF_NAME].strip()
+    except UsageError:
+        # Reading the samples says what is wrong with it.
+        return MATH
+    taken = (*_OF_MATH, *(one.casefold() for one in others))
+    return MATH if name.casefold() in taken or not (name and name.isprintable()) else name
 
 
 def set_name(path: str) -> str:

@@ -86,9 +86,9 @@ def recorded_margins(root: Path) -> Margins | None:
     return Margins.parse([str(value) for value in values]) if isinstance(values, list) else None
 
 
-def recorded_skill_name(root: Path) -> str:
+def recorded_skill_name(root: Path, otherwise: str = MATH) -> str:
     """What a folder calls the skill; a run without `--skill_name` goes on so."""
-    return str(_recorded(root, "skill_name") or MATH)
+    return str(_recorded(root, "skill_name") or otherwise)
 
 
 def _recorded(root: Path, name: str) -> Any:

@@ -18,13 +18,13 @@ from neurosurgery.settings.training import TrainingConfig
 REPEATS = whole(1, 10_000)
 _ABOVE_ZERO = number("a number above 0", lambda value: value > 0)
 _SHARE = number("a share between 0 and 1", lambda value: 0 < value < 1)
-_MOST_OF_NAME = 40
+MOST_OF_NAME = 40
 
 
 def _refuse_name(name: str) -> str | None:
     """Names that no table or figure could show."""
-    fits = 0 < len(name.strip()) == len(name) <= _MOST_OF_NAME and name.isprintable()
-    return None if fits else f"expected a name of one line, up to {_MOST_OF_NAME} characters"
+    fits = 0 < len(name.strip()) == len(name) <= MOST_OF_NAME and name.isprintable()
+    return None if fits else f"expected a name of one line, up to {MOST_OF_NAME} characters"
 
 
 _OF_THE_DEMO = "without --model the demo's"
@@ -325,9 +325,11 @@ OUTPUT = (
     Setting(
         "skill_name",
         str,
-        "what texts, tables and figures call the skill; file names, masks and records say math",
+        "what texts, tables and figures call the skill; file names and records say math",
         default=MATH,
         metavar="NAME",
+        otherwise="the folder's; else that of the file of --skill_data, and math for GSM8K, MATH, "
+        "SGSM and the demo",
         range=Range("a name of one line, up to 40 characters", _refuse_name),
     ),
     Setting("save_masks", bool, "write every cell's mask"),
@@ -561,8 +563,8 @@ TRAINING = (
 )
 
 CALIBRATION_TITLE = (
-    "calibration data: a CSV or JSONL file with qa, question + solution, or text; or a data set, "
-    f"{FORM}"
+    "calibration data: a CSV or JSONL file with qa, question + solution, or text; a text file, its "
+    f"samples between blank lines; or a data set, {FORM}"
 )
 
 

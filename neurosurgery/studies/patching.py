@@ -27,6 +27,7 @@ from neurosurgery.prompts.pairs import PromptPair
 from neurosurgery.report.read.heads import (
     AGREEMENT,
     ATTENTION,
+    DROPPED,
     EFFECTS,
     HEADS_FOLDER,
     KEY_UNITS,
@@ -188,6 +189,8 @@ class PatchingStudy(Study):
 
     def plan_lines(self, plan: Plan) -> Iterator[str]:
         """Prompts, effects and knock-outs; how many prompts the model answers is not known."""
+        from neurosurgery.prompts.dropped import dropped_text
+
         patch, tokens = self.config.patch, self._asked.tokens
         found_on = round(len(tokens) * (1 - self._asked.held_out))
         held_out = len(tokens) - found_on
@@ -196,6 +199,8 @@ class PatchingStudy(Study):
             "             of those that the model answers right, at most "
             f"{found_on} to find units with and {held_out} held out"
         )
+        for line in dropped_text(self._asked.dropped):
+            yield f"             {line}"
         names = ", ".join(f"{self._sizes.get(k, 'unknown')} {UNITS[k].plural}" for k in self._kinds)
         is_there = bool(counted_units(self.store)) and not self.config.output.overwrite
         passes = "done" if is_there else "2 forward passes a prompt, the rest without attention"
@@ -259,6 +264,7 @@ class PatchingStudy(Study):
 
         for line in (*self._left_out(), self._prompts.text):
             say(line)
+        self._tell_dropped()
         effects = self._effects(executor)
         self._tables.write(EFFECTS, effect_table(effects))
         seed = self.config.patch.random_state
@@ -268,6 +274,17 @@ class PatchingStudy(Study):
         self._more_tables(executor, effects)
         self._tell()
         return None if self.config.cells is None else self._observations(executor, plan)
+
+    def _tell_dropped(self) -> None:
+        """Print the first prompts of a file that cannot be used; a table has all."""
+        from neurosurgery.prompts.dropped import dropped_table, dropped_text
+
+        dropped = self._prompts.dropped
+        for line in dropped_text(dropped):
+            say(line)
+        if dropped:
+            self._tables.write(DROPPED, dropped_table(dropped))
+            say(f"all {len(dropped)} with their tokens: {self._tables.path / DROPPED}")
 
     def _effects(self, executor: Executor) -> UnitEffects:
         """The effects of every unit: kept ones where they are there."""

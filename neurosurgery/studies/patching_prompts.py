@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from transformers import PreTrainedTokenizerBase
 
 from neurosurgery.common.errors import UsageError
+from neurosurgery.common.terminal import say
 from neurosurgery.locate.patching_metrics import LOGIT_DIFF
 from neurosurgery.models.forward import context_length, next_tokens
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.prompts.arithmetic import arithmetic_pairs
+from neurosurgery.prompts.dropped import Dropped, answered_wrong, dropped_pairs, dropped_text
 from neurosurgery.prompts.pairs import PromptPair, Tally, TokenPair, keep_right, tokenize_pairs
 from neurosurgery.prompts.split import split_held_out
 from neurosurgery.settings.patching import PromptConfig
@@ -32,6 +34,8 @@ class TokenisedPrompts:
         source: the flag that the prompts come from, and its value.
         tokens: the prompts.
         tally: how many were made and dropped before.
+        rows: the rows of given prompts in their file.
+        dropped: those of them that cannot be used.
     """
 
     patch: PatchConfig
@@ -39,14 +43,20 @@ class TokenisedPrompts:
     source: tuple[str, str]
     tokens: Sequence[TokenPair]
     tally: Tally
+    rows: Mapping[PromptPair, int] = field(default_factory=dict)
+    dropped: Sequence[Dropped] = ()
 
 
 class Prompts(NamedTuple):
-    """Prompts that the model answers right: those to find units with, and those held out."""
+    """Prompts that the model answers right: those to find units with, and those held out.
+
+    `dropped` are given prompts that are neither, because of their tokens or a wrong answer.
+    """
 
     found_on: list[TokenPair]
     held_out: list[TokenPair]
     text: str
+    dropped: Sequence[Dropped] = ()
 
 
 def tokenised_prompts(
@@ -64,13 +74,23 @@ def tokenised_prompts(
             needs wrong answers that there are not.
     """
     tokens, tally = _tokenised(tokenizer, config, given)
+    dropped = dropped_pairs(given or (), tokenizer)
     file = config.prompts.file
     source = ("--prompts", str(file)) if file else ("--model", config.model.name)
     if len(tokens) < 2 * LEAST:
+        _tell(dropped)
         raise UsageError(*source, f"{tally.text()}; expected at least {2 * LEAST} to be kept")
     if config.patch.metric == LOGIT_DIFF and any(pair.wrong_id is None for pair in tokens):
         raise UsageError("--metric", LOGIT_DIFF, "expected a wrong_answer for every prompt")
-    return TokenisedPrompts(config.patch, config.prompts.held_out, source, tokens, tally)
+    rows = {pair: row for row, pair in reversed(list(enumerate(given or (), 1)))}
+    held_out = config.prompts.held_out
+    return TokenisedPrompts(config.patch, held_out, source, tokens, tally, rows, dropped)
+
+
+def _tell(dropped: Sequence[Dropped]) -> None:
+    """Print what is wrong with prompts before the line that says that too few are left."""
+    for line in dropped_text(dropped):
+        say(line)
 
 
 def _tokenised(
@@ -110,8 +130,12 @@ def prepare_prompts(loaded: LoadedModel, asked: TokenisedPrompts, batch_tokens: 
         raise UsageError(*asked.source, reason)
     answers = next_tokens(loaded.model, [pair.prompt_ids for pair in asked.tokens], batch_tokens)
     tokens, tally = keep_right(asked.tokens, answers, asked.tally)
+    dropped = list(asked.dropped)
+    if asked.rows:
+        dropped += answered_wrong(asked.tokens, answers, asked.rows, loaded.tokenizer)
     found_on, held_out = split_held_out(tokens, asked.held_out, asked.patch.random_state)
     if min(len(found_on), len(held_out)) < LEAST:
+        _tell(dropped)
         raise UsageError(
             *asked.source,
             f"{tally.text()}; expected at least {LEAST} right answers to find units with and "
@@ -128,4 +152,4 @@ def prepare_prompts(loaded: LoadedModel, asked: TokenisedPrompts, batch_tokens: 
         f"{tally.text()}; to the counterfactuals of {alike} of them the model gives the same "
         "answer (these say less)"
     )
-    return Prompts(found_on, held_out, text)
+    return Prompts(found_on, held_out, text, dropped)

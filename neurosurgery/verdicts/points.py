@@ -29,6 +29,7 @@ from neurosurgery.verdicts.cell_metrics import (
 )
 from neurosurgery.verdicts.columns import COLUMNS, GRID, SETS, SUMMARY_COLUMNS
 from neurosurgery.verdicts.crossfit import TaskMetrics
+from neurosurgery.verdicts.doubts import doubts
 from neurosurgery.verdicts.guessing import chance, direction, without_guessing
 from neurosurgery.verdicts.intervals import (
     NO_COMPARISON,
@@ -166,6 +167,10 @@ class VerdictTable:
     def without_guessing(self) -> list[str]:
         """The numbers of the baseline whose chance level is unknown."""
         return without_guessing(self._baseline) if self._baseline else []
+
+    def doubts(self) -> list[str]:
+        """What is odd about the baseline (`verdicts.doubts`)."""
+        return doubts(self._baseline) if self._baseline else []
 
     # Cells
 

@@ -10,6 +10,7 @@ import pandas as pd
 HEADS_FOLDER = "path_patching"
 EFFECTS, KNOCK_OUT, TRANSFER = "effects.csv", "knock_out.csv", "transfer.csv"
 ATTENTION, AGREEMENT = "attention.csv", "agreement.csv"
+DROPPED = "dropped.csv"
 
 KEY_UNITS, RANDOM_UNITS = "key", "at_random"
 """The column `group` of the knock-out curve."""
