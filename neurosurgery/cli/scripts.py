@@ -265,8 +265,8 @@ def grid(script: str) -> tuple[Setting, ...]:
             "skill",
             str,
             "the set whose parameters are sought: math stands for that of --skill_data, whatever "
-            "the skill; as a control the name of a set of other text, --skill_data then being one of "
-            "the others",
+            "the skill; as a control the name of a set of other text, --skill_data then being one "
+            "of the others",
             default=MATH,
             metavar="NAME",
         ),

@@ -71,7 +71,14 @@ _WORDS = {
             "filter": [{"function": "remove_whitespace"}, {"function": "take_first"}],
         }
     ],
-    "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
+    "metric_list": [
+        {
+            "metric": "exact_match",
+            "aggregation": "mean",
+            "higher_is_better": True,
+            "regexes_to_ignore": [r"^\s+"],
+        }
+    ],
 }
 """White space around an answer does not count: whether a model's text begins with a blank depends
 on its tokenizer."""
@@ -292,17 +299,36 @@ def _unreadable(
     return UsageError(FLAG, path, reason + hint)
 
 
+_DATE = re.compile(r"\d{4}-\d\d-\d\d([T ].*)?")
+
+
+def _are_dates(texts: Sequence[str]) -> bool:
+    """Whether all texts are dates, of which the library datasets makes no texts any more.
+
+    A blank before them keeps them texts.
+    """
+    return all(_DATE.fullmatch(text) for text in texts)
+
+
+def _after(prompt: str, text: str) -> str:
+    """A text with a blank before it, unless the prompt ends or the text begins with white space."""
+    return text if prompt[-1:].isspace() or text[0].isspace() else f" {text}"
+
+
 def _choice(
     prompts: Sequence[str], options: Sequence[Sequence[str]], right: Sequence[int]
 ) -> Checked:
     # The harness puts one delimiter before every option of a task. Where a prompt ends with white
     # space, or an option begins with it, that is the delimiter, and the others get theirs here.
-    spaced = any(p[-1:].isspace() for p in prompts) or any(
-        one[0].isspace() for each in options for one in each
+    every = [one for each in options for one in each]
+    spaced = (
+        any(prompt[-1:].isspace() for prompt in prompts)
+        or any(one[0].isspace() for one in every)
+        or _are_dates(every)
     )
     written = [
-        [one if not spaced or p[-1:].isspace() or one[0].isspace() else f" {one}" for one in each]
-        for p, each in zip(prompts, options, strict=True)
+        [_after(prompt, one) if spaced else one for one in each]
+        for prompt, each in zip(prompts, options, strict=True)
     ]
     documents = [
         {"prompt": prompt, "options": each, "gold": gold}
@@ -378,16 +404,20 @@ def _written(prompts: Sequence[str], answers: Sequence[str]) -> Checked:
     until = [end for end in ("\n", "\n\n") if not any(end in answer for answer in stripped)][:1]
     if prompts[0].startswith("Question: "):
         until.append("Question:")
+    dates = _are_dates(stripped)
     checked = Checked(
         "answers written by the model, the first number compared"
         if numbers
         else "answers written by the model, compared exactly",
-        [{"prompt": p, "answer": a} for p, a in zip(prompts, stripped, strict=True)],
+        [
+            {"prompt": prompt, "answer": _after(prompt, answer) if dates else answer}
+            for prompt, answer in zip(prompts, stripped, strict=True)
+        ],
         {
             "output_type": "generate_until",
             "doc_to_text": "prompt",
             "doc_to_target": "answer",
-            "target_delimiter": "" if all(p[-1:].isspace() for p in prompts) else " ",
+            "target_delimiter": "" if dates or all(p[-1:].isspace() for p in prompts) else " ",
             "generation_kwargs": {
                 "until": until,
                 "do_sample": False,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -88,7 +88,7 @@ def dropped_pairs(pairs: Sequence[PromptPair], tokenizer: PreTrainedTokenizerBas
 def answered_wrong(
     pairs: Sequence[TokenPair],
     predicted_ids: Sequence[int],
-    rows: dict[PromptPair, int],
+    rows: Mapping[PromptPair, int],
     tokenizer: PreTrainedTokenizerBase,
 ) -> list[Dropped]:
     """The pairs that `keep_right` leaves out: the answer's first token, and the model's."""

@@ -129,7 +129,7 @@ HELP = [
     ["data/prepare.py"],
     ["data/text_task.py"],
     ["-m", "neurosurgery"],
-    *(["-m", "neurosurgery", name] for name in "report masks apply consistency".split()),
+    *(["-m", "neurosurgery", name] for name in "report masks apply consistency data tasks".split()),
 ]
 
 

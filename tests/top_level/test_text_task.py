@@ -30,14 +30,6 @@ def call(text_task, file, output, *more: str) -> int:
     return text_task.main([str(file), "--name", "book", "--output", str(output), *more])
 
 
-def test_paragraphs_are_cut_to_so_many_words(text_task):
-    # Chapters' headings are too short; of 5 + 2 n words the first 9 are kept, from n = 2 on.
-    found = text_task.paragraphs(BOOK, 9)
-    assert found[0] == "In 2 the river rose and fell and fell"
-    assert [paragraph.split()[1] for paragraph in found] == list("2345678")
-    assert {len(paragraph.split()) for paragraph in found} == {9}
-
-
 @pytest.mark.parametrize("zipped", [False, True])
 def test_documents_are_spread_over_the_file(text_task, tmp_path, zipped, capsys):
     file = tmp_path / ("book.txt.gz" if zipped else "book.txt")
