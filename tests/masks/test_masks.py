@@ -13,6 +13,7 @@ from safetensors import safe_open
 from neurosurgery.common.errors import UsageError
 from neurosurgery.masks.files import (
     load_mask,
+    named_provenance,
     read_mask_file,
     read_mask_info,
     write_mask_file,
@@ -113,3 +114,12 @@ def test_masks_of_different_models_do_not_mix():
     b = ParameterMask.from_tensors(tensors | {"b.weight": torch.zeros(8, 3, dtype=torch.bool)})
     with pytest.raises(ValueError, match=r"b\.weight differs"):
         a - b
+
+
+def test_a_mask_says_the_name_that_its_run_gave_the_skill():
+    shown = named_provenance({"skill": "math", "against": "facts", "skill_name": "code"})
+    assert shown == {"skill": "code", "against": "facts"}
+    # A control run, in which the skill is one of the others.
+    control = named_provenance({"skill": "facts", "against": "math", "skill_name": "code"})
+    assert control == {"skill": "facts", "against": "code"}
+    assert named_provenance({"skill": "math"}) == {"skill": "math"}
