@@ -39,9 +39,8 @@ def test_a_run_takes_it_where_none_is_given(tmp_path):
     assert called() == "code"
     assert called("--skill_name", "programs") == "programs"
     assert called("--other_data", "code.csv", "--overwrite") == "math"
-    assert parse_experiment(
-        "MathNeuro.py", "", ["--save_path", str(tmp_path)]
-    ).output.skill_name == ("math")
+    of_demo = parse_experiment("MathNeuro.py", "", ["--save_path", str(tmp_path)])
+    assert of_demo.output.skill_name == "math"
 
 
 def test_a_path_that_leads_somewhere_from_the_file_alone_is_explained(tmp_path, monkeypatch):
