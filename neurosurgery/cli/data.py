@@ -80,7 +80,7 @@ def _prepare(arguments: argparse.Namespace) -> None:
 def add_text_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of `text`."""
     parser.add_argument("file", type=Path, metavar="FILE", help="text, UTF-8; .gz is unpacked")
-    parser.add_argument("--name", type=str, required=True, help="the task's name")
+    parser.add_argument("--name", required=True, help="the task's name")
     parser.add_argument("--output", type=Path, required=True, help="folder for the task's files")
     parser.add_argument(
         "--documents", type=int, default=100, help="how many documents (default: 100)"

@@ -30,12 +30,16 @@ def doubts(cell: Cell) -> list[str]:
     """
     found: list[str] = []
     metrics = cell_metrics(cell)
+    said = set[str]()
     for (task, name), metric in metrics.items():
-        if metric is not None:
-            found += _of_number(cell, task, name, metric)
+        # Further metrics of a task say the same of it.
+        if metric is not None and task not in said:
+            lines = list(_of_number(cell, task, name, metric))
+            found += lines
+            said |= {task} if lines else set()
     for (task, _), documents in cell.documents.items():
         found += _of_answers(task, documents)
-    # A task's filters and metrics may say the same.
+    # Filters of a task may say the same.
     return list(dict.fromkeys(found))
 
 
@@ -60,8 +64,8 @@ def _of_number(cell: Cell, task: str, name: str, metric: Metric) -> Iterator[str
     if value < level - _FAR * error:
         yield (
             f"{task}: the unedited model's {kind} is {number_text(value)}, far below what guessing "
-            f"scores ({number_text(level)}): right answers may be taken from the wrong position, "
-            "or options from the wrong document."
+            f"scores ({number_text(level)}): it has learnt otherwise, or right answers are "
+            "taken from the wrong position."
         )
 
 

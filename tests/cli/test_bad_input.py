@@ -68,7 +68,7 @@ CASES = [
     ),
     (
         "--calibration_datasets {0}/good.csv --calibration_dataset_names math",
-        "is the name of the math set",
+        "stands for the skill's own set",
     ),
     ("--proportion 0.1 1.5", "--proportion 1.5: expected a fraction in (0, 1]"),
     ("--proportion 0", "--proportion 0: expected a fraction in (0, 1]"),
@@ -374,8 +374,6 @@ def test_an_empty_value_is_never_taken_for_none(main, tmp_path, capsys, monkeypa
     assert actions
     for path, action in actions:
         flag = action.option_strings[:1]
-        # data/text_task.py checks its --name itself, once everything else is there.
-        before = ["FILE", "--output", "out"] if action.type is str else path
         good = str(next(iter(action.choices or ["1"])))
         tries = [[*flag, blank] for blank in ("", " ", "\t\n")]
         if flag:
@@ -384,7 +382,7 @@ def test_an_empty_value_is_never_taken_for_none(main, tmp_path, capsys, monkeypa
             tries += [[*flag, good, ""], [*flag, "", good]]
         for words in tries:
             try:
-                status = main([*before, *words])
+                status = main([*path, *words])
             except SystemExit as error:
                 status = error.code
             assert status == 2

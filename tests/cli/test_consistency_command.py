@@ -103,7 +103,7 @@ def folder(tmp_path_factory):
         ),
         (
             "--calibration_datasets {0}/good.csv --calibration_dataset_names math",
-            "is the name of the math set",
+            "stands for the skill's own set",
         ),
         ("--save_path {0}/file", "--save_path {0}/file: expected a folder"),
         ("--save_path {0}/foreign", "holds results.csv, but no results of ours"),

@@ -148,7 +148,7 @@ def test_groups_and_tags_are_in_the_table(tiny_model, tmp_path, capsys):
     assert "own_second" in output
     both = ["--train_lm_eval_task", "own_first", "--eval_datasets", "own_group"]
     assert run(tiny_model, tmp_path / "both", *flags, *both) == 2
-    assert "own_first: is (part of) the math task already" in capsys.readouterr().err
+    assert "own_first: is (part of) the task of the skill already" in capsys.readouterr().err
 
 
 def test_what_a_run_will_not_tell_is_said(tiny_model, tmp_path, capsys):

@@ -73,7 +73,7 @@ def test_the_task_runs_in_a_script(text_task, tmp_path, tiny_model):
         (["--words", "-3"], "--words -3: expected a whole number of at least 1"),
         (["--words", "9", "--documents", "8"], "--documents 8: the file has 7 paragraphs of at"),
         (["--name", "a b"], "--name a b: expected letters, digits and '_'"),
-        (["--name", ""], "--name: expected letters"),
+        (["--name", ""], "--name: expected a value"),
         (["--name", "123"], "--name 123: expected letters, digits and '_', no digit first"),
     ],
 )
