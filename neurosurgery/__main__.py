@@ -27,8 +27,8 @@ from neurosurgery.cli.parse import run_script
 from neurosurgery.common.terminal import PROGRAM
 
 COMMANDS: tuple[ModuleType, ...] = (
-    *(report, compare, merge, masks, apply, consistency),
-    *(data, tasks),
+    *(report, compare, masks, apply, consistency),
+    *(data, tasks, merge),
 )
 
 _DESCRIPTION = """\

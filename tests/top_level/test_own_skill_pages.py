@@ -22,8 +22,6 @@ pytestmark = pytest.mark.whole
 
 EXAMPLES = ROOT / "examples" / "own_skill"
 PAGES = ["OWN_SKILL.md", "OWN_HEADS.md", "TRAIN_A_SKILL.md"]
-SCRIPTS = {"run": "MathNeuro.py", "heads": "PathPatching.py", "train": "FineTune.py"}
-"""What a command of the package does."""
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -49,9 +47,7 @@ def folder(tmp_path):
 def run(line: str, folder: Path) -> str:
     program, command, *_ = line.split()
     assert program == "neurosurgery"
-    words = f"-m neurosurgery {command}"
-    if command in SCRIPTS:
-        words = f"-W error {ROOT / SCRIPTS[command]}"
+    words = f"-W error -m neurosurgery {command}"
     shell = line.replace(f"{program} {command}", f"{sys.executable} {words}", 1)
     more = {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     found = subprocess.run(
