@@ -12,6 +12,7 @@ from types import ModuleType
 
 from neurosurgery.cli import (
     apply,
+    card,
     compare,
     consistency,
     data,
@@ -28,7 +29,7 @@ from neurosurgery.common.terminal import PROGRAM
 
 COMMANDS: tuple[ModuleType, ...] = (
     *(report, compare, masks, apply, consistency),
-    *(data, tasks, merge),
+    *(data, tasks, merge, card),
 )
 
 _DESCRIPTION = """\

@@ -124,22 +124,41 @@ def page_table(columns: Sequence[Column], rows: Iterable[Row]) -> Table:
 
 def terminal_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     """The table as lines of text; a column in which nothing is known is left out."""
-    table = page_table(in_short(columns), rows)
-    kinds = [column.kind for column in in_short(columns)]
+    known, cells = _known(columns, rows)
+    widths = [max(_NARROW, *(len(row[place]) for row in cells)) for place in range(len(known))]
+    heads = [fill(column.head, width) for column, width in zip(known, widths, strict=True)]
+    # A heading is a row of its own: tabulate makes room for more than a heading's width.
+    text = tabulate(
+        [heads, *cells], tablefmt="plain", disable_numparse=True, colalign=_sides(known)
+    )
+    return "\n".join(f"  {line.rstrip()}" for line in text.splitlines())
+
+
+def markdown_table(columns: Sequence[Column], rows: Sequence[Row]) -> str:
+    """The same table in Markdown."""
+    known, cells = _known(columns, rows)
+    return tabulate(
+        cells,
+        headers=[column.head for column in known],
+        tablefmt="github",
+        disable_numparse=True,
+        colalign=_sides(known) if cells else None,
+    )
+
+
+def _known(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[list[Column], list[list[str]]]:
+    """The terminal's columns in which something is known, and the texts of the rows."""
+    shown = in_short(columns)
+    table = page_table(shown, rows)
     known = [
         place
-        for place in range(len(kinds))
+        for place in range(len(shown))
         if any(row[place].text != MISSING for row in table.rows)
     ]
     # A minus that can be copied into a program.
     cells = [[row[place].text.replace("−", "-") for place in known] for row in table.rows]
-    widths = [max(_NARROW, *(len(row[place]) for row in cells)) for place in range(len(known))]
-    heads = [fill(table.head[place], width) for place, width in zip(known, widths, strict=True)]
-    # A heading is a row of its own: tabulate makes room for more than a heading's width.
-    text = tabulate(
-        [heads, *cells],
-        tablefmt="plain",
-        disable_numparse=True,
-        colalign=["right" if kinds[place] == NUMBER else "left" for place in known],
-    )
-    return "\n".join(f"  {line.rstrip()}" for line in text.splitlines())
+    return [shown[place] for place in known], cells
+
+
+def _sides(columns: Sequence[Column]) -> list[str]:
+    return ["right" if column.kind == NUMBER else "left" for column in columns]
