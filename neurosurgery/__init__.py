@@ -1,7 +1,7 @@
 """Find the parameters of one skill in a language model, edit them, and measure the effect.
 
-The names stand in `__init__.pyi`; each is imported, with torch, at its first use. CONTRIBUTING.md
-lists the modules.
+The names stand in `__init__.pyi`; each is imported, with torch, at its first use. The modules
+are listed in docs/CONTRIBUTING.md.
 """
 
 import sys
