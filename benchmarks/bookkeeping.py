@@ -23,8 +23,8 @@ from typing import Any, cast
 import numpy as np
 
 from neurosurgery.edit.kinds import scale_by
-from neurosurgery.evaluate.asked import Asked, Part
-from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.evaluation.asked import Asked, Part
+from neurosurgery.evaluation.evaluation import Evaluation
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.report import make_report
 from neurosurgery.results.cells import CellRecord, CellResult

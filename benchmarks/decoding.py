@@ -3,9 +3,9 @@
     python -m benchmarks.decoding --quick
 
 48 prompts of 60 to 120 words, 96 new tokens each, on the demo's model, in turns: `LanguageModel`
-(`evaluate/engine/`), `generate` in padded batches of 16 with a dynamic and with a static cache, and
-`generate_batch` (continuous batching with a paged cache). Seconds are medians of the turns after
-the first; a ratio above 1 says that we are faster.
+(`evaluation/engine/`), `generate` in padded batches of 16 with a dynamic and with a static cache,
+and `generate_batch` (continuous batching with a paged cache). Seconds are medians of the turns
+after the first; a ratio above 1 says that we are faster.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel
 from benchmarks.common import finish, interleaved, paired_ratio, parse, table
 from benchmarks.evaluate import text
 from benchmarks.llamas import demo_model
-from neurosurgery.evaluate.engine.language_model import LanguageModel
+from neurosurgery.evaluation.engine.language_model import LanguageModel
 from neurosurgery.settings.demo import DEMO
 
 PROMPTS, NEW, BATCH = 48, 96, 16

@@ -40,10 +40,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTr
 
 from benchmarks.common import finish, interleaved, paired_ratio, parse, table
 from benchmarks.llamas import demo_model
-from neurosurgery.evaluate.documents import document_records
-from neurosurgery.evaluate.engine.language_model import LanguageModel
-from neurosurgery.evaluate.harness import Harness
-from neurosurgery.evaluate.isolation import chatter_to
+from neurosurgery.evaluation.documents import document_records
+from neurosurgery.evaluation.engine.language_model import LanguageModel
+from neurosurgery.evaluation.harness import Harness
+from neurosurgery.evaluation.isolation import chatter_to
 from neurosurgery.models.devices import keep_freed_memory
 from neurosurgery.settings.demo import DEMO, TASKS_FOLDER
 from neurosurgery.settings.experiment import EvaluationConfig

@@ -37,8 +37,8 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTr
 from benchmarks.common import finish, parse, table
 from benchmarks.evaluate import text
 from benchmarks.tiny_families import LONGEST, RAISED, SAMPLE, NotBuilt, build, families
-from neurosurgery.evaluate.engine.language_model import LanguageModel
-from neurosurgery.evaluate.isolation import chatter_to
+from neurosurgery.evaluation.engine.language_model import LanguageModel
+from neurosurgery.evaluation.isolation import chatter_to
 from neurosurgery.settings.demo import DEMO
 
 NEW_TOKENS = 6

@@ -37,17 +37,17 @@ from transformers.utils import logging
 from benchmarks.common import finish, interleaved, paired_ratio, parse, table
 from benchmarks.llamas import LLAMA_84M, Size, demo_model, random_ids, random_llama
 from benchmarks.memory import peak_bytes
-from neurosurgery.locate.patching_chain import chain_changes
-from neurosurgery.locate.patching_hooks import hook_changes, replacements
-from neurosurgery.locate.patching_metrics import (
+from neurosurgery.localisation.patching_chain import chain_changes
+from neurosurgery.localisation.patching_hooks import hook_changes, replacements
+from neurosurgery.localisation.patching_metrics import (
     LOGPROB,
     PromptPairs,
     above_median,
     pick,
     read_metric,
 )
-from neurosurgery.locate.patching_runs import Batch, Setting, collect_batch, token_ids
-from neurosurgery.locate.path_patching import head_effects
+from neurosurgery.localisation.patching_runs import Batch, Setting, collect_batch, token_ids
+from neurosurgery.localisation.path_patching import head_effects
 from neurosurgery.masks.head_units import head_units
 from neurosurgery.masks.units import Unit
 from neurosurgery.models.heads import find_blocks

@@ -29,8 +29,8 @@ from transformers import AutoTokenizer
 from benchmarks import evaluate, identify
 from benchmarks.common import finish, interleaved, parse, table
 from benchmarks.llamas import LLAMA_84M, demo_model, random_llama
-from neurosurgery.evaluate.engine.language_model import LanguageModel
-from neurosurgery.evaluate.isolation import chatter_to
+from neurosurgery.evaluation.engine.language_model import LanguageModel
+from neurosurgery.evaluation.isolation import chatter_to
 from neurosurgery.models.devices import keep_freed_memory
 from neurosurgery.settings.demo import DEMO
 

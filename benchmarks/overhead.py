@@ -16,8 +16,8 @@ from torch import nn
 
 from neurosurgery.cli.parse import parse_experiment
 from neurosurgery.data.calibration import read_calibration_set
-from neurosurgery.evaluate.evaluation import Evaluation
-from neurosurgery.evaluate.harness import Harness
+from neurosurgery.evaluation.evaluation import Evaluation
+from neurosurgery.evaluation.harness import Harness
 from neurosurgery.run.recorder import Recorder
 from neurosurgery.run.run import run_study
 from neurosurgery.settings.demo import DEMO

@@ -23,8 +23,8 @@ from statistics import median
 import pandas as pd
 
 from benchmarks.common import finish, interleaved, paired_ratio, parse, table
-from neurosurgery.evaluate.program_of_thought import RIGHT, score_program
-from neurosurgery.evaluate.sandbox import SECONDS, Sandbox
+from neurosurgery.evaluation.program_of_thought import RIGHT, score_program
+from neurosurgery.evaluation.sandbox import SECONDS, Sandbox
 from neurosurgery.settings.demo import ROOT
 
 PROGRAMS = 200

@@ -26,9 +26,9 @@ from benchmarks.evaluate import task_shape
 from benchmarks.memory import peak_bytes
 from neurosurgery.cli.parse import run_script
 from neurosurgery.common.errors import UsageError
-from neurosurgery.evaluate.engine.language_model import LanguageModel
-from neurosurgery.evaluate.isolation import chatter_to
-from neurosurgery.evaluate.tasks import task_manager
+from neurosurgery.evaluation.engine.language_model import LanguageModel
+from neurosurgery.evaluation.isolation import chatter_to
+from neurosurgery.evaluation.tasks import task_manager
 from neurosurgery.models.devices import keep_freed_memory
 from neurosurgery.models.load import load_model, load_tokenizer
 from neurosurgery.settings.checks import check_at_least

@@ -17,9 +17,9 @@ from .edit.delta import added_delta as added_delta
 from .edit.export import export_model as export_model
 from .edit.scale import scaled as scaled
 from .edit.training import trainable as trainable
-from .evaluate.evaluation import Evaluation as Evaluation
-from .locate.patching_metrics import PromptPairs as PromptPairs
-from .locate.path_patching import head_effects as head_effects
+from .evaluation.evaluation import Evaluation as Evaluation
+from .localisation.patching_metrics import PromptPairs as PromptPairs
+from .localisation.path_patching import head_effects as head_effects
 from .masks.files import load_mask as load_mask
 from .masks.head_units import find_heads as find_heads
 from .masks.head_units import zero_mask as zero_mask

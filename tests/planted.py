@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 import transformers
 
-from neurosurgery.locate.patching_metrics import PromptPairs
+from neurosurgery.localisation.patching_metrics import PromptPairs
 
 LAYER, HEAD = 1, 2
 """The head that copies."""

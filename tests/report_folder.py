@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import stats
 
 from neurosurgery.edit.kinds import scale_by
-from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.evaluation.evaluation import Evaluation
 from neurosurgery.masks.files import write_mask_file
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.methods.keys import SelectionKey

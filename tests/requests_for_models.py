@@ -10,7 +10,7 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
-from neurosurgery.evaluate.engine.language_model import LanguageModel
+from neurosurgery.evaluation.engine.language_model import LanguageModel
 
 WORDS = (
     "Anna works as a weaver near the river and counts 12 red apples while "

@@ -17,8 +17,8 @@ from neurosurgery.methods.registry import METHODS
 PACKAGE = ROOT / "neurosurgery"
 
 FOLDERS = (
-    "common settings data models prompts masks activations methods locate edit evaluate results "
-    "verdicts report run studies api cli"
+    "common settings data models prompts masks activations methods localisation edit evaluation "
+    "results verdicts report run studies api cli"
 ).split()
 """A folder imports only from folders that stand before it."""
 
@@ -124,9 +124,13 @@ def test_imports_go_one_way():
     ("file", "line", "reason"),
     [
         ("masks/mask.py", "from neurosurgery.methods.twins import x", "methods/ comes after"),
-        ("masks/mask.py", "from neurosurgery.locate import consistency", "locate/ comes after"),
+        (
+            "masks/mask.py",
+            "from neurosurgery.localisation import consistency",
+            "localisation/ comes after",
+        ),
         ("masks/mask.py", "import neurosurgery.run.plan", "run/ comes after"),
-        ("masks/mask.py", "from ..locate import consistency", "locate/ comes after"),
+        ("masks/mask.py", "from ..localisation import consistency", "localisation/ comes after"),
         ("models/load.py", "def f():\n    from neurosurgery.cli import flags", "cli/ comes after"),
         ("results/store.py", "import transformers", "is to answer without transformers"),
         ("verdicts/points.py", "from lm_eval.utils import x", "is to answer without lm_eval"),

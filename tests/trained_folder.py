@@ -11,7 +11,7 @@ import pandas as pd
 from report_folder import FakeFolder, complete, read_csv, write_csv, write_tables
 
 from neurosurgery.edit.kinds import train_at
-from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.evaluation.evaluation import Evaluation
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.methods.registry import METHODS, control_of
 from neurosurgery.results.cells import CellRecord, CellResult

@@ -10,7 +10,7 @@ from pathlib import Path
 if find_spec("neurosurgery") is None:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from neurosurgery.evaluate.program_of_thought import (
+from neurosurgery.evaluation.program_of_thought import (
     cut_programs,
     load_problems,
     prompt,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from neurosurgery.common.arguments import shown
 from neurosurgery.common.errors import UsageError
-from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.evaluation.evaluation import Evaluation
 from neurosurgery.report.columns import terminal_table
 from neurosurgery.report.runs import headline, lines_of, records_of, rows_of, verdict_columns
 from neurosurgery.results.harness_logs import LoggedRun, answers_of, numbers_of, read_run

@@ -12,8 +12,8 @@ from neurosurgery.api.given import Model, given_model, in_evaluation_mode, pytho
 from neurosurgery.common.arguments import shown
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import say
-from neurosurgery.evaluate.evaluation import Evaluation
-from neurosurgery.evaluate.tasks import task_manager
+from neurosurgery.evaluation.evaluation import Evaluation
+from neurosurgery.evaluation.tasks import task_manager
 from neurosurgery.models.load import check_chat_template
 from neurosurgery.models.vocabulary import check_end_token
 from neurosurgery.settings.declare import whole
@@ -90,8 +90,8 @@ def evaluate(
         # These import the harness, which takes seconds.
         from lm_eval.models.utils import resolve_max_length
 
-        from neurosurgery.evaluate.harness import Harness, harness_model
-        from neurosurgery.evaluate.isolation import chatter_to, preserved_generators
+        from neurosurgery.evaluation.harness import Harness, harness_model
+        from neurosurgery.evaluation.isolation import chatter_to, preserved_generators
 
         longest = resolve_max_length(loaded.model.config, loaded.tokenizer)
         with in_evaluation_mode(loaded.model), chatter_to(io.StringIO()), preserved_generators():

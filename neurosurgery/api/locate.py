@@ -25,9 +25,9 @@ from neurosurgery.api.given import (
 )
 from neurosurgery.common.errors import UsageError
 from neurosurgery.data.calibration import CalibrationSet
-from neurosurgery.evaluate.task_files import did_you_mean
-from neurosurgery.locate.patching_metrics import PromptPairs
-from neurosurgery.locate.path_patching import head_effects
+from neurosurgery.evaluation.task_files import did_you_mean
+from neurosurgery.localisation.patching_metrics import PromptPairs
+from neurosurgery.localisation.path_patching import head_effects
 from neurosurgery.masks.kinds import UNITS
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.methods.base import Method

@@ -137,7 +137,7 @@ def run(arguments: argparse.Namespace) -> None:
         _check_folder(save_path, model)
 
         from neurosurgery.common.files import write_atomically
-        from neurosurgery.locate.consistency import (
+        from neurosurgery.localisation.consistency import (
             consistency_text,
             measure_consistency,
             usable_sizes,

@@ -94,7 +94,7 @@ def _say_facts(facts: Mapping[str, str]) -> None:
 
 
 def _list(arguments: argparse.Namespace) -> None:
-    from neurosurgery.evaluate.task_files import output_types
+    from neurosurgery.evaluation.task_files import output_types
     from neurosurgery.settings.demo import TASKS_FOLDER
 
     own: Path | None = arguments.include_path

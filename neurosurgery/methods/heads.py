@@ -1,6 +1,7 @@
 """Heads and MLPs by the direct effects of path patching (arXiv 2409.01659, §3).
 
-1. The effect of every unit on every prompt (`locate/path_patching.py`): what the answer loses.
+1. The effect of every unit on every prompt (`localisation/path_patching.py`): what the answer
+   loses.
 2. A repeat draws prompts with replacement, as many as there are, and takes their mean effect.
 3. The units of the most negative mean effect are selected.
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.evaluation.evaluation import Evaluation
 from neurosurgery.masks.selection import Selection
 from neurosurgery.results.keys import CellKey
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from neurosurgery.common.errors import RestoreError, RunError, machine_error
-from neurosurgery.evaluate.asked import Part
-from neurosurgery.evaluate.remembered import Responses
+from neurosurgery.evaluation.asked import Part
+from neurosurgery.evaluation.remembered import Responses
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.selection import Selection
 from neurosurgery.methods.keys import SelectionKey

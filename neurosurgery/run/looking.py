@@ -20,8 +20,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from neurosurgery.common.errors import RunError
-from neurosurgery.evaluate.asked import Asked, Part
-from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.evaluation.asked import Asked, Part
+from neurosurgery.evaluation.evaluation import Evaluation
 from neurosurgery.results.cells import Cell, CellResult, StoppedAt
 from neurosurgery.results.keys import BASELINE_KEY, CellKey
 from neurosurgery.results.store import ResultStore

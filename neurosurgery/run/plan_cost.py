@@ -19,8 +19,8 @@ import psutil
 import torch
 
 from neurosurgery.edit.other_files import other_bytes
-from neurosurgery.evaluate.engine.passes import pass_budget
-from neurosurgery.evaluate.request_sizes import RequestSize
+from neurosurgery.evaluation.engine.passes import pass_budget
+from neurosurgery.evaluation.request_sizes import RequestSize
 from neurosurgery.methods.base import OF_EACH_MATRIX
 from neurosurgery.methods.registry import METHODS
 from neurosurgery.models.devices import choose_device

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypeVar
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.evaluate.tasks import task_manager
+from neurosurgery.evaluation.tasks import task_manager
 from neurosurgery.settings.experiment import EvaluationConfig
 from neurosurgery.settings.identity import Identity
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
     from neurosurgery.data.overlap import Record
-    from neurosurgery.evaluate.asked import Asked
-    from neurosurgery.evaluate.harness import Harness
-    from neurosurgery.evaluate.request_sizes import RequestSize
+    from neurosurgery.evaluation.asked import Asked
+    from neurosurgery.evaluation.harness import Harness
+    from neurosurgery.evaluation.request_sizes import RequestSize
     from neurosurgery.results.cells import Cell
 
 T = TypeVar("T")
@@ -67,8 +67,8 @@ class Tasks:
         """
         from lm_eval.models.utils import resolve_max_length
 
-        from neurosurgery.evaluate.harness import load_harnesses
-        from neurosurgery.evaluate.isolation import chatter_to
+        from neurosurgery.evaluation.harness import load_harnesses
+        from neurosurgery.evaluation.isolation import chatter_to
 
         longest = resolve_max_length(architecture, tokenizer)
         found = Identity()

@@ -22,7 +22,7 @@ from neurosurgery.edit.delta_files import load_delta, write_delta_file
 from neurosurgery.edit.edits import Change
 from neurosurgery.edit.fine_tune import Encoded, Fit, Row, TrainedPart, fit
 from neurosurgery.edit.training import trainable
-from neurosurgery.evaluate.isolation import preserved_generators
+from neurosurgery.evaluation.isolation import preserved_generators
 from neurosurgery.masks.selection import Selection
 from neurosurgery.methods.registry import METHODS
 from neurosurgery.models.load import LoadedModel

@@ -13,11 +13,11 @@ from neurosurgery.common.errors import RunError, UsageError
 from neurosurgery.edit.edits import Change, Edit
 from neurosurgery.edit.restore import undone
 from neurosurgery.edit.scale import AppliedFactor
-from neurosurgery.evaluate.asked import Part
-from neurosurgery.evaluate.evaluation import Evaluation
-from neurosurgery.evaluate.harness import harness_model
-from neurosurgery.evaluate.isolation import chatter_to, preserved_generators
-from neurosurgery.evaluate.remembered import Responses
+from neurosurgery.evaluation.asked import Part
+from neurosurgery.evaluation.evaluation import Evaluation
+from neurosurgery.evaluation.harness import harness_model
+from neurosurgery.evaluation.isolation import chatter_to, preserved_generators
+from neurosurgery.evaluation.remembered import Responses
 from neurosurgery.masks.kinds import UNITS
 from neurosurgery.masks.selection import Selection
 from neurosurgery.methods.evidence import Evidence

@@ -163,7 +163,7 @@ def evaluation(*, whole_demo: tuple[str, ...] = ()) -> tuple[Setting, ...]:
 FIRST, RANDOM, OWN = "first", "random", "own"
 SHARED_DOCUMENTS = (FIRST, RANDOM)
 """Where documents come from that every state of a model is asked."""
-"""Which documents of a task are asked (`evaluate/asked.py`)."""
+"""Which documents of a task are asked (`evaluation/asked.py`)."""
 
 TASKS = (
     Setting(

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save
 
 from neurosurgery.common.files import write_atomically
 from neurosurgery.common.json_files import read_json
-from neurosurgery.locate.consistency import Norms, Overlaps, Pair, Subset
+from neurosurgery.localisation.consistency import Norms, Overlaps, Pair, Subset
 from neurosurgery.masks.overlap import Overlap
 
 _FOLDER = "consistency"

@@ -14,9 +14,9 @@ import torch
 
 from neurosurgery.common.generator import generator
 from neurosurgery.edit.ablation import end_vectors, head_means
-from neurosurgery.locate.attention_from_end import attention_from_end
-from neurosurgery.locate.patching_metrics import PromptPairs
-from neurosurgery.locate.path_patching import HeadEffects, check_clean, head_effects
+from neurosurgery.localisation.attention_from_end import attention_from_end
+from neurosurgery.localisation.patching_metrics import PromptPairs
+from neurosurgery.localisation.path_patching import HeadEffects, check_clean, head_effects
 from neurosurgery.masks.head_units import model_units
 from neurosurgery.masks.kinds import units_by_effects
 from neurosurgery.masks.units import Unit

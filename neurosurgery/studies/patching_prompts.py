@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.terminal import say
-from neurosurgery.locate.patching_metrics import LOGIT_DIFF
+from neurosurgery.localisation.patching_metrics import LOGIT_DIFF
 from neurosurgery.models.forward import context_length, next_tokens
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.prompts.arithmetic import arithmetic_pairs

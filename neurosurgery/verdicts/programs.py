@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from neurosurgery.evaluate.outcomes import OUTCOMES, RAN
+from neurosurgery.evaluation.outcomes import OUTCOMES, RAN
 from neurosurgery.results.keys import BASELINE
 from neurosurgery.settings.identity import MATH
 from neurosurgery.verdicts.columns import GRID

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from neurosurgery.edit.kinds import SCALE
-from neurosurgery.evaluate.outcomes import RAN
+from neurosurgery.evaluation.outcomes import RAN
 from neurosurgery.methods.registry import MATHNEURO, METHODS
 from neurosurgery.settings.identity import MATH
 from neurosurgery.verdicts.primary import primary_metrics

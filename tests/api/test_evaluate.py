@@ -13,7 +13,7 @@ from scipy.stats import binomtest, false_discovery_control
 from session import demo_model, demo_tokenizer, passages, problems
 
 import neurosurgery as ns
-from neurosurgery.evaluate.tasks import TASKS_FOLDER
+from neurosurgery.evaluation.tasks import TASKS_FOLDER
 from neurosurgery.verdicts.intervals import mcnemar, paired_interval
 from neurosurgery.verdicts.metrics import mean_metric
 

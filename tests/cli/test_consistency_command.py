@@ -13,7 +13,7 @@ from scripts import DEMO_DATA, DEMO_TASKS
 
 import MathNeuro
 from neurosurgery.__main__ import main
-from neurosurgery.locate import consistency as measuring
+from neurosurgery.localisation import consistency as measuring
 from neurosurgery.results.lock import NAME as LOCK
 from neurosurgery.results.store import FORMAT
 from neurosurgery.settings.identity import Fact, Identity

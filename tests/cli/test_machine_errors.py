@@ -14,7 +14,7 @@ from scripts import SCRIPTS, without_timings
 from neurosurgery.cli.parse import run_script
 from neurosurgery.common import files
 from neurosurgery.common.errors import RunError, UsageError
-from neurosurgery.evaluate import harness
+from neurosurgery.evaluation import harness
 
 pytestmark = pytest.mark.whole
 

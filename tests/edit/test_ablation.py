@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from neurosurgery.edit.ablation import ablated, end_vectors, head_means, position_means, resampled
 from neurosurgery.edit.scale import scaled
-from neurosurgery.locate.path_patching import head_effects
+from neurosurgery.localisation.path_patching import head_effects
 from neurosurgery.masks.head_units import head_units, mlp_units, zero_mask
 from neurosurgery.masks.units import Unit
 from neurosurgery.models.heads import find_blocks

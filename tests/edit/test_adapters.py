@@ -16,8 +16,8 @@ from weights import random_mask, weights_of
 from neurosurgery.common.errors import RunError
 from neurosurgery.edit.ablation import ablated
 from neurosurgery.edit.fine_tune import Fit, TrainedPart, fit
-from neurosurgery.evaluate.engine.language_model import LanguageModel
-from neurosurgery.evaluate.engine.passes import CachedPasses
+from neurosurgery.evaluation.engine.language_model import LanguageModel
+from neurosurgery.evaluation.engine.passes import CachedPasses
 from neurosurgery.masks.head_units import head_units, mlp_units
 from neurosurgery.models.heads import find_blocks
 from neurosurgery.settings.training import TrainingConfig

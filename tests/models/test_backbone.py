@@ -19,7 +19,7 @@ from neurosurgery.__main__ import main
 from neurosurgery.activations import collect
 from neurosurgery.activations.collect import collect_activation_norms
 from neurosurgery.common.errors import UsageError
-from neurosurgery.evaluate import harness
+from neurosurgery.evaluation import harness
 from neurosurgery.masks.files import write_mask_file
 from neurosurgery.methods.evidence import Evidence
 from neurosurgery.models import backbone

@@ -19,7 +19,7 @@ from transformers import AddedToken, AutoTokenizer
 from weights import bits
 
 from neurosurgery.common.errors import RunError, UsageError
-from neurosurgery.evaluate.engine.language_model import LanguageModel
+from neurosurgery.evaluation.engine.language_model import LanguageModel
 from neurosurgery.models.load import load_model, load_tokenizer, read_model_config
 from neurosurgery.models.shapes import model_shapes
 from neurosurgery.models.vocabulary import check_vocabulary

@@ -11,7 +11,7 @@ import pytest
 from browsers import chromium
 
 from neurosurgery.edit.kinds import ablate_by, scale_by
-from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.evaluation.evaluation import Evaluation
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.report import documents, make_report
 from neurosurgery.report.documents import Answer, changed_documents

@@ -15,7 +15,7 @@ from scripts import DEMO_DATA, DEMO_TASKS
 from neurosurgery.__main__ import main
 from neurosurgery.cli.parse import parse_experiment
 from neurosurgery.edit.kinds import scale_by
-from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.evaluation.evaluation import Evaluation
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.report.read import folder as read
 from neurosurgery.report.read.folder import read_folder

@@ -18,7 +18,7 @@ from report_folder import (
 from small_report import MATH, OTHER, PERPLEXITY, figure_of, marks, panels, small_folder, words
 
 from neurosurgery.common.numbers import p_value_text, percent_text
-from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.evaluation.evaluation import Evaluation
 from neurosurgery.masks.units import place_of, short_kinds
 from neurosurgery.report.cautions import cautions
 from neurosurgery.report.facts import number

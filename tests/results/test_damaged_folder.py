@@ -10,7 +10,7 @@ import pytest
 from scripts import SCRIPTS
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.evaluation.evaluation import Evaluation
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.keys import BASELINE_KEY
 from neurosurgery.results.store import ResultStore

@@ -15,9 +15,9 @@ from lm_eval.api.metrics import mean, perplexity
 from lm_eval.models.huggingface import HFLM
 from scripts import SCRIPTS, table
 
-from neurosurgery.evaluate.aggregation import aggregate_to_infinity, errors_of_large_values
-from neurosurgery.evaluate.engine.broken import BrokenText, is_broken
-from neurosurgery.evaluate.engine.language_model import LanguageModel
+from neurosurgery.evaluation.aggregation import aggregate_to_infinity, errors_of_large_values
+from neurosurgery.evaluation.engine.broken import BrokenText, is_broken
+from neurosurgery.evaluation.engine.language_model import LanguageModel
 from neurosurgery.report.read.folder import read_folder
 from neurosurgery.report.read.points import grid_points
 from neurosurgery.results.cells import Cell, CellRecord

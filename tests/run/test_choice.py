@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from neurosurgery.common.errors import UsageError
-from neurosurgery.evaluate.asked import Asked
+from neurosurgery.evaluation.asked import Asked
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.results.keys import CellKey
 from neurosurgery.run.choice import Numbers, Small, choose

@@ -9,7 +9,7 @@ import torch
 
 from neurosurgery.common.errors import RestoreError, RunError
 from neurosurgery.edit.kinds import scale_by
-from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.evaluation.evaluation import Evaluation
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.selection import Selection
 from neurosurgery.methods.keys import SelectionKey

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from neurosurgery.edit.kinds import scale_by
-from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.evaluation.evaluation import Evaluation
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.failures import failure_file

@@ -17,8 +17,8 @@ import FineTune
 import PathPatching
 from neurosurgery.common.hub import offline
 from neurosurgery.common.json_files import read_sealed, sealed
-from neurosurgery.evaluate.engine.language_model import LanguageModel
-from neurosurgery.evaluate.request_sizes import request_sizes
+from neurosurgery.evaluation.engine.language_model import LanguageModel
+from neurosurgery.evaluation.request_sizes import request_sizes
 from neurosurgery.models.shapes import ModelSize
 from neurosurgery.run import plan_cost
 from neurosurgery.run.plan_text import FORMAT, size_text

@@ -10,8 +10,8 @@ from scripts import files_with_times, without_timings
 
 import neurosurgery as ns
 import PathPatching
-from neurosurgery.locate.patching_metrics import PromptPairs
-from neurosurgery.locate.path_patching import head_effects
+from neurosurgery.localisation.patching_metrics import PromptPairs
+from neurosurgery.localisation.path_patching import head_effects
 from neurosurgery.masks.files import load_mask
 from neurosurgery.masks.kinds import UNITS, UnitKind
 from neurosurgery.masks.units import Site, Slice, Unit, place_of

@@ -10,7 +10,7 @@ import torch
 from scripts import DEMO_DATA
 
 from neurosurgery.__main__ import main
-from neurosurgery.locate.consistency import Pair, Subset
+from neurosurgery.localisation.consistency import Pair, Subset
 from neurosurgery.masks.overlap import Overlap
 from neurosurgery.studies.checkpoint import SubsetCheckpoint
 
@@ -43,7 +43,7 @@ def test_what_was_kept_is_not_computed_again(
     kept, number, whole, tiny_model, tmp_path, monkeypatch
 ):
     """Killed as soon as so many sets, or so many weight matrices, are kept."""
-    from neurosurgery.locate import consistency as module
+    from neurosurgery.localisation import consistency as module
 
     passes, compared = [], []
     collect, compare = module.collect_from_set, module.compare_subsets

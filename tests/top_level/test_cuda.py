@@ -18,8 +18,8 @@ from neurosurgery.edit.delta import added_delta
 from neurosurgery.edit.fine_tune import Fit, TrainedPart, fit
 from neurosurgery.edit.scale import scaled
 from neurosurgery.edit.training import trainable
-from neurosurgery.locate.patching_metrics import PromptPairs
-from neurosurgery.locate.path_patching import head_effects
+from neurosurgery.localisation.patching_metrics import PromptPairs
+from neurosurgery.localisation.path_patching import head_effects
 from neurosurgery.masks.files import load_mask
 from neurosurgery.masks.head_units import find_heads
 from neurosurgery.settings.training import TrainingConfig

@@ -12,7 +12,7 @@ from conftest import ROOT
 from demo import facts, make_data, mixture, word_problems
 from demo.documents import split_of, stream
 from neurosurgery.cli.parse import parse_experiment
-from neurosurgery.evaluate.tasks import task_manager
+from neurosurgery.evaluation.tasks import task_manager
 
 TASKS = ("demo_gsm8k_cot", "demo_race", "demo_mmlu", "demo_stories")
 TRAINING_DOCUMENTS = 4000

@@ -51,15 +51,10 @@ def test_every_name_is_taken_from_where_it_is_defined():
         assert getattr(neurosurgery, name).__module__ == f"neurosurgery.{module}"
 
 
-@pytest.mark.parametrize("name", ["evaluate", "locate"])
-def test_a_function_with_the_name_of_a_folder_stays_a_function(name):
-    code = (
-        "import neurosurgery\n"
-        f"from neurosurgery.{name} import __doc__\n"
-        f"import neurosurgery.{name}\n"
-        f"print(neurosurgery.{name}.__module__, callable(neurosurgery.{name}))"
-    )
-    assert python(code) == f"neurosurgery.api.{name} True\n"
+def test_no_name_is_that_of_a_folder():
+    """Python would put the folder in the name's place when it is imported."""
+    folders = {path.name for path in (ROOT / "neurosurgery").iterdir()}
+    assert not folders & set(neurosurgery.__all__)
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -30,7 +30,7 @@ from benchmarks.reproduction.claims import (
 from benchmarks.reproduction.page import PAGE, QUANTITIES, TABLES, rendered
 from benchmarks.reproduction.runs import FOLDER, Run, collect, judge
 from neurosurgery.edit.kinds import scale_by
-from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.evaluation.evaluation import Evaluation
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.results.cells import CellRecord, CellResult
 from neurosurgery.results.keys import BASELINE_KEY, CellKey

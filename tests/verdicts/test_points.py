@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neurosurgery.edit.kinds import scale_by
-from neurosurgery.evaluate.evaluation import Evaluation
+from neurosurgery.evaluation.evaluation import Evaluation
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.report import make_report
 from neurosurgery.report.text import folder_text

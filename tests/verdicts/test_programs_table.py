@@ -6,7 +6,7 @@ import math
 
 import pandas as pd
 
-from neurosurgery.evaluate.outcomes import OUTCOMES as OF_THE_SANDBOX
+from neurosurgery.evaluation.outcomes import OUTCOMES as OF_THE_SANDBOX
 from neurosurgery.report.text import programs_text
 from neurosurgery.verdicts.columns import SUMMARY_COLUMNS
 from neurosurgery.verdicts.programs import OUTCOMES, programs_table
