@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
+from itertools import product
 from operator import and_
 from typing import Any
 
@@ -115,6 +116,8 @@ def locate(
             pairs = []
             samples = [given_texts("skill", SKILL, skill)] if chosen.statistics else []
         _check_others(chosen, others)
+        if chosen.against_a_set or chosen.over_all_sets:
+            _check_different(samples, others)
         loaded = given_model(model, tokenizer)
         _check_size(chosen, size, loaded)
         used = [*samples, *others] if chosen.against_a_set or chosen.over_all_sets else samples
@@ -245,7 +248,7 @@ def _size(method: Method, proportion: float | None, top: int | None) -> float:
     if method.counts_units:
         units = UNITS[method.unit].plural
         if top is None or proportion is not None:
-            reason = f"expected for {method.name} top, a number of {units}, and no proportion"
+            reason = f"expected a number of {units} for {method.name}, and no proportion"
             raise UsageError("top", repr(top), reason)
         if isinstance(top, bool) or not isinstance(top, int) or whole(1).refuse(top):
             raise UsageError("top", repr(top), f"expected {whole(1).text}")
@@ -275,6 +278,14 @@ def _check_draw(num_samples: int | None, seed: int) -> None:
             raise UsageError(name, repr(value), f"expected {whole(least).text}")
     if seed is None:
         raise UsageError("seed", "None", f"expected {whole(0).text}")
+
+
+def _check_different(samples: Sequence[CalibrationSet], others: Sequence[CalibrationSet]) -> None:
+    """Refuse the same texts on both sides: nothing is left of a top-K without itself."""
+    for skill, other in product(samples, others):
+        if set(skill.samples) == set(other.samples):
+            reason = "holds the texts of skill; expected others, that do without the skill"
+            raise UsageError("against", other.name, reason)
 
 
 def _check_others(method: Method, others: Sequence[CalibrationSet]) -> None:

@@ -50,6 +50,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="what names the right option: its text, its letter, its position from 0 (index) or "
         "from 1 (number); default: found out",
     )
+    new.add_argument("--overwrite", action="store_true", help="replace a task of that name")
     new.set_defaults(action=_new)
     about = "the suite's own tasks, and those of a folder"
     listing = commands.add_parser("list", help=about, description=about, allow_abbrev=False)
@@ -71,9 +72,16 @@ def run(arguments: argparse.Namespace) -> None:
 def _new(arguments: argparse.Namespace) -> None:
     from neurosurgery.data.own_tasks import read_task
     from neurosurgery.data.task_files import check_task_name, write_task
+    from neurosurgery.evaluation.task_files import output_types
+    from neurosurgery.settings.demo import TASKS_FOLDER
 
     name = arguments.file.stem if arguments.name is None else arguments.name
     check_task_name("--name", name)
+    if name in output_types(TASKS_FOLDER):
+        raise UsageError("--name", name, "is a task of the suite; expected another name")
+    there = [path for path in _files(arguments.output, name) if path.exists()]
+    if there and not arguments.overwrite:
+        raise UsageError("--output", there[0], "is there already; --overwrite replaces the task")
     checked = read_task(arguments.file, arguments.answers)
     check_writable(arguments.output, "--output")
     file = write_task(arguments.output, name, checked.documents, checked.scoring)
@@ -85,6 +93,10 @@ def _new(arguments: argparse.Namespace) -> None:
     for warning in checked.warnings:
         say(f"warning: {visible_line(warning)}")
     say(f"to use it: --include_path {visible_line(arguments.output)} --skill_task {name}")
+
+
+def _files(folder: Path, name: str) -> tuple[Path, Path]:
+    return folder / f"{name}.yaml", folder / f"{name}.jsonl"
 
 
 def _say_facts(facts: Mapping[str, str]) -> None:

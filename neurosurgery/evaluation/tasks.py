@@ -51,7 +51,8 @@ def task_manager(config: EvaluationConfig, *, of_math: bool = False) -> TaskMana
                 check_own_task(flag, name, manager.task_index, own)
             continue
         why = None if own is None else why_unknown(name, own)
-        hint = did_you_mean(name, manager.all_tasks) + ("" if own is None else left_out(own))
+        where = "; --include_path names the folder of your own" if own is None else left_out(own)
+        hint = did_you_mean(name, manager.all_tasks) + where
         raise UsageError(flag, name, why or f"expected a task of the lm-eval harness{hint}")
     return manager
 

@@ -418,11 +418,25 @@ def steps(seen: Seen) -> list[Step]:
                 "--documents where the task has more (in another --save_path), or another task."
             )
         )
+    if seen.found and not _skill_moved(seen):
+        found.append(
+            Step(
+                f"{folder.skill} moved at no point. Larger sizes may move it, or a harder task; "
+                "more documents only say more surely that it did not."
+            )
+        )
     if seen.found and not seen.found.twin:
         script = METHODS[seen.found.point["method"]].script
         command = repeat_with(folder, "--twins", DRAWS[0], script=script)
         found.append(Step("A control is missing; this adds one, and repeats nothing:", command))
     return found
+
+
+def _skill_moved(seen: Seen) -> bool:
+    """Whether a verdict at some point says that the skill's tasks moved."""
+    points = seen.points
+    of_skill = points["task"].isin(seen.folder.math_tasks) & (points["skill"] == seen.folder.skill)
+    return any(moved(verdict) for verdict in points.loc[of_skill, "verdict"])
 
 
 def _decided_by_repeats(rows: pd.DataFrame) -> pd.DataFrame:

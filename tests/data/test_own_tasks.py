@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from neurosurgery.__main__ import main
 from neurosurgery.common.errors import UsageError
 from neurosurgery.data.own_tasks import read_task
 
@@ -127,3 +128,19 @@ def test_a_text_file_has_texts_between_blank_lines(tmp_path):
         "def f():\n    return 1",
         "def g():\n\treturn 2",
     ]
+
+
+def test_no_task_is_replaced_and_none_of_the_suite_is_hidden(tmp_path, capsys):
+    questions, tasks = tmp_path / "plural.txt", tmp_path / "tasks"
+    questions.write_text("One.\n\nTwo.\n")
+    command = ["tasks", "new", str(questions), "--output", str(tasks)]
+    assert main(command) == 0
+    before = {path: path.read_bytes() for path in tasks.iterdir()}
+    questions.write_text("Three.\n\nFour.\n")
+    assert main(command) == 2
+    assert "plural.yaml: is there already; --overwrite replaces" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in tasks.iterdir()} == before
+    assert main([*command, "--overwrite"]) == 0
+    assert "Three" in (tasks / "plural.jsonl").read_text()
+    assert main([*command, "--name", "small_sums"]) == 2
+    assert "--name small_sums: is a task of the suite" in capsys.readouterr().err

@@ -273,6 +273,12 @@ def test_steps_are_commands(pruned):
     assert [step.command for step in steps(with_points(pruned, verdict="lower"))] == [twin.command]
 
 
+def test_a_skill_that_moved_nowhere_is_no_matter_of_more_documents(pruned):
+    texts = [step.text for step in steps(with_points(pruned, verdict="undecided"))]
+    assert [text for text in texts if text.startswith("math moved at no point. Larger sizes")]
+    assert not [step for step in steps(pruned) if "moved at no point" in step.text]
+
+
 def test_who_is_ahead_over_the_whole_grid_is_in_the_headline(pruned):
     """By loss or by area, in either order of the pair; twins and undecided pairs do not count."""
     ours, theirs = ("mathneuro", "wanda", 0.1, 0.05, 0.2), ("lape", "mathneuro", 0.3, 0.2, 0.4)
