@@ -273,7 +273,9 @@ def compare(
         )
     changes = differences(edited, others)
     is_clustered = any(state.clusters is not None for state in states)
-    documents = _over_documents(edited, others, changes)
+    # Of the values as they are: divided by their unit any would lie between 0 and 1.
+    bounded = all(state.bounded for state in states)
+    documents = _over_documents(edited, others, changes, bounded=bounded)
     interval_at = over_documents_and_repeats(changes, documents, spread)
     interval, inner = (interval_at(level(one, looks)) for one in (CONFIDENCE, EQUIVALENCE))
     p_value = over_looks(p_value_of(interval_at), looks)
@@ -282,7 +284,7 @@ def compare(
         if p_value > 1 - CONFIDENCE:
             interval = Interval(min(interval.low, 0.0), max(interval.high, 0.0))
     interval, inner = (Interval(end.low * unit, end.high * unit) for end in (interval, inner))
-    if all(state.bounded for state in states):
+    if bounded:
         interval, inner = interval.within(-1.0, 1.0), inner.within(-1.0, 1.0)
     return Comparison(difference, interval, p_value, inner)
 
@@ -306,7 +308,12 @@ def compare_strata(edited: Sequence[Metric], baseline: Sequence[Metric]) -> Comp
     difference = share * sum(differences_here)
     if not all(matched([one], other) for one, other in pairs):
         return NO_COMPARISON._replace(difference=difference)
-    strata = [_over_documents([one], [other], differences([one], [other])) for one, other in pairs]
+    strata = [
+        _over_documents(
+            [one], [other], differences([one], [other]), bounded=one.bounded and other.bounded
+        )
+        for one, other in pairs
+    ]
 
     def at(confidence: float) -> Interval:
         ends = [stratum(confidence) for stratum in strata]
@@ -370,13 +377,12 @@ def p_value_of(interval_at: AtConfidence) -> float:
 
 
 def _over_documents(
-    edited: Sequence[Metric], others: Sequence[Metric], changes: np.ndarray
+    edited: Sequence[Metric], others: Sequence[Metric], changes: np.ndarray, *, bounded: bool
 ) -> AtConfidence:
     """The interval over documents of a mean over repeats, by the kind of metric."""
-    states = [*edited, *others]
-    if all(state.bounded for state in states):
+    if bounded:
         return _of_bounded(over_repeats(changes))
-    if np.isnan(changes).any() or any(state.clusters is not None for state in states):
+    if np.isnan(changes).any() or any(s.clusters is not None for s in (*edited, *others)):
         return _of_any(*_linear(over_repeats(changes)))
     return _of_any(edited, others)
 
