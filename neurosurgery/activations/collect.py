@@ -46,6 +46,7 @@ from neurosurgery.common.terminal import progress, say
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.models.backbone import find_backbone
 from neurosurgery.models.devices import empty_cache
+from neurosurgery.models.experts import check_experts
 from neurosurgery.models.forward import context_length
 from neurosurgery.models.hooks import input_hooks, output_hooks
 from neurosurgery.models.load import LoadedModel
@@ -153,7 +154,8 @@ def _run(
     _check_draws(samples, multiplicities)
     remaining = np.flatnonzero(multiplicities.any(axis=0)).tolist()
     run = find_backbone(model)
-    with attached, torch.inference_mode():
+    check_experts(model, sums.experts)
+    with attached, sums.watching(), torch.inference_mode():
         while remaining:
             lengths = [len(samples[index]) for index in remaining]
             batches = [

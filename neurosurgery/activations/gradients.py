@@ -17,6 +17,7 @@ from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
@@ -24,7 +25,7 @@ from neurosurgery.activations.samples import BySize, ScoringPass
 from neurosurgery.activations.sums import NonFiniteActivations
 from neurosurgery.common.errors import RunError
 from neurosurgery.masks.top_k import Reversed, WholeScores, top_k_bits, top_k_counts, top_k_cutoffs
-from neurosurgery.models.targets import Target
+from neurosurgery.models.targets import Target, by_parameter
 
 Keep = Callable[[WholeScores, Sequence[int]], list[torch.Tensor]]
 """What is kept of a matrix's scores: one tensor for each K."""
@@ -71,15 +72,18 @@ def collect_gradients(
     for times in scoring.multiplicities:
         sums = _sums(model, targets, scoring, times)
         repeats.append({size: {} for size in scoring.sizes})
-        for target in targets:
-            name = target.parameter_name
+        for whole, held in by_parameter(targets).items():
             # In place: the sums are as large as the model.
-            scores = sums.pop(name).mul_(target.weight.detach().abs()).div_(int(times.sum()))
-            if not torch.isfinite(scores).all():
-                raise NonFiniteActivations(f"the gradient of {name} is not finite; {_ADVICE}")
-            counts = top_k_counts(scores.numel(), scoring.sizes)
-            for size, kept in zip(scoring.sizes, keep(WholeScores(scores), counts), strict=True):
-                repeats[-1][size][name] = kept
+            scores = sums.pop(whole).mul_(whole.detach().abs()).div_(int(times.sum()))
+            for target in held:
+                name = target.parameter_name
+                mine = scores if target.expert is None else scores[target.expert]
+                if not torch.isfinite(mine).all():
+                    raise NonFiniteActivations(f"the gradient of {name} is not finite; {_ADVICE}")
+                counts = top_k_counts(mine.numel(), scoring.sizes)
+                found = keep(WholeScores(mine), counts)
+                for size, kept in zip(scoring.sizes, found, strict=True):
+                    repeats[-1][size][name] = kept
     return {size: [found[size] for found in repeats] for size in scoring.sizes}
 
 
@@ -88,18 +92,15 @@ _ADVICE = "try --dtype float32 or bfloat16"
 
 def _sums(
     model: PreTrainedModel, targets: Sequence[Target], scoring: ScoringPass, times: np.ndarray
-) -> dict[str, torch.Tensor]:
-    """Parameter name to Σ_n m_n · |∂L(x_n)/∂W|, float32, on the weight's device."""
-    sums = {t.parameter_name: torch.zeros_like(t.weight, dtype=torch.float32) for t in targets}
+) -> dict[nn.Parameter, torch.Tensor]:
+    """Parameter to Σ_n m_n · |∂L(x_n)/∂W|, float32, on its device."""
+    sums = {p: torch.zeros_like(p, dtype=torch.float32) for p in by_parameter(targets)}
     weight = 0
 
-    def add(name: str) -> Callable[[torch.Tensor], None]:
-        def accumulate(parameter: torch.Tensor) -> None:
-            if parameter.grad is not None:
-                sums[name].add_(parameter.grad.abs_(), alpha=weight)
-            parameter.grad = None
-
-        return accumulate
+    def add(parameter: nn.Parameter) -> None:
+        if parameter.grad is not None:
+            sums[parameter].add_(parameter.grad.abs_(), alpha=weight)
+        parameter.grad = None
 
     counted = 0
     with _differentiable(model, targets, add):
@@ -131,16 +132,16 @@ def response_loss(model: PreTrainedModel, ids: Sequence[int], start: int) -> tor
 def _differentiable(
     model: PreTrainedModel,
     targets: Sequence[Target],
-    add: Callable[[str], Callable[[torch.Tensor], None]],
+    add: Callable[[nn.Parameter], None],
 ) -> Iterator[None]:
     """Let the scored weights alone have gradients, each handed over at once; then undo this."""
     before = {parameter: parameter.requires_grad for parameter in model.parameters()}
     handles = []
     try:
         model.requires_grad_(False)
-        for target in targets:
-            parameter = target.weight.requires_grad_(True)
-            handles.append(parameter.register_post_accumulate_grad_hook(add(target.parameter_name)))
+        for parameter in by_parameter(targets):
+            parameter.requires_grad_(True)
+            handles.append(parameter.register_post_accumulate_grad_hook(add))
         with torch.enable_grad():
             yield
     finally:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
 from torch import nn
 
 from neurosurgery.common.errors import RunError
-from neurosurgery.models.neurons import NeuronLayer
-from neurosurgery.models.targets import Target
+from neurosurgery.models.experts import Experts, Seen, watched_experts
+from neurosurgery.models.neurons import NeuronLayer, expert_name
+from neurosurgery.models.targets import Target, experts_of
 
 NORM_DTYPE = torch.float32
 """The dtype of the norm of one sample, independent of the model's dtype."""
 
 TOKENS = "tokens"
 """Key of the token count in the firing counts."""
+
+
+def tokens_of(experts: str) -> str:
+    """Key of the numbers of tokens that reached each expert of a module, (experts,)."""
+    return f"{TOKENS} of {experts}"
 
 
 class NonFiniteActivations(RunError):
@@ -31,14 +38,17 @@ class SampleSums:
     failed batch leaves no trace.
     """
 
-    def __init__(self, num_repeats: int) -> None:
+    def __init__(self, num_repeats: int, experts: Sequence[Experts] = ()) -> None:
         self._num_repeats = num_repeats
+        self.experts = experts
         self._sums: dict[str, torch.Tensor] = {}
         self._pending: dict[str, torch.Tensor] = {}
         # Modules that see only some tokens (routed experts), whose samples are unknown there, or
         # that run in some batches only.
         self._unattributable: set[str] = set()
         self._several_runs: set[str] = set()
+        # Experts' sums: what no token of a batch has reached adds nothing.
+        self._routed: set[str] = set()
         self._batches = 0
         self._lengths: list[int]
         self._longest: int
@@ -57,12 +67,57 @@ class SampleSums:
     def commit_batch(self) -> None:
         """Add the sums of a successful forward pass."""
         if self._batches:
-            self._unattributable |= self._sums.keys() ^ self._pending.keys()
+            self._unattributable |= (self._sums.keys() ^ self._pending.keys()) - self._routed
         self._batches += 1
         for name, values in self._pending.items():
             earlier = self._sums.get(name)
             self._sums[name] = values if earlier is None else earlier + values
         self.discard_batch()
+
+    def _routing(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Which sample each routed token belongs to, (samples, routed), float32; padding to none.
+
+        A product with it sums over every sample's own tokens, in one fixed order on any device.
+        """
+        samples, positions = tokens // self._longest, tokens % self._longest
+        lengths = torch.tensor(self._lengths, device=tokens.device)
+        rows = torch.arange(len(self._lengths), device=tokens.device)
+        own = (samples == rows[:, None]) & (positions < lengths[samples])
+        return own.to(NORM_DTYPE)
+
+    def watching(self) -> AbstractContextManager[None]:
+        """Sees what every expert reads inside the block."""
+        return watched_experts(self.experts, self._see)
+
+    def _see(self, experts: Experts, seen: Seen) -> None:
+        """Count the tokens that an expert has seen; a subclass sums more."""
+        self._count_tokens(experts, seen.expert, self._routing(seen.tokens))
+
+    def _count_tokens(self, experts: Experts, expert: int, belongs: torch.Tensor) -> None:
+        """Add to the numbers of tokens that the experts have seen, (repeats, experts)."""
+        counts = self._weigh(belongs.sum(dim=1, keepdim=True))
+        name = tokens_of(experts.name)
+        self._routed.add(name)
+        if name not in self._pending:
+            self._pending[name] = counts.new_zeros(self._num_repeats, experts.count)
+        self._pending[name][:, expert] += counts[:, 0]
+
+    def _add_routed(self, name: str, values: torch.Tensor) -> None:
+        """Add an expert's sums, (samples, features)."""
+        self._routed.add(name)
+        self._add(name, self._weigh(values))
+
+    def _all_experts(
+        self, sums: dict[str, torch.Tensor], parts: Iterable[tuple[str, str, int]]
+    ) -> dict[str, torch.Tensor]:
+        """The sums, with zeros for experts that no token reached in a module that has run.
+
+        `parts` are names of sums, the experts that they belong to, and their lengths.
+        """
+        for name, experts, length in parts:
+            if tokens_of(experts) in sums and name not in sums:
+                sums[name] = torch.zeros(self._num_repeats, length, dtype=torch.float64)
+        return sums
 
     def _attributable(self, name: str, activation: torch.Tensor) -> bool:
         """Whether the activation, (samples, tokens, …) in any layout, holds every token."""
@@ -123,14 +178,14 @@ class ActivationNorms(SampleSums):
     """
 
     def __init__(self, targets: Sequence[Target], num_repeats: int) -> None:
-        super().__init__(num_repeats)
+        super().__init__(num_repeats, experts_of(targets))
         self._targets = targets
         self._last_input: torch.Tensor | None = None
         self._last_sum: torch.Tensor
 
     def hooks(self) -> dict[nn.Module, Callable[[torch.Tensor], None]]:
-        """The hook of every target, for `input_hooks`."""
-        return {target.module: self._hook(target.name) for target in self._targets}
+        """The hook of every linear module, for `input_hooks`."""
+        return {t.module: self._hook(t.name) for t in self._targets if t.expert is None}
 
     def discard_batch(self) -> None:
         """Drop the sums of a failed forward pass."""
@@ -159,16 +214,33 @@ class ActivationNorms(SampleSums):
             return torch.stack(sums).sqrt_()
         return torch.linalg.vector_norm(self._without_padding(inputs), dim=1, dtype=NORM_DTYPE)
 
+    def _see(self, experts: Experts, seen: Seen) -> None:
+        belongs = self._routing(seen.tokens)
+        self._count_tokens(experts, seen.expert, belongs)
+        for parameter, inputs in zip(experts.parameters, (seen.inputs, seen.inner), strict=True):
+            name = f"{experts.name}.{parameter}.{seen.expert}"
+            self._add_routed(name, self._routed_norms(belongs, inputs))
+
+    def _routed_norms(self, belongs: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        """Norms over each sample's tokens that reached an expert: (samples, features)."""
+        return (belongs @ _squares(inputs)).sqrt_()
+
     def result(self) -> list[dict[str, torch.Tensor]]:
         """Per repeat: target name to v, shape (in_features,), float64 on the CPU.
 
-        Targets without a forward pass, or with only some tokens (routed experts), are absent.
+        Of experts also the numbers of tokens that reached them (`tokens_of`); one that none reached
+        has zeros. Targets without a forward pass, or with only some tokens, are absent.
 
         Raises:
             NonFiniteActivations: a target's input held an infinity or NaN.
             RunError: no target has seen all tokens of all samples.
         """
-        sums = self._totals()
+        routed = (
+            (t.name, t.name.rsplit(".", 2)[0], t.in_features)
+            for t in self._targets
+            if t.expert is not None
+        )
+        sums = self._all_experts(self._totals(), routed)
         if self._targets and not sums:
             raise RunError("no linear module of this model sees every token of the samples")
         for name, values in sums.items():
@@ -189,6 +261,9 @@ class ActivationSquares(ActivationNorms):
     def _norms(self, inputs: torch.Tensor) -> torch.Tensor:
         return super()._norms(inputs).square_()
 
+    def _routed_norms(self, belongs: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+        return super()._routed_norms(belongs, inputs).square_()
+
 
 def _squares(values: torch.Tensor) -> torch.Tensor:
     converted = values.to(NORM_DTYPE)
@@ -204,12 +279,21 @@ class FiringCounts(SampleSums):
     """
 
     def __init__(self, layers: Sequence[NeuronLayer], num_repeats: int) -> None:
-        super().__init__(num_repeats)
+        super().__init__(num_repeats, list(dict.fromkeys(e.experts for e in layers if e.experts)))
         self._layers = layers
 
     def hooks(self) -> dict[nn.Module, Callable[[torch.Tensor], None]]:
         """The hook of every activation, for `output_hooks`."""
-        return {layer.activation: self._hook(layer.name) for layer in self._layers}
+        return {e.activation: self._hook(e.name) for e in self._layers if e.activation is not None}
+
+    def _see(self, experts: Experts, seen: Seen) -> None:
+        belongs = self._routing(seen.tokens)
+        self._count_tokens(experts, seen.expert, belongs)
+        activated = experts.activated(seen.gate)
+        counts = belongs @ (activated > 0).to(NORM_DTYPE)
+        finite = torch.isfinite(activated).all()
+        name = expert_name(experts.name, seen.expert)
+        self._add_routed(name, torch.where(finite, counts, torch.nan))
 
     def _hook(self, name: str) -> Callable[[torch.Tensor], None]:
         def record(outputs: torch.Tensor) -> None:
@@ -241,12 +325,15 @@ class FiringCounts(SampleSums):
     def result(self) -> list[dict[str, torch.Tensor]]:
         """Per repeat: layer name to counts, shape (neurons,), and `tokens`, shape (1,); int64.
 
+        Of experts also the numbers of tokens that reached them (`tokens_of`).
+
         Raises:
             NonFiniteActivations: an activation was an infinity or NaN.
             RunError: a layer sees only some of the tokens (a routed expert), or runs several times
                 in a pass.
         """
-        sums = self._totals()
+        routed = ((e.name, e.experts.name, e.neurons) for e in self._layers if e.experts)
+        sums = self._all_experts(self._totals(), routed)
         for layer in self._layers:
             if layer.name not in sums:
                 raise RunError(f"{layer.name} does not see every token; LAPE needs a count of all")

@@ -18,8 +18,9 @@ from neurosurgery.edit.delta import Delta, added_delta
 from neurosurgery.edit.export_folder import CARD, RECORD, check_output
 from neurosurgery.edit.model_card import AppliedEdit, model_card
 from neurosurgery.edit.other_files import copy_other_files
-from neurosurgery.edit.scale import scaled, selected_parameters
+from neurosurgery.edit.scale import scaled, selected_matrices
 from neurosurgery.masks.mask import ParameterMask
+from neurosurgery.models.targets import named_matrices
 
 FORMAT = "neurosurgery-export/1"
 
@@ -99,12 +100,12 @@ def export_trained(
 
 def non_finite(model: nn.Module, among: Iterable[str]) -> str | None:
     """The first of these parameters, by their names, that holds NaN or an infinity."""
-    parameters = dict(model.named_parameters())
-    return next((name for name in among if not parameters[name].isfinite().all()), None)
+    matrices = named_matrices(model, among)
+    return next((name for name, each in matrices.items() if not each.isfinite().all()), None)
 
 
 def _check_base(model: PreTrainedModel, mask: ParameterMask, provenance: Mapping[str, Any]) -> None:
-    selected_parameters(model, mask)
+    selected_matrices(model, mask)
     if name := non_finite(model, mask):
         raise UsageError(
             "--model",

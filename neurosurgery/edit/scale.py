@@ -14,6 +14,7 @@ from neurosurgery.common.arguments import checked
 from neurosurgery.common.errors import UsageError
 from neurosurgery.edit.restore import fingerprint, location_of, not_restored
 from neurosurgery.masks.mask import ParameterMask
+from neurosurgery.models.targets import find_matrix, named_matrices
 
 BLURRED = 0.01
 """Largest accepted error of a factor, as a fraction of `scalar - 1`."""
@@ -97,14 +98,14 @@ def changed_weights(
         RestoreError: a selected weight is not what it was before, or code inside the block has put
             another tensor in a parameter's place. Writes to other weights are not looked for.
     """
-    parameters = selected_parameters(model, mask)
+    matrices = selected_matrices(model, mask)
     originals: dict[str, _Original] = {}
     try:
         with torch.no_grad():
             for name in mask:
-                weight, selected = _selected(parameters[name], mask, name)
+                weight, selected = _selected(matrices[name], mask, name)
                 values = weight[selected]
-                place = location_of(parameters[name])
+                place = location_of(matrices[name])
                 originals[name] = _Original(place, values, fingerprint(values))
                 weight[selected] = change(name, values)
         # The block computes gradients, or not, as it wants.
@@ -117,13 +118,14 @@ def changed_weights(
 def _restore(model: nn.Module, mask: ParameterMask, originals: dict[str, _Original]) -> None:
     """Write the original values back, all that can be, then say what is not as it was."""
     # Asked anew: code inside the block may have given a module another parameter.
-    parameters = dict(model.named_parameters())
+    own = dict(model.named_parameters())
     lost = []
     for name, (place, values, before) in originals.items():
-        if name not in parameters or location_of(parameters[name]) != place:
+        found = find_matrix(own, name)
+        if found is None or location_of(found) != place:
             lost.append(name)
             continue
-        weight, selected = _selected(parameters[name], mask, name)
+        weight, selected = _selected(found, mask, name)
         weight[selected] = values
         if fingerprint(weight[selected]) != before:
             lost.append(name)
@@ -131,20 +133,18 @@ def _restore(model: nn.Module, mask: ParameterMask, originals: dict[str, _Origin
         raise not_restored(lost)
 
 
-def selected_parameters(model: nn.Module, mask: ParameterMask) -> dict[str, nn.Parameter]:
-    """The parameters that a mask names.
+def selected_matrices(model: nn.Module, mask: ParameterMask) -> dict[str, torch.Tensor]:
+    """The matrices that a mask names, not copies (`models.targets.named_matrices`).
 
     Raises:
         ValueError: the model has no such parameter, or has it in another shape.
     """
-    parameters = dict(model.named_parameters())
+    matrices = named_matrices(model, mask)
     for name, shape in mask.shapes.items():
-        if name not in parameters:
-            raise ValueError(f"the model has no parameter {name}; expected a mask of this model")
-        if tuple(parameters[name].shape) != shape:
-            found = tuple(parameters[name].shape)
+        found = tuple(matrices[name].shape)
+        if found != shape:
             raise ValueError(f"{name} has shape {found} in the model and {shape} in the mask")
-    return {name: parameters[name] for name in mask}
+    return matrices
 
 
 def _selected(

@@ -6,7 +6,7 @@ half a unit in the last place of a bfloat16 weight is not lost. The optimiser se
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -16,8 +16,9 @@ from torch.utils.hooks import RemovableHandle
 
 from neurosurgery.common.arguments import checked
 from neurosurgery.edit.delta import Delta, changed_values
-from neurosurgery.edit.scale import selected_parameters
+from neurosurgery.edit.scale import selected_matrices
 from neurosurgery.masks.mask import ParameterMask
+from neurosurgery.models.targets import holder
 
 MODULE = "trainable_entries"
 """The name under which the trained numbers are part of the model."""
@@ -46,8 +47,14 @@ class TrainableEntries(nn.Module):
             raise ValueError("the model is being trained by a mask already")
         self._mask = mask
         counts = mask.counts()
-        weights = selected_parameters(model, mask)
+        weights = selected_matrices(model, mask)
         self._weights = {name: weights[name] for name in mask if counts[name]}
+        # Autograd gives a parameter of many experts one gradient.
+        own = dict(model.named_parameters())
+        self._holders: dict[nn.Parameter, dict[str, int | None]] = {}
+        for name in self._weights:
+            whole, expert = holder(name, own)
+            self._holders.setdefault(own[whole], {})[name] = expert
         # Where every entry is selected, the weight itself is the index.
         self._places = {
             name: _places(mask, name, weight) if counts[name] < weight.numel() else None
@@ -83,14 +90,15 @@ class TrainableEntries(nn.Module):
     def attached(self, model: nn.Module) -> Iterator[None]:
         """Make the changes the model's only trainable numbers inside the block."""
         wanted = {name: p.requires_grad for name, p in model.named_parameters()}
-        mine = {id(weight) for weight in self._weights.values()}
+        mine = {id(parameter) for parameter in self._holders}
+        changes = dict(zip(self._weights, self.changes, strict=True))
         handles: list[RemovableHandle] = []
         try:
             for parameter in model.parameters():
                 parameter.requires_grad_(id(parameter) in mine)
             model.add_module(MODULE, self)
-            for name, change in zip(self._weights, self.changes, strict=True):
-                handles.append(self._gather_into(change, name))
+            for parameter, held in self._holders.items():
+                handles.append(self._gather(parameter, held, changes))
             handles.append(model.register_forward_pre_hook(lambda *_: self._write_if_stale()))
             handles.append(register_optimizer_step_post_hook(lambda *_: self._mark_stale()))
             yield
@@ -102,19 +110,26 @@ class TrainableEntries(nn.Module):
             for name, parameter in model.named_parameters():
                 parameter.requires_grad_(wanted[name])
 
-    def _gather_into(self, change: nn.Parameter, name: str) -> RemovableHandle:
+    def _gather(
+        self,
+        parameter: nn.Parameter,
+        held: Mapping[str, int | None],
+        changes: Mapping[str, nn.Parameter],
+    ) -> RemovableHandle:
         """After each backward pass take the gradient of the selected entries, free the whole."""
-        places = self._places[name]
 
         def gather(weight: torch.Tensor) -> None:
             if weight.grad is None:
                 return
-            whole = weight.grad.detach().reshape(-1)
-            found = (whole if places is None else whole[places]).to(torch.float32)
+            whole = weight.grad.detach()
             weight.grad = None
-            change.grad = found if change.grad is None else change.grad.add_(found)
+            for name, expert in held.items():
+                places, change = self._places[name], changes[name]
+                flat = (whole if expert is None else whole[expert]).reshape(-1)
+                found = (flat if places is None else flat[places]).to(torch.float32)
+                change.grad = found if change.grad is None else change.grad.add_(found)
 
-        return self._weights[name].register_post_accumulate_grad_hook(gather)
+        return parameter.register_post_accumulate_grad_hook(gather)
 
     def _selected(self, name: str) -> torch.Tensor:
         places, weight = self._places[name], self._weights[name].detach()

@@ -10,7 +10,7 @@ import torch
 
 from neurosurgery.activations.kinds import ACTIVATION_NORMS, FIRING_COUNTS
 from neurosurgery.activations.samples import ByRepeat
-from neurosurgery.activations.sums import TOKENS
+from neurosurgery.activations.sums import TOKENS, tokens_of
 from neurosurgery.common.errors import RunError
 from neurosurgery.common.generator import generator
 from neurosurgery.masks.mask import ParameterMask, Shapes
@@ -18,6 +18,7 @@ from neurosurgery.methods.key_units import UnitEffects
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.methods.ranking import scored_targets, shapes_of
 from neurosurgery.methods.registry import METHODS
+from neurosurgery.models.neurons import NeuronLayer
 from neurosurgery.models.targets import Target
 
 Statistics = Mapping[str, Mapping[Any, ByRepeat]]
@@ -113,18 +114,28 @@ class Evidence:
         return drawn.of_kind(METHODS[key.method].unit)
 
     def firing_probabilities(self, repeat: int) -> dict[str, np.ndarray]:
-        """Per set, the firing probability per token of each neuron, MLPs concatenated; float64.
+        """Per set, the firing probability of each neuron, MLPs concatenated; float64.
+
+        It is per token that the MLP has seen: an expert sees those that are routed to it.
 
         Raises:
             RunError: a set has no counts of an MLP, or of the tokens.
         """
+        layers = self.parts[FIRING_COUNTS]
+        routed = {tokens_of(layer.experts.name) for layer in layers if layer.experts}
         found = {}
         for name, of_set in self.statistics[FIRING_COUNTS].items():
             counts = of_set[repeat]
-            needed = [TOKENS, *(layer.name for layer in self.parts[FIRING_COUNTS])]
-            for part in needed:
+            for part in (TOKENS, *sorted(routed), *(layer.name for layer in layers)):
                 if part not in counts:
                     raise RunError(f"the statistics of {name}, repeat {repeat}, lack {part}")
-            fired = torch.cat([counts[layer.name] for layer in self.parts[FIRING_COUNTS]])
-            found[name] = fired.numpy() / int(counts[TOKENS])
+            shares = [counts[layer.name].numpy() / _tokens(layer, counts) for layer in layers]
+            found[name] = np.concatenate(shares)
         return found
+
+
+def _tokens(layer: NeuronLayer, counts: Mapping[str, torch.Tensor]) -> int:
+    """How many tokens an MLP has seen; 1 for an expert that no token reached, where none fired."""
+    if layer.experts is None:
+        return int(counts[TOKENS])
+    return max(1, int(counts[tokens_of(layer.experts.name)][int(layer.output.expert or 0)]))

@@ -60,6 +60,8 @@ class Ranking:
         targets: the scored weight matrices.
         scores: those of a matrix, in pieces.
         proportions: of every matrix.
+        is_reached: whether a matrix's inputs were ever active; of any other (an expert that no
+            token reached) no weight is selected.
 
     Raises:
         UsageError: a proportion is none.
@@ -71,6 +73,7 @@ class Ranking:
         targets: Sequence[Target],
         scores: Callable[[Target], Scores],
         proportions: Sequence[float],
+        is_reached: Callable[[Target], bool] = lambda _target: True,
     ) -> None:
         for proportion in proportions:
             if not 0 <= proportion <= 1:
@@ -80,6 +83,8 @@ class Ranking:
         self._cutoffs: dict[str, dict[float, Cutoff]] = {}
         for target in self._targets:
             counts = top_k_counts(target.weight.numel(), proportions)
+            if not is_reached(target):
+                counts = [0] * len(counts)
             try:
                 cutoffs = top_k_cutoffs(scores(target), counts)
             except ValueError as error:
@@ -135,7 +140,7 @@ class TopK(Ranking):
         def scores(target: Target) -> ImportanceScores:
             return ImportanceScores(target.weight, norms[target.name], transposed=target.transposed)
 
-        super().__init__(targets, scores, proportions)
+        super().__init__(targets, scores, proportions, lambda t: bool(norms[t.name].any()))
 
 
 class RowRanks:
@@ -156,7 +161,10 @@ class RowRanks:
 
     def mask(self, size: float) -> ParameterMask:
         """`int(in_features · size)` weights of every output row, of the largest scores."""
-        counts = {t.parameter_name: int(t.in_features * size) for t in self._targets}
+        counts = {
+            t.parameter_name: int(t.in_features * size) if self._squares[t.name].any() else 0
+            for t in self._targets
+        }
         return self._best(counts, largest=True)
 
     def least(self, counts: Mapping[str, int], size: float) -> ParameterMask:

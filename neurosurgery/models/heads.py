@@ -115,7 +115,7 @@ def find_blocks(model: PreTrainedModel) -> list[Block]:
     """
     name = model.name_or_path
     run = find_backbone(model)
-    targets = {target.module: target for target in find_targets(model)}
+    targets = {target.module: target for target in find_targets(model) if target.expert is None}
     with torch.inference_mode(), in_float32(model):
         seen = watch_blocks(model, run, targets)
     if not seen:

@@ -10,8 +10,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from neurosurgery.models.backbone import find_backbone
+from neurosurgery.models.experts import Experts, find_experts
 from neurosurgery.models.hooks import Observe, input_hooks, output_hooks
-from neurosurgery.models.targets import Target, find_targets
+from neurosurgery.models.targets import Target, expert_targets, find_targets
 
 _PROBE_TOKENS = 8
 
@@ -25,16 +26,34 @@ class NeuronLayer:
 
     Scaling the activation of neuron j equals scaling column j of the projection's weight, or row j
     if the weight is stored transposed.
+
+    An expert is such an MLP, too, for the tokens that are routed to it: `experts` are those of its
+    layer, and `models.experts` sees its activation, which no module of its own gives.
     """
 
     name: str
-    activation: nn.Module
+    activation: nn.Module | None
     output: Target
+    experts: Experts | None = None
 
     @property
     def neurons(self) -> int:
         """The number of neurons."""
         return self.output.in_features
+
+
+def expert_name(experts: str, index: int) -> str:
+    """The name of one expert of a module."""
+    return f"{experts}.{index}"
+
+
+def expert_layers(experts: Experts) -> list[NeuronLayer]:
+    """Every expert of a layer as an MLP of its own."""
+    _, last = expert_targets(experts)
+    return [
+        NeuronLayer(expert_name(experts.name, index), None, output, experts)
+        for index, output in enumerate(last)
+    ]
 
 
 @dataclass
@@ -56,9 +75,10 @@ def find_neuron_layers(model: PreTrainedModel) -> list[NeuronLayer]:
     children. A first forward pass over a few tokens gives the order of calls: the output projection
     is the last linear module after the activation. A second pass multiplies the activation of every
     neuron by 1 or 2, at random, and checks that the projection's input changes by the same factors.
-    This works with and without gates, and with fused or separate input projections.
+    This works with and without gates, and with fused or separate input projections. Experts follow,
+    whose parts are known (`models.experts`).
     """
-    targets = {target.module: target for target in find_targets(model)}
+    targets = {target.module: target for target in find_targets(model) if target.expert is None}
     probes = {
         f"{name}.{child_name}": _Probe(child, own)
         for name, parent in model.named_modules()
@@ -88,7 +108,8 @@ def find_neuron_layers(model: PreTrainedModel) -> list[NeuronLayer]:
             )
         with output_hooks(scaled), input_hooks(undone):
             run(tokens)
-    return list(_layers(plausible, proven))
+    dense = list(_layers(plausible, proven))
+    return dense + [layer for experts in find_experts(model) for layer in expert_layers(experts)]
 
 
 def _projection(probe: _Probe) -> Target:

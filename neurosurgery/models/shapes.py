@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from neurosurgery.models.load import loading, read_model_config
-from neurosurgery.models.targets import find_targets
+from neurosurgery.models.targets import find_targets, matrix_shapes
 from neurosurgery.settings.experiment import ModelConfig
 
 
@@ -110,6 +110,6 @@ def model_shapes(config: ModelConfig) -> ModelShapes:
     """
     model = model_without_weights(config, read_model_config(config))
     return ModelShapes(
-        {name: tuple(parameter.shape) for name, parameter in model.named_parameters()},
+        matrix_shapes(model),
         {target.parameter_name: tuple(target.weight.shape) for target in find_targets(model)},
     )

@@ -1,8 +1,8 @@
-"""Find the weight matrices to score by structure, without a list of architectures."""
+"""Find the weight matrices to score by structure, and those that a mask names."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,29 +11,43 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from neurosurgery.common.arguments import checked
+from neurosurgery.models.experts import Experts, find_experts, read_experts
 
 
 @dataclass(frozen=True)
 class Target:
-    """A linear module whose weight is scored.
+    """A weight matrix that is scored: a linear module's, or an expert's slice of a parameter.
 
     The weight has shape (out_features, in_features), or (in_features, out_features) if
-    `transposed` (GPT-2's Conv1D).
+    `transposed` (GPT-2's Conv1D, GPT-OSS's experts).
+
+    Attributes:
+        name: the module's, or that of the expert's matrix.
+        module: holds the parameter.
+        parameter: the parameter's name in the module.
+        expert: the index of the slice; None for a linear module.
     """
 
     name: str
     module: nn.Module
     transposed: bool
+    parameter: str = "weight"
+    expert: int | None = None
 
     @property
     def parameter_name(self) -> str:
-        """The weight's name in the model's state dict."""
-        return f"{self.name}.weight"
+        """The matrix's name in masks: the weight's in the model's state dict, or the expert's."""
+        return self.name if self.expert is not None else f"{self.name}.weight"
+
+    @property
+    def whole(self) -> nn.Parameter:
+        """The parameter that holds the weight, of all experts."""
+        return self.module.get_parameter(self.parameter)
 
     @property
     def weight(self) -> torch.Tensor:
         """The weight itself, not a copy."""
-        return self.module.get_parameter("weight")
+        return self.whole if self.expert is None else self.whole.detach()[self.expert]
 
     @property
     def in_features(self) -> int:
@@ -43,10 +57,11 @@ class Target:
 
 @checked
 def find_targets(model: PreTrainedModel) -> list[Target]:
-    """Find every linear module with its own weight, in the model's order.
+    """Find every linear module with its own weight, and every expert's matrices, in order.
 
     Embeddings and an output head tied to them are left out. A weight that several modules share
-    counts once, under its name in `named_parameters`.
+    counts once, under its name in `named_parameters`. The matrix of expert 3 in a parameter is
+    called by the parameter's name and `.3` (`models.experts`).
 
     >>> targets = ns.find_targets(model)
     >>> len(targets), targets[0].name, targets[0].in_features
@@ -56,6 +71,8 @@ def find_targets(model: PreTrainedModel) -> list[Target]:
     own = {name for name, _ in model.named_parameters()}
     targets = []
     for name, module in model.named_modules():
+        if experts := read_experts(name, module):
+            targets += [each for several in expert_targets(experts) for each in several]
         transposed = isinstance(module, Conv1D)
         if not transposed and not isinstance(module, nn.Linear):
             continue
@@ -63,6 +80,81 @@ def find_targets(model: PreTrainedModel) -> list[Target]:
         if not tied and f"{name}.weight" in own:
             targets.append(Target(name, module, transposed))
     return targets
+
+
+def expert_targets(experts: Experts) -> tuple[list[Target], list[Target]]:
+    """The matrices that the experts of a layer read first, and those they read last, by expert."""
+    names = (f"{experts.name}.{each}" for each in experts.parameters)
+    first, last = (
+        [
+            Target(f"{prefix}.{index}", experts.module, experts.transposed, each, index)
+            for index in range(experts.count)
+        ]
+        for each, prefix in zip(experts.parameters, names, strict=True)
+    )
+    return first, last
+
+
+def experts_of(targets: Iterable[Target]) -> list[Experts]:
+    """The experts that targets are matrices of."""
+    names = {t.module: t.name.rsplit(".", 2)[0] for t in targets if t.expert is not None}
+    found = (read_experts(name, module) for module, name in names.items())
+    return [experts for experts in found if experts is not None]
+
+
+def by_parameter(targets: Iterable[Target]) -> dict[nn.Parameter, list[Target]]:
+    """The parameters that hold the targets, each with its own: several, where experts share one."""
+    found: dict[nn.Parameter, list[Target]] = {}
+    for target in targets:
+        found.setdefault(target.whole, []).append(target)
+    return found
+
+
+def holder(name: str, own: Container[str]) -> tuple[str, int | None]:
+    """The parameter that holds a matrix, and which slice of it; None for a whole parameter.
+
+    Args:
+        name: as in a mask.
+        own: the names of the model's parameters.
+    """
+    whole, _, index = name.rpartition(".")
+    if name not in own and whole in own and index.isdecimal():
+        return whole, int(index)
+    return name, None
+
+
+def find_matrix(own: Mapping[str, nn.Parameter], name: str) -> torch.Tensor | None:
+    """What a mask names among a model's parameters, not a copy; None if there is no such thing."""
+    whole, expert = holder(name, own)
+    if whole not in own or expert is None:
+        return own.get(whole)
+    parameter = own[whole].detach()
+    return parameter[expert] if parameter.ndim > 1 and expert < len(parameter) else None
+
+
+def named_matrices(model: nn.Module, names: Iterable[str]) -> dict[str, torch.Tensor]:
+    """The matrices that a mask names: parameters, or an expert's slice of one, not copies.
+
+    Raises:
+        ValueError: the model has no such parameter, or no such expert.
+    """
+    own = dict(model.named_parameters())
+    found = {}
+    for name in names:
+        matrix = find_matrix(own, name)
+        if matrix is None:
+            raise ValueError(f"the model has no parameter {name}; expected a mask of this model")
+        found[name] = matrix
+    return found
+
+
+def matrix_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """The shapes of all that a mask can name: every parameter, and every expert's matrices."""
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    for experts in find_experts(model):
+        for several in expert_targets(experts):
+            shapes |= {each.parameter_name: tuple(each.weight.shape) for each in several}
+    return shapes
 
 
 def scored_share(model: PreTrainedModel, targets: Sequence[Target]) -> float:

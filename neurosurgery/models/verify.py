@@ -30,7 +30,7 @@ def misread_targets(model: PreTrainedModel, targets: Sequence[Target]) -> list[s
 
     Args:
         model: in evaluation mode.
-        targets: the result of `find_targets`.
+        targets: the result of `find_targets`; those of experts are left out (`check_experts`).
     """
     misread: dict[str, None] = {}
 
@@ -43,7 +43,7 @@ def misread_targets(model: PreTrainedModel, targets: Sequence[Target]) -> list[s
 
     run = find_backbone(model)
     rows = model.get_input_embeddings().weight.shape[0]
-    handles = (t.module.register_forward_hook(compare(t)) for t in targets)
+    handles = (t.module.register_forward_hook(compare(t)) for t in targets if t.expert is None)
     with torch.inference_mode(), attached(handles):
         run([[(5 * place + 2) % rows for place in range(_TOKENS)]])
     return list(misread)

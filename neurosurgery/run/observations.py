@@ -17,7 +17,7 @@ from neurosurgery.methods.evidence import Evidence, Statistics
 from neurosurgery.methods.key_units import UnitEffects
 from neurosurgery.models.architecture import Architecture
 from neurosurgery.models.load import LoadedModel
-from neurosurgery.models.targets import find_targets, scored_share
+from neurosurgery.models.targets import find_targets, matrix_shapes, scored_share
 from neurosurgery.models.verify import misread_targets
 from neurosurgery.run.training import TrainingRecipe
 
@@ -68,7 +68,7 @@ def make_evidence(loaded: LoadedModel, observed: Observations) -> Evidence:
         observed.sizes,
         observed.seed,
         None if observed.effects is None else _effects(loaded, observed.effects, observed.vectors),
-        {name: tuple(parameter.shape) for name, parameter in model.named_parameters()},
+        matrix_shapes(model),
         observed.masks,
         draws_prompts=observed.draws_prompts,
     )

@@ -254,7 +254,8 @@ def check_trainable(
     for name in selection.methods:
         if METHODS[name].adapter:
             model = model_without_weights(config.model, architecture)
-            check_adapter(name, model, [each.parameter_name for each in find_targets(model)])
+            linear = [each for each in find_targets(model) if each.expert is None]
+            check_adapter(name, model, [each.parameter_name for each in linear])
 
 
 def training_recipe(
