@@ -20,7 +20,10 @@ BLURRED = 0.01
 """Largest accepted error of a factor, as a fraction of `scalar - 1`."""
 
 _SAMPLE = 1 << 16
-"""Approximate number of entries per matrix that the median factor uses."""
+"""Approximate number of entries per matrix that the median factor uses, of up to 8 matrices."""
+
+_SAMPLES = 1 << 19
+"""Of all matrices together: experts are thousands."""
 
 
 class AppliedFactor(NamedTuple):
@@ -60,10 +63,11 @@ def scaled(model: nn.Module, mask: ParameterMask, scalar: float) -> Iterator[App
     if not math.isfinite(scalar):
         raise UsageError("scalar", scalar, "expected a finite number; 0 prunes")
     factors: list[torch.Tensor] = []
+    most = min(_SAMPLE, _SAMPLES // max(1, len(mask)))
 
     def scale(_name: str, values: torch.Tensor) -> torch.Tensor:
         edited = values * scalar
-        factors.append(_factors(values, edited))
+        factors.append(_factors(values, edited, most))
         return edited
 
     with changed_weights(model, mask, scale):
@@ -161,8 +165,11 @@ def _selected(
     return weight, torch.unravel_index(indices, weight.shape)
 
 
-def _factors(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
-    """Minimum, maximum and a sample of after / before, over the entries that are not zero."""
+def _factors(before: torch.Tensor, after: torch.Tensor, most: int) -> torch.Tensor:
+    """Minimum, maximum and a sample of after / before, over the entries that are not zero.
+
+    `most` entries are in the sample, or up to twice as many.
+    """
     exact = torch.float32 if before.device.type == "mps" else torch.float64
     changed = before != 0
     if not changed.all():
@@ -170,7 +177,7 @@ def _factors(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
     ratio = after.to(exact) / before.to(exact)
     if not len(ratio):
         return ratio.cpu()
-    sample = ratio[:: max(1, len(ratio) // _SAMPLE)]
+    sample = ratio[:: max(1, len(ratio) // most)]
     return torch.cat([ratio.min()[None], ratio.max()[None], sample]).cpu()
 
 
