@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from neurosurgery.activations.collect import collect_activation_norms, collect_firing_counts
+from neurosurgery.activations.kinds import FIRING_COUNTS
 from neurosurgery.activations.sums import ActivationNorms, ActivationSquares, tokens_of
 from neurosurgery.common.errors import UsageError
+from neurosurgery.methods.evidence import Evidence
 from neurosurgery.methods.ranking import RowRanks, TopK
 from neurosurgery.models.experts import check_experts, find_experts
 from neurosurgery.models.neurons import find_neuron_layers
@@ -126,7 +128,9 @@ def test_almost_all_weights_are_scored(family):
         if ".gate." in name or "router." in name or "shared_expert_gate" in name
     )
     embeddings = sum(
-        p.numel() for m in model.modules() if isinstance(m, torch.nn.Embedding)
+        p.numel()
+        for m in model.modules()
+        if isinstance(m, torch.nn.Embedding)
         for p in m.parameters()
     )
     total = sum(p.numel() for p in model.parameters()) - embeddings
@@ -139,9 +143,7 @@ def test_an_expert_that_no_token_reached_takes_no_row_either():
     model = expert_model("qwen3_moe")
     targets = find_targets(model)
     once = np.ones((1, 1), dtype=int)
-    squares = collect_activation_norms(
-        model, targets, [[3]], once, sums=ActivationSquares
-    )[0]
+    squares = collect_activation_norms(model, targets, [[3]], once, sums=ActivationSquares)[0]
     counts = RowRanks(targets, squares).mask(0.25).counts()
     reached = {t.parameter_name for t in targets if t.expert is not None and squares[t.name].any()}
     assert len(reached) == 2 * 2 * 2  # layers, experts of one token, matrices
@@ -173,3 +175,29 @@ def test_a_model_of_half_precision_is_scored():
     wide = collect_activation_norms(model.float(), targets, SAMPLES, once)[0]
     close = [torch.allclose(found[name], wide[name], rtol=0.2, atol=0.2) for name in wide]
     assert np.mean(close) > 0.9
+
+
+@pytest.mark.parametrize("family", LAYOUTS)
+def test_probabilities_are_over_the_tokens_that_reached_the_expert(family):
+    """A neuron of an expert that no token reached never fires."""
+    model = expert_model(family)
+    layers = find_neuron_layers(model)
+    samples = SAMPLES[2:3]
+    read = read_experts(model, samples)
+    counts = collect_firing_counts(model, layers, samples, np.ones((1, 1), dtype=int))
+    evidence = Evidence(
+        find_targets(model),
+        {FIRING_COUNTS: layers},
+        {FIRING_COUNTS: {"skill": counts}},
+        [0.1],
+        0,
+    )
+    found = evidence.firing_probabilities(0)["skill"]
+    start = 0
+    for layer in layers:
+        if layer.experts:
+            fired, tokens = read.fired[layer.name][0], read.tokens[layer.name][0]
+            expected = fired / tokens if tokens else np.zeros(layer.neurons)
+            assert np.array_equal(found[start : start + layer.neurons], expected)
+        start += layer.neurons
+    assert start == len(found)

@@ -1,0 +1,73 @@
+"""Whole commands on tiny mixtures of experts."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from transformers import AutoTokenizer
+
+import LAPE
+import MathNeuro
+from neurosurgery.__main__ import main
+from neurosurgery.masks.files import read_mask_file
+from neurosurgery.settings.demo import DEMO
+from tests.expert_models import expert_model
+from tests.scripts import COMMON, DEMO_DATA, DEMO_TASKS
+
+pytestmark = pytest.mark.whole
+
+
+def saved(family: str, folder: Path) -> Path:
+    """A tiny model with the demo's tokenizer."""
+    tokenizer = AutoTokenizer.from_pretrained(DEMO.model)
+    special = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+    }
+    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 512}
+    expert_model(family, **special, **sizes).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "llama4"])
+def test_every_expert_has_its_own_top_k(family, tmp_path, capsys):
+    model, results = saved(family, tmp_path / "tiny"), tmp_path / "results"
+    flags = ["--model", str(model), "--save_path", str(results), *DEMO_DATA, *DEMO_TASKS]
+    assert MathNeuro.main([*flags, "--proportion", "0.05", *COMMON, "--save_masks"]) == 0
+    assert "weight matrices are scored" in capsys.readouterr().out
+    for path in (results / "masks").rglob("*.safetensors"):
+        file = read_mask_file(path)
+        experts = [name for name in file.mask if ".experts." in name]
+        assert len(experts) == 2 * 2 * (6 if family == "qwen3_moe" else 4)
+        most = {name: int(math.prod(shape) * 0.05) for name, shape in file.mask.shapes.items()}
+        # Math reaches every expert of these; what the other set shares is taken off.
+        assert file.provenance["skill_topk"] == sum(most.values())
+        assert all(count <= most[name] for name, count in file.mask.counts().items())
+        assert sum(file.mask.counts()[name] for name in experts) > 0
+    # A second call finds its cells, and computes nothing.
+    assert MathNeuro.main([*flags, "--proportion", "0.05", *COMMON, "--save_masks"]) == 0
+
+
+def test_lape_finds_neurons_inside_experts(tmp_path, capsys):
+    model, results = saved("mixtral", tmp_path / "tiny"), tmp_path / "results"
+    flags = ["--model", str(model), "--save_path", str(results), *DEMO_DATA, *DEMO_TASKS]
+    assert LAPE.main([*flags, "--ratio", "0.2", *COMMON, "--save_masks"]) == 0
+    assert "192 neurons in 8 MLPs" in capsys.readouterr().out
+    tables = [pd.read_csv(path) for path in (results / "masks").rglob("*.csv")]
+    modules = set(pd.concat(tables)["module"])
+    assert modules <= {f"model.layers.{i}.mlp.experts.{e}" for i in range(2) for e in range(4)}
+    assert len(modules) > 1
+
+
+def test_the_masks_of_subsets_of_samples_agree(tmp_path):
+    model, results = saved("gpt_oss", tmp_path / "tiny"), tmp_path / "results"
+    command = ["--model", str(model), "--save_path", str(results), *DEMO_DATA]
+    sizes = "--sizes 5 10 --num_subsets 2 --proportion 0.05".split()
+    assert main(["consistency", *command, *sizes]) == 0
+    table = pd.read_csv(results / "consistency.csv")
+    assert (table["overlap"] > table["overlap_by_chance"]).all()
