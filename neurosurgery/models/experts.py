@@ -184,7 +184,7 @@ def read_experts(name: str, module: nn.Module) -> Experts | None:
     turned = one[2] == pair * other[1] and one[1] == other[2]
     if one[0] != other[0] or not (plain or turned):
         return None
-    # Square matrices do not tell; transformers says it of its own classes.
+    # Without a gate both fit; transformers says it of its own classes.
     told = getattr(module, "is_transposed", scaled_inputs)
     transposed = bool(told) if plain and turned else turned
     return Experts(name, module, first, transposed, scaled_inputs)

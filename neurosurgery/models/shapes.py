@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from neurosurgery.models.experts import find_experts
 from neurosurgery.models.load import loading, read_model_config
-from neurosurgery.models.targets import find_targets, matrix_shapes
+from neurosurgery.models.targets import Target, expert_targets, find_targets, matrix_shapes
 from neurosurgery.settings.experiment import ModelConfig
 
 
@@ -75,10 +77,25 @@ def model_size(
         itemsize=dtype.itemsize,
         layers=layers,
         remembered=2 * layers * kept * width * dtype.itemsize,
-        passing=sum(sum(target.weight.shape) for target in targets) // layers * dtype.itemsize,
+        passing=_features_of_a_token(model, targets, text) // layers * dtype.itemsize,
         logits=text.vocab_size * (dtype.itemsize + torch.float32.itemsize),
         in_float32=0 if dtype == torch.float32 else 4 * max(parameters),
     )
+
+
+def _features_of_a_token(
+    model: PreTrainedModel, targets: Sequence[Target], text: PretrainedConfig
+) -> int:
+    """How many numbers the matrices read and write of a token, in all layers.
+
+    Of experts those that it is routed to count, or all where tokens reach all (Llama 4).
+    """
+    features = sum(sum(target.weight.shape) for target in targets if target.expert is None)
+    routed = getattr(text, "num_experts_per_tok", None)
+    for experts in find_experts(model):
+        several = experts.count if experts.scaled_inputs else routed or experts.count
+        features += several * sum(sum(own.weight.shape) for own, *_ in expert_targets(experts))
+    return features
 
 
 def model_without_weights(config: ModelConfig, architecture: PretrainedConfig) -> PreTrainedModel:
