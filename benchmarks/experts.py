@@ -57,7 +57,7 @@ def random_moe(
 
 def compare(rounds: int) -> list[dict[str, object]]:
     """The pass that sees the experts, and the model's own passes; prints a row for each."""
-    rows = []
+    rows: list[dict[str, object]] = []
     model = random_moe(512, 1024, 16, 2)
     samples = random_samples(model, 16, 256)
     for implementation in ("grouped_mm", "eager"):
