@@ -29,6 +29,9 @@ from neurosurgery.common.errors import UsageError
 from neurosurgery.models.hooks import replaced_forwards
 
 _FIRST, _LAST = ("gate_up_proj", "up_proj"), "down_proj"
+_DIMENSIONS = 3
+_ROUTED = 3
+"""Inputs of a module that is told the routing: hidden states, experts, weights."""
 
 
 @dataclass(frozen=True)
@@ -60,14 +63,17 @@ class Experts:
         """The number of experts."""
         return len(self.module.get_parameter(_LAST))
 
-    def forward(self, see: OnExpert, hidden: torch.Tensor, *routing: torch.Tensor) -> torch.Tensor:
+    def forward(self, see: OnExpert, *inputs: torch.Tensor, **named: torch.Tensor) -> torch.Tensor:
         """The module's output, expert by expert in ascending order; `see` is shown each.
 
         Args:
             see: called for every expert that some token reaches.
-            hidden: (tokens, hidden), or (experts · tokens, hidden) of `scaled_inputs`.
-            routing: experts and weights of every token, (tokens, top-k); none of `scaled_inputs`.
+            inputs: the module's: hidden states, (tokens, hidden), or (experts · tokens, hidden) of
+                `scaled_inputs`; of others also experts and weights of every token, (tokens, top-k).
+            named: those that are passed by name.
         """
+        called = inspect.signature(type(self.module).forward).bind(self.module, *inputs, **named)
+        _, hidden, *routing = called.args
         out = torch.zeros_like(hidden)
         for expert, rows, tokens, weights in self._routes(hidden, routing):
             result = self._run(see, expert, tokens, hidden[rows])
@@ -136,10 +142,10 @@ class Experts:
     def activated(self, gate: torch.Tensor) -> torch.Tensor:
         """The activation of what the gate gives; positive where the neuron fires.
 
-        An activation that is no module of its own (GPT-OSS: x · sigmoid(a · x)) has x's sign.
+        One that no module gives by itself (GPT-OSS: x · sigmoid(a · x)) has the sign of x.
         """
         function = getattr(self.module, "act_fn", None)
-        return gate if function is None else function(gate)
+        return function(gate) if function is not None and _inputs(function) == 1 else gate
 
 
 @dataclass(frozen=True)
@@ -172,10 +178,12 @@ def find_experts(model: nn.Module) -> list[Experts]:
 
 
 def read_experts(name: str, module: nn.Module) -> Experts | None:
-    """A module's experts; None for a module without such a pair of parameters."""
-    own = dict(module.named_parameters(recurse=False))
+    """A module's experts; None for a module without such a pair of parameters, or routing."""
+    own = {n: p for n, p in module.named_parameters(recurse=False) if p.ndim == _DIMENSIONS}
     first = next((each for each in _FIRST if each in own), None)
-    if first is None or _LAST not in own or not own[first].ndim == own[_LAST].ndim == 3:
+    if first is None or _LAST not in own or len(own) > len((first, _LAST)):
+        return None
+    if _inputs(module) not in (1, _ROUTED):
         return None
     one, other = own[first].shape, own[_LAST].shape
     pair = 2 if first == _FIRST[0] else 1
@@ -188,6 +196,11 @@ def read_experts(name: str, module: nn.Module) -> Experts | None:
     told = getattr(module, "is_transposed", scaled_inputs)
     transposed = bool(told) if plain and turned else turned
     return Experts(name, module, first, transposed, scaled_inputs)
+
+
+def _inputs(module: nn.Module) -> int:
+    """How many inputs a module's forward pass takes."""
+    return len(inspect.signature(type(module).forward).parameters) - 1
 
 
 def watched_experts(experts: Sequence[Experts], see: OnExpert) -> AbstractContextManager[None]:
