@@ -365,6 +365,15 @@ def mixing_projection(seen: Seen) -> nn.Module | None:
     return None
 
 
+def is_window(values: list[torch.Tensor]) -> bool:
+    """Whether what is gathered is the same from three tokens as from many: a short convolution.
+
+    Of two passes that differ everything lies on one line, so that `count_heads` sees a head.
+    """
+    *_, fewer, most = (value.double() for value in values)
+    return float((most - fewer).norm()) <= _MOVED * float(fewer.norm())
+
+
 def count_heads(values: list[torch.Tensor], least: int = 1) -> HeadCount | None:
     """The fewest equal parts in each of which the values move along one line; None if none do.
 

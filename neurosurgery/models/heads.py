@@ -20,6 +20,7 @@ from neurosurgery.models.head_probe import (
     Removal,
     Seen,
     count_heads,
+    is_window,
     mixing_projection,
     remove_parts,
     watch_blocks,
@@ -127,7 +128,9 @@ def find_blocks(model: PreTrainedModel) -> list[Block]:
     widest: dict[int, int] = {}
     for each in seen:
         projection = mixing_projection(each)
-        if projection is not None and (found := count_heads(each.inputs[projection])):
+        if projection is None or is_window(each.inputs[projection]):
+            continue
+        if found := count_heads(each.inputs[projection]):
             width = targets[projection].in_features
             widest[width] = max(widest.get(width, 1), found.heads)
     candidates = []
@@ -175,8 +178,10 @@ def _chosen(
     raise UsageError("--model", model.name_or_path, why)
 
 
-def _no_heads(model: PreTrainedModel, index: int, why: str) -> UsageError:
-    expected = _EXPECTED.format(where=f"layer {index}", why=why)
+def _no_heads(model: PreTrainedModel, index: int, seen: Seen, why: str) -> UsageError:
+    parts = [type(c).__name__ for c in seen.children if any(p.ndim > 1 for p in c.parameters())]
+    where = f"layer {index}, {' and '.join(parts) or type(seen.block).__name__}"
+    expected = _EXPECTED.format(where=where, why=why)
     return UsageError("--model", model.name_or_path, expected)
 
 
@@ -189,12 +194,15 @@ def _attention(
 ) -> AttentionLayer:
     projection = mixing_projection(seen)
     if projection is None:
-        raise _no_heads(model, index, "no linear module gathers from earlier tokens")
+        raise _no_heads(model, index, seen, "no linear module gathers from earlier tokens")
+    if is_window(seen.inputs[projection]):
+        why = "it gathers from the nearest tokens alone, as a convolution does"
+        raise _no_heads(model, index, seen, why)
     target = targets[projection]
     found = count_heads(seen.inputs[projection], widest.get(target.in_features, 1))
     if found is None:
         why = "what it gathers from earlier tokens does not come in parts"
-        raise _no_heads(model, index, why)
+        raise _no_heads(model, index, seen, why)
     return AttentionLayer(
         index,
         model.get_submodule(target.name.rpartition(".")[0]),
@@ -222,7 +230,7 @@ def _mlps(
     beside = [c for c, holds_heads in zip(seen.children, attention, strict=True) if not holds_heads]
     with_matrices = [c for c in beside if any(p.ndim > 1 for p in c.parameters())]
     if not with_matrices:
-        raise _no_heads(model, index, "it has no MLP")
+        raise _no_heads(model, index, seen, "it has no MLP")
     last = with_matrices[-1]
     sums = [c for c in beside[beside.index(last) + 1 :] if seen.outputs[c].shape[-1] == seen.width]
     found = [_mlp(index, child, seen, targets, names) for child in with_matrices[::-1]]

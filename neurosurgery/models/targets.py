@@ -12,6 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from neurosurgery.common.arguments import checked
 from neurosurgery.models.experts import Experts, find_experts, read_experts
+from neurosurgery.models.left_out import routing_modules
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class Target:
 def find_targets(model: PreTrainedModel) -> list[Target]:
     """Find every linear module with its own weight, and every expert's matrices, in order.
 
-    Embeddings and an output head tied to them are left out. A weight that several modules share
+    Embeddings, an output head tied to them, routers and the gates of shared experts are left out
+    (`models.left_out` names all that is). A weight that several modules share
     counts once, under its name in `named_parameters`. The matrix of expert 3 in a parameter is
     called by the parameter's name and `.3` (`models.experts`).
 
@@ -69,12 +71,13 @@ def find_targets(model: PreTrainedModel) -> list[Target]:
     """
     embedding = model.get_input_embeddings()
     own = {name for name, _ in model.named_parameters()}
+    routing = routing_modules(model)
     targets = []
     for name, module in model.named_modules():
         if experts := read_experts(name, module):
             targets += [each for several in expert_targets(experts) for each in several]
         transposed = isinstance(module, Conv1D)
-        if not transposed and not isinstance(module, nn.Linear):
+        if module in routing or not (transposed or isinstance(module, nn.Linear)):
             continue
         tied = embedding is not None and module.weight is embedding.weight
         if not tied and f"{name}.weight" in own:

@@ -16,8 +16,15 @@ from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.methods.evidence import Evidence, Statistics
 from neurosurgery.methods.key_units import UnitEffects
 from neurosurgery.models.architecture import Architecture
+from neurosurgery.models.left_out import NORMS, left_out
 from neurosurgery.models.load import LoadedModel
-from neurosurgery.models.targets import find_targets, matrix_shapes, scored_share
+from neurosurgery.models.targets import (
+    Target,
+    by_parameter,
+    find_targets,
+    matrix_shapes,
+    scored_share,
+)
 from neurosurgery.models.verify import misread_targets
 from neurosurgery.run.training import TrainingRecipe
 
@@ -121,13 +128,23 @@ def describe_evidence(label: str, loaded: LoadedModel, evidence: Evidence) -> It
                 f"warning: {len(misread)} of them give something else than weight · input, so that "
                 f"scores say less of their weights (first: {misread[0]})"
             )
-        outside = 1 - scored_share(loaded.model, linear)
-        if share < SCORED_SHARE_WARNING and outside >= LEAST_SHARE_TOLD:
-            yield (
-                f"warning: {outside:.1%} of the parameters outside the embeddings are in no "
-                "linear module and are not scored; a skill may sit there"
-            )
+        yield from _left_out(loaded, linear, share)
     if FIRING_COUNTS in evidence.parts:
         layers = evidence.parts[FIRING_COUNTS]
         neurons = sum(layer.neurons for layer in layers)
         yield f"{start}{neurons:,} neurons in {len(layers)} MLPs"
+
+
+def _left_out(loaded: LoadedModel, targets: Sequence[Target], share: float) -> Iterator[str]:
+    """A line about what no target holds, where it is more than norms and biases."""
+    whole = sum(target.weight.numel() for target in targets) / scored_share(loaded.model, targets)
+    found = [
+        each
+        for each in left_out(loaded.model, by_parameter(targets))
+        if each.weights / whole >= LEAST_SHARE_TOLD
+    ]
+    if any(each.reason != NORMS for each in found):
+        told = (f"{each.reason} {each.weights / whole:.1%} (first: {each.first})" for each in found)
+        is_much = share < SCORED_SHARE_WARNING
+        start, end = ("warning: not", "; a skill may sit there") if is_much else ("not", "")
+        yield f"{start} scored: {', '.join(told)}{end}"

@@ -222,7 +222,10 @@ def test_what_no_sample_reached_is_told_apart_from_what_is_in_no_linear_module()
         "reached, or only some of its tokens, and is not scored (first: "
         "model.layers.1.mlp.gate_proj)"
     )
-    assert outside.startswith(f"warning: {2120 / (total + 2000):.1%} of the parameters outside")
+    share = f"{2000 / (total + 2000):.1%}"
+    assert outside.startswith(
+        f"warning: not scored: other parameters (decay, states, positions) {share} (first: extra)"
+    )
 
 
 @pytest.fixture

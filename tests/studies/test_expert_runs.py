@@ -11,6 +11,8 @@ from transformers import AutoTokenizer
 
 import LAPE
 import MathNeuro
+import PathPatching
+from benchmarks.tiny_families import build
 from neurosurgery.__main__ import main
 from neurosurgery.masks.files import read_mask_file
 from neurosurgery.settings.demo import DEMO
@@ -71,3 +73,28 @@ def test_the_masks_of_subsets_of_samples_agree(tmp_path):
     assert main(["consistency", *command, *sizes]) == 0
     table = pd.read_csv(results / "consistency.csv")
     assert (table["overlap"] > table["overlap_by_chance"]).all()
+
+
+def test_path_patching_refuses_blocks_without_heads_in_one_line(tmp_path, capsys):
+    model = build("granitemoehybrid")
+    model.save_pretrained(tmp_path / "hybrid")
+    AutoTokenizer.from_pretrained(DEMO.model).save_pretrained(tmp_path / "hybrid")
+    results = tmp_path / "results"
+    assert (
+        PathPatching.main(["--model", str(tmp_path / "hybrid"), "--save_path", str(results)]) == 2
+    )
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "layer 0, GraniteMoeHybridMambaLayer" in error
+    assert not list(results.rglob("*.csv"))
+
+
+def test_a_hybrid_is_scored_and_what_is_not_is_named(tmp_path, capsys):
+    model = build("granitemoehybrid")
+    model.save_pretrained(tmp_path / "hybrid")
+    AutoTokenizer.from_pretrained(DEMO.model).save_pretrained(tmp_path / "hybrid")
+    flags = ["--model", str(tmp_path / "hybrid"), "--save_path", str(tmp_path / "results")]
+    sizes = ["--proportion", "0.05", *COMMON, "--num_repeats", "1"]
+    assert MathNeuro.main([*flags, *DEMO_DATA, *DEMO_TASKS, *sizes]) == 0
+    out = capsys.readouterr().out
+    assert "convolutions 0.4% (first: model.layers.0.mamba.conv1d.weight)" in out
+    assert "routers and gates of shared experts 0.3%" in out
