@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import transformers
-from transformers import PreTrainedModel
 
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 
@@ -26,29 +26,29 @@ def as_floats() -> dict[str, Any]:
     return {} if config is None else {"quantization_config": config(dequantize=True)}
 
 
-def forget_quantisation(model: PreTrainedModel) -> None:
-    """Take from a model with float weights what says that it is quantised.
-
-    Otherwise transformers would refuse to move or to save it, or write a configuration with which
-    the saved folder cannot be loaded.
-    """
-    for place, name in ((model.config, "quantization_config"), (model, "quantization_method")):
-        if hasattr(place, name):
-            delattr(place, name)
-    model.hf_quantizer = None
-    model.is_quantized = False
-
-
 def describe_gguf(file: Path) -> str:
     """Say in one line how many tensors of a GGUF file were quantised, and in which formats."""
     from gguf import GGUFReader
 
     kinds = Counter(tensor.tensor_type.name for tensor in GGUFReader(file).tensors)
     quantised = {kind: count for kind, count in kinds.most_common() if kind not in _FLOATS}
+    return line_about(file.name, kinds.total(), quantised)
+
+
+def line_about(name: str, total: int, quantised: Mapping[str, int], method: str = "") -> str:
+    """Say in one line what of a checkpoint was quantised.
+
+    Args:
+        name: what the checkpoint is called.
+        total: its tensors.
+        quantised: those that were quantised, by number format.
+        method: what the formats belong to, if they do not say it.
+    """
     if not quantised:
-        return f"{file.name}: none of its {kinds.total()} tensors was quantised"
+        return f"{name}: none of its {total} tensors was quantised"
     formats = ", ".join(f"{count} {kind}" for kind, count in quantised.items())
     return (
-        f"{file.name}: {sum(quantised.values())} of its {kinds.total()} tensors were quantised "
-        f"({formats}); they are edited and evaluated as the float weights that they stand for"
+        f"{name}: {sum(quantised.values())} of its {total} tensors were quantised "
+        f"({f'{method}: ' if method else ''}{formats}); "
+        "they are edited and evaluated as the float weights that they stand for"
     )

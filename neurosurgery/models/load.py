@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,16 +40,18 @@ from neurosurgery.common.json_files import read_object
 from neurosurgery.common.tensor_files import what_it_is
 from neurosurgery.common.terminal import has_bars
 from neurosurgery.models.devices import choose_device, choose_dtype
-from neurosurgery.models.gguf import as_floats, describe_gguf, forget_quantisation, gguf_source
+from neurosurgery.models.gguf import gguf_source
+from neurosurgery.models.quantised import Quantised, take_quantisation
 from neurosurgery.settings.experiment import ModelConfig
 from neurosurgery.settings.gguf import gguf_file
+from neurosurgery.settings.quantised import check_quantised
 
 
 @dataclass(frozen=True)
 class LoadedModel:
     """A model in evaluation mode, its tokenizer, and the name of its dtype.
 
-    `quantised` says what of a GGUF checkpoint was quantised; None for any other.
+    `quantised` says what of a quantised checkpoint was so; None for one in float weights.
     """
 
     model: PreTrainedModel
@@ -121,16 +123,25 @@ def _damaged_file(folder: Path) -> str | None:
 def read_model_config(config: ModelConfig) -> PretrainedConfig:
     """Fetch the model's configuration: the cheapest check that the model exists.
 
+    A quantised checkpoint's is that of the float model that it stands for.
+
     Raises:
-        UsageError: it cannot be loaded, is quantised, or is an encoder-decoder.
+        UsageError: it cannot be loaded, is quantised in a way that cannot be undone, or is an
+            encoder-decoder.
     """
+    return _read_config(config)[0]
+
+
+def _read_config(config: ModelConfig) -> tuple[PretrainedConfig, Quantised | None]:
     with loading(config):
         found = AutoConfig.from_pretrained(**_source(config))
     if found.is_encoder_decoder:
         raise UsageError("--model", config.name, "is an encoder-decoder; expected a causal LM")
-    if getattr(found, "quantization_config", None) is not None:
-        raise UsageError("--model", config.name, "is quantised; expected float weights to edit")
-    return found
+    settings = take_quantisation(found)
+    if settings is None or gguf_file(config.name) is not None:
+        return found, None
+    check_quantised(config.name, settings)
+    return found, Quantised(config, settings)
 
 
 @checked
@@ -177,7 +188,7 @@ def load_model(
     """Load the weights for inference.
 
     `dtype` replaces the configured one; `auto` is the checkpoint's dtype, which keeps every bit. A
-    GGUF checkpoint becomes float weights.
+    quantised checkpoint becomes float weights.
 
     >>> config = ns.ModelConfig(ns.DEMO.model, device="cpu")
     >>> loaded = ns.load_model(config, ns.load_tokenizer(config))
@@ -190,11 +201,13 @@ def load_model(
     """
     device = choose_device(config)
     wanted = dtype or choose_dtype(config, device)
-    file = gguf_file(config.name)
+    is_gguf = gguf_file(config.name) is not None
+    quantised = Quantised(config, None) if is_gguf else _read_config(config)[1]
+    mended = nullcontext() if quantised is None else quantised.mended()
     if not has_bars():
         # It is the only thing that transformers prints here.
         disable_progress_bar()
-    with loading(config), _without_reports():
+    with loading(config), _without_reports(), mended:
         model, found_keys = AutoModelForCausalLM.from_pretrained(
             dtype=wanted,
             device_map=config.device_map,
@@ -202,12 +215,12 @@ def load_model(
             # Reported with the other keys below; transformers itself names none.
             ignore_mismatched_sizes=True,
             **_source(config),
-            **({} if file is None else as_floats()),
+            **({} if quantised is None else quantised.as_floats()),
         )
-        if file is not None:
-            forget_quantisation(model)
     _check_keys(config, found_keys)
-    with loading(config):
+    with loading(config), _without_reports():
+        if quantised is not None:
+            model = quantised.to_floats(model)
         if config.device_map is None:
             model = model.to(device)
     offloaded = [name for name, parameter in model.named_parameters() if parameter.is_meta]
@@ -219,8 +232,8 @@ def load_model(
             "cannot be edited; expected a model that fits",
         )
     found = model.dtype if wanted == "auto" else wanted
-    quantised = None if file is None else describe_gguf(file)
-    return LoadedModel(model.eval(), tokenizer, str(found).removeprefix("torch."), quantised)
+    said = None if quantised is None else quantised.describe()
+    return LoadedModel(model.eval(), tokenizer, str(found).removeprefix("torch."), said)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from neurosurgery.common.json_files import read_object
 from neurosurgery.settings.declare import whole
 from neurosurgery.settings.gguf import check_gguf, gguf_file
 from neurosurgery.settings.identity import MATH
+from neurosurgery.settings.quantised import check_quantised, quantisation_of
 
 _SET_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -140,12 +141,13 @@ def check_file_names(flag: str, given: str, stems: Iterable[str]) -> None:
 
 
 def check_model_folder(name: str) -> None:
-    """Refuse a local folder without a model, and a quantised checkpoint other than a GGUF file.
+    """Refuse a local folder without a model, and one whose weights cannot become floats.
 
     A possible hub id is checked later, when its config is fetched.
 
     Raises:
-        UsageError: no readable config.json or GGUF file, or a quantised checkpoint.
+        UsageError: no readable config.json or GGUF file, or a checkpoint quantised in a way that
+            cannot be undone.
     """
     check_gguf(name)
     if gguf_file(name) is not None:
@@ -161,8 +163,8 @@ def check_model_folder(name: str) -> None:
     if (folder / "generation_config.json").exists():
         # transformers goes on without one that is damaged, and says nothing.
         _model_settings(name, "generation_config.json")
-    if content.get("quantization_config") is not None:
-        raise UsageError("--model", name, "is quantised; expected float weights to edit")
+    if (settings := quantisation_of(content)) is not None:
+        check_quantised(name, settings)
 
 
 def _model_settings(name: str, file: str) -> dict[str, Any]:
