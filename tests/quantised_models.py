@@ -89,3 +89,69 @@ def from_mxfp4(blocks: torch.Tensor, scales: torch.Tensor) -> np.ndarray:
             value = FP4_VALUES[code & 7] * (-1 if code & 8 else 1)
             found[expert, (group * width + byte) * 2 + half, row] = value * scale
     return found
+
+
+def random_mxfp4(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Random codes and scales for GPT-OSS's experts (experts, in_features, out_features)."""
+    if not name.endswith(("gate_up_proj", "down_proj")):
+        return {name: weight.to(torch.bfloat16)}
+    draw = torch.Generator().manual_seed(len(name))
+    experts, columns, rows = weight.shape
+    groups = (experts, rows, columns // 32)
+    return {
+        f"{name}_blocks": torch.randint(256, (*groups, 16), generator=draw, dtype=torch.uint8),
+        f"{name}_scales": torch.randint(115, 125, groups, generator=draw, dtype=torch.uint8),
+    }
+
+
+def compressed(kind: str) -> dict[str, object]:
+    """The settings of compressed-tensors: int4 in groups of eight, or FP8 by row."""
+    weights: dict[str, object] = {"num_bits": 4, "type": "int", "strategy": "group"}
+    weights |= {"group_size": 8, "symmetric": True}
+    if kind == "float-quantized":
+        weights = {"num_bits": 8, "type": "float", "strategy": "channel", "symmetric": True}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": kind,
+        "quantization_status": "compressed",
+        "ignore": ["lm_head"],
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}},
+    }
+
+
+def to_compressed_int4(
+    name: str, weight: torch.Tensor, exact: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Random int4, eight in an int32, the first in the lowest bits, 8 added to each.
+
+    Args:
+        exact: gets the float64 weights that they stand for.
+    """
+    if not name.endswith("proj.weight"):
+        return {name: weight.to(torch.bfloat16)}
+    draw = torch.Generator().manual_seed(len(name))
+    rows, columns = weight.shape
+    codes = torch.randint(-8, 8, (rows, columns), generator=draw)
+    scales = (torch.rand(rows, columns // 8, generator=draw) / 100 + 0.001).to(torch.bfloat16)
+    exact[name] = codes.double() * scales.double().repeat_interleave(8, 1)
+    words = np.zeros((rows, columns // 8), np.uint32)
+    for place in range(8):
+        words |= (codes[:, place::8] + 8).numpy().astype(np.uint32) << np.uint32(4 * place)
+    module = name.removesuffix("weight")
+    return {
+        f"{module}weight_packed": torch.from_numpy(words.view(np.int32)),
+        f"{module}weight_scale": scales,
+        f"{module}weight_shape": torch.tensor([rows, columns]),
+    }
+
+
+def to_compressed_fp8(
+    name: str, weight: torch.Tensor, exact: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """float8_e4m3fn with a bfloat16 scale for each row; `exact` as above."""
+    if not name.endswith("proj.weight"):
+        return {name: weight.to(torch.bfloat16)}
+    scales = (weight.abs().amax(1, keepdim=True) / 448).to(torch.bfloat16)
+    codes = (weight / scales.float()).to(torch.float8_e4m3fn)
+    exact[name] = codes.double() * scales.double()
+    return {name: codes, f"{name}_scale": scales}

@@ -203,11 +203,11 @@ def load_model(
     wanted = dtype or choose_dtype(config, device)
     is_gguf = gguf_file(config.name) is not None
     quantised = Quantised(config, None) if is_gguf else _read_config(config)[1]
-    mended = nullcontext() if quantised is None else quantised.mended()
+    reading = nullcontext() if quantised is None else quantised.reading()
     if not has_bars():
         # It is the only thing that transformers prints here.
         disable_progress_bar()
-    with loading(config), _without_reports(), mended:
+    with loading(config), _without_reports(), reading:
         model, found_keys = AutoModelForCausalLM.from_pretrained(
             dtype=wanted,
             device_map=config.device_map,
@@ -217,6 +217,8 @@ def load_model(
             **_source(config),
             **({} if quantised is None else quantised.as_floats()),
         )
+    if quantised is not None:
+        found_keys["unexpected_keys"] = quantised.without_scales(found_keys["unexpected_keys"])
     _check_keys(config, found_keys)
     with loading(config), _without_reports():
         if quantised is not None:

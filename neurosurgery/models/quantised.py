@@ -14,9 +14,10 @@ for. transformers does it for most formats, with faults that are mended here (re
 from __future__ import annotations
 
 import re
+import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,13 @@ _SMALL = re.compile("F8_E[45].*|[IU](8|16|32)")
 
 _BESIDES = re.compile(
     r"(_scale|_scale_inv|_scales|\.scale|\.qscale_\w+|_zero_point|weight_shape"
-    r"|weight_format|\.SCB|absmax|quant_map|\.quant_state\.\w+)$"
+    r"|_global_scale|weight_format|\.SCB|absmax|quant_map|\.quant_state\.\w+)$"
 )
 """How the names end of tensors that say how to read another: no weights of their own."""
+
+_OF_ACTIVATIONS = re.compile(
+    r"\.((in|out)put_(scale|zero_point|global_scale)|activation_scale|[qkv]_(scale|zero_point))$"
+)
 
 
 def take_quantisation(architecture: PretrainedConfig) -> Mapping[str, Any] | None:
@@ -70,6 +75,13 @@ class Quantised:
         self._settings = settings
         self._method = _GGUF if settings is None else method_of(settings)
 
+    @property
+    def _named(self) -> str:
+        """The method, and the variety of it that the settings give."""
+        settings = self._settings or {}
+        kind = "bnb_4bit_quant_type" if settings.get("load_in_4bit") else "format"
+        return " ".join([self._method, *([str(settings[kind])] if settings.get(kind) else [])])
+
     def as_floats(self) -> dict[str, Any]:
         """The arguments that make `from_pretrained` turn what is stored into float weights."""
         if self._method == _GGUF:
@@ -82,9 +94,28 @@ class Quantised:
         # bitsandbytes has no such setting: `to_floats` does it.
         return {} if kind is None else {"quantization_config": kind(dequantize=True)}
 
-    def mended(self) -> AbstractContextManager[None]:
-        """Mend what transformers does wrong while it loads, inside the block."""
-        return whole_blocks() if self._method == "fp8" else nullcontext()
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Mend what transformers does wrong while it loads, inside the block.
+
+        Raises:
+            ValueError: it cannot turn a tensor into floats; it shows why in a table of its own.
+        """
+        mended = whole_blocks() if self._method == "fp8" else nullcontext()
+        with mended, warnings.catch_warnings():
+            # It says that `as_floats` overwrites what the checkpoint says.
+            warnings.filterwarnings("ignore", "You passed `quantization_config`")
+            try:
+                yield
+            except RuntimeError as error:
+                if "conversion" not in str(error):
+                    raise
+                reason = f"transformers cannot turn its weights ({self._named}) into floats"
+                raise ValueError(reason) from None
+
+    def without_scales(self, keys: Iterable[str]) -> set[str]:
+        """Keys of a checkpoint but those that quantise activations, which stay floats here."""
+        return {key for key in keys if not _OF_ACTIVATIONS.search(key)}
 
     def to_floats(self, model: PreTrainedModel) -> PreTrainedModel:
         """Finish the loaded model: nothing in it is quantised, or says so.
@@ -110,11 +141,7 @@ class Quantised:
             return describe_gguf(file or Path(self._config.name))
         kinds = Counter(_stored_formats(self._config))
         quantised = {kind: n for kind, n in kinds.most_common() if _SMALL.fullmatch(kind)}
-        details = [self._method, self._settings.get("format")]
-        if self._settings.get("load_in_4bit"):
-            details.append(self._settings.get("bnb_4bit_quant_type"))
-        method = " ".join(str(detail) for detail in details if detail is not None)
-        return line_about(self._config.label, kinds.total(), quantised, method)
+        return line_about(self._config.label, kinds.total(), quantised, self._named)
 
 
 def _forget_quantisation(model: PreTrainedModel) -> None:

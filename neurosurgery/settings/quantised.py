@@ -17,6 +17,9 @@ METHODS = {
 """`quant_method` of a config.json, and the package that turns such weights into floats, if it is
 not transformers itself."""
 
+_COMPRESSED = {"pack-quantized", "float-quantized", "int-quantized", "naive-quantized"}
+"""Formats of compressed-tensors whose weights were compared with a reference."""
+
 KEY = "quantization_config"
 _ORIGINAL = "expected its original in float weights, or one of these: GGUF, " + ", ".join(METHODS)
 
@@ -51,16 +54,21 @@ def check_quantised(name: str, settings: Mapping[str, Any]) -> None:
     if method not in METHODS:
         raise UsageError("--model", name, f"is quantised ({method}); {_ORIGINAL}")
     if method == "compressed-tensors":
-        _check_groups(name, settings)
+        _check_compressed(name, settings)
     package = METHODS[method]
     if package is not None and importlib.util.find_spec(package.replace("-", "_")) is None:
         reason = f"is quantised ({method}); expected `pip install {package}` first"
         raise UsageError("--model", name, reason)
 
 
-def _check_groups(name: str, settings: Mapping[str, Any]) -> None:
-    """Refuse several formats: transformers reads every dense matrix in the first one."""
+def _check_compressed(name: str, settings: Mapping[str, Any]) -> None:
+    """Refuse several formats at once: transformers reads every dense matrix in the first one."""
     groups = settings.get("config_groups")
-    if isinstance(groups, Mapping) and len(groups) > 1:
-        reason = f"is quantised (compressed-tensors) in {len(groups)} formats at once"
-        raise UsageError("--model", name, f"{reason}; {_ORIGINAL} in one format")
+    groups = groups if isinstance(groups, Mapping) else {}
+    own = {each.get("format") for each in groups.values() if isinstance(each, Mapping)}
+    formats = {str(each) for each in {settings.get("format"), *own} - {None, "mixed-precision"}}
+    if len(groups) > 1 or not formats <= _COMPRESSED:
+        found = ", ".join(sorted(formats)) + f", {len(groups)} groups" * (len(groups) > 1)
+        expected = f"one group of matrices in {' or '.join(sorted(_COMPRESSED))}"
+        reason = f"is quantised (compressed-tensors: {found}); expected {expected}"
+        raise UsageError("--model", name, reason)
