@@ -99,7 +99,7 @@ def _check_model(model: object) -> None:
             "(AutoModelForCausalLM.from_pretrained), or its name or folder"
         )
     elif getattr(model.config, "quantization_config", None) is not None:
-        reason = "is quantised; expected float weights to edit"
+        reason = "is quantised; expected float weights to edit, as from its name or folder"
     elif model.config.is_encoder_decoder or model.get_output_embeddings() is None:
         reason = "has no head of a causal language model; expected AutoModelForCausalLM"
     elif any(parameter.is_meta for parameter in model.parameters()):
