@@ -74,7 +74,8 @@ class ModelConfig:
         """Check the settings without loading the model.
 
         Raises:
-            UsageError: bad model folder, or one quantised in a way that cannot be undone, or --device together with --device_map.
+            UsageError: bad model folder, or one quantised in a way that cannot be undone, or
+                --device together with --device_map.
         """
         check_one_place(self.device, self.device_map)
         check_model_folder(self.name)
