@@ -27,7 +27,8 @@ def parse(
 ) -> argparse.Namespace:
     """The flags `--quick --json FILE --threads N`; sets torch's number of threads.
 
-    `with_device` adds `--device`, which is `cpu` or `cuda` in what is returned.
+    `with_device` adds what the GPU kit (`gpu.py`) needs: `--device`, which is `cpu` or `cuda` in
+    what is returned, and `--smallest`, which is `--quick`, too.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="fewer rounds: under a minute")
@@ -40,14 +41,19 @@ def parse(
         parser.add_argument(
             "--device", choices=("cpu", "cuda"), default=found, help="(default here: %(default)s)"
         )
+        parser.add_argument(
+            "--smallest", action="store_true", help="one round of next to nothing: does it run?"
+        )
     arguments = parser.parse_args(argv)
     if arguments.threads < 1:
         parser.error(f"--threads {arguments.threads}: expected at least 1")
     file = arguments.json
     if file and (file.is_dir() or not file.parent.is_dir()):
         parser.error(f"--json {arguments.json}: expected a file in a folder that is there")
-    if with_device and arguments.device == "cuda" and not torch.cuda.is_available():
-        parser.error("--device cuda: torch finds no GPU here")
+    if with_device:
+        if arguments.device == "cuda" and not torch.cuda.is_available():
+            parser.error("--device cuda: torch finds no GPU here")
+        arguments.quick |= arguments.smallest
     torch.set_num_threads(arguments.threads)
     return arguments
 

@@ -49,7 +49,7 @@ class Case:
 
     `num_samples` are drawn from each set in each repeat. Of them `measured_samples` go through the
     published loop; ours runs `measured_batches` of those that it needs for a set, all of them
-    where None. `measured_proportions` are the published loop's cells.
+    where None. `measured_proportions` are the published loop's cells, `edited_proportions` ours.
     """
 
     name: str
@@ -60,6 +60,7 @@ class Case:
     measured_samples: int
     measured_batches: int | None
     measured_proportions: tuple[float, ...]
+    edited_proportions: tuple[float, ...] = PROPORTIONS
     dtype: str = "float32"
     device: str = "cpu"
 
@@ -157,9 +158,9 @@ class Ours:
         for norms in self._norms.values():
             TopK(self._targets, norms[0], PROPORTIONS)
 
-    def edit(self, proportions: Sequence[float] = PROPORTIONS) -> None:
-        """One repeat's cells: the masks from the rankings, their difference, edit, restore."""
-        for proportion in proportions:
+    def edit(self, proportions: Sequence[float] | None = None) -> None:
+        """Cells of one repeat: the masks from the rankings, their difference, edit, restore."""
+        for proportion in proportions or self._case.edited_proportions:
             key = SelectionKey(MATHNEURO, against=OTHER, size=proportion)
             selection = select(self._evidence, key)
             with scaled(self._model, selection.mask, 0.0):

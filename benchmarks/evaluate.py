@@ -2,6 +2,7 @@
 
     python -m benchmarks.evaluate --quick
     python -m benchmarks.evaluate --json evaluate.json
+    python -m benchmarks.evaluate --device cuda --quick
 
 Both backends hold the same loaded model and answer the same requests, in turns; the table shows
 medians. The first turn is not counted: a grid evaluates the same documents again and again, and
@@ -13,16 +14,20 @@ Three shapes of request run on a Llama with random weights, whose head has about
 parameters that it has in Llama-3.2-1B, a fifth; the others are the demo's tasks on its own model,
 as many documents as in a cell of its grid. No row of the random Llama's texts stops before its
 limit, which is the worst case for us: rows that stop leave our batches, while HFLM runs a batch
-until its last row is done. Without `--quick` all of it comes in bfloat16 too, where rounding may
-change what is answered: the table says for how many documents it did not. Needs no network.
+until its last row is done. Without `--quick`, and on a GPU, all of it comes in bfloat16 too, where
+rounding may change what is answered: the table says for how many documents it did not. On a GPU the
+Llama has the shape of Llama-3.2-1B, and both are given a batch size of 64. Both answer with the
+same edited modules: a hundredth of the weights, drawn at random, are zero. Needs no network.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -36,10 +41,18 @@ from lm_eval.api.instance import Instance
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    LlamaConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from benchmarks.common import finish, interleaved, paired_ratio, parse, table
-from benchmarks.llamas import demo_model
+from benchmarks.llamas import LLAMA_1B, Size, demo_model
+from benchmarks.training import random_mask
+from neurosurgery.edit.scale import scaled
 from neurosurgery.evaluation.documents import document_records
 from neurosurgery.evaluation.engine.language_model import LanguageModel
 from neurosurgery.evaluation.harness import Harness
@@ -48,7 +61,13 @@ from neurosurgery.models.devices import keep_freed_memory
 from neurosurgery.settings.demo import DEMO, TASKS_FOLDER
 from neurosurgery.settings.experiment import EvaluationConfig
 
-BATCH_SIZE = 16
+BATCH_SIZE = {"cpu": 16, "cuda": 64}
+EDITED = 0.01
+"""The share of the weights that are zero while both backends answer."""
+
+SIZES = {"cpu": Size(256, 6, 688, 4096, tied=True), "cuda": LLAMA_1B._replace(vocabulary=4096)}
+"""Of the Llama with random weights; of its vocabulary the tokenizer knows a part."""
+
 STORIES = "demo_stories"
 WORDS = (
     "Anna Victor Elena Mia works plays lives counts buys finds reads near the river in Oakham on "
@@ -84,15 +103,17 @@ class Line:
     ratio: float
 
 
-def random_llama() -> PreTrainedModel:
-    """A float32 Llama of six million random weights."""
+def random_llama(device: str = "cpu", dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """A Llama of random weights: six million on a CPU."""
+    size = SIZES[device]
+    heads = size.hidden // 64
     config = LlamaConfig(
-        vocab_size=4096,
-        hidden_size=256,
-        intermediate_size=688,
-        num_hidden_layers=6,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        vocab_size=size.vocabulary,
+        hidden_size=size.hidden,
+        intermediate_size=size.intermediate,
+        num_hidden_layers=size.layers,
+        num_attention_heads=heads,
+        num_key_value_heads=size.key_value_heads or heads,
         max_position_embeddings=2048,
         bos_token_id=0,
         eos_token_id=0,
@@ -102,11 +123,17 @@ def random_llama() -> PreTrainedModel:
         initializer_range=0.1,
     )
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     # A head row of zeros never wins over another, so no row ends before its limit.
     with torch.no_grad():
         model.get_input_embeddings().weight[0] = 0
     return model.eval()
+
+
+def edited(model: PreTrainedModel) -> AbstractContextManager[object]:
+    """The model with some of its weights set to zero while the block runs."""
+    return scaled(model, random_mask(model, EDITED), 0.0)
 
 
 def text(generator: random.Random, words: int) -> str:
@@ -186,7 +213,7 @@ def task_shape(
     of_demo: bool = False,
 ) -> Shape:
     """The harness's tasks, so many documents of each, as either backend answers them."""
-    config = EvaluationConfig(tasks[0], (), None, documents, None, False, None, BATCH_SIZE)
+    config = EvaluationConfig(tasks[0], (), None, documents, None, False, None, BATCH_SIZE["cpu"])
     harness = Harness(manager, "other_tasks", tasks, config)
     plain = manager.load(list(tasks))
 
@@ -208,12 +235,14 @@ def task_shape(
     return Shape(name, description, answers, of_demo=of_demo)
 
 
-def shapes(quick: bool) -> Iterator[Shape]:
+def shapes(quick: bool, *, smallest: bool = False, device: str = "cpu") -> Iterator[Shape]:
     """What is measured, in the order of the table."""
-    for make, documents in zip(
-        (race, mmlu, gsm8k), (8, 32, 8) if quick else (32, 200, 64), strict=True
-    ):
-        yield make(documents)
+    # A GPU answers as many in the time.
+    counts = (8, 32, 8) if quick and device == "cpu" else (32, 200, 64)
+    for make, documents in zip((race, mmlu, gsm8k), counts, strict=True):
+        yield make(2 if smallest else documents)
+    if smallest:
+        return
     choices = [task for task in DEMO.eval_datasets if task != STORIES]
     documents = 100 if quick else 200
     yield demo(
@@ -256,6 +285,31 @@ def measure(shape: Shape, dtype: torch.dtype, ours: HFLM, stock: HFLM, rounds: i
     )
 
 
+def backends(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> tuple[LanguageModel, HFLM]:
+    """Ours and lm-eval's own, of the same model."""
+    rows = BATCH_SIZE[model.device.type]
+    stock = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=rows, max_length=None)
+    return LanguageModel(model, tokenizer, rows), stock
+
+
+def lines_of(arguments: argparse.Namespace, dtype: torch.dtype, rounds: int) -> Iterator[Line]:
+    """Every shape in one dtype, with edited models."""
+    tokenizer = AutoTokenizer.from_pretrained(DEMO.model)
+    device = arguments.device
+    llama, own = random_llama(device, dtype), demo_model(dtype, device)
+    with (
+        Path(os.devnull).open("w") as nowhere,
+        chatter_to(nowhere),
+        edited(llama),
+        edited(own),
+    ):
+        of_llama, of_demo = backends(llama, tokenizer), backends(own, tokenizer)
+        for shape in shapes(arguments.quick, smallest=arguments.smallest, device=device):
+            yield measure(shape, dtype, *(of_demo if shape.of_demo else of_llama), rounds)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write."""
     # The demo's cells are as wide as the machine, the two backends alike.
@@ -263,24 +317,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Time of evaluation beside lm-eval's own Hugging Face backend.",
         argv,
         threads=torch.get_num_threads(),
+        with_device=True,
     )
     # As the scripts do.
-    keep_freed_memory(torch.device("cpu"))
-    rounds = 2 if arguments.quick else 5
-    tokenizer = AutoTokenizer.from_pretrained(DEMO.model)
-    measured = list(shapes(arguments.quick))
-    lines = []
-    for dtype in (torch.float32,) if arguments.quick else (torch.float32, torch.bfloat16):
-        llama = random_llama().to(dtype)
-        own = demo_model(dtype)
-        for shape in measured:
-            model = own if shape.of_demo else llama
-            with Path(os.devnull).open("w") as nowhere, chatter_to(nowhere):
-                ours = LanguageModel(model, tokenizer, BATCH_SIZE)
-                stock = HFLM(
-                    pretrained=model, tokenizer=tokenizer, batch_size=BATCH_SIZE, max_length=None
-                )
-                lines.append(measure(shape, dtype, ours, stock, rounds))
+    keep_freed_memory(torch.device(arguments.device))
+    rounds = 1 if arguments.smallest else 2 if arguments.quick else 5
+    dtypes = [torch.float32, torch.bfloat16]
+    if arguments.smallest or (arguments.quick and arguments.device == "cpu"):
+        dtypes.pop()
+    lines = [line for dtype in dtypes for line in lines_of(arguments, dtype, rounds)]
     rows = [
         (
             line.description,

@@ -23,11 +23,13 @@ too (`evaluate.py`), except in
 `cell_overhead`: what a cell of the real demo grid takes outside of the harness, as a share of it
 (`overhead.py`).
 
-On a GPU the shape of Llama-3.2-1B in bfloat16 takes the place of the random Llama.
+On a GPU the shape of Llama-3.2-1B in bfloat16 takes the place of the random Llama, and `--quick`
+leaves out the demo and its cell's overhead, which a processor limits: a minute or two there.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import tempfile
 from pathlib import Path
@@ -46,7 +48,15 @@ from transformers.utils import logging
 
 from benchmarks.common import PROPORTIONS, finish, interleaved, parse, table
 from benchmarks.comparison import CELLS, REPEATS, ROWS, Case, Ours, Published, Samples
-from benchmarks.llamas import LLAMA_1B, LLAMA_84M, demo_model, parameter_count, random_llama
+from benchmarks.llamas import (
+    LLAMA_1B,
+    LLAMA_1M,
+    LLAMA_84M,
+    demo_model,
+    llama_name,
+    parameter_count,
+    random_llama,
+)
 from benchmarks.memory import peak_bytes
 from benchmarks.overhead import Overhead, measure_overhead
 from neurosurgery.models.devices import keep_freed_memory
@@ -81,12 +91,12 @@ def measure(case: Case, rounds: int) -> Line:
     # Making the two has run everything once.
     times = interleaved(parts, rounds, warm_up=False)
     seconds = {name: median(values) for name, values in times.items()}
-    cells = len(case.measured_proportions)
+    cells, edited = len(case.measured_proportions), len(case.edited_proportions)
     mine = {
         "load": seconds["ours: load"],
         "scoring": seconds["ours: scoring"] / ours.share_of_tokens,
         "ranking": seconds["ours: ranking"] * REPEATS,
-        "masks, edit, restore": seconds["ours: masks, edit, restore"] * REPEATS,
+        "masks, edit, restore": seconds["ours: masks, edit, restore"] / edited * CELLS,
     }
     theirs = {
         "load": seconds["published: load"] * CELLS,
@@ -101,7 +111,7 @@ def measure(case: Case, rounds: int) -> Line:
         theirs,
         sum(theirs.values()) / sum(mine.values()),
         f"ours ran {ours.share_of_tokens:.1%} of the {ours.tokens:,} tokens of {unique:,} unique "
-        f"samples, and one repeat of {REPEATS}; published: one load of {CELLS}, "
+        f"samples, one ranking of {REPEATS}, {edited} cells' edits; published: one load, "
         f"{published.share_of_samples:.1%} of a cell's samples, {cells} cells' selections",
     )
 
@@ -154,17 +164,19 @@ def print_overhead(overhead: Overhead) -> None:
     print(table(("part", "seconds", "share"), [*rows, ("all", overhead.cell, 1.0)]))
 
 
-def prepare(folder: Path, device: str, quick: bool) -> list[Case]:
+def prepare(folder: Path, arguments: argparse.Namespace) -> list[Case]:
     """Write the models, and say how much of each grid is run."""
-    size = LLAMA_84M if device == "cpu" else LLAMA_1B
+    device, quick, smallest = arguments.device, arguments.quick, arguments.smallest
+    size = LLAMA_1M if smallest else LLAMA_84M if device == "cpu" else LLAMA_1B
     dtype = torch.float32 if device == "cpu" else torch.bfloat16
+    extremes = (0.01, 0.15) if device == "cuda" else (0.01,)
     tokenizer = AutoTokenizer.from_pretrained(DEMO.model)
-    demo, llama = demo_model(), random_llama(size, dtype, device)
+    llama = random_llama(size, dtype, device)
+    models = [(llama_name(llama), llama, (50,) if quick else (50, 500))]
+    if not (smallest or (quick and device == "cuda")):
+        models.insert(0, ("demo", demo_model(), (50,)))
     cases = []
-    for name, model, counts in (
-        ("demo", demo, (50,)),
-        (f"Llama, {parameter_count(llama) / 1e6:,.0f}M", llama, (50,) if quick else (50, 500)),
-    ):
+    for name, model, counts in models:
         place = folder / name
         model.save_pretrained(place)
         tokenizer.save_pretrained(place)
@@ -177,7 +189,9 @@ def prepare(folder: Path, device: str, quick: bool) -> list[Case]:
                 num_samples,
                 measured_samples=2 if quick else 5,
                 measured_batches=1 if quick else 2,
-                measured_proportions=(0.01,) if quick else PROPORTIONS[::2],
+                # On a GPU the largest as well: a model of a billion weights shows what it costs.
+                measured_proportions=extremes if quick else PROPORTIONS[::2],
+                edited_proportions=extremes if quick and device == "cuda" else PROPORTIONS,
                 dtype=str(model.dtype).removeprefix("torch."),
                 device=device,
             )
@@ -186,33 +200,37 @@ def prepare(folder: Path, device: str, quick: bool) -> list[Case]:
     return cases
 
 
+def _suffix(line: Line) -> str:
+    if line.name == "demo":
+        return "_demo"
+    return "_500" if line.num_samples == 500 else ""
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, print, write."""
     description = "Time of a whole grid of masks beside the published loop."
     arguments = parse(description, argv, with_device=True)
     logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
-        cases = prepare(Path(folder), arguments.device, arguments.quick)
-        llama = cases[1]
-        memory = {} if arguments.quick else peaks(llama, cases[0])
+        cases = prepare(Path(folder), arguments)
+        memory = {} if arguments.quick else peaks(cases[1], cases[0])
         keep_freed_memory(torch.device(arguments.device))
-        overhead = measure_overhead(arguments.quick)
-        lines = [measure(case, 2 if arguments.quick else 3) for case in cases]
+        overhead = measure_overhead(arguments.quick) if cases[0].name == "demo" else None
+        rounds = 1 if arguments.smallest else 2 if arguments.quick else 3
+        lines = [measure(case, rounds) for case in cases]
     print_lines(lines)
-    print_overhead(overhead)
+    if overhead:
+        print_overhead(overhead)
     for name, peak in memory.items():
-        print(f"peak memory over weights, {llama.name}, {name}: {peak and round(peak, 2)}")
-    speedups = {
-        f"grid_speedup_over_published{suffix}": line.speedup
-        for suffix, line in zip(("_demo", "", "_500"), lines, strict=False)
-    }
+        print(f"peak memory over weights, {cases[1].name}, {name}: {peak and round(peak, 2)}")
+    speedups = {f"grid_speedup_over_published{_suffix(line)}": line.speedup for line in lines}
     finish(
         arguments,
-        speedups | {"cell_overhead": overhead.share},
+        speedups | ({"cell_overhead": overhead.share} if overhead else {}),
         {
             "lines": [asdict(line) for line in lines],
             "peak_over_weights": memory,
-            "overhead": asdict(overhead),
+            "overhead": overhead and asdict(overhead),
         },
     )
 

@@ -182,10 +182,9 @@ def main(argv: list[str] | None = None) -> None:
     device = arguments.device
     prompts, rounds = (4, 1) if arguments.quick else (16, 3)
     logging.disable_progress_bar()
-    models: dict[str, Callable[[], PreTrainedModel]] = {
-        "demo": partial(demo_model, device=device),
-        "Llama, 84M": partial(random_llama, LLAMA_84M, device=device),
-    }
+    models: dict[str, Callable[[], PreTrainedModel]] = {"demo": partial(demo_model, device=device)}
+    if not arguments.smallest:
+        models["Llama, 84M"] = partial(random_llama, LLAMA_84M, device=device)
     rows = [compare(name, build(), prompts, rounds) for name, build in models.items()]
     if not arguments.quick:
         # A forward pass for each of its 270 heads takes a minute and more.

@@ -15,6 +15,7 @@ proportions; an exponent of 1 is proportional, 0 is constant.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Mapping
 from functools import partial
 from statistics import median
@@ -162,15 +163,14 @@ def growth(
     return {"sizes": list(functions), "seconds": seconds, "exponent": power}
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Measure, print, write."""
-    arguments = parse("Time and memory of finding masks.", argv, with_device=True)
-    rounds, growth_rounds = (3, 1) if arguments.quick else (7, 3)
-    logging.disable_progress_bar()
+def compared_models(
+    arguments: argparse.Namespace,
+) -> dict[str, tuple[PreTrainedModel, list[list[int]]]]:
+    """What is scored with hooks and without: models with samples for them."""
     on_cpu = arguments.device == "cpu"
-    peak = measure_peak(10) if on_cpu else None
-    keep_freed_memory(torch.device(arguments.device))
     demo = demo_model(device=arguments.device)
+    if arguments.smallest:
+        return {"demo": (demo, random_samples(demo, 3, 40))}
     llama = random_llama(LLAMA_84M, device=arguments.device)
     models = {
         "demo": (demo, random_samples(demo, 60, 160)),
@@ -184,31 +184,46 @@ def main(argv: list[str] | None = None) -> None:
     if not on_cpu:
         large = random_llama(LLAMA_1B, torch.bfloat16, arguments.device)
         models["Llama, 1B"] = (large, random_samples(large, 200, 256))
-    hooked = compare_hooked(models, rounds)
-    batched = compare_batched(demo, random_samples(demo, 60, 160), growth_rounds)
+    return models
 
+
+def growth_tables(demo: PreTrainedModel, rounds: int, on_cpu: bool) -> dict[str, dict[str, object]]:
+    """All but the comparison with bare passes, by the names in the details; prints them."""
     many = random_samples(demo, max(SAMPLES), 40)
     norms = scoring(demo, many[:20])[0]
-    details = {
-        "hooked": hooked,
-        "batched": batched,
-        "parameters": growth_with_parameters(growth_rounds) if on_cpu else None,
-        "samples": growth(
-            "samples", {n: partial(scoring, demo, many[:n]) for n in SAMPLES}, growth_rounds
-        ),
-        "repeats": growth(
-            "repeats", {n: partial(scoring, demo, many[:50], n) for n in REPEATS}, growth_rounds
-        ),
-        "proportions": growth(
-            "proportions", {n: partial(select, demo, norms, n) for n in GRIDS}, growth_rounds
-        ),
+    tables = {"batched": compare_batched(demo, random_samples(demo, 60, 160), rounds)}
+    if on_cpu:
+        tables["parameters"] = growth_with_parameters(rounds)
+    samples = {n: partial(scoring, demo, many[:n]) for n in SAMPLES}
+    repeats = {n: partial(scoring, demo, many[:50], n) for n in REPEATS}
+    proportions = {n: partial(select, demo, norms, n) for n in GRIDS}
+    return tables | {
+        "samples": growth("samples", samples, rounds),
+        "repeats": growth("repeats", repeats, rounds),
+        "proportions": growth("proportions", proportions, rounds),
     }
-    ratios = {
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure, print, write."""
+    arguments = parse("Time and memory of finding masks.", argv, with_device=True)
+    logging.disable_progress_bar()
+    on_cpu = arguments.device == "cpu"
+    peak = measure_peak(10) if on_cpu and not arguments.smallest else None
+    keep_freed_memory(torch.device(arguments.device))
+    models = compared_models(arguments)
+    rounds = 1 if arguments.smallest else 3 if arguments.quick and on_cpu else 7
+    hooked = compare_hooked(models, rounds)
+    details: dict[str, object] = {"hooked": hooked}
+    ratios: dict[str, float | None] = {
         "hooked_over_bare": _worst(hooked),
         "hooked_over_bare_float32": _worst([row for row in hooked if row["dtype"] == "float32"]),
         "peak_over_weights": peak,
-        "batched_over_single": float(str(batched["ratio"])),
     }
+    if not arguments.smallest:
+        tables = growth_tables(models["demo"][0], 1 if arguments.quick else 3, on_cpu)
+        details |= tables
+        ratios["batched_over_single"] = float(str(tables["batched"]["ratio"]))
     finish(arguments, ratios, details)
 
 

@@ -76,7 +76,7 @@ def parts(quick: bool) -> Iterator[Part]:
     llama = evaluate.random_llama()
     for shape in evaluate.shapes(quick):
         model = own if shape.of_demo else llama
-        lm = LanguageModel(model, tokenizer, evaluate.BATCH_SIZE)
+        lm = LanguageModel(model, tokenizer, evaluate.BATCH_SIZE["cpu"])
         yield f"evaluation, {shape.description}", partial(shape.answers, lm), None
 
 

@@ -23,6 +23,7 @@ class Size(NamedTuple):
     tied: bool = False
 
 
+LLAMA_1M = Size(128, 2, 384, 1536)
 LLAMA_13M = Size(256, 4, 768, 16000)
 LLAMA_36M = Size(384, 6, 1152)
 LLAMA_84M = Size(640, 8, 1920)
@@ -61,6 +62,11 @@ def random_ids(
     generator = np.random.default_rng(seed)
     lengths = generator.integers(shortest, longest, size=count, endpoint=True)
     return [generator.integers(1, vocabulary, size=length).tolist() for length in lengths]
+
+
+def llama_name(model: PreTrainedModel) -> str:
+    """How a table calls one of these Llamas."""
+    return f"Llama, {parameter_count(model) / 1e6:,.0f}M"
 
 
 def parameter_count(model: PreTrainedModel) -> int:

@@ -31,7 +31,14 @@ import torch
 from transformers import PreTrainedModel
 
 from benchmarks.common import finish, interleaved, paired_ratio, parse, table
-from benchmarks.llamas import LLAMA_1B, LLAMA_13M, LLAMA_36M, parameter_count, random_llama
+from benchmarks.llamas import (
+    LLAMA_1B,
+    LLAMA_1M,
+    LLAMA_13M,
+    LLAMA_36M,
+    parameter_count,
+    random_llama,
+)
 from benchmarks.memory import peak_bytes
 from neurosurgery.edit.training import trainable
 from neurosurgery.masks.mask import ParameterMask
@@ -124,6 +131,8 @@ def main(argv: list[str] | None = None) -> None:
     device, quick = arguments.device, arguments.quick
     on_gpu = device == "cuda"
     size = LLAMA_1B if on_gpu else LLAMA_13M if quick else LLAMA_36M
+    if arguments.smallest:
+        size = LLAMA_1M
     dtype = torch.bfloat16 if on_gpu else torch.float32
     model = random_llama(size, dtype, device)
     weights = parameter_count(model)
@@ -155,7 +164,8 @@ def main(argv: list[str] | None = None) -> None:
         rows.append(("full AdamW", weights, (peak + state) / 1e6, float("nan"), float("nan")))
     print(table(("step", "trained", "peak MB", "bound MB", "peak/bound"), rows))
     del full
-    timed = {share: times(model, 3 if quick else 7, share) for share in SHARES}
+    rounds = 1 if arguments.smallest else 3 if quick else 7
+    timed = {share: times(model, rounds, share) for share in SHARES}
     lines = [
         (f"masked {share:g}", found["bare"], found["masked"], found["ratio"])
         for share, found in timed.items()
