@@ -122,12 +122,13 @@ def machine() -> dict[str, object]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "platform": platform.platform(),
-        "processor": _processor(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
     }
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name that the processor gives itself."""
     information = Path("/proc/cpuinfo")
     if not information.is_file():
         return platform.processor()

@@ -16,8 +16,6 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import vl_convert
-
 from neurosurgery.common.errors import UsageError
 from neurosurgery.common.files import write_atomically
 
@@ -139,6 +137,8 @@ def finished(chart: Any) -> Any:
 
 def svg_of(chart: Any) -> str:
     """The drawing; equal numbers give equal drawings."""
+    import vl_convert
+
     # The specification is ours, so nobody needs to have it checked.
     specification = finished(chart).to_dict(validate=False)
     specification["config"]["legend"]["layout"] = _LEGENDS
@@ -151,11 +151,15 @@ def svg_of(chart: Any) -> str:
 
 def png_of(svg: str) -> bytes:
     """The drawing as a PNG on white ground."""
+    import vl_convert
+
     return bytes(vl_convert.svg_to_png(svg, ppi=_PPI))
 
 
 def pdf_of(svg: str) -> bytes:
     """The drawing as a PDF with embedded fonts."""
+    import vl_convert
+
     return bytes(vl_convert.svg_to_pdf(svg))
 
 
