@@ -7,7 +7,7 @@ import gc
 import json
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -24,11 +24,13 @@ def parse(
     *,
     threads: int = 1,
     with_device: bool = False,
+    names: Collection[str] = (),
 ) -> argparse.Namespace:
     """The flags `--quick --json FILE --threads N`; sets torch's number of threads.
 
     `with_device` adds what the GPU kit (`gpu.py`) needs: `--device`, which is `cpu` or `cuda` in
-    what is returned, and `--smallest`, which is `--quick`, too.
+    what is returned, and `--smallest`, which is `--quick`, too. `names` adds `--only`: some of
+    these names.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="fewer rounds: under a minute")
@@ -44,7 +46,12 @@ def parse(
         parser.add_argument(
             "--smallest", action="store_true", help="one round of next to nothing: does it run?"
         )
+    if names:
+        parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these alone")
     arguments = parser.parse_args(argv)
+    for name in getattr(arguments, "only", ()):
+        if name not in names:
+            parser.error(f"--only {name}: expected one of {len(names)} names ({min(names)}, …)")
     if arguments.threads < 1:
         parser.error(f"--threads {arguments.threads}: expected at least 1")
     file = arguments.json

@@ -1,20 +1,28 @@
-"""Is any causal family of transformers evaluated otherwise than one plain row at a time?
+"""Is any family of transformers scored in part, or evaluated otherwise than row by row?
 
     python -m benchmarks.families
     python -m benchmarks.families --json families.json
+    python -m benchmarks.families --only mixtral qwen2_vl
     python -m benchmarks.families --quick
 
-For every family in transformers' mapping of causal models, a tiny model with random weights answers
-options and prompts through our language model, in float32 and in bfloat16. What it answers is
-compared with the plain model on one unpadded row at a time (`forward` for options, `generate` for
-texts). In float32 answers must be equal up to rounding; in bfloat16 they may be off by as much as
-the plain model's own answers are off its float32 ones. A text may differ from where two tokens are
-equally likely up to rounding. `--quick` takes the families of the tests. Needs no network.
+For every family in transformers' mapping of causal models, and every other class in that of models
+for images and text that has a text part, a tiny model with random weights is scored on a few
+samples of text. `scored` is the share of its parameters outside embeddings, or of those of its text
+part, in matrices that the samples reach; `unreached` is the number of matrices that they do not (an
+image encoder's), `experts` that of its routed experts, `text` its text part, `quantised` how its
+configuration says that weights are stored (a model of random weights is made in floats). Then it
+answers options and prompts through our language model, in float32 and in bfloat16. What it answers
+is compared with the plain model on one unpadded row at a time (`forward` for options, `generate`
+for texts). In float32 answers must be equal up to rounding; in bfloat16 they may be off by as much
+as the plain model's own answers are off its float32 ones. A text may differ from where two tokens
+are equally likely up to rounding. `--quick` takes the families of the tests. Needs no network. What
+cannot be built, scored or evaluated is named with its reason.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import os
 import random
 import signal
@@ -22,13 +30,14 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+import numpy as np
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.utils import postprocess_generated_text
@@ -36,9 +45,22 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedModel, PreTr
 
 from benchmarks.common import finish, parse, table
 from benchmarks.evaluate import text
-from benchmarks.tiny_families import LONGEST, RAISED, SAMPLE, NotBuilt, build, families
+from benchmarks.llamas import random_ids
+from benchmarks.tiny_families import (
+    LONGEST,
+    RAISED,
+    SAMPLE,
+    VOCABULARY,
+    NotBuilt,
+    build,
+    families,
+)
+from neurosurgery.activations.collect import collect_activation_norms
+from neurosurgery.common.errors import RunError, UsageError
 from neurosurgery.evaluation.engine.language_model import LanguageModel
 from neurosurgery.evaluation.isolation import chatter_to
+from neurosurgery.models.experts import find_experts
+from neurosurgery.models.targets import find_targets, scored_share
 from neurosurgery.settings.demo import DEMO
 
 NEW_TOKENS = 6
@@ -50,6 +72,18 @@ SECONDS = 300
 
 TIMES_BFLOAT16 = 4
 """How many times as far from the plain model as that is from its own float32 answers."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is scored of a family in float32; `stops` is why nothing is."""
+
+    scored: float = math.nan
+    unreached: int = 0
+    experts: int = 0
+    text: str = ""
+    quantised: str = ""
+    stops: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,6 +101,14 @@ class Line:
     times_rounding: float
     seconds: float
     why: str = ""
+    facts: Facts = Facts()
+
+    def cells(self) -> list[object]:
+        """As the table shows it."""
+        own = asdict(self)
+        facts = own.pop("facts")
+        del own["why"], facts["stops"]
+        return [*own.values(), *facts.values()]
 
 
 class Recording(LanguageModel):
@@ -158,8 +200,7 @@ def measure(
         ours.decoded.clear()
         texts = ours.generate_until(prompts, disable_tqdm=True)
     except RAISED as error:
-        why = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
-        return _line(family, dtype, ours, "fails", (0.0, 0.0), "", start, why)
+        return _line(family, dtype, ours, "fails", (0.0, 0.0), "", start, _reason(error))
     encoded = [ours._encode_pair(*request.args) for request in options]
     expected = [plain_option(model, *pair) for pair in encoded]
     deviation = max(abs(a - b) for a, b in zip(found, expected, strict=True))
@@ -216,6 +257,33 @@ def _line(
     )
 
 
+def facts_of(model: PreTrainedModel) -> Facts:
+    """Score a model on a few samples of random tokens, in one pass."""
+    targets = find_targets(model)
+    config = model.config
+    text = config.get_text_config()
+    stored = getattr(config, "quantization_config", None) or {}
+    facts = Facts(
+        experts=sum(experts.count for experts in find_experts(model)),
+        text="" if text is config else text.model_type,
+        quantised=str(stored.get("quant_method", "")),
+    )
+    samples = random_ids(VOCABULARY - 1, 4, 16, 64)
+    try:
+        [norms] = collect_activation_norms(model, targets, samples, np.ones((1, 4), dtype=int))
+    except (*RAISED, UsageError, RunError) as error:
+        return replace(facts, stops=_reason(error))
+    reached = [target for target in targets if target.name in norms]
+    part = model.get_decoder() if facts.text else model
+    inside = set(part.modules())
+    share = scored_share(part, [target for target in reached if target.module in inside])
+    return replace(facts, scored=share, unreached=len(targets) - len(reached))
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+
+
 def lines_of(family: str, tokenizer: PreTrainedTokenizerBase) -> list[Line]:
     """A family in both dtypes.
 
@@ -223,7 +291,11 @@ def lines_of(family: str, tokenizer: PreTrainedTokenizerBase) -> list[Line]:
         NotBuilt: there is no tiny model of it.
     """
     model = build(family)
-    return [measure(family, model, dtype, tokenizer) for dtype in (torch.float32, torch.bfloat16)]
+    facts = facts_of(model)
+    return [
+        replace(measure(family, model, dtype, tokenizer), facts=facts)
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
 
 
 class TooSlow(BaseException):
@@ -251,11 +323,15 @@ def at_most(seconds: int) -> Iterator[None]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print, write; the exit status is 1 where a family differs or fails."""
-    arguments = parse("Families of causal models, ours beside one plain row at a time.", argv)
+    arguments = parse(
+        "Families of models, scored, and evaluated beside one plain row at a time.",
+        argv,
+        names=families(),
+    )
     tokenizer = AutoTokenizer.from_pretrained(DEMO.model)
     lines: list[Line] = []
     unmeasured: dict[str, str] = {}
-    for family in SAMPLE if arguments.quick else families():
+    for family in arguments.only or (SAMPLE if arguments.quick else families()):
         with Path(os.devnull).open("w") as nowhere, chatter_to(nowhere):
             try:
                 with at_most(SECONDS):
@@ -265,13 +341,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         done = "not measured" if family in unmeasured else lines[-1].status
         print(f"{family}: {done}", flush=True)
     header = "family dtype status options generation deviation allowed texts rounding s".split()
-    print(table(header, [list(asdict(line).values())[:-1] for line in lines]))
+    header += "scored unreached experts text quantised".split()
+    print(table(header, [line.cells() for line in lines]))
     for line in lines:
         if line.why:
             print(f"{line.family}, {line.dtype}: {line.why}")
+    stops = {line.family: line.facts.stops for line in lines if line.facts.stops}
+    for family, why in stops.items():
+        print(f"{family}: not scored: {why}")
     for family, why in unmeasured.items():
         print(f"{family}: not measured: {why}")
-    counts: dict[str, float | None] = {"not measured": float(len(unmeasured))}
+    counts: dict[str, float | None] = {
+        "not measured": float(len(unmeasured)),
+        "not scored": float(len(stops)),
+    }
     for status in ("agrees", "refused", "differs", "fails"):
         counts[status] = float(sum(line.status == status for line in lines))
     finish(

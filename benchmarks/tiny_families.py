@@ -1,4 +1,7 @@
-"""Tiny models with random weights of every causal family that transformers knows."""
+"""Tiny models with random weights of every family that transformers knows and that makes text.
+
+That is every causal one, and of those that read images with a text those that have a text part.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +10,17 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PretrainedConfig,
+    PreTrainedModel,
+)
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 
 VOCABULARY = 1536
 """The vocabulary of the demo's tokenizer."""
@@ -25,7 +36,8 @@ LAYERS = 4
 _SIZES: dict[str, int] = {
     **dict.fromkeys(
         "hidden_size d_model n_embd dim dim_model embed_dim model_dim embedding_size emb_dim "
-        "word_embed_proj_dim lru_width attention_hidden_size dec_hidden_size".split(),
+        "word_embed_proj_dim lru_width attention_hidden_size dec_hidden_size out_hidden_size "
+        "text_hidden_size vision_hidden_size projector_hidden_size".split(),
         32,
     ),
     **dict.fromkeys(
@@ -56,7 +68,7 @@ _SIZES: dict[str, int] = {
     **dict.fromkeys("q_lora_rank kv_lora_rank o_lora_rank index_head_dim".split(), 16),
     **dict.fromkeys(
         "num_hidden_layers n_layer n_layers num_layers decoder_layers encoder_layers "
-        "num_decoder_layers num_encoder_layers".split(),
+        "num_decoder_layers num_encoder_layers depth".split(),
         LAYERS,
     ),
     **dict.fromkeys("vocab_size vocab_size_per_layer_input".split(), VOCABULARY),
@@ -99,7 +111,16 @@ SPECIAL = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 
 
 _HYBRID = ["mamba", "attention"] * 2
+_SECTIONS = "mrope_section"
+"""Half a head's dimensions for positions in three directions; not in a default configuration."""
+
 _OWN: dict[str, dict[str, Any]] = {
+    **{
+        family: {_SECTIONS: [2, 1, 1]}
+        for family in "qwen2_vl qwen2_5_vl qwen2_5_omni_thinker paddleocr_vl glm4v glm46v glm_ocr "
+        "glmga".split()
+    },
+    "glm4v_moe": {_SECTIONS: [1, 1, 0]},
     "bamba": {"attn_layer_indices": [1, 3], "layer_types": _HYBRID},
     "deepseek_v2": {"head_dim": 8},
     "dots1": {"n_routed_experts": 4, "n_shared_experts": 1},
@@ -151,8 +172,30 @@ class NotBuilt(Exception):
 
 
 def families() -> list[str]:
-    """The model types of transformers' mapping for causal models."""
-    return list(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    """The model types of transformers' mapping for causal models, then `image_families`."""
+    return [*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *image_families()]
+
+
+_WITH_IMAGES = ":images"
+"""Behind a family's name: its class for images and text, beside the causal one."""
+
+
+def image_families() -> list[str]:
+    """The model types that read images with a text and have a text part.
+
+    One whose class is that of the causal models is not here, one with another class for them has
+    `:images` behind its name.
+    """
+    classes = {
+        family: name
+        for family, name in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES.items()
+        if "text_config" in CONFIG_MAPPING[family].sub_configs
+    }
+    return [
+        f"{family}{_WITH_IMAGES if family in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES else ''}"
+        for family, name in classes.items()
+        if name != MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.get(family)
+    ]
 
 
 def build(family: str, seed: int = 0) -> PreTrainedModel:
@@ -162,10 +205,12 @@ def build(family: str, seed: int = 0) -> PreTrainedModel:
         NotBuilt: the configuration cannot be shrunk like others, or the model does not run.
     """
     errors: list[str] = []
+    in_images = family in image_families()
+    family = family.removesuffix(_WITH_IMAGES)
     for changes in _ATTEMPTS:
         try:
             config = _tiny(CONFIG_MAPPING[family], changes, _OWN.get(family, {}))
-            return _build(config, seed)
+            return _build(config, seed, in_images=in_images)
         except RAISED as error:
             errors.append(f"{type(error).__name__}: {' '.join(str(error).split())[:160]}")
     raise NotBuilt(errors[0])
@@ -179,8 +224,10 @@ RAISED = (
 _ATTEMPTS: tuple[dict[str, int], ...] = (
     {},
     {"num_key_value_heads": 4, "num_kv_heads": 4},
-    {"head_dim": 32, "hidden_size": 128, "qk_rope_head_dim": 16, "qk_nope_head_dim": 16},
-    {"hidden_size": 64, "head_dim": 16, "d_model": 64, "n_embd": 64},
+    {"head_dim": 32, "hidden_size": 128, "qk_rope_head_dim": 16, "qk_nope_head_dim": 16}
+    | dict.fromkeys(("out_hidden_size", "text_hidden_size"), 128),
+    {"hidden_size": 64, "head_dim": 16, "d_model": 64, "n_embd": 64}
+    | dict.fromkeys(("out_hidden_size", "text_hidden_size"), 64),
 )
 """Changes of the usual sizes, tried in turn: some families want one number to divide another."""
 
@@ -203,6 +250,8 @@ def _shrunk(
             small[name] = own[name]
         elif isinstance(value, dict):
             small[name] = _shrunk(value, sizes, own)
+            if _SECTIONS in own and value.get("rope_type") == "default":
+                small[name][_SECTIONS] = own[_SECTIONS]
         elif isinstance(value, list) and name in _LISTS:
             small[name] = _fewer_layers(value)
         elif isinstance(value, int) and not isinstance(value, bool) and name in sizes:
@@ -221,13 +270,16 @@ def _fewer_layers(kinds: list[Any]) -> list[Any]:
     return [*kinds[: LAYERS - len(rare)], *rare][:LAYERS]
 
 
-def _build(config: PretrainedConfig, seed: int) -> PreTrainedModel:
+def _build(config: PretrainedConfig, seed: int, *, in_images: bool) -> PreTrainedModel:
+    if in_images and config.is_encoder_decoder:
+        raise ValueError("an encoder-decoder")
+    classes = AutoModelForImageTextToText if in_images else AutoModelForCausalLM
     torch.manual_seed(seed)
     with torch.device("meta"):
-        parameters = sum(p.numel() for p in AutoModelForCausalLM.from_config(config).parameters())
+        parameters = sum(p.numel() for p in classes.from_config(config).parameters())
     if parameters > MOST_PARAMETERS:
         raise ValueError(f"{parameters:,} parameters after shrinking")
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+    model = classes.from_config(config, dtype=torch.float32).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
