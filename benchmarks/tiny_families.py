@@ -112,13 +112,13 @@ SPECIAL = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 0}
 
 _HYBRID = ["mamba", "attention"] * 2
 _SECTIONS = "mrope_section"
-"""Half a head's dimensions for positions in three directions; not in a default configuration."""
+"""Half a head's dimensions, for positions in three directions; few default configurations say."""
 
 _OWN: dict[str, dict[str, Any]] = {
     **{
         family: {_SECTIONS: [2, 1, 1]}
         for family in "qwen2_vl qwen2_5_vl qwen2_5_omni_thinker paddleocr_vl glm4v glm46v glm_ocr "
-        "glmga".split()
+        "glmga cosmos3_edge".split()
     },
     "glm4v_moe": {_SECTIONS: [1, 1, 0]},
     "bamba": {"attn_layer_indices": [1, 3], "layer_types": _HYBRID},

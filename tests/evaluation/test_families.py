@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from benchmarks.families import TooSlow, at_most, measure
+from benchmarks.families import TooSlow, at_most, facts_of, main, measure
 from benchmarks.tiny_families import SAMPLE, build, families
 
 pytestmark = pytest.mark.whole
@@ -39,6 +39,44 @@ def test_a_family_is_evaluated_as_the_plain_model_is(family, tokenizer):
         assert (line.status == "refused") == bool(line.why)
         assert line.options == "parts" or family not in IN_PARTS, line
         assert line.times_rounding < 8
+
+
+def test_what_is_scored_of_a_mixture_of_experts():
+    model = build("mixtral")
+    facts = facts_of(model)
+    # Four layers of four experts; routers and norms are left out.
+    assert (facts.experts, facts.unreached, facts.text, facts.stops) == (16, 0, "", "")
+    sizes = {name: p.numel() for name, p in model.named_parameters() if "embed_tokens" not in name}
+    left = sum(size for name, size in sizes.items() if "norm" in name or "mlp.gate." in name)
+    assert facts.scored == pytest.approx(1 - left / sum(sizes.values()), abs=1e-12)
+
+
+def test_of_an_image_model_the_text_part_is_scored():
+    model = build("llava")
+    facts = facts_of(model)
+    towers = (model.model.vision_tower, model.model.multi_modal_projector)
+    linear = [m for tower in towers for m in tower.modules() if isinstance(m, torch.nn.Linear)]
+    assert (facts.text, facts.unreached, facts.experts) == ("llama", len(linear), 0)
+    decoder = model.model.language_model
+    sizes = {n: p.numel() for n, p in decoder.named_parameters() if "embed_tokens" not in n}
+    norms = sum(size for name, size in sizes.items() if "norm" in name)
+    assert facts.scored == pytest.approx(1 - norms / sum(sizes.values()), abs=1e-12)
+
+
+def test_what_stops_the_scoring_is_named():
+    facts = facts_of(build("bert"))
+    assert "see what is on their right" in facts.stops
+    assert facts.scored != facts.scored
+
+
+def test_only_some_families_are_measured_and_a_wrong_name_is_refused(capsys):
+    assert main(["--only", "qwen2_vl", "florence2"]) == 0
+    shown = capsys.readouterr().out
+    assert "qwen2_vl_text" in shown
+    assert "florence2: not measured: ValueError: an encoder-decoder" in shown
+    with pytest.raises(SystemExit, match="2"):
+        main(["--only", "qwen9"])
+    assert "--only qwen9: expected one of" in capsys.readouterr().err
 
 
 def test_a_family_that_never_ends_is_stopped():
