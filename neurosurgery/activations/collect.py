@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -32,7 +32,9 @@ from neurosurgery.activations.kinds import (
     FIRING_COUNTS,
     GRADIENT_BOTTOM_K,
     GRADIENT_TOP_K,
+    ROUTING_COUNTS,
 )
+from neurosurgery.activations.routing import RoutingCounts
 from neurosurgery.activations.samples import ByRepeat, BySize, OnBatch, ScoringPass
 from neurosurgery.activations.sums import (
     ActivationNorms,
@@ -46,7 +48,7 @@ from neurosurgery.common.terminal import progress, say
 from neurosurgery.data.calibration import CalibrationSet
 from neurosurgery.models.backbone import find_backbone
 from neurosurgery.models.devices import empty_cache
-from neurosurgery.models.experts import check_experts
+from neurosurgery.models.experts import Experts, check_experts, find_experts
 from neurosurgery.models.forward import context_length
 from neurosurgery.models.hooks import input_hooks, output_hooks
 from neurosurgery.models.load import LoadedModel
@@ -135,6 +137,27 @@ def collect_firing_counts(
         batch_tokens,
         on_batch,
     )
+    return counts.result()
+
+
+def collect_routing_counts(
+    model: PreTrainedModel,
+    experts: Sequence[Experts],
+    samples: Sequence[Sequence[int]],
+    multiplicities: np.ndarray,
+    batch_tokens: int | None = None,
+    on_batch: OnBatch | None = None,
+) -> ByRepeat:
+    """Run the model up to its head, once over all drawn samples; count tokens per expert.
+
+    Arguments and errors are those of `collect_activation_norms`, with `experts` from
+    `find_experts`.
+
+    Returns:
+        Per repeat, a dictionary from `tokens_of(module)` to counts (see `RoutingCounts`).
+    """
+    counts = RoutingCounts(experts, len(multiplicities))
+    _run(model, counts, nullcontext(), None, samples, multiplicities, batch_tokens, on_batch)
     return counts.result()
 
 
@@ -247,6 +270,9 @@ STATISTICS: dict[str, Statistic] = {
         find_neuron_layers,
         "no MLP with an activation module between linear modules; LAPE needs one",
         _for_every_size(collect_firing_counts),
+    ),
+    ROUTING_COUNTS: Statistic(
+        find_experts, "no routed experts", _for_every_size(collect_routing_counts)
     ),
     GRADIENT_TOP_K: _of_gradients(kept_top_k),
     GRADIENT_BOTTOM_K: _of_gradients(kept_bottom_k),

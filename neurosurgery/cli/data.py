@@ -1,4 +1,4 @@
-"""`data prepare` writes calibration files from the hub, `data text` a perplexity task of a text."""
+"""Files that commands read: calibration sets of the hub, a text as a task, a set of equal topic."""
 
 from __future__ import annotations
 
@@ -33,16 +33,31 @@ Every document is the beginning of a paragraph, with its line breaks and indenta
 are spread evenly over the file. A file that ends in .gz is unpacked while it is read.
 """
 
+MATCHED = """\
+Make a calibration set of the topic of a skill's samples, and of another task: the words of every
+sample in random order. It holds the same words, numbers and signs as often, and nothing that could
+be solved.
+
+    neurosurgery data matched skill.csv matched.csv
+    neurosurgery run … --skill_data skill.csv --other_data race.csv matched.csv
+
+What is selected beside such a set the skill's words alone do not explain. It has no grammar: a set
+of ordinary text belongs among the others, too.
+"""
+
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
-    """Add `data prepare` and `data text`."""
+    """Add `data prepare`, `data text` and `data matched`."""
     data = subparsers.add_parser(
-        "data", help="calibration files of the paper; a text as a task", allow_abbrev=False
+        "data",
+        help="calibration files of the paper; a text as a task; a set of the skill's topic",
+        allow_abbrev=False,
     )
     commands = data.add_subparsers(metavar="COMMAND", required=True)
     for name, about, description, add_flags, action in (
         ("prepare", "calibration CSVs from the hub", PREPARE, add_prepare_flags, _prepare),
         ("text", "a perplexity task from a text file", TEXT, add_text_flags, _text),
+        ("matched", "the skill's words in another task", MATCHED, _add_matched_flags, _matched),
     ):
         parser = commands.add_parser(
             name,
@@ -56,10 +71,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Run `prepare` or `text`.
+    """Run `prepare`, `text` or `matched`.
 
     Raises:
-        UsageError: a data set that cannot be had, a text that cannot be used.
+        UsageError: a data set that cannot be had, a text or samples that cannot be used.
     """
     arguments.action(arguments)
 
@@ -118,6 +133,30 @@ def _text(arguments: argparse.Namespace) -> None:
     documents = [{"text": text} for text in chosen]
     write_task(arguments.output, arguments.name, documents, PERPLEXITY)
     say(f"{arguments.output}: the task {arguments.name}, {len(chosen)} documents")
+
+
+def _add_matched_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("samples", type=Path, metavar="SKILL", help="the skill's samples")
+    parser.add_argument("output", type=Path, metavar="OUT", help="the CSV file to write")
+    parser.add_argument("--random_state", type=int, default=42, help="seed (default: 42)")
+
+
+def _matched(arguments: argparse.Namespace) -> None:
+    """Write the set of equal topic."""
+    from neurosurgery.common.files import write_atomically
+    from neurosurgery.data.calibration import read_samples
+    from neurosurgery.data.matched import matched_samples
+
+    path = arguments.output
+    check_at_least(0, {"--random_state": arguments.random_state})
+    if path.suffix != ".csv":
+        raise UsageError("OUT", path, "expected the name of a CSV file")
+    if path.exists():
+        raise UsageError("OUT", path, "is there already; expected a new file")
+    check_writable(path.parent, "OUT")
+    texts = matched_samples(read_samples("SKILL", arguments.samples), arguments.random_state)
+    write_atomically(path, texts.to_csv(index=False, lineterminator="\n"))
+    say(f"{path}: {len(texts)} samples, each with the words of one of {arguments.samples}")
 
 
 def prepare_script(argv: Sequence[str] | None, folder: Path) -> int:

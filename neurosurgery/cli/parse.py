@@ -18,7 +18,8 @@ from neurosurgery.common.errors import RunError, Stopped, UsageError, machine_er
 from neurosurgery.common.hub import offline
 from neurosurgery.common.terminal import PROGRAM, be_quiet, say_error
 from neurosurgery.data.program_files import holds_programs
-from neurosurgery.edit.kinds import edits_of
+from neurosurgery.edit.kinds import KEPT, EditKey, edits_of, remove_experts_by, scale_by
+from neurosurgery.masks.kinds import EXPERT
 from neurosurgery.methods.registry import METHODS, methods_of, twin_of, with_twins
 from neurosurgery.settings.budget import left_to_choose
 from neurosurgery.settings.declare import Settings, is_given
@@ -67,6 +68,7 @@ def experiment_config(settings: Settings) -> ExperimentConfig:
             sizes=settings.values[METHODS[methods[0]].size_name],
             edits=edits_of(settings),
             pre_train_eval=settings.pre_train_eval,
+            removals=_removals(settings),
         ),
         evaluation=evaluation,
         output=output,
@@ -74,10 +76,36 @@ def experiment_config(settings: Settings) -> ExperimentConfig:
         settings=with_tasks(settings, evaluation, output),
     )
     config.check()
+    matched = settings.values.get("topic_matched")
+    others = [name for name in config.data.names if name != config.grid.skill]
+    if matched is not None and matched not in others:
+        reason = f"expected one of the other sets: {', '.join(others)}"
+        raise UsageError("--topic_matched", matched, reason)
     settings.check_given_with_model(
         ("skill_data", "other_data", *needed_tasks(evaluation), "save_path")
     )
     return config
+
+
+def _removals(settings: Settings) -> dict[str, EditKey]:
+    """What removes units of a kind in the place of a scaling by 0.
+
+    Raises:
+        UsageError: it cannot do so in this run.
+    """
+    routing = settings.values.get("expert_routing", KEPT)
+    if routing == KEPT:
+        return {}
+    reason = ""
+    if not any(METHODS[name].unit == EXPERT for name in settings.methods):
+        reason = "expected with it a method of --methods that selects experts"
+    elif scale_by(0.0) not in edits_of(settings):
+        reason = "expected with it --scalar 0, in whose place it removes experts"
+    elif settings.save_model:
+        reason = f"changes no weights, so that --save_model has nothing to save; expected {KEPT}"
+    if reason:
+        raise UsageError("--expert_routing", routing, reason)
+    return {EXPERT: remove_experts_by(routing)}
 
 
 def chosen_methods(settings: Settings, methods: Sequence[str]) -> tuple[str, ...]:

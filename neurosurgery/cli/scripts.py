@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from neurosurgery.edit.kinds import ABLATIONS, POSITIONS, edit_settings
-from neurosurgery.masks.kinds import units_by_effects
+from neurosurgery.edit.kinds import ABLATIONS, KEPT, POSITIONS, ROUTINGS, edit_settings
+from neurosurgery.masks.kinds import EXPERT, units_by_effects
 from neurosurgery.methods.base import DRAWS
 from neurosurgery.methods.registry import METHODS, TRAINED_BY_DEFAULT, methods_of
 from neurosurgery.settings import parts
 from neurosurgery.settings.declare import FINITE, FRACTION, Groups, Setting, number, shown, whole
 from neurosurgery.settings.demo import DEMO, PUBLISHED_GRID
-from neurosurgery.settings.identity import EFFECTS, MATH
+from neurosurgery.settings.identity import CELLS, EFFECTS, MATH
 from neurosurgery.settings.patching import METRICS, TOP
 from neurosurgery.settings.patching import SCRIPT as PATH_PATCHING
 from neurosurgery.studies.training_config import SCRIPT as FINE_TUNE
@@ -239,6 +239,28 @@ def _size(flag: str, methods: Sequence[str]) -> Setting:
 _UNITS = number("numbers of units", lambda value: value >= 1 and value.is_integer())
 
 
+OF_EXPERTS = (
+    Setting(
+        "expert_routing",
+        str,
+        "how experts are removed: their weights are pruned, and the routing is kept; or they are "
+        "masked in the routing, biases too; or masked, and the other experts of a token get their "
+        "weight",
+        default=KEPT,
+        choices=tuple(ROUTINGS),
+        identity=CELLS,
+    ),
+    Setting(
+        "topic_matched",
+        str,
+        "which of the other sets has the skill's words and another task (`data matched` makes "
+        "one): the report says what it leaves of every expert's excess",
+        metavar="NAME",
+        otherwise="none",
+    ),
+)
+
+
 def grid(script: str) -> tuple[Setting, ...]:
     """The cells of a script that finds weights or neurons on calibration sets."""
     methods = methods_of(script)
@@ -282,6 +304,7 @@ def grid(script: str) -> tuple[Setting, ...]:
             range=FRACTION,
         ),
         *edit_settings(),
+        *(OF_EXPERTS if any(METHODS[name].unit == EXPERT for name in methods) else ()),
         Setting(
             "num_repeats",
             int,

@@ -151,6 +151,15 @@ def read_calibration_set(source: CalibrationSource, random_state: int = 42) -> C
     return CalibrationSet(source.name, tuple(samples), sha256, split, prompts=prompts)
 
 
+def read_samples(flag: str, path: Path) -> list[str]:
+    """The samples of a table, whatever it is for; errors as `read_calibration_set`, by `flag`."""
+    _, table = read_table(flag, path, texts=_TEXTS)
+    samples = _samples(table, flag, path)
+    if not samples:
+        raise UsageError(flag, path, "has a header but no rows")
+    return samples
+
+
 def _samples(table: pd.DataFrame, flag: str, path: Path) -> list[str]:
     columns = matched(flag, path, table, SAMPLES)
     check_filled(flag, path, table, columns)

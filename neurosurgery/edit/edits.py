@@ -13,7 +13,8 @@ from neurosurgery.common.errors import RunError
 from neurosurgery.edit.ablation import ablated
 from neurosurgery.edit.delta import Delta
 from neurosurgery.edit.export import export_model, export_trained
-from neurosurgery.edit.kinds import EditKey
+from neurosurgery.edit.kinds import RENORMALISED, EditKey
+from neurosurgery.edit.routing import experts_out
 from neurosurgery.edit.scale import AppliedFactor, scaled
 from neurosurgery.masks.selection import Selection
 from neurosurgery.models.load import LoadedModel
@@ -82,6 +83,15 @@ class Ablation:
     def export(self, loaded: LoadedModel, folder: Path, provenance: Mapping[str, object]) -> None:
         """Refuse: such a vector is no change of weights."""
         raise RunError("only scaled and trained models can be saved")
+
+
+class ExpertsOut(Ablation):
+    """Take the selected experts out of the routing, at every position."""
+
+    def applied(self, model: PreTrainedModel) -> AbstractContextManager[None]:
+        """Take them out inside the block (`edit.routing.experts_out`)."""
+        is_renormalised = self.key.kind == RENORMALISED
+        return experts_out(model, self._selection.units, renormalised=is_renormalised)
 
 
 class Change(Protocol):

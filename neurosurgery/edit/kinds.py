@@ -20,8 +20,14 @@ SCALE = "scale"
 """Multiplies the selected weights by a scalar."""
 MEAN, RESAMPLE = "mean_ablation", "resample_ablation"
 """Replace the selected units by vectors of counterfactuals (`edit/ablation.py`)."""
+MASKED, RENORMALISED = "masked_experts", "renormalised_experts"
+"""Take the selected experts out of the routing (`edit/routing.py`)."""
 TRAIN = "train"
 """Adds what a training of the selected weights has changed."""
+
+KEPT = "kept"
+ROUTINGS = {KEPT: SCALE, "masked": MASKED, "renormalised": RENORMALISED}
+"""The values of `--expert_routing`, and the edit by which each removes experts."""
 
 BY_POSITION = "mean_by_position"
 ABLATIONS = ("mean", BY_POSITION, "zero", "resample")
@@ -78,6 +84,12 @@ def _ablation(key: EditKey, selection: Selection, _change: object) -> Edit:
     return Ablation(key, selection)
 
 
+def _experts_out(key: EditKey, selection: Selection, _change: object) -> Edit:
+    from neurosurgery.edit.edits import ExpertsOut
+
+    return ExpertsOut(key, selection)
+
+
 def _train(key: EditKey, _selection: Selection, change: Callable[[], Change]) -> Edit:
     from neurosurgery.edit.edits import Trained
 
@@ -111,6 +123,19 @@ KINDS: dict[str, EditKind] = {
                 text=lambda _value: "knocked out",
             )
             for name in (MEAN, RESAMPLE)
+        ),
+        *(
+            EditKind(
+                name,
+                name.replace("_", " "),
+                _experts_out,
+                removes=lambda _value: True,
+                text=text,
+            )
+            for name, text in (
+                (MASKED, lambda _value: "masked in the routing"),
+                (RENORMALISED, lambda _value: "masked in the renormalised routing"),
+            )
         ),
         EditKind(
             TRAIN,
@@ -213,6 +238,11 @@ def ablate_by(ablation: str) -> EditKey:
     if ablation not in keys:
         raise ValueError(f"no ablation of cells: {ablation}")
     return keys[ablation]
+
+
+def remove_experts_by(routing: str) -> EditKey:
+    """The key of the edit that removes experts, by a value of `--expert_routing`."""
+    return scale_by(0.0) if routing == KEPT else EditKey(ROUTINGS[routing], ())
 
 
 def kind_shown_as(edit: str) -> EditKind:

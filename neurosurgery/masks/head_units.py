@@ -1,4 +1,4 @@
-"""Neurons, attention heads and whole MLPs as units, and their weights as a mask."""
+"""Neurons, attention heads, whole MLPs and experts as units, and their weights as a mask."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from collections.abc import Collection, Sequence
 from transformers import PreTrainedModel
 
 from neurosurgery.common.arguments import checked
-from neurosurgery.masks.kinds import HEAD, MLP, NEURON, UNITS
+from neurosurgery.masks.kinds import EXPERT, HEAD, MLP, NEURON, UNITS
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.masks.units import Site, Slice, Unit, place_of, units_mask
 from neurosurgery.models.architecture import Architecture
+from neurosurgery.models.experts import Experts
 from neurosurgery.models.heads import Block, find_blocks
 from neurosurgery.models.neurons import NeuronLayer
-from neurosurgery.models.targets import find_targets
+from neurosurgery.models.sites import ROUTING
+from neurosurgery.models.targets import expert_targets, find_targets
 
 
 @checked
@@ -87,6 +89,21 @@ def mlp_units(blocks: Sequence[Block]) -> list[Unit]:
             slices = (Slice(mlp.output.parameter_name, 0, 0, rows),)
         site = Site(mlp.name, "output", 0, mlp.size)
         units.append(Unit(MLP, mlp.index, mlp.name, 0, slices, site))
+    return units
+
+
+def expert_units(layers: Sequence[Experts]) -> list[Unit]:
+    """Every routed expert of a model as a unit, layer by layer.
+
+    An expert's site is its place in the routing; its slices are its whole matrices, without biases.
+    """
+    units = []
+    for experts in layers:
+        layer = place_of(experts.name).layer
+        for index, matrices in enumerate(zip(*expert_targets(experts), strict=True)):
+            slices = tuple(Slice(m.parameter_name, 0, 0, m.weight.shape[0]) for m in matrices)
+            site = Site(experts.name, ROUTING, index, index + 1)
+            units.append(Unit(EXPERT, layer, experts.name, index, slices, site))
     return units
 
 

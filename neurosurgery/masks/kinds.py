@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 NEURON = "neuron"
 HEAD = "head"
 MLP = "mlp"
+EXPERT = "expert"
 
 
 def _of_no_config(_config: PretrainedConfig) -> int:
@@ -70,6 +71,13 @@ def _mlps(architecture: Architecture) -> list[Unit]:
     return mlp_units(architecture.blocks)
 
 
+def _experts(architecture: Architecture) -> list[Unit]:
+    from neurosurgery.masks.head_units import expert_units
+    from neurosurgery.models.experts import find_experts
+
+    return expert_units(find_experts(architecture.model))
+
+
 def _layers(config: PretrainedConfig) -> int:
     return getattr(config.get_text_config(), "num_hidden_layers", 0) or 0
 
@@ -85,6 +93,7 @@ UNITS = {
         UnitKind(NEURON, "neurons", _neurons, by_effects=False),
         UnitKind(HEAD, "heads", _heads, _all_heads),
         UnitKind(MLP, "MLPs", _mlps, _layers, several=False),
+        UnitKind(EXPERT, "experts", _experts, by_effects=False),
     )
 }
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING
 
 from neurosurgery.activations.kinds import OF_SAMPLES
-from neurosurgery.methods import given, heads, lape, magnitude, mathneuro, snip, wanda
+from neurosurgery.methods import experts, given, heads, lape, magnitude, mathneuro, snip, wanda
 from neurosurgery.methods.base import DRAWS, RANDOM, Method
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 METHODS: dict[str, Method] = {
     method.name: method
-    for module in (mathneuro, wanda, lape, heads, snip, magnitude, given)
+    for module in (mathneuro, wanda, lape, heads, snip, magnitude, experts, given)
     for method in module.METHODS
 }
 """Every method by name, in the order of legends and tables."""

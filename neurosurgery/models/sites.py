@@ -11,17 +11,22 @@ from transformers import PreTrainedModel
 from neurosurgery.models.hooks import Observe, first_output_hooks, input_hooks
 
 INPUT, OUTPUT = "input", "output"
+ROUTING = "routing"
+"""Of routed experts: who of them a token goes to, and with what weight (`edit/routing.py`)."""
 
 
 class Place(NamedTuple):
-    """One side of a module, by the module's name: its `input` or its `output`."""
+    """One side of a module, by the module's name: its `input`, its `output`, or its `routing`."""
 
     module: str
     side: str
 
 
 class Site(NamedTuple):
-    """Location of a unit's activation: some features of a module's `input` or `output`."""
+    """Location of a unit's activation: some features of a module's `input` or `output`.
+
+    Of `routing`, some of its experts.
+    """
 
     module: str
     side: str
@@ -39,7 +44,13 @@ def site_hooks(model: PreTrainedModel, hooks: Mapping[Place, Observe]) -> Iterat
     """Call each hook with the tensor at its place in every forward pass inside the block.
 
     Of an output with parts it is the first; a returned tensor takes its place.
+
+    Raises:
+        ValueError: a place is neither an input nor an output.
     """
+    for place in hooks:
+        if place.side not in (INPUT, OUTPUT):
+            raise ValueError(f"{place.module} has no activation at its {place.side}")
 
     def at(side: str) -> dict:
         return {

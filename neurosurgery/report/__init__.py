@@ -7,7 +7,7 @@ from pathlib import Path
 
 _OURS = re.compile(
     r"(isolation|proportion|units|scalar|number|where|consistency|gains|losses|effects|attention"
-    r"|knock_out|transfer)(_.*)?\.(png|pdf)"
+    r"|knock_out|transfer|experts)(_.*)?\.(png|pdf)"
 )
 
 
@@ -27,6 +27,7 @@ def make_report(save_path: Path, flag: str = "SAVE_PATH") -> Path:
     from neurosurgery.report.figures.figure import Figure, save
     from neurosurgery.report.figures.folder import all_figures
     from neurosurgery.report.page.page import render_page
+    from neurosurgery.report.read.experts import read_routing
     from neurosurgery.report.read.folder import read_folder
     from neurosurgery.report.read.points import grid_points
     from neurosurgery.report.read.units import read_units
@@ -34,7 +35,8 @@ def make_report(save_path: Path, flag: str = "SAVE_PATH") -> Path:
 
     folder = read_folder(save_path, flag)
     points = grid_points(folder)
-    units = unit_lists(read_units(save_path / "masks" / folder.model, flag, folder.skill))
+    routing = read_routing(save_path, flag, folder.skill)
+    units = unit_lists(read_units(save_path / "masks" / folder.model, flag, folder.skill), routing)
     target = save_path / "report"
     with must_stay(save_path):
         sections = all_figures(folder, points)

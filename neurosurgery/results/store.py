@@ -33,6 +33,8 @@ _OWN_FOLDERS = tuple(
     "eval_results cells statistics masks logs path_patching failed deltas training looks".split()
 )
 _PARTS, _STOPS = "looks", "stops.json"
+EXPERTS_FILE = "experts.csv"
+"""How many tokens of every set reach every expert (`run/routing.py`)."""
 _DERIVED = ("models", "report", "consistency.csv", RUN_FILE)
 """Deleted with the results, but can exist without them."""
 
@@ -45,6 +47,7 @@ _OWN_FILES = (
     "training.csv",
     "split.csv",
     "overlap.csv",
+    EXPERTS_FILE,
     "config.json",
 )
 

@@ -49,7 +49,9 @@ class Publisher:
             RunError: cells were given up.
         """
         from neurosurgery.report import make_report
+        from neurosurgery.run.routing import write_routing
 
+        write_routing(self._store, self._config.settings, self._config.output.skill_name)
         if self._config.evaluation is None or not self._store.keys():
             # There is nothing to judge.
             self._tell_failed()

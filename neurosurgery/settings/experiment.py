@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,6 +129,7 @@ class GridConfig:
     """The cells: methods × sizes × edits (the repeats are in `DataConfig`).
 
     `skill` is the set whose parameters are searched for; `edits` are keys (`edit.kinds.EditKey`).
+    `removals` are by kind of unit: of units of that kind they take the place of a scaling by 0.
     """
 
     methods: tuple[str, ...]
@@ -136,6 +137,7 @@ class GridConfig:
     sizes: tuple[float, ...]
     edits: tuple[Any, ...]
     pre_train_eval: bool
+    removals: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

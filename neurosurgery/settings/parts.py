@@ -96,6 +96,14 @@ BATCH_TOKENS = Setting(
     range=whole(1),
     otherwise="16384 on a GPU, 2048 on a CPU",
 )
+MIN_EXPERT_TOKENS = Setting(
+    "min_expert_tokens",
+    int,
+    "experts that fewer tokens of a set reach are named: a norm over 32 has a standard error of "
+    "about an eighth (1/√(2 · 32), of Gaussian activations)",
+    default=32,
+    range=whole(0),
+)
 RANDOM_STATE = Setting(
     "random_state",
     int,
@@ -121,6 +129,7 @@ def drawing(num_samples: int) -> tuple[Setting, ...]:
             bool,
             "leave out samples that a document of the tasks asks, too; they are counted anyway",
         ),
+        MIN_EXPERT_TOKENS,
         BATCH_TOKENS,
     )
 

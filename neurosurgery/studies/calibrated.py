@@ -116,6 +116,12 @@ class CalibratedStudy(Study):
             data.random_state,
         )
 
+    def notes(self) -> Iterator[str]:
+        """Which experts few tokens reach."""
+        from neurosurgery.run.routing import few_tokens_text, routing_table
+
+        yield from few_tokens_text(routing_table(self.store), self.config.settings)
+
     @property
     def origin(self) -> Mapping[str, object]:
         """How samples were drawn."""

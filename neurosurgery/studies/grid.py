@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from neurosurgery.data.calibration import CalibrationSet
+from neurosurgery.edit.kinds import EditKey, scale_by
 from neurosurgery.methods.keys import SelectionKey
 from neurosurgery.methods.registry import METHODS
 from neurosurgery.results.keys import CellKey
@@ -70,7 +71,7 @@ def grid_keys(data: DataConfig, grid: GridConfig) -> tuple[CellKey, ...]:
     groups = [(name, with_set) for name in against_sets(data, grid)]
     groups.append(("", [method for method in grid.methods if method not in with_set]))
     return tuple(
-        CellKey(SelectionKey(method, grid.skill, name, size, repeat), edit)
+        CellKey(SelectionKey(method, grid.skill, name, size, repeat), _of_unit(edit, method, grid))
         for name, methods in groups
         for repeat in range(data.num_repeats)
         for size in grid.sizes
@@ -78,3 +79,9 @@ def grid_keys(data: DataConfig, grid: GridConfig) -> tuple[CellKey, ...]:
         if not (repeat and METHODS[method].one_repeat)
         for edit in grid.edits
     )
+
+
+def _of_unit(edit: EditKey, method: str, grid: GridConfig) -> EditKey:
+    """The edit, or what removes units of the method's kind in its place."""
+    is_removal = edit == scale_by(0.0)
+    return grid.removals.get(METHODS[method].unit, edit) if is_removal else edit

@@ -191,8 +191,9 @@ class TrainingStudy(CalibratedStudy):
         return max((_share(key) for key in plan.pending), default=0.0)
 
     def notes(self) -> Iterator[str]:
-        """What is left out of the samples to train on, or cut."""
+        """What is left out of the samples to train on, or cut; which experts few tokens reach."""
         yield from self._about_samples
+        yield from super().notes()
 
     def observe(self, executor: Executor, plan: Plan) -> Observations:
         """The statistics of every set, effects, masks, and what to train with."""

@@ -16,6 +16,7 @@ from neurosurgery.report.commands import (
 )
 from neurosurgery.report.facts import Row
 from neurosurgery.report.figures.consistency import TITLE, consistency_rows, plot_consistency
+from neurosurgery.report.figures.experts import plot_experts
 from neurosurgery.report.figures.figure import Figure, Missing
 from neurosurgery.report.figures.grid import metric_name, plot_grid, plot_number, size_rows
 from neurosurgery.report.figures.heads import plot_heads
@@ -28,10 +29,12 @@ from neurosurgery.report.figures.training import (
     plot_losses,
 )
 from neurosurgery.report.figures.where import plot_bars, plot_map
+from neurosurgery.report.read.experts import read_routing
 from neurosurgery.report.read.folder import Folder
 from neurosurgery.report.read.heads import HEADS_FOLDER, read_heads
 from neurosurgery.report.read.losses import read_losses
 from neurosurgery.report.read.points import of_training
+from neurosurgery.report.read.units import read_units
 from neurosurgery.report.read.where import MaskCounts, read_masks
 from neurosurgery.settings.identity import EFFECTS, MATH
 from neurosurgery.settings.patching import METRICS
@@ -66,6 +69,9 @@ def all_figures(folder: Folder, points: pd.DataFrame) -> list[tuple[str, Items]]
     tables = read_heads(folder.path / HEADS_FOLDER / folder.model)
     metric = folder.identity.value("metric", EFFECTS) or METRICS[0]
     heads: Items = [*plot_heads(tables, metric)]
+    if (routing := read_routing(folder.path, folder.flag, folder.skill)) is not None:
+        units = read_units(folder.path / "masks" / folder.model, folder.flag, folder.skill)
+        sections.append(("Experts", [plot_experts(routing, units)]))
     return [*sections, ("Heads and MLPs, by path patching", heads)] if heads else sections
 
 

@@ -37,7 +37,7 @@ from neurosurgery.verdicts.programs import programs_table
 
 _FILES = (
     "summary.csv comparison.csv isolation.csv training.csv results.csv consistency.csv overlap.csv "
-    "config.json run.yaml"
+    "experts.csv config.json run.yaml"
 ).split()
 """The files of a results folder that the page links to."""
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from neurosurgery.masks.units import read_unit_csv
+from neurosurgery.methods.experts import SHARE
 from neurosurgery.methods.registry import METHODS
 from neurosurgery.settings.identity import MATH
 from neurosurgery.verdicts.columns import SETS
@@ -35,4 +36,4 @@ def read_units(folder: Path, flag: str, skill: str) -> pd.DataFrame:
         return pd.DataFrame(columns=ORIGIN)
     table = pd.concat(known, ignore_index=True)
     table = table.assign(**{name: table[name].replace(MATH, skill) for name in SETS})
-    return table.rename(columns={f"{PROBABILITY}{MATH}": f"{PROBABILITY}{skill}"})
+    return table.rename(columns={f"{one}{MATH}": f"{one}{skill}" for one in (PROBABILITY, SHARE)})
