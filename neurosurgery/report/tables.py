@@ -243,5 +243,9 @@ def unit_columns(rows: pd.DataFrame) -> list[Column]:
 
 
 def _capital(name: str) -> str:
-    shown = name.replace("probability_", "P(fires) on ").replace("share_", "Share of ")
+    shown = (
+        name.replace("probability_", "P(fires) on ")
+        .replace("share_", "Share of ")
+        .replace("tokens_", "Tokens of ")
+    )
     return shown.capitalize() if shown.islower() else shown

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import altair as alt
 import pandas as pd
@@ -12,13 +12,13 @@ from neurosurgery.common.numbers import count_of, percent_text
 from neurosurgery.masks.kinds import EXPERT as KIND
 from neurosurgery.masks.kinds import UNITS
 from neurosurgery.methods.registry import METHODS, method_label
-from neurosurgery.report.facts import Row, number, records
+from neurosurgery.report.facts import Facts, number, records
 from neurosurgery.report.figures.figure import INK, PAGE, Figure
 from neurosurgery.report.figures.looks import one_line
 from neurosurgery.report.figures.marks import panel, sparse_axis, told
 from neurosurgery.report.read.experts import EXPERT, Routing
 
-_ROW, _HIGHEST = 16, 420
+_ROW, _LOWEST, _HIGHEST = 16, 80, 320
 _NARROW = 16
 """Experts of a layer; panels with more stand below each other."""
 
@@ -35,26 +35,29 @@ def plot_experts(routing: Routing, units: pd.DataFrame, name: str = "experts") -
     table = routing.experts
     table = table.assign(selected=_share_of_repeats(table, chosen))
     of_layer = table.groupby("module")["index"].transform("size")
-    even = routing.share(routing.skill) - 1 / of_layer
     panels = {
-        f"{routing.skill}: share less an even one (chance)": even,
+        f"{routing.skill}: share less an even one (chance)": (
+            routing.share(routing.skill) - 1 / of_layer
+        ),
         f"{routing.skill} less the nearest other set": table["excess"],
     }
     if routing.matched:
         panels[f"{routing.skill} less {routing.matched} (same words)"] = routing.over_matched
-    reach = max(float(values.abs().max()) for values in panels.values()) or 1.0
+    reaches = [float(values.abs().max()) for values in panels.values()]
+    # Differences of sets share their colours.
+    reaches[1:] = [max(reaches[1:])] * len(reaches[1:])
     columns = len(panels) if of_layer.max() <= _NARROW else 1
-    width = (PAGE - 130) // columns - (20 if columns > 1 else 0)
-    height = min(_HIGHEST, _ROW * table["module"].nunique())
+    width = (PAGE - 110 * columns) // columns
+    height = min(_HIGHEST, max(_LOWEST, _ROW * table["module"].nunique()))
     charts = [
-        panel(_map(table, values, routing, reach), one_line(title, 52), width, height)
-        for title, values in panels.items()
+        panel(_map(table, values, routing, reach), one_line(title, 44), width, height)
+        for (title, values), reach in zip(panels.items(), reaches, strict=True)
     ]
     return Figure(
         name,
         f"Experts: where {routing.skill} is routed, and what is selected",
         " ".join(_caption(routing, table, chosen)),
-        alt.concat(*charts, columns=columns).resolve_scale(color="shared"),
+        alt.concat(*charts, columns=columns).resolve_scale(color="independent"),
     )
 
 
@@ -84,12 +87,12 @@ def _map(
     frame = table[EXPERT].assign(
         value=values,
         selected=table["selected"],
-        told=[told(_facts(row, routing)) for row in records(table)],
+        told=[told(facts) for facts in _facts(table, values, routing)],
     )
     colour = alt.Color(
         "value:Q",
         title="share",
-        scale=alt.Scale(scheme="redblue", domain=[-reach, reach]),
+        scale=alt.Scale(scheme="redblue", domain=[-reach or -1, reach or 1]),
         legend=alt.Legend(orient="right", direction="vertical", titleOrient="top", format="+.2~p",
                           gradientLength=70, gradientThickness=10, tickCount=3),
     )  # fmt: skip
@@ -104,19 +107,21 @@ def _map(
     ]
 
 
-def _facts(row: Row, routing: Routing) -> tuple[tuple[str, str], ...]:
+def _facts(table: pd.DataFrame, values: pd.Series[float], routing: Routing) -> Iterator[Facts]:
+    """What every cell shows: its value, and in the map of the excess what it is made of."""
     names = (routing.skill, *routing.others)
-    few = (("few tokens", "its statistics rest on few"),) if row["few"] else ()
-    return (
-        (KIND, f"layer {row['layer']:g}, {UNITS[KIND].one(row['index'])}"),
-        *(
+    for row, value in zip(records(table), values, strict=True):
+        where = (KIND, f"layer {row['layer']:g}, {UNITS[KIND].one(row['index'])}")
+        if values.name != "excess":
+            yield where, ("difference", number(value, sign=True))
+            continue
+        sets = (
             (name, f"{percent_text(row[f'share_{name}'])} ({row[f'tokens_{name}']:,.0f} tokens)")
             for name in names
-        ),
-        ("excess", number(row["excess"], sign=True)),
-        ("selected", f"in {row['selected']:.0%} of the repeats"),
-        *few,
-    )
+        )
+        few = (("few tokens", "its statistics rest on few"),) if row["few"] else ()
+        selected = ("selected", f"in {row['selected']:.0%} of the repeats")
+        yield where, *sets, ("excess", number(value, sign=True)), selected, *few
 
 
 def _caption(routing: Routing, table: pd.DataFrame, chosen: pd.DataFrame) -> list[str]:
