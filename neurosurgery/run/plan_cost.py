@@ -21,6 +21,7 @@ import torch
 from neurosurgery.edit.other_files import other_bytes
 from neurosurgery.evaluation.engine.passes import pass_budget
 from neurosurgery.evaluation.request_sizes import RequestSize
+from neurosurgery.masks.kinds import EXPERT
 from neurosurgery.methods.base import OF_EACH_MATRIX
 from neurosurgery.methods.registry import METHODS
 from neurosurgery.models.devices import choose_device
@@ -250,11 +251,13 @@ def _edit(plan: Plan, size: ModelSize) -> int:
     """The masks of a cell, of skill, other set and their difference, and what was there before.
 
     Of methods that choose units only the masks count: how many weights a unit has is not known
-    beforehand, and seldom much.
+    beforehand, and seldom much. A share of the experts is at most that share of the weights.
     """
     selections = [key.selection for key in plan.to_select if key.selection]
     shares = [
-        min(one.size, 1.0) for one in selections if METHODS[one.method].size_unit == OF_EACH_MATRIX
+        min(one.size, 1.0)
+        for one in selections
+        if METHODS[one.method].size_unit == OF_EACH_MATRIX or METHODS[one.method].unit == EXPERT
     ]
     edited = int(max(shares, default=0.0) * size.scored * size.itemsize)
     return 3 * size.packed + edited if selections else 0

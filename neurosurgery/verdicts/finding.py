@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from neurosurgery.common.numbers import count_of, number_text, percent_text
+from neurosurgery.edit.kinds import SCALE
 from neurosurgery.masks.kinds import UNITS
 from neurosurgery.methods.base import DRAWS
 from neurosurgery.methods.registry import (
@@ -134,7 +135,8 @@ def _done(row: Row) -> str:
         return f"The knock-out of {count_of(int(size), units)}"
     against = f" against {row['against']}" if row["against"] else ""
     share, size_told = percent_text(row["edited_share"]), size_text(method, size)
-    return f"Pruning {share} of the weights ({method_label(method)}{against}, {size_told})"
+    verb = "Pruning" if row["edit"] == SCALE else "Masking"
+    return f"{verb} {share} of the weights ({method_label(method)}{against}, {size_told})"
 
 
 def _of_several(points: int) -> str:
@@ -207,7 +209,8 @@ def _control(found: Found) -> str:
 
 def random_units(method: str) -> str:
     """What the random twin of a method edits."""
-    return f"random {UNITS[METHODS[method].unit].plural if counts_units(method) else 'weights'}"
+    unit = METHODS[method].unit if method in METHODS else ""
+    return f"random {UNITS[unit].plural if unit else 'weights'}"
 
 
 def _listed(names: Sequence[str]) -> str:
