@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-from neurosurgery.masks.kinds import units_by_effects
+from neurosurgery.masks.kinds import UNITS
 from neurosurgery.methods.registry import METHODS
 
 PACKAGE = ROOT / "neurosurgery"
@@ -180,7 +180,7 @@ def test_a_method_is_named_in_its_own_file_alone():
     """Elsewhere code asks the method; only what the paper has published is about one method."""
     # The methods of path patching are called as their units are, which --units names too.
     # "all" is a word of other flags, too.
-    names = set(METHODS) - set(units_by_effects()) - {"all"}
+    names = set(METHODS) - {kind.plural.lower() for kind in UNITS.values()} - {"all"}
     named = {
         relative(path)
         for path in python_files()
