@@ -62,7 +62,7 @@ OTHERS = {
     "gpus_per_worker cpus_per_worker ray_address verbose save_steps",
     "points of the curve, which say them themselves": "positions num_draws",
     "where to, what else is written, how it is shown": "save_path text_file margin skill_name "
-    "save_masks save_model report_to overwrite dry_run json quiet",
+    "topic_matched min_expert_tokens save_masks save_model report_to overwrite dry_run json quiet",
     "which cells are computed here": "shard",
     "it chooses others, which are compared": "budget",
     "what is trusted; its task files are part of the tasks": "trust_remote_code include_path",
