@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from neurosurgery.activations.collect import STATISTICS
-from neurosurgery.activations.kinds import FIRING_COUNTS, OF_WEIGHTS
+from neurosurgery.activations.kinds import FIRING_COUNTS, OF_WEIGHTS, ROUTING_COUNTS
 from neurosurgery.common.errors import RunError
 from neurosurgery.masks.head_units import model_units
 from neurosurgery.masks.mask import ParameterMask
@@ -133,6 +133,7 @@ def describe_evidence(label: str, loaded: LoadedModel, evidence: Evidence) -> It
         layers = evidence.parts[FIRING_COUNTS]
         neurons = sum(layer.neurons for layer in layers)
         yield f"{start}{neurons:,} neurons in {len(layers)} MLPs"
+<<<<<<< HEAD
 
 
 def _left_out(loaded: LoadedModel, targets: Sequence[Target], share: float) -> Iterator[str]:
@@ -148,3 +149,8 @@ def _left_out(loaded: LoadedModel, targets: Sequence[Target], share: float) -> I
         is_much = share < SCORED_SHARE_WARNING
         start, end = ("warning: not", "; a skill may sit there") if is_much else ("not", "")
         yield f"{start} scored: {', '.join(told)}{end}"
+=======
+    if ROUTING_COUNTS in evidence.parts:
+        layers = evidence.parts[ROUTING_COUNTS]
+        yield f"{start}{sum(one.count for one in layers):,} experts in {len(layers)} layers"
+>>>>>>> a587537 (A run says how many experts there are; changelog)

@@ -112,6 +112,7 @@ def test_an_expert_of_the_skills_words_is_found_and_a_matched_set_takes_it_away(
     assert run(planted, first, *flags, "--dry_run") == 0
     assert "random_experts 2 (0 done, 2 to do)" in capsys.readouterr().out
     assert run(planted, first, *flags) == 0
+    assert "; 16 experts in 2 layers" in capsys.readouterr().out
     masks = first / "masks" / "tiny-moe"
     for repeat in (0, 1):
         table = pd.read_csv(masks / "experts" / f"run{repeat}_proportion0.0625.csv")
