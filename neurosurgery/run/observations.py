@@ -133,7 +133,9 @@ def describe_evidence(label: str, loaded: LoadedModel, evidence: Evidence) -> It
         layers = evidence.parts[FIRING_COUNTS]
         neurons = sum(layer.neurons for layer in layers)
         yield f"{start}{neurons:,} neurons in {len(layers)} MLPs"
-<<<<<<< HEAD
+    if ROUTING_COUNTS in evidence.parts:
+        layers = evidence.parts[ROUTING_COUNTS]
+        yield f"{start}{sum(one.count for one in layers):,} experts in {len(layers)} layers"
 
 
 def _left_out(loaded: LoadedModel, targets: Sequence[Target], share: float) -> Iterator[str]:
@@ -149,8 +151,3 @@ def _left_out(loaded: LoadedModel, targets: Sequence[Target], share: float) -> I
         is_much = share < SCORED_SHARE_WARNING
         start, end = ("warning: not", "; a skill may sit there") if is_much else ("not", "")
         yield f"{start} scored: {', '.join(told)}{end}"
-=======
-    if ROUTING_COUNTS in evidence.parts:
-        layers = evidence.parts[ROUTING_COUNTS]
-        yield f"{start}{sum(one.count for one in layers):,} experts in {len(layers)} layers"
->>>>>>> a587537 (A run says how many experts there are; changelog)
