@@ -9,6 +9,7 @@ from typing import Any
 
 import transformers
 
+AS_FLOATS = "they are edited and evaluated as the float weights that they stand for"
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 
 
@@ -49,6 +50,5 @@ def line_about(name: str, total: int, quantised: Mapping[str, int], method: str 
     formats = ", ".join(f"{count} {kind}" for kind, count in quantised.items())
     return (
         f"{name}: {sum(quantised.values())} of its {total} tensors were quantised "
-        f"({f'{method}: ' if method else ''}{formats}); "
-        "they are edited and evaluated as the float weights that they stand for"
+        f"({f'{method}: ' if method else ''}{formats}); {AS_FLOATS}"
     )

@@ -33,8 +33,8 @@ from transformers.utils import (
 )
 
 from neurosurgery.common.json_files import read_object
+from neurosurgery.models.gguf import AS_FLOATS, describe_gguf, line_about
 from neurosurgery.models.gguf import as_floats as gguf_as_floats
-from neurosurgery.models.gguf import describe_gguf, line_about
 from neurosurgery.settings.experiment import ModelConfig
 from neurosurgery.settings.gguf import gguf_file
 from neurosurgery.settings.quantised import KEY, method_of
@@ -62,7 +62,8 @@ def take_quantisation(architecture: PretrainedConfig) -> Mapping[str, Any] | Non
     What is left describes the model with float weights.
     """
     parts = [architecture, getattr(architecture, "text_config", None)]
-    found = [vars(part).pop(KEY) for part in parts if part is not None and KEY in vars(part)]
+    parts = [part for part in parts if isinstance(part, PretrainedConfig)]
+    found = [vars(part).pop(KEY) for part in parts if KEY in vars(part)]
     return next((each for each in found if each is not None), None)
 
 
@@ -135,11 +136,16 @@ class Quantised:
         return model
 
     def describe(self) -> str:
-        """Say in one line how many tensors were quantised, and in which number formats."""
+        """Say in one line how many tensors were quantised, and in which number formats.
+
+        Files other than safetensors are not read a second time to count them.
+        """
         file = gguf_file(self._config.name)
         if file is not None or self._settings is None:
             return describe_gguf(file or Path(self._config.name))
         kinds = Counter(_stored_formats(self._config))
+        if not kinds:
+            return f"{self._config.label}: its weights were quantised ({self._named}); {AS_FLOATS}"
         quantised = {kind: n for kind, n in kinds.most_common() if _SMALL.fullmatch(kind)}
         return line_about(self._config.label, kinds.total(), quantised, self._named)
 

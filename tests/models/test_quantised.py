@@ -209,6 +209,17 @@ def test_several_files_are_counted(tmp_path, load):
     assert "tiny: 14 of its 21 tensors were quantised" in load(tmp_path / "tiny").quantised
 
 
+def test_files_of_pytorch_are_not_counted(tmp_path, load):
+    held = write_fp8(tmp_path / "tiny")
+    (tmp_path / "tiny/model.safetensors").unlink()
+    torch.save(held, tmp_path / "tiny/pytorch_model.bin")
+    loaded = load(tmp_path / "tiny")
+    assert loaded.quantised == f"tiny: its weights were quantised (fp8); {TAIL}"
+    name = "model.layers.0.mlp.up_proj.weight"
+    exact = from_fp8(held[name], held[f"{name}_scale_inv"], (16, 16))
+    assert torch.equal(loaded.model.get_parameter(name), rounded(exact, torch.float32))
+
+
 def test_scales_of_activations_are_no_weights(tmp_path, load):
     """Of static quantisation: the float model's activations are floats."""
     held = write_fp8(tmp_path / "tiny")
