@@ -105,11 +105,12 @@ def random_mxfp4(name: str, weight: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def compressed(kind: str) -> dict[str, object]:
-    """The settings of compressed-tensors: int4 in groups of eight, or FP8 by row."""
+    """The settings of compressed-tensors: int4 in groups of eight, FP8 or int8 by row."""
     weights: dict[str, object] = {"num_bits": 4, "type": "int", "strategy": "group"}
     weights |= {"group_size": 8, "symmetric": True}
-    if kind == "float-quantized":
-        weights = {"num_bits": 8, "type": "float", "strategy": "channel", "symmetric": True}
+    if kind != "pack-quantized":
+        number = kind.removesuffix("-quantized")
+        weights = {"num_bits": 8, "type": number, "strategy": "channel", "symmetric": True}
     return {
         "quant_method": "compressed-tensors",
         "format": kind,
@@ -153,5 +154,17 @@ def to_compressed_fp8(
         return {name: weight.to(torch.bfloat16)}
     scales = (weight.abs().amax(1, keepdim=True) / 448).to(torch.bfloat16)
     codes = (weight / scales.float()).to(torch.float8_e4m3fn)
+    exact[name] = codes.double() * scales.double()
+    return {name: codes, f"{name}_scale": scales}
+
+
+def to_compressed_int8(
+    name: str, weight: torch.Tensor, exact: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """int8 with a bfloat16 scale for each row; `exact` as above."""
+    if not name.endswith("proj.weight"):
+        return {name: weight.to(torch.bfloat16)}
+    scales = (weight.abs().amax(1, keepdim=True) / 126).to(torch.bfloat16)
+    codes = (weight / scales.float()).round().to(torch.int8)
     exact[name] = codes.double() * scales.double()
     return {name: codes, f"{name}_scale": scales}

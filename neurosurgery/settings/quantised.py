@@ -17,7 +17,7 @@ METHODS = {
 """`quant_method` of a config.json, and the package that turns such weights into floats, if it is
 not transformers itself."""
 
-_COMPRESSED = {"pack-quantized", "float-quantized", "int-quantized", "naive-quantized"}
+_COMPRESSED = {"pack-quantized", "float-quantized", "int-quantized"}
 """Formats of compressed-tensors whose weights were compared with a reference."""
 
 KEY = "quantization_config"

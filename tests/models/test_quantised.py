@@ -18,6 +18,7 @@ from quantised_models import (
     random_mxfp4,
     to_compressed_fp8,
     to_compressed_int4,
+    to_compressed_int8,
     to_fp8,
     write_quantised,
 )
@@ -136,12 +137,19 @@ def test_mxfp4_weights_are_their_code_times_a_power_of_two(tmp_path, load, dtype
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", ["llama", "qwen3_moe"])
-@pytest.mark.parametrize("kind", ["pack-quantized", "float-quantized"])
-def test_compressed_tensors(tmp_path, load, kind, name, dtype):
+@pytest.mark.parametrize(
+    ("kind", "quantise", "name"),
+    [
+        ("pack-quantized", to_compressed_int4, "llama"),
+        ("pack-quantized", to_compressed_int4, "qwen3_moe"),
+        ("float-quantized", to_compressed_fp8, "llama"),
+        ("float-quantized", to_compressed_fp8, "qwen3_moe"),
+        ("int-quantized", to_compressed_int8, "llama"),
+    ],
+)
+def test_compressed_tensors(tmp_path, load, kind, quantise, name, dtype):
     pytest.importorskip("compressed_tensors")
     exact: dict[str, torch.Tensor] = {}
-    quantise = to_compressed_int4 if kind == "pack-quantized" else to_compressed_fp8
     folder = tmp_path / "tiny"
     write_quantised(tiny(name), folder, compressed(kind), partial(quantise, exact=exact))
     loaded = load(folder, dtype)
