@@ -30,8 +30,10 @@ from transformers.utils import (
     GENERATION_CONFIG_NAME,
     SAFE_WEIGHTS_INDEX_NAME,
     WEIGHTS_INDEX_NAME,
+    cached_file,
     logging,
 )
+from transformers.utils.hub import extract_commit_hash
 from transformers.utils.logging import disable_progress_bar
 
 from neurosurgery.common.arguments import checked
@@ -135,6 +137,7 @@ def read_model_config(config: ModelConfig) -> PretrainedConfig:
 def _read_config(config: ModelConfig) -> tuple[PretrainedConfig, Quantised | None]:
     with loading(config):
         found = AutoConfig.from_pretrained(**_source(config))
+        found._commit_hash = _commit(config)
     if found.is_encoder_decoder:
         raise UsageError("--model", config.name, "is an encoder-decoder; expected a causal LM")
     settings = take_quantisation(found)
@@ -142,6 +145,17 @@ def _read_config(config: ModelConfig) -> tuple[PretrainedConfig, Quantised | Non
         return found, None
     check_quantised(config.name, settings)
     return found, Quantised(config, settings)
+
+
+def _commit(config: ModelConfig) -> str | None:
+    """The commit of a hub's model that was just read; None for a folder or file.
+
+    transformers 5.23 no longer notes it in the configuration (`_commit_hash`).
+    """
+    if Path(config.name).exists():
+        return None
+    file = cached_file(config.name, CONFIG_NAME, revision=config.revision, local_files_only=True)
+    return extract_commit_hash(file, None)
 
 
 @checked
@@ -217,6 +231,7 @@ def load_model(
             **_source(config),
             **({} if quantised is None else quantised.as_floats()),
         )
+        model.config._commit_hash = _commit(config)
     if quantised is not None:
         found_keys["unexpected_keys"] = quantised.without_scales(found_keys["unexpected_keys"])
     _check_keys(config, found_keys)
