@@ -64,8 +64,12 @@ class Adapter:
     def of_size(
         cls, method: str, model: nn.Module, weights: Sequence[str], count: int, seed: int
     ) -> Adapter:
-        """The adapter of these weight matrices that comes closest to `count` values."""
-        shapes = {name: model.get_parameter(name).shape for name in weights}
+        """The adapter of these weight matrices that comes closest to `count` values.
+
+        PEFT adds to linear modules alone: experts' matrices among `weights` stay without.
+        """
+        own = dict(model.named_parameters())
+        shapes = {name: own[name].shape for name in weights if name in own}
         if method != LORA.name:
             # SHiRA's values are entries of the matrix; a vector has too few of them.
             shapes = {n: s for n, s in shapes.items() if s[0] * s[1] >= sum(s)}

@@ -123,9 +123,7 @@ class Training:
         origin: Mapping[str, object],
         path: Path,
     ) -> None:
-        # PEFT adds to linear modules alone.
-        own = dict(self._model.named_parameters())
-        names = [name for name, count in selection.mask.counts().items() if count and name in own]
+        names = [name for name, count in selection.mask.counts().items() if count]
         adapter = Adapter.of_size(key.method, self._model, names, selection.mask.count(), what.seed)
         with adapter.added(self._model) as adapted:
             parameters = adapter_parameters(adapted)

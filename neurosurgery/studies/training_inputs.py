@@ -254,8 +254,7 @@ def check_trainable(
     for name in selection.methods:
         if METHODS[name].adapter:
             model = model_without_weights(config.model, architecture)
-            linear = [each for each in find_targets(model) if each.expert is None]
-            check_adapter(name, model, [each.parameter_name for each in linear])
+            check_adapter(name, model, [each.parameter_name for each in find_targets(model)])
 
 
 def training_recipe(
