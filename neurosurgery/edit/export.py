@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from neurosurgery.edit.other_files import copy_other_files
 from neurosurgery.edit.scale import scaled, selected_matrices
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.models.targets import named_matrices
+from neurosurgery.models.text_part import auto_class
 
 FORMAT = "neurosurgery-export/1"
 
@@ -136,7 +138,8 @@ def _write(
     except (OSError, ValueError, SafetensorError) as error:
         raise RunError(f"{output} cannot be written: {first_line(error)}") from error
     card = folder / CARD
-    write_atomically(card, model_card(edit))
+    loader = auto_class(model.config).__name__
+    write_atomically(card, model_card(replace(edit, loader=loader)))
     for weights in folder.glob("*.safetensors"):
         # safetensors makes them readable only by their owner.
         weights.chmod(card.stat().st_mode)

@@ -57,6 +57,14 @@ _ROWS = {
 """Keys of a mask's provenance, and their labels on the card."""
 
 
+_LM_EVAL = {
+    "AutoModelForCausalLM": "lm_eval --model hf --model_args pretrained=THIS_FOLDER,dtype=auto "
+    "--tasks …"
+}
+_LM_EVAL_PYTHON = "lm_eval.models.huggingface.HFLM(pretrained=model, tokenizer=tokenizer)"
+"""By the class that loads the model: the command knows no other."""
+
+
 @dataclass(frozen=True)
 class AppliedEdit:
     """The edit of one model.
@@ -64,7 +72,7 @@ class AppliedEdit:
     `factor` is the factor actually applied, after rounding to `dtype`; None if all selected weights
     were zero. `parameters` is the model's total number of parameters. `provenance` is the mask's
     (`write_mask_file`), with the edited model as `model`. `trained`: the selected weights were
-    trained, not scaled.
+    trained, not scaled. `loader` is the class of transformers that loads the folder.
     """
 
     mask: ParameterMask
@@ -74,6 +82,7 @@ class AppliedEdit:
     parameters: int
     provenance: Mapping[str, Any]
     trained: bool = False
+    loader: str = "AutoModelForCausalLM"
 
     @property
     def base_model(self) -> str:
@@ -128,14 +137,14 @@ def _text(edit: AppliedEdit) -> str:
 ## Use
 
 ```python
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import {edit.loader}, AutoTokenizer
 
-model = AutoModelForCausalLM.from_pretrained("THIS_FOLDER", dtype="auto")
+model = {edit.loader}.from_pretrained("THIS_FOLDER", dtype="auto")
 tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")
 ```
 
 or in [lm-eval](https://github.com/EleutherAI/lm-evaluation-harness):
-`lm_eval --model hf --model_args pretrained=THIS_FOLDER,dtype=auto --tasks …`
+`{_LM_EVAL.get(edit.loader, _LM_EVAL_PYTHON)}`
 
 This is a research artefact: it shows what the edited weights do. Other effects of the edit have to
 be measured. The licence of `{edit.base_model}` applies.

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from torch import nn
 
 from neurosurgery.models.experts import Experts, find_experts
+from neurosurgery.models.text_part import embedded_or_outside
 
 ROUTING = "routers and gates of shared experts"
 CONVOLUTIONS = "convolutions"
@@ -36,19 +37,14 @@ class LeftOut(NamedTuple):
 
 
 def left_out(model: nn.Module, scored: Iterable[nn.Parameter]) -> list[LeftOut]:
-    """The parameters that are neither scored nor embeddings, by reason, the largest share first.
+    """What of the text part is neither scored nor embeddings, by reason, the largest share first.
 
     Args:
         model: a causal language model.
         scored: the parameters that hold its targets (`targets.by_parameter`).
     """
     seen = {id(parameter) for parameter in scored}
-    seen |= {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, nn.Embedding)
-        for parameter in module.parameters(recurse=False)
-    }
+    seen |= embedded_or_outside(model)
     routing = {id(p) for module in routing_modules(model) for p in module.parameters()}
     found: dict[str, LeftOut] = {}
     for prefix, module in model.named_modules():

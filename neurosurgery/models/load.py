@@ -12,7 +12,6 @@ import torch
 from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -44,6 +43,7 @@ from neurosurgery.common.terminal import has_bars
 from neurosurgery.models.devices import choose_device, choose_dtype
 from neurosurgery.models.gguf import gguf_source
 from neurosurgery.models.quantised import Quantised, take_quantisation
+from neurosurgery.models.text_part import auto_class
 from neurosurgery.settings.experiment import ModelConfig
 from neurosurgery.settings.gguf import gguf_file
 from neurosurgery.settings.quantised import check_quantised
@@ -202,7 +202,7 @@ def load_model(
     """Load the weights for inference.
 
     `dtype` replaces the configured one; `auto` is the checkpoint's dtype, which keeps every bit. A
-    quantised checkpoint becomes float weights.
+    quantised checkpoint becomes float weights. A model that reads images, too, is loaded whole.
 
     >>> config = ns.ModelConfig(ns.DEMO.model, device="cpu")
     >>> loaded = ns.load_model(config, ns.load_tokenizer(config))
@@ -216,13 +216,15 @@ def load_model(
     device = choose_device(config)
     wanted = dtype or choose_dtype(config, device)
     is_gguf = gguf_file(config.name) is not None
-    quantised = Quantised(config, None) if is_gguf else _read_config(config)[1]
+    architecture, quantised = _read_config(config)
+    if is_gguf:
+        quantised = Quantised(config, None)
     reading = nullcontext() if quantised is None else quantised.reading()
     if not has_bars():
         # It is the only thing that transformers prints here.
         disable_progress_bar()
     with loading(config), _without_reports(), reading:
-        model, found_keys = AutoModelForCausalLM.from_pretrained(
+        model, found_keys = auto_class(architecture).from_pretrained(
             dtype=wanted,
             device_map=config.device_map,
             output_loading_info=True,

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from neurosurgery.models.experts import find_experts
 from neurosurgery.models.load import loading, read_model_config
 from neurosurgery.models.targets import Target, expert_targets, find_targets, matrix_shapes
+from neurosurgery.models.text_part import auto_class
 from neurosurgery.settings.experiment import ModelConfig
 
 
@@ -105,7 +106,7 @@ def model_without_weights(config: ModelConfig, architecture: PretrainedConfig) -
         UsageError: the configuration does not describe a causal language model.
     """
     with loading(config), torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(
+        model = auto_class(architecture).from_config(
             architecture, trust_remote_code=config.trust_remote_code
         )
     model.tie_weights()

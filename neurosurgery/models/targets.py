@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from neurosurgery.common.arguments import checked
 from neurosurgery.models.experts import Experts, find_experts, read_experts
 from neurosurgery.models.left_out import routing_modules
+from neurosurgery.models.text_part import embedded_or_outside, modules_outside_text
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,10 @@ class Target:
 def find_targets(model: PreTrainedModel) -> list[Target]:
     """Find every linear module with its own weight, and every expert's matrices, in order.
 
-    Embeddings, an output head tied to them, routers and the gates of shared experts are left out
-    (`models.left_out` names all that is). A weight that several modules share
-    counts once, under its name in `named_parameters`. The matrix of expert 3 in a parameter is
-    called by the parameter's name and `.3` (`models.experts`).
+    Embeddings, an output head tied to them, routers, the gates of shared experts (`models.left_out`
+    names all that is) and what is outside of the text part (`models.text_part`) are left out. A
+    weight that several modules share counts once, under its name in `named_parameters`. The matrix
+    of expert 3 in a parameter is called by the parameter's name and `.3` (`models.experts`).
 
     >>> targets = ns.find_targets(model)
     >>> len(targets), targets[0].name, targets[0].in_features
@@ -72,8 +73,11 @@ def find_targets(model: PreTrainedModel) -> list[Target]:
     embedding = model.get_input_embeddings()
     own = {name for name, _ in model.named_parameters()}
     routing = routing_modules(model)
+    outside = modules_outside_text(model)
     targets = []
     for name, module in model.named_modules():
+        if module in outside:
+            continue
         if experts := read_experts(name, module):
             targets += [each for several in expert_targets(experts) for each in several]
         transposed = isinstance(module, Conv1D)
@@ -161,12 +165,7 @@ def matrix_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def scored_share(model: PreTrainedModel, targets: Sequence[Target]) -> float:
-    """The fraction of all parameters outside the embeddings that the targets hold."""
-    embeddings = {
-        id(parameter)
-        for module in model.modules()
-        if isinstance(module, nn.Embedding)
-        for parameter in module.parameters(recurse=False)
-    }
-    total = sum(p.numel() for p in model.parameters() if id(p) not in embeddings)
+    """The fraction of the text part's parameters outside its embeddings that the targets hold."""
+    outside = embedded_or_outside(model)
+    total = sum(p.numel() for p in model.parameters() if id(p) not in outside)
     return sum(target.weight.numel() for target in targets) / total

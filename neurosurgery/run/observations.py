@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from transformers import PreTrainedModel
 
 from neurosurgery.activations.collect import STATISTICS
 from neurosurgery.activations.kinds import FIRING_COUNTS, OF_WEIGHTS, ROUTING_COUNTS
@@ -25,6 +26,7 @@ from neurosurgery.models.targets import (
     matrix_shapes,
     scored_share,
 )
+from neurosurgery.models.text_part import outside_text
 from neurosurgery.models.verify import misread_targets
 from neurosurgery.run.training import TrainingRecipe
 
@@ -111,9 +113,10 @@ def describe_evidence(label: str, loaded: LoadedModel, evidence: Evidence) -> It
         linear = evidence.parts[kind]
         targets = linear if STATISTICS[kind].of_loss else evidence.reached(kind)
         share = scored_share(loaded.model, targets)
+        of_text = " in the text part" if outside_text(loaded.model) else ""
         yield (
             f"{start}{len(targets)} weight matrices are scored, {share:.1%} of what is "
-            "not embeddings"
+            f"not embeddings{of_text}"
         )
         scored = {target.name for target in targets}
         unseen = [target for target in linear if target.name not in scored]
@@ -129,6 +132,7 @@ def describe_evidence(label: str, loaded: LoadedModel, evidence: Evidence) -> It
                 f"scores say less of their weights (first: {misread[0]})"
             )
         yield from _left_out(loaded, linear, share)
+        yield from _outside(loaded.model, parameters)
     if FIRING_COUNTS in evidence.parts:
         layers = evidence.parts[FIRING_COUNTS]
         neurons = sum(layer.neurons for layer in layers)
@@ -151,3 +155,14 @@ def _left_out(loaded: LoadedModel, targets: Sequence[Target], share: float) -> I
         is_much = share < SCORED_SHARE_WARNING
         start, end = ("warning: not", "; a skill may sit there") if is_much else ("not", "")
         yield f"{start} scored: {', '.join(told)}{end}"
+
+
+def _outside(model: PreTrainedModel, parameters: int) -> Iterator[str]:
+    """A line about the towers of a model that reads images or sound, too."""
+    outside = outside_text(model)
+    if outside:
+        weights = sum(p.numel() for module in outside.values() for p in module.parameters())
+        yield (
+            f"outside of the text part, and left as it is: {', '.join(outside)}, "
+            f"{weights / parameters:.1%} of all parameters"
+        )

@@ -114,7 +114,7 @@ def test_any_error_while_loading_is_one_line(error, tiny_model, tokenizer, monke
     def fail(*_args, **_kwargs):
         raise error
 
-    monkeypatch.setattr("neurosurgery.models.load.AutoModelForCausalLM.from_pretrained", fail)
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", fail)
     message = f"--model {tiny_model}: cannot be loaded: {type(error).__name__}: no x"
     with pytest.raises(UsageError) as found:
         load_model(ModelConfig(str(tiny_model)), tokenizer)
