@@ -21,7 +21,9 @@ from transformers.models.auto.modeling_auto import (
 )
 
 
-def auto_class(config: PretrainedConfig) -> type:
+def auto_class(
+    config: PretrainedConfig,
+) -> type[AutoModelForCausalLM] | type[AutoModelForImageTextToText]:
     """The class of transformers that loads the whole model of a configuration.
 
     `AutoModelForCausalLM` gives the text part alone of some (Llama 4, Qwen 3.5), drops the towers'
