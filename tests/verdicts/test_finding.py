@@ -123,3 +123,13 @@ def test_a_point_of_fewer_repeats_than_others_says_so():
     more = row("sums", "lower", size=0.1, repeats=5)
     said = found(row("facts", "within the margin"), more, points=[isolated(repeats=3)])
     assert said[0].endswith("0.200 (in 3 of 5 repeats).")
+
+
+def test_experts_that_are_masked_are_not_said_to_be_pruned():
+    masked = {"method": "experts", "against": "", "edit": "masked experts", "edit_value": math.nan}
+    rows = [row("sums", "lower", value=0.2, **masked), row("facts", "undecided", **masked)]
+    said = finding(pd.DataFrame(rows), pd.DataFrame([isolated(**masked)]))
+    assert said[0] == (
+        "Masking 1.5% of the weights (Experts, proportion 0.05) takes sums from 0.800 to 0.200."
+    )
+    assert said[2] == "No control was run here: --twins random adds as many random experts."
