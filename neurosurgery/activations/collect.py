@@ -53,6 +53,7 @@ from neurosurgery.models.forward import context_length
 from neurosurgery.models.hooks import input_hooks, output_hooks
 from neurosurgery.models.load import LoadedModel
 from neurosurgery.models.neurons import NeuronLayer, find_neuron_layers
+from neurosurgery.models.offload import input_device
 from neurosurgery.models.targets import Target, find_targets
 
 
@@ -173,7 +174,7 @@ def _run(
 ) -> None:
     """Run length-sorted batches; halve them if memory runs out, and count no sample twice."""
     if batch_tokens is None:
-        batch_tokens = default_batch_tokens(model.device)
+        batch_tokens = default_batch_tokens(input_device(model))
     _check_draws(samples, multiplicities)
     remaining = np.flatnonzero(multiplicities.any(axis=0)).tolist()
     run = find_backbone(model)

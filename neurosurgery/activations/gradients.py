@@ -25,6 +25,7 @@ from neurosurgery.activations.samples import BySize, ScoringPass
 from neurosurgery.activations.sums import NonFiniteActivations
 from neurosurgery.common.errors import RunError
 from neurosurgery.masks.top_k import Reversed, WholeScores, top_k_bits, top_k_counts, top_k_cutoffs
+from neurosurgery.models.offload import check_on_devices, input_device
 from neurosurgery.models.targets import Target, by_parameter
 
 Keep = Callable[[WholeScores, Sequence[int]], list[torch.Tensor]]
@@ -68,6 +69,7 @@ def collect_gradients(
         RunError: no drawn sample of a repeat has a token that the loss counts.
         torch.OutOfMemoryError: a single sample does not fit.
     """
+    check_on_devices(model, "a backward pass")
     repeats: list[dict[float, dict[str, torch.Tensor]]] = []
     for times in scoring.multiplicities:
         sums = _sums(model, targets, scoring, times)
@@ -123,7 +125,7 @@ def _sums(
 
 def response_loss(model: PreTrainedModel, ids: Sequence[int], start: int) -> torch.Tensor:
     """-log p(ids[start:] | ids[:start]), a scalar, summed in float32; `start` is at least 1."""
-    tokens = torch.tensor([ids], device=model.get_input_embeddings().weight.device)
+    tokens = torch.tensor([ids], device=input_device(model))
     logits = model(input_ids=tokens, use_cache=False).logits[0, start - 1 : -1].float()
     return functional.cross_entropy(logits, tokens[0, start:].to(logits.device), reduction="sum")
 

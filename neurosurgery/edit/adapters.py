@@ -37,6 +37,7 @@ from neurosurgery.masks.files import file_errors
 from neurosurgery.masks.mask import ParameterMask
 from neurosurgery.methods.given import LORA
 from neurosurgery.methods.registry import METHODS
+from neurosurgery.models.offload import check_on_devices
 
 _NAME = "default"
 """What PEFT calls the one adapter of a model."""
@@ -93,6 +94,7 @@ class Adapter:
         """
         from peft import get_peft_model
 
+        check_on_devices(model, "an adapter")
         flags = {name: p.requires_grad for name, p in model.named_parameters()}
         own, training = set(vars(model)), model.training
         replaced = [model.get_submodule(name) for name in self.modules]

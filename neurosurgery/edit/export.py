@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,9 +20,9 @@ from neurosurgery.edit.delta import Delta, added_delta
 from neurosurgery.edit.export_folder import CARD, RECORD, check_output
 from neurosurgery.edit.model_card import AppliedEdit, model_card
 from neurosurgery.edit.other_files import copy_other_files
-from neurosurgery.edit.scale import scaled, selected_matrices
+from neurosurgery.edit.scale import check_fits, scaled
 from neurosurgery.masks.mask import ParameterMask
-from neurosurgery.models.targets import named_matrices
+from neurosurgery.models.targets import find_matrix
 from neurosurgery.models.text_part import auto_class
 
 FORMAT = "neurosurgery-export/1"
@@ -102,12 +103,13 @@ def export_trained(
 
 def non_finite(model: nn.Module, among: Iterable[str]) -> str | None:
     """The first of these parameters, by their names, that holds NaN or an infinity."""
-    matrices = named_matrices(model, among)
-    return next((name for name, each in matrices.items() if not each.isfinite().all()), None)
+    own = dict(model.named_parameters())
+    found = ((name, find_matrix(model, own, name)) for name in among)
+    return next((name for name, each in found if not each.isfinite().all()), None)
 
 
 def _check_base(model: PreTrainedModel, mask: ParameterMask, provenance: Mapping[str, Any]) -> None:
-    selected_matrices(model, mask)
+    check_fits(model, mask)
     if name := non_finite(model, mask):
         raise UsageError(
             "--model",
@@ -132,7 +134,10 @@ def _write(
     output: Path,
 ) -> None:
     try:
-        model.save_pretrained(folder)
+        with warnings.catch_warnings():
+            # Weights off the devices come through memory, a file at a time.
+            warnings.filterwarnings("ignore", "Attempting to save a model with offloaded modules")
+            model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         copy_other_files(model, edit.provenance.get("model"), folder)
     except (OSError, ValueError, SafetensorError) as error:

@@ -33,6 +33,7 @@ from neurosurgery.common.files import write_atomically
 from neurosurgery.common.json_files import read_object
 from neurosurgery.data.training_data import IGNORED
 from neurosurgery.edit.training_bar import TrainingBar
+from neurosurgery.models.offload import input_device
 from neurosurgery.settings.training import TrainingConfig
 
 Encoded = Sequence[dict[str, list[int]]]
@@ -100,7 +101,7 @@ class TrainedPart(nn.Module):
             RunError: the loss is not finite.
         """
         batch = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
-        device = self._model.get_input_embeddings().weight.device
+        device = input_device(self._model)
         batch = {name: values.to(device) for name, values in batch.items()}
         divisor = {"num_items_in_batch": num_items_in_batch} if self._takes_keywords else {}
         output = self._model(**batch, **divisor, use_cache=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -14,7 +15,8 @@ from neurosurgery.common.arguments import checked
 from neurosurgery.common.errors import UsageError
 from neurosurgery.edit.restore import fingerprint, location_of, not_restored
 from neurosurgery.masks.mask import ParameterMask
-from neurosurgery.models.targets import find_matrix, named_matrices
+from neurosurgery.models.offload import NewValues, edited_store
+from neurosurgery.models.targets import find_matrix, holder, matrix_shape
 
 BLURRED = 0.01
 """Largest accepted error of a factor, as a fraction of `scalar - 1`."""
@@ -89,7 +91,8 @@ def changed_weights(
     """Replace the selected weights inside the block; restore them bit for bit afterwards.
 
     Only the original values of the selected entries are stored. Their fingerprint from before the
-    edit is compared with one after the restore.
+    edit is compared with one after the restore. Of weights off the devices the new values are kept,
+    and loaded in the place of the old ones inside the block (`models.offload`).
 
     Args:
         model: its weights are written in place.
@@ -102,18 +105,27 @@ def changed_weights(
         RestoreError: a selected weight is not what it was before, or code inside the block has put
             another tensor in a parameter's place. Writes to other weights are not looked for.
     """
-    matrices = selected_matrices(model, mask)
+    check_fits(model, mask)
+    own = dict(model.named_parameters())
     originals: dict[str, _Original] = {}
+    stored: dict[tuple[nn.Module, str], list[NewValues]] = defaultdict(list)
     try:
         with torch.no_grad():
             for name in mask:
-                weight, selected = _selected(matrices[name], mask, name)
+                whole, expert = holder(name, own)
+                matrix = find_matrix(model, own, name)
+                weight, selected = _selected(matrix, mask, name)
                 values = weight[selected]
-                place = location_of(matrices[name])
-                originals[name] = _Original(place, values, fingerprint(values))
+                if own[whole].is_meta:
+                    module, _, leaf = whole.rpartition(".")
+                    edit = NewValues(expert, mask.indices(name), change(name, values))
+                    stored[model.get_submodule(module), leaf].append(edit)
+                    continue
+                originals[name] = _Original(location_of(matrix), values, fingerprint(values))
                 weight[selected] = change(name, values)
         # The block computes gradients, or not, as it wants.
-        yield
+        with edited_store(stored):
+            yield
     finally:
         with torch.no_grad():
             _restore(model, mask, originals)
@@ -125,7 +137,8 @@ def _restore(model: nn.Module, mask: ParameterMask, originals: dict[str, _Origin
     own = dict(model.named_parameters())
     lost = []
     for name, (place, values, before) in originals.items():
-        found = find_matrix(own, name)
+        whole, _ = holder(name, own)
+        found = find_matrix(model, own, name) if whole in own else None
         if found is None or location_of(found) != place:
             lost.append(name)
             continue
@@ -137,18 +150,17 @@ def _restore(model: nn.Module, mask: ParameterMask, originals: dict[str, _Origin
         raise not_restored(lost)
 
 
-def selected_matrices(model: nn.Module, mask: ParameterMask) -> dict[str, torch.Tensor]:
-    """The matrices that a mask names, not copies (`models.targets.named_matrices`).
+def check_fits(model: nn.Module, mask: ParameterMask) -> None:
+    """Refuse a mask of another model.
 
     Raises:
         ValueError: the model has no such parameter, or has it in another shape.
     """
-    matrices = named_matrices(model, mask)
+    own = dict(model.named_parameters())
     for name, shape in mask.shapes.items():
-        found = tuple(matrices[name].shape)
+        found = matrix_shape(name, own)
         if found != shape:
             raise ValueError(f"{name} has shape {found} in the model and {shape} in the mask")
-    return matrices
 
 
 def _selected(

@@ -16,9 +16,10 @@ from torch.utils.hooks import RemovableHandle
 
 from neurosurgery.common.arguments import checked
 from neurosurgery.edit.delta import Delta, changed_values
-from neurosurgery.edit.scale import selected_matrices
+from neurosurgery.edit.scale import check_fits
 from neurosurgery.masks.mask import ParameterMask
-from neurosurgery.models.targets import holder
+from neurosurgery.models.offload import check_on_devices
+from neurosurgery.models.targets import find_matrix, holder
 
 MODULE = "trainable_entries"
 """The name under which the trained numbers are part of the model."""
@@ -39,6 +40,7 @@ class TrainableEntries(nn.Module):
 
     Raises:
         ValueError: the mask names a parameter that the model does not have in that shape.
+        UsageError: weights are off the devices.
     """
 
     def __init__(self, model: nn.Module, mask: ParameterMask) -> None:
@@ -47,10 +49,11 @@ class TrainableEntries(nn.Module):
             raise ValueError("the model is being trained by a mask already")
         self._mask = mask
         counts = mask.counts()
-        weights = selected_matrices(model, mask)
-        self._weights = {name: weights[name] for name in mask if counts[name]}
-        # Autograd gives a parameter of many experts one gradient.
+        check_on_devices(model, "training")
+        check_fits(model, mask)
         own = dict(model.named_parameters())
+        self._weights = {name: find_matrix(model, own, name) for name in mask if counts[name]}
+        # Autograd gives a parameter of many experts one gradient.
         self._holders: dict[nn.Parameter, dict[str, int | None]] = {}
         for name in self._weights:
             whole, expert = holder(name, own)

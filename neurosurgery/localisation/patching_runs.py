@@ -15,6 +15,7 @@ from neurosurgery.common.errors import UsageError
 from neurosurgery.localisation.patching_metrics import PromptPairs, pick, read_metric
 from neurosurgery.models.heads import Block
 from neurosurgery.models.hooks import Observe, first_output_hooks, hidden_hooks, input_hooks
+from neurosurgery.models.offload import input_device
 from neurosurgery.models.sites import Place, site_hooks
 
 Wrap = Callable[[torch.Tensor], Any]
@@ -121,7 +122,7 @@ def with_end(tensor: torch.Tensor, values: torch.Tensor, start: int, stop: int) 
 
 def token_ids(model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> torch.Tensor:
     """Prompts of one length as ids, (prompts, tokens), on the embedding's device."""
-    return torch.tensor(prompts, device=model.get_input_embeddings().weight.device)
+    return torch.tensor(prompts, device=input_device(model))
 
 
 def output_head(model: PreTrainedModel) -> nn.Module:

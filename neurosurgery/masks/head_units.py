@@ -85,7 +85,7 @@ def mlp_units(blocks: Sequence[Block]) -> list[Unit]:
         mlp = block.mlp
         slices: tuple[Slice, ...] = ()
         if mlp.output is not None:
-            rows = mlp.output.weight.shape[0]
+            rows = mlp.output.shape[0]
             slices = (Slice(mlp.output.parameter_name, 0, 0, rows),)
         site = Site(mlp.name, "output", 0, mlp.size)
         units.append(Unit(MLP, mlp.index, mlp.name, 0, slices, site))
@@ -101,7 +101,7 @@ def expert_units(layers: Sequence[Experts]) -> list[Unit]:
     for experts in layers:
         layer = place_of(experts.name).layer
         for index, matrices in enumerate(zip(*expert_targets(experts), strict=True)):
-            slices = tuple(Slice(m.parameter_name, 0, 0, m.weight.shape[0]) for m in matrices)
+            slices = tuple(Slice(m.parameter_name, 0, 0, m.shape[0]) for m in matrices)
             site = Site(experts.name, ROUTING, index, index + 1)
             units.append(Unit(EXPERT, layer, experts.name, index, slices, site))
     return units
@@ -120,5 +120,5 @@ def zero_mask(model: PreTrainedModel, units: Sequence[Unit]) -> ParameterMask:
     Raises:
         KeyError: a unit owns part of a parameter that is not scored.
     """
-    shapes = {each.parameter_name: tuple(each.weight.shape) for each in find_targets(model)}
+    shapes = {each.parameter_name: each.shape for each in find_targets(model)}
     return units_mask(units, shapes)

@@ -82,7 +82,7 @@ class Ranking:
         self._scores = scores
         self._cutoffs: dict[str, dict[float, Cutoff]] = {}
         for target in self._targets:
-            counts = top_k_counts(target.weight.numel(), proportions)
+            counts = top_k_counts(target.numel, proportions)
             if not is_reached(target):
                 counts = [0] * len(counts)
             try:
@@ -172,7 +172,7 @@ class RowRanks:
         per_row = {
             target.parameter_name: counts[target.parameter_name]
             * target.in_features
-            // target.weight.numel()
+            // target.numel
             for target in self._targets
         }
         return self._best(per_row, largest=False)
@@ -222,4 +222,4 @@ def check_statistics(targets: Sequence[Target], found: Mapping[str, torch.Tensor
 
 def shapes_of(targets: Sequence[Target]) -> Shapes:
     """Parameter name to shape."""
-    return {target.parameter_name: tuple(target.weight.shape) for target in targets}
+    return {target.parameter_name: target.shape for target in targets}

@@ -30,7 +30,7 @@ class KeptRanks:
 
     def __init__(self, evidence: Evidence, name: str, repeat: int) -> None:
         self._statistics = evidence.statistics
-        self._shapes = {t.parameter_name: tuple(t.weight.shape) for t in evidence.every_target}
+        self._shapes = {t.parameter_name: t.shape for t in evidence.every_target}
         self._name = name
         self._repeat = repeat
 

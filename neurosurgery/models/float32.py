@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from neurosurgery.models.offload import check_on_devices
+
 _SHORT = (torch.float16, torch.bfloat16)
 """Formats that are widened. Quantised weights keep theirs: their modules bring their own kernels.
 
@@ -31,6 +33,8 @@ def in_float32(model: nn.Module, *, at_once: bool = False) -> Iterator[None]:
         at_once: every module has its copies for the whole block, for models that look at the
             weights of modules that do not run.
     """
+    if any(p.is_meta and p.dtype in _SHORT for p in model.parameters()):
+        check_on_devices(model, "computing in float32 with 16-bit weights")
     copies = _Copies()
     with ExitStack() as stack:
         stack.callback(copies.give_back)

@@ -11,6 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 
 from neurosurgery.common.arguments import checked
 from neurosurgery.models.hooks import input_hooks
+from neurosurgery.models.offload import input_device
 
 
 @checked
@@ -135,4 +136,4 @@ def _right_padded(model: PreTrainedModel, batch: Sequence[Sequence[int]]) -> tor
     ids = torch.zeros(len(batch), longest, dtype=torch.long)
     for row, sample in enumerate(batch):
         ids[row, : len(sample)] = torch.tensor(sample)
-    return ids.to(model.get_input_embeddings().weight.device)
+    return ids.to(input_device(model))

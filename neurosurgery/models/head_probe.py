@@ -365,13 +365,15 @@ def mixing_projection(seen: Seen) -> nn.Module | None:
     return None
 
 
-def is_window(values: list[torch.Tensor]) -> bool:
-    """Whether what is gathered is the same from three tokens as from many: a short convolution.
+def is_convolution(mixer: nn.Module, values: list[torch.Tensor]) -> bool:
+    """Whether what is gathered is a short convolution's: the same from three tokens as from many.
 
-    Of two passes that differ everything lies on one line, so that `count_heads` sees a head.
+    Of two passes that differ everything lies on one line, so that `count_heads` sees a head. A
+    trained head may attend to the nearest tokens alone, too, and has no convolution.
     """
     *_, fewer, most = (value.double() for value in values)
-    return float((most - fewer).norm()) <= _MOVED * float(fewer.norm())
+    same = float((most - fewer).norm()) <= _MOVED * float(fewer.norm())
+    return same and any(isinstance(each, nn.modules.conv._ConvNd) for each in mixer.modules())
 
 
 def count_heads(values: list[torch.Tensor], least: int = 1) -> HeadCount | None:

@@ -20,7 +20,7 @@ from neurosurgery.models.head_probe import (
     Removal,
     Seen,
     count_heads,
-    is_window,
+    is_convolution,
     mixing_projection,
     remove_parts,
     watch_blocks,
@@ -128,7 +128,7 @@ def find_blocks(model: PreTrainedModel) -> list[Block]:
     widest: dict[int, int] = {}
     for each in seen:
         projection = mixing_projection(each)
-        if projection is None or is_window(each.inputs[projection]):
+        if projection is None or _convolves(model, each, targets[projection]):
             continue
         if found := count_heads(each.inputs[projection]):
             width = targets[projection].in_features
@@ -185,6 +185,11 @@ def _no_heads(model: PreTrainedModel, index: int, seen: Seen, why: str) -> Usage
     return UsageError("--model", model.name_or_path, expected)
 
 
+def _convolves(model: PreTrainedModel, seen: Seen, projection: Target) -> bool:
+    mixer = model.get_submodule(projection.name.rpartition(".")[0])
+    return is_convolution(mixer, seen.inputs[projection.module])
+
+
 def _attention(
     model: PreTrainedModel,
     index: int,
@@ -195,10 +200,9 @@ def _attention(
     projection = mixing_projection(seen)
     if projection is None:
         raise _no_heads(model, index, seen, "no linear module gathers from earlier tokens")
-    if is_window(seen.inputs[projection]):
-        why = "it gathers from the nearest tokens alone, as a convolution does"
-        raise _no_heads(model, index, seen, why)
     target = targets[projection]
+    if _convolves(model, seen, target):
+        raise _no_heads(model, index, seen, "a convolution gathers from the nearest tokens")
     found = count_heads(seen.inputs[projection], widest.get(target.in_features, 1))
     if found is None:
         why = "what it gathers from earlier tokens does not come in parts"

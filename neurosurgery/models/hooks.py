@@ -101,15 +101,17 @@ def first_output_hooks(hooks: Mapping[nn.Module, Observe]) -> Iterator[None]:
 @contextmanager
 def replaced_forwards(forwards: Mapping[nn.Module, Callable[..., Any]]) -> Iterator[None]:
     """Run other functions in place of the modules inside the block; put the modules back after."""
-    # A module's own `forward` is its class's, unless something else (accelerate) has put one there.
-    before = {module: vars(module).get("forward") for module in forwards}
+    # A module's own `forward` is its class's, unless something else has put one there. Where
+    # accelerate has, it loads weights before it calls what was there before.
+    places = {m: "_old_forward" if hasattr(m, "_hf_hook") else "forward" for m in forwards}
+    before = {module: vars(module).get(place) for module, place in places.items()}
     try:
         for module, forward in forwards.items():
-            vars(module)["forward"] = forward
+            vars(module)[places[module]] = forward
         yield
     finally:
         for module, own in before.items():
             if own is None:
-                vars(module).pop("forward", None)
+                vars(module).pop(places[module], None)
             else:
-                vars(module)["forward"] = own
+                vars(module)[places[module]] = own

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,7 @@ from neurosurgery.models.devices import choose_device, choose_dtype
 from neurosurgery.models.gguf import gguf_source
 from neurosurgery.models.quantised import Quantised, take_quantisation
 from neurosurgery.models.text_part import auto_class
+from neurosurgery.settings.checks import read_device_map
 from neurosurgery.settings.experiment import ModelConfig
 from neurosurgery.settings.gguf import gguf_file
 from neurosurgery.settings.quantised import check_quantised
@@ -211,7 +215,7 @@ def load_model(
 
     Raises:
         UsageError: the model cannot be loaded, its checkpoint does not hold exactly its weights, or
-            --device_map leaves weights off the devices.
+            --device_map names what is no part of it.
     """
     device = choose_device(config)
     wanted = dtype or choose_dtype(config, device)
@@ -226,7 +230,8 @@ def load_model(
     with loading(config), _without_reports(), reading:
         model, found_keys = auto_class(architecture).from_pretrained(
             dtype=wanted,
-            device_map=config.device_map,
+            device_map=read_device_map(config.device_map),
+            offload_folder=_offload_folder(config),
             output_loading_info=True,
             # Reported with the other keys below; transformers itself names none.
             ignore_mismatched_sizes=True,
@@ -242,28 +247,37 @@ def load_model(
             model = quantised.to_floats(model)
         if config.device_map is None:
             model = model.to(device)
-    offloaded = [name for name, parameter in model.named_parameters() if parameter.is_meta]
-    if offloaded:
-        raise UsageError(
-            "--device_map",
-            config.device_map,
-            f"leaves {len(offloaded)} weights off the devices ({offloaded[0]}, …), where they "
-            "cannot be edited; expected a model that fits",
-        )
     found = model.dtype if wanted == "auto" else wanted
     said = None if quantised is None else quantised.describe()
     return LoadedModel(model.eval(), tokenizer, str(found).removeprefix("torch."), said)
+
+
+def _offload_folder(config: ModelConfig) -> str | None:
+    """Where transformers writes weights that it converts before they go to a disk (experts).
+
+    All others are read from the checkpoint. The folder goes with the process.
+    """
+    if config.device_map is None:
+        return None
+    folder = tempfile.TemporaryDirectory(prefix="neurosurgery_offload_")
+    atexit.register(folder.cleanup)
+    return folder.name
 
 
 @contextmanager
 def _without_reports() -> Iterator[None]:
     """Keep transformers from printing its table of keys: `_check_keys` reports them in one line."""
     before = logging.get_verbosity()
+    # It says which weights are off the devices; `describe_evidence` does.
+    of_accelerate = getLogger("accelerate.big_modeling")
+    level = of_accelerate.level
     logging.set_verbosity_error()
+    of_accelerate.setLevel("ERROR")
     try:
         yield
     finally:
         logging.set_verbosity(before)
+        of_accelerate.setLevel(level)
 
 
 def _check_keys(config: ModelConfig, found: Mapping[str, Any]) -> None:

@@ -61,7 +61,7 @@ def model_size(
     """
     model = model_without_weights(config, architecture)
     targets = find_targets(model)
-    matrices = [target.weight.numel() for target in targets]
+    matrices = [target.numel for target in targets]
     text = architecture.get_text_config()
     layers = text.num_hidden_layers
     # A model without attention remembers no keys, and others remember as much for every head.
@@ -91,11 +91,11 @@ def _features_of_a_token(
 
     Of experts those that it is routed to count, or all where tokens reach all (Llama 4).
     """
-    features = sum(sum(target.weight.shape) for target in targets if target.expert is None)
+    features = sum(sum(target.shape) for target in targets if target.expert is None)
     routed = getattr(text, "num_experts_per_tok", None)
     for experts in find_experts(model):
         several = experts.count if experts.scaled_inputs else routed or experts.count
-        features += several * sum(sum(own.weight.shape) for own, *_ in expert_targets(experts))
+        features += several * sum(sum(own.shape) for own, *_ in expert_targets(experts))
     return features
 
 
@@ -129,5 +129,5 @@ def model_shapes(config: ModelConfig) -> ModelShapes:
     model = model_without_weights(config, read_model_config(config))
     return ModelShapes(
         matrix_shapes(model),
-        {target.parameter_name: tuple(target.weight.shape) for target in find_targets(model)},
+        {target.parameter_name: target.shape for target in find_targets(model)},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from neurosurgery.common.arguments import checked
 from neurosurgery.models.experts import Experts, find_experts, read_experts
 from neurosurgery.models.left_out import routing_modules
+from neurosurgery.models.offload import stored
 from neurosurgery.models.text_part import embedded_or_outside, modules_outside_text
 
 
@@ -48,13 +50,24 @@ class Target:
 
     @property
     def weight(self) -> torch.Tensor:
-        """The weight itself, not a copy."""
-        return self.whole if self.expert is None else self.whole.detach()[self.expert]
+        """The weight itself, not a copy, but where it is off the devices (`models.offload`)."""
+        whole = stored(self.module, self.parameter) if self.whole.is_meta else self.whole
+        return whole if self.expert is None else whole.detach()[self.expert]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The weight's shape; a weight off the devices is not loaded for it."""
+        return tuple(self.whole.shape[0 if self.expert is None else 1 :])
+
+    @property
+    def numel(self) -> int:
+        """The number of its entries."""
+        return math.prod(self.shape)
 
     @property
     def in_features(self) -> int:
         """Length of the module's input vectors."""
-        return self.weight.shape[0 if self.transposed else 1]
+        return self.shape[0 if self.transposed else 1]
 
 
 @checked
@@ -72,6 +85,7 @@ def find_targets(model: PreTrainedModel) -> list[Target]:
     """
     embedding = model.get_input_embeddings()
     own = {name for name, _ in model.named_parameters()}
+    tied_names = getattr(model, "all_tied_weights_keys", {})
     routing = routing_modules(model)
     outside = modules_outside_text(model)
     targets = []
@@ -84,6 +98,8 @@ def find_targets(model: PreTrainedModel) -> list[Target]:
         if module in routing or not (transposed or isinstance(module, nn.Linear)):
             continue
         tied = embedding is not None and module.weight is embedding.weight
+        # Weights off the devices are no one object any more.
+        tied |= module.weight.is_meta and f"{name}.weight" in tied_names
         if not tied and f"{name}.weight" in own:
             targets.append(Target(name, module, transposed))
     return targets
@@ -130,29 +146,39 @@ def holder(name: str, own: Container[str]) -> tuple[str, int | None]:
     return name, None
 
 
-def find_matrix(own: Mapping[str, nn.Parameter], name: str) -> torch.Tensor | None:
-    """What a mask names among a model's parameters, not a copy; None if there is no such thing."""
-    whole, expert = holder(name, own)
-    if whole not in own or expert is None:
-        return own.get(whole)
-    parameter = own[whole].detach()
-    return parameter[expert] if parameter.ndim > 1 and expert < len(parameter) else None
+def find_matrix(model: nn.Module, own: Mapping[str, nn.Parameter], name: str) -> torch.Tensor:
+    """What a mask names, not a copy, but where it is off the devices (`models.offload`).
 
-
-def named_matrices(model: nn.Module, names: Iterable[str]) -> dict[str, torch.Tensor]:
-    """The matrices that a mask names: parameters, or an expert's slice of one, not copies.
+    Args:
+        model: holds it.
+        own: its parameters by name.
+        name: as in a mask.
 
     Raises:
         ValueError: the model has no such parameter, or no such expert.
     """
-    own = dict(model.named_parameters())
-    found = {}
-    for name in names:
-        matrix = find_matrix(own, name)
-        if matrix is None:
-            raise ValueError(f"the model has no parameter {name}; expected a mask of this model")
-        found[name] = matrix
-    return found
+    matrix_shape(name, own)
+    whole, expert = holder(name, own)
+    parameter: torch.Tensor = own[whole]
+    if parameter.is_meta:
+        module, _, leaf = whole.rpartition(".")
+        parameter = stored(model.get_submodule(module), leaf)
+    return parameter if expert is None else parameter.detach()[expert]
+
+
+def matrix_shape(name: str, own: Mapping[str, nn.Parameter]) -> tuple[int, ...]:
+    """The shape of what a mask names.
+
+    Raises:
+        ValueError: there is no such parameter, or no such expert.
+    """
+    whole, expert = holder(name, own)
+    shape = tuple(own[whole].shape) if whole in own else ()
+    if whole in own and expert is None:
+        return shape
+    if len(shape) > 1 and expert is not None and expert < shape[0]:
+        return shape[1:]
+    raise ValueError(f"the model has no parameter {name}; expected a mask of this model")
 
 
 def matrix_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
@@ -160,7 +186,7 @@ def matrix_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     for experts in find_experts(model):
         for several in expert_targets(experts):
-            shapes |= {each.parameter_name: tuple(each.weight.shape) for each in several}
+            shapes |= {each.parameter_name: each.shape for each in several}
     return shapes
 
 
@@ -168,4 +194,4 @@ def scored_share(model: PreTrainedModel, targets: Sequence[Target]) -> float:
     """The fraction of the text part's parameters outside its embeddings that the targets hold."""
     outside = embedded_or_outside(model)
     total = sum(p.numel() for p in model.parameters() if id(p) not in outside)
-    return sum(target.weight.numel() for target in targets) / total
+    return sum(target.numel for target in targets) / total

@@ -19,6 +19,7 @@ from neurosurgery.methods.key_units import UnitEffects
 from neurosurgery.models.architecture import Architecture
 from neurosurgery.models.left_out import NORMS, left_out
 from neurosurgery.models.load import LoadedModel
+from neurosurgery.models.offload import offloaded
 from neurosurgery.models.targets import (
     Target,
     by_parameter,
@@ -108,6 +109,8 @@ def describe_evidence(label: str, loaded: LoadedModel, evidence: Evidence) -> It
     """Lines about the model and its observed parts."""
     parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
     start = f"{label}: {parameters:,} parameters, {loaded.dtype}; "
+    if away := offloaded(loaded.model):
+        yield f"{label}: {len(away)} weights are off the devices, and loaded for every pass"
     kind = next((kind for kind in OF_WEIGHTS if kind in evidence.parts), None)
     if kind is not None:
         linear = evidence.parts[kind]
@@ -144,7 +147,7 @@ def describe_evidence(label: str, loaded: LoadedModel, evidence: Evidence) -> It
 
 def _left_out(loaded: LoadedModel, targets: Sequence[Target], share: float) -> Iterator[str]:
     """A line about what no target holds, where it is more than norms and biases."""
-    whole = sum(target.weight.numel() for target in targets) / scored_share(loaded.model, targets)
+    whole = sum(target.numel for target in targets) / scored_share(loaded.model, targets)
     found = [
         each
         for each in left_out(loaded.model, by_parameter(targets))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -44,14 +45,40 @@ def check_finite(flag: str, values: Sequence[float]) -> None:
             raise UsageError(flag, value, "expected a finite number")
 
 
+DEVICE_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
+"""The values of `--device_map` by which accelerate decides."""
+
+
 def check_one_place(device: str | None, device_map: str | None) -> None:
-    """Refuse `--device` together with `--device_map`.
+    """Refuse `--device` together with `--device_map`, and a map that is none.
 
     Raises:
-        UsageError: both are given.
+        UsageError: both are given, or the map cannot be read.
     """
     if device is not None and device_map is not None:
         raise UsageError("--device", device, "cannot be had with --device_map")
+    read_device_map(device_map)
+
+
+def read_device_map(text: str | None) -> str | dict[str, str | int] | None:
+    """What accelerate is given: the name of a way to decide, or module names with their places.
+
+    A place is a device, `cpu` or `disk`. A map names every module, or those that hold it.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text is None or text in DEVICE_MAPS:
+        return text
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not all(type(at) in (str, int) for at in found.values()):
+        names = ", ".join(DEVICE_MAPS)
+        example = '{"model": 0, "lm_head": "cpu"}'
+        raise UsageError("--device_map", text, f"expected {names}, or a map as {example}")
+    return found
 
 
 def check_skill_name(name: str, sets: Sequence[str]) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from neurosurgery.common.hub import FORM
+from neurosurgery.settings.checks import DEVICE_MAPS
 from neurosurgery.settings.declare import FINITE, Range, Setting, all_of, number, whole
 from neurosurgery.settings.demo import DEMO
 from neurosurgery.settings.identity import CELLS, EFFECTS, MATH, TRAININGS
@@ -44,8 +45,9 @@ MODEL = (
     Setting(
         "device_map",
         str,
-        "let accelerate split the model over devices",
-        choices=("auto", "balanced", "balanced_low_0", "sequential"),
+        "let accelerate split the model over devices, memory and disk: "
+        f"{', '.join(DEVICE_MAPS)}, or a JSON object of modules and places",
+        metavar="MAP",
     ),
     Setting(
         "trust_remote_code",

@@ -22,6 +22,7 @@ from neurosurgery.masks.kinds import units_by_effects
 from neurosurgery.masks.units import Unit
 from neurosurgery.models.architecture import Architecture
 from neurosurgery.models.load import LoadedModel
+from neurosurgery.models.offload import check_on_devices
 from neurosurgery.run.host import Host
 from neurosurgery.studies.knock_out import KnockOut
 from neurosurgery.studies.patching_prompts import Prompts, TokenisedPrompts, prepare_prompts
@@ -35,12 +36,13 @@ class Bench:
     """A loaded model, its units, and the prompts that it answers right.
 
     Raises:
-        UsageError: the model has no separable heads; too few prompts are left, or an effect would
-            be a share of a value that is not well above 0.
+        UsageError: weights are off the devices; the model has no separable heads; too few prompts
+            are left, or an effect would be a share of a value that is not well above 0.
     """
 
     def __init__(self, loaded: LoadedModel, asked: TokenisedPrompts) -> None:
         self.model, self._tokenizer = loaded.model, loaded.tokenizer
+        check_on_devices(self.model, "path patching")
         self.patch = asked.patch
         kinds = units_by_effects()
         self.architecture = Architecture(self.model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pandas as pd
 import pytest
 from transformers import AutoTokenizer
 
+import FineTune
 import LAPE
 import MathNeuro
+import MathNeuro_Ablations
 import PathPatching
 from benchmarks.tiny_families import build
 from neurosurgery.__main__ import main
@@ -98,3 +101,49 @@ def test_a_hybrid_is_scored_and_what_is_not_is_named(tmp_path, capsys):
     out = capsys.readouterr().out
     assert "convolutions 0.4% (first: model.layers.0.mamba.conv1d.weight)" in out
     assert "routers and gates of shared experts 0.3%" in out
+
+
+DISK = {
+    "model.embed_tokens": "cpu",
+    "model.layers.0": "disk",
+    "model.layers.1": "disk",
+    "model.norm": "cpu",
+    "model.rotary_emb": "cpu",
+    "lm_head": "disk",
+}
+
+
+def test_a_run_with_weights_on_a_disk_is_the_run_without(tmp_path, capsys):
+    model = saved("mixtral", tmp_path / "tiny")
+    flags = ["--model", str(model), *DEMO_DATA, *DEMO_TASKS, *COMMON, "--num_repeats", "1"]
+    flags += ["--proportion", "0.05", "--save_masks", "--save_model"]
+    for name, where in (
+        ("whole", ["--device", "cpu"]),
+        ("disk", ["--device_map", json.dumps(DISK)]),
+    ):
+        assert MathNeuro.main([*flags, *where, "--save_path", str(tmp_path / name)]) == 0
+    assert "weights are off the devices" in capsys.readouterr().out
+    whole, disk = (tmp_path / "whole", tmp_path / "disk")
+    for path in sorted((whole / "masks").rglob("*.safetensors")):
+        other = disk / path.relative_to(whole)
+        assert read_mask_file(path).mask == read_mask_file(other).mask
+    results = [pd.read_csv(each / "results.csv")["value"] for each in (whole, disk)]
+    assert results[0].equals(results[1])
+    models = sorted(path for path in whole.rglob("model.safetensors"))
+    assert models
+    for path in models:
+        assert path.read_bytes() == (disk / path.relative_to(whole)).read_bytes()
+
+
+def test_what_needs_all_weights_on_devices_ends_in_one_line(tmp_path, capsys):
+    model = saved("mixtral", tmp_path / "tiny")
+    place = ["--model", str(model), "--device_map", json.dumps(DISK)]
+    for main_of, more in (
+        (PathPatching.main, []),
+        (MathNeuro_Ablations.main, [*DEMO_DATA, *DEMO_TASKS, *COMMON, "--methods", "snip"]),
+        (FineTune.main, [*DEMO_DATA, *DEMO_TASKS, "--train_data", DEMO.train_data]),
+    ):
+        results = tmp_path / main_of.__module__
+        assert main_of([*place, *more, "--save_path", str(results)]) == 2
+        error = capsys.readouterr().err.strip().splitlines()[-1]
+        assert "weights off the devices" in error

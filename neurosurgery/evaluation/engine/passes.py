@@ -15,6 +15,7 @@ from transformers import Cache, PreTrainedModel
 
 from neurosurgery.evaluation.engine.cache import GrowingLayer, growing_cache
 from neurosurgery.models.hooks import input_hooks
+from neurosurgery.models.offload import input_device
 
 TOKENS_PER_ROW = 128
 """The least tokens per row in the budget of a pass: small passes are mostly overhead."""
@@ -112,14 +113,14 @@ class CachedPasses:
         if past is not None:
             return self.step(past, rows, reads).logits
         ids, _ = _padded(rows)
-        return self._logits(reads, input_ids=ids.to(self.model.device), use_cache=False)
+        return self._logits(reads, input_ids=ids.to(input_device(self.model)), use_cache=False)
 
     def step(
         self, past: Past | None, rows: Sequence[Sequence[int]], reads: Sequence[Read] = ()
     ) -> Step:
         """Run the pass of `read`; return the logits and the grown cache."""
         ids, real = _padded(rows)
-        device = self.model.device
+        device = input_device(self.model)
         cache = growing_cache() if past is None else past.branch()
         masks: dict[str, torch.Tensor] = {}
         # No token attends to the padding on its right, so a first pass needs no mask.

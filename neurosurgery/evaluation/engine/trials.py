@@ -12,6 +12,7 @@ from transformers import GenerationConfig
 
 from neurosurgery.evaluation.engine.passes import CachedPasses, Past
 from neurosurgery.evaluation.engine.precision import perturbed_by_rounding
+from neurosurgery.models.offload import input_device
 
 _POSITIONS = 16
 """Positions per row whose logits are compared."""
@@ -122,7 +123,7 @@ def _generated(passes: CachedPasses, prompts: Sequence[Sequence[int]]) -> Sequen
         return_dict_in_generate=True,
         output_logits=True,
     )
-    device = passes.model.device
+    device = input_device(passes.model)
     # No mask for one row without padding: that is how the stock backend's plain call looks.
     return passes.model.generate(
         input_ids=ids.to(device), attention_mask=real.long().to(device), generation_config=config
