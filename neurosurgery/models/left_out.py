@@ -6,7 +6,8 @@ of what is not embeddings is grouped here, each parameter with the first reason 
 1. A router, or the gate of a shared expert: it stands beside experts, and its last matrix gives a
    number for each of them, or a single one.
 2. A convolution.
-3. Experts in a form that `models.experts` does not know: parameters of three dimensions.
+3. Parameters of three dimensions: experts in a form that `models.experts` does not know, or the
+   heads of a Mamba block (Zamba).
 4. Norms and biases: vectors of these names, or of a module that has no matrix.
 5. Vectors and matrices of other names: decay, time steps and states of linear attention.
 """
@@ -23,7 +24,7 @@ from neurosurgery.models.text_part import embedded_or_outside
 
 ROUTING = "routers and gates of shared experts"
 CONVOLUTIONS = "convolutions"
-OTHER_EXPERTS = "experts of another form"
+OTHER_EXPERTS = "matrices in no linear module (experts or heads of another form)"
 NORMS = "norms and biases"
 OTHER = "other parameters (decay, states, positions)"
 

@@ -60,6 +60,6 @@ def test_path_patching_refuses_a_hybrid_before_any_work(tmp_path, capsys):
     flags = ["--model", str(model), "--save_path", str(results)]
     assert PathPatching.main(flags) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith(f"PathPatching.py: error: --model {model}: has no separable attention")
+    assert f"error: --model {model}: has no separable attention heads in" in error
     assert "layer 0, JambaMambaMixer" in error
     assert not results.exists()
