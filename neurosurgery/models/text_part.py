@@ -27,13 +27,15 @@ def auto_class(
     """The class of transformers that loads the whole model of a configuration.
 
     `AutoModelForCausalLM` gives the text part alone of some (Llama 4, Qwen 3.5), drops the towers'
-    weights without a word, and knows others not at all (Qwen-VL, Mistral 3).
+    weights without a word, and knows others not at all (Qwen-VL, Mistral 3). A checkpoint that
+    says that it is the text part alone (`architectures`) is loaded as that.
     """
     images = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING.get(type(config), None)
     if images is None or config.get_text_config() is config:
         return AutoModelForCausalLM
     causal = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    return AutoModelForCausalLM if causal is images else AutoModelForImageTextToText
+    is_text = causal is not None and causal.__name__ in (config.architectures or ())
+    return AutoModelForCausalLM if causal is images or is_text else AutoModelForImageTextToText
 
 
 def outside_text(model: nn.Module) -> dict[str, nn.Module]:

@@ -174,3 +174,11 @@ def test_a_text_model_has_nothing_outside():
 @pytest.mark.parametrize("name", ["Llama4TextConfig", "Qwen3_5TextConfig", "Gemma3TextConfig"])
 def test_a_checkpoint_of_the_text_alone_is_a_causal_model(name):
     assert auto_class(getattr(transformers, name)()) is transformers.AutoModelForCausalLM
+
+
+def test_a_checkpoint_that_says_so_is_the_text_alone():
+    """Its configuration may be the whole model's."""
+    config = transformers.Llama4Config(architectures=["Llama4ForCausalLM"])
+    assert auto_class(config) is transformers.AutoModelForCausalLM
+    config = transformers.Llama4Config(architectures=["Llama4ForConditionalGeneration"])
+    assert auto_class(config) is transformers.AutoModelForImageTextToText
