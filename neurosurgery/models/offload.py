@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
+from weakref import ref
 
 import torch
 from torch import nn
@@ -62,12 +63,25 @@ def stored(module: nn.Module, name: str) -> torch.Tensor:
     """
     parameter = module.get_parameter(name)
     hook = _loading_hook(module) if parameter.is_meta else None
-    return parameter if hook is None else hook.weights_map[name]
+    return parameter if hook is None else _last_read(hook.weights_map, name)
 
 
-def has_store(module: nn.Module) -> bool:
-    """Whether a hook loads the module's weights."""
-    return _loading_hook(module) is not None
+def _last_read(weights: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
+    """What a hook loads; the last is kept, for the matrices of many experts are one parameter."""
+    if isinstance(weights, dict):
+        return weights[name]
+    if _kept.get("from", _nothing)() is not weights or _kept["name"] != name:
+        _kept.clear()
+        # A weak reference: a model that nobody holds any more goes.
+        _kept.update({"from": ref(weights), "name": name, "tensor": weights[name]})
+    return _kept["tensor"]
+
+
+_kept: dict[str, Any] = {}
+
+
+def _nothing() -> None:
+    return None
 
 
 def _loading_hook(module: nn.Module) -> Any:

@@ -13,6 +13,7 @@ import torch
 from neurosurgery.models.checked import load_checked_model
 from neurosurgery.models.devices import keep_freed_memory
 from neurosurgery.models.load import LoadedModel, load_tokenizer
+from neurosurgery.models.offload import input_device
 from neurosurgery.run.jobs import Done, Failed, Job, carry_out, without_bulk
 from neurosurgery.run.observations import Observations, describe_evidence, make_evidence
 from neurosurgery.run.registered import Registered
@@ -89,7 +90,7 @@ class Host:
         with_template = evaluation is not None and evaluation.apply_chat_template
         tokenizer = load_tokenizer(config, with_chat_template=with_template)
         self.loaded = load_checked_model(config, tokenizer, self._recipe.texts)
-        device = next(self.loaded.model.parameters()).device
+        device = input_device(self.loaded.model)
         keep_freed_memory(device)
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
         return Facts(socket.gethostname(), os.getpid(), name, self.loaded.quantised)

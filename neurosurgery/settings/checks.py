@@ -63,7 +63,7 @@ def check_one_place(device: str | None, device_map: str | None) -> None:
 def read_device_map(text: str | None) -> str | dict[str, str | int] | None:
     """What accelerate is given: the name of a way to decide, or module names with their places.
 
-    A place is a device, `cpu` or `disk`. A map names every module, or those that hold it.
+    A place is a device, `cpu` or `disk`. A map names every module, or the one that holds it.
 
     Raises:
         UsageError: it is neither.
@@ -78,6 +78,11 @@ def read_device_map(text: str | None) -> str | dict[str, str | int] | None:
         names = ", ".join(DEVICE_MAPS)
         example = '{"model": 0, "lm_head": "cpu"}'
         raise UsageError("--device_map", text, f"expected {names}, or a map as {example}")
+    for inner in found:
+        for outer in found:
+            if inner != outer and (not outer or inner.startswith(f"{outer}.")):
+                reason = f"{inner} is inside {outer or 'the model'}; expected modules side by side"
+                raise UsageError("--device_map", text, reason)
     return found
 
 

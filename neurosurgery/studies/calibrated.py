@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from neurosurgery.data.overlap import Record
     from neurosurgery.models.shapes import ModelSize
     from neurosurgery.run.executors import Executor
+    from neurosurgery.run.host import Host
     from neurosurgery.run.observations import Observations
     from neurosurgery.run.tasks import Tasks
 
@@ -97,6 +98,21 @@ class CalibratedStudy(Study):
         checked = check_sets(self.sets, data.sources, asked, drop=data.drop_used)
         self.sets, self.records = checked.sets, checked.records
         self.overlap, self.lines = checked.overlap, checked.lines
+
+    @property
+    def needs_devices(self) -> str:
+        """What needs all weights on devices; empty where nothing does."""
+        of_gradients = (METHODS[name].basis.statistics in OF_GRADIENTS for name in self.methods)
+        return "a backward pass" if any(of_gradients) else ""
+
+    def check_model(self, executor: Executor) -> None:
+        """Refuse weights off the devices where something needs them there, before anything runs."""
+        from neurosurgery.run.executors import Call
+
+        if self.needs_devices:
+            call = Call("weights on devices", _check_devices, (self.needs_devices,))
+            for _ in executor.call([call]):
+                pass
 
     def start(self) -> None:
         """Write how a file of programs is split."""
@@ -185,6 +201,12 @@ class CalibratedStudy(Study):
         repeats = self.config.data.num_repeats
         files = self.store.statistics_files(need.kind, need.name, need.size, repeats)
         return self.config.output.overwrite or not all(map(self.store.has_statistics, files))
+
+
+def _check_devices(host: Host, wanted_by: str) -> None:
+    from neurosurgery.models.offload import check_on_devices
+
+    check_on_devices(host.loaded.model, wanted_by)
 
 
 def _sizes_of_rankings(plan: Plan) -> list[float]:

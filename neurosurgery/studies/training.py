@@ -76,6 +76,11 @@ class TrainingStudy(CalibratedStudy):
         """Those of `--selection` that are no files."""
         return self.config.selection.methods
 
+    @property
+    def needs_devices(self) -> str:
+        """All of it does."""
+        return "training"
+
     @classmethod
     def small(cls, settings: Settings) -> dict[str, Any]:
         """A tenth of the steps; the held-out loss once, as a tenth of the times by default."""

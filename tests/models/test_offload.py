@@ -163,7 +163,10 @@ def test_what_needs_all_weights_on_devices_is_refused(pair):
         pass
 
 
-@pytest.mark.parametrize("text", ["somewhere", "[1]", '{"model": null}', "{"])
+NESTED = '{"model": 0, "model.layers.1": "cpu"}', '{"": "cpu", "lm_head": "disk"}'
+
+
+@pytest.mark.parametrize("text", ["somewhere", "[1]", '{"model": null}', "{", *NESTED])
 def test_a_map_that_is_none_is_refused(text, tiny_model):
     with pytest.raises(UsageError, match="--device_map"):
         ModelConfig(str(tiny_model), device_map=text).check()

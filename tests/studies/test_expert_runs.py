@@ -147,3 +147,4 @@ def test_what_needs_all_weights_on_devices_ends_in_one_line(tmp_path, capsys):
         assert main_of([*place, *more, "--save_path", str(results)]) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert "weights off the devices" in error
+        assert not (results / "results.csv").exists()
