@@ -8,8 +8,8 @@
 For every family in transformers' mapping of causal models, and every other class in that of models
 for images and text that has a text part, a tiny model with random weights is scored on a few
 samples of text. `scored` is the share of its parameters outside embeddings, or of those of its text
-part, in matrices that the samples reach; `unreached` is the number of matrices that they do not (an
-image encoder's), `experts` that of its routed experts, `text` its text part, `quantised` how its
+part, in matrices that the samples reach; `unreached` is the number of matrices that they do not
+(Mamba's time step), `experts` that of its routed experts, `text` its text part, `quantised` how its
 configuration says that weights are stored (a model of random weights is made in floats). Then it
 answers options and prompts through our language model, in float32 and in bfloat16. What it answers
 is compared with the plain model on one unpadded row at a time (`forward` for options, `generate`

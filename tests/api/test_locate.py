@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from session import demo_model, demo_tokenizer, facts, passages, problems, sums
 
 import neurosurgery as ns
 from neurosurgery.masks.files import read_mask_file
+from neurosurgery.masks.kinds import EXPERT
 from neurosurgery.methods.registry import METHODS
 from neurosurgery.settings.demo import DEMO
+from tests.expert_models import expert_model
 
 MODEL, TOKENIZER = demo_model(), demo_tokenizer()
 
@@ -81,7 +84,12 @@ def test_several_sets_take_off_each_its_own():
     assert both.provenance["calibration"] == "race, mmlu"
 
 
-SELECTING = [name for name, one in METHODS.items() if not (one.given or one.adapter)]
+SELECTING = [
+    name
+    for name, one in METHODS.items()
+    # The demo has no experts; those of another model are below.
+    if not (one.given or one.adapter or one.unit == EXPERT)
+]
 
 
 @pytest.mark.parametrize("name", SELECTING)
@@ -284,3 +292,17 @@ def test_a_quantised_model_and_one_without_a_head_are_refused():
         on_meta = build_model("llama")
     with pytest.raises(ns.UsageError, match="weights that are not in memory"):
         ns.locate(on_meta, TOKENIZER, skill=problems(), method="wanda")
+
+
+@pytest.mark.parametrize("name", [name for name, one in METHODS.items() if one.unit == EXPERT])
+def test_experts_of_a_model_that_has_them(name):
+    model = expert_model("qwen3_moe", vocab_size=len(TOKENIZER), max_position_embeddings=512)
+    found = ns.locate(
+        model, TOKENIZER, skill=problems(4), against=passages(4), method=name, proportion=0.25
+    )
+    taken = {matrix for matrix, count in found.counts().items() if count}
+    # At most three of twelve experts, whole.
+    assert 2 <= len(taken) <= 6
+    assert all(".experts." in matrix for matrix in taken)
+    for matrix in taken:
+        assert found.counts()[matrix] == math.prod(found.shapes[matrix])

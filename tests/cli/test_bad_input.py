@@ -357,13 +357,16 @@ def parser_of(main, monkeypatch) -> OneLineParser:
 
 def values_of(parser: argparse.ArgumentParser) -> Iterator[tuple[list[str], argparse.Action]]:
     """Every flag and position that takes a value, with the commands that lead to it."""
+    before: list[str] = []
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             for name, of_command in action.choices.items():
                 for path, each in values_of(of_command):
                     yield [name, *path], each
         elif action.nargs != 0:
-            yield [], action
+            yield ([] if action.option_strings else list(before)), action
+            # What stands before a position is given, so that the value is its own.
+            before += [] if action.option_strings else ["1"]
 
 
 @pytest.mark.parametrize("main", MAINS, ids=lambda main: main.__module__)
